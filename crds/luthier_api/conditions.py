@@ -1,0 +1,61 @@
+"""Conditions, and the one rule about them: lastTransitionTime moves only when status does."""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from luthier_api.base import ApiModel, Message, Text, Timestamp
+from luthier_api.reasons import ConditionType, Reason
+
+ConditionStatus = Literal["True", "False", "Unknown"]
+
+
+class Condition(ApiModel):
+    """A Kubernetes condition."""
+
+    type: Text = Field(description="What this condition is about.")
+    status: ConditionStatus = Field(description="True, False or Unknown.")
+    reason: Text = Field(description="One CamelCase word for programs.")
+    message: Message = Field(default="", description="One sentence for people: what is so, and what to do.")
+    last_transition_time: Timestamp = Field(description="When status last changed.")
+    observed_generation: int = Field(default=0, description="The generation of the spec that this speaks of.")
+
+
+def merge_conditions(
+    previous: Sequence[Condition],
+    wanted: Iterable[tuple[ConditionType, bool | None, Reason, str]],
+    *,
+    generation: int,
+    now: str,
+) -> list[Condition]:
+    """Return the wanted conditions, each with the transition time it had if its status is unchanged.
+
+    Args:
+        previous: the conditions that the resource has now.
+        wanted: rows of (type, status, reason, message); a status of None means Unknown.
+        generation: the spec's generation that was observed.
+        now: RFC 3339 time for those that change.
+    """
+    before = {condition.type: condition for condition in previous}
+    merged = []
+    for type_, value, reason, message in wanted:
+        status: ConditionStatus = "Unknown" if value is None else "True" if value else "False"
+        old = before.get(type_)
+        since = old.last_transition_time if old and old.status == status else now
+        merged.append(
+            Condition(
+                type=type_,
+                status=status,
+                reason=reason,
+                message=message,
+                last_transition_time=since,
+                observed_generation=generation,
+            )
+        )
+    return merged
+
+
+def find_condition(conditions: Iterable[Condition], type_: ConditionType) -> Condition | None:
+    """Return the condition of this type, if there is one."""
+    return next((condition for condition in conditions if condition.type == type_), None)

@@ -1,0 +1,174 @@
+"""The FineTuneJob: "a model trained with this spec exists"."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from luthier_api.base import (
+    ApiModel,
+    Count,
+    Digest,
+    Message,
+    Metrics,
+    ObjectName,
+    PositiveCount,
+    Sha256,
+    Text,
+    Timestamp,
+    cel,
+)
+from luthier_api.conditions import Condition
+from luthier_api.pods import Placement, ResourceRequirements
+from luthier_api.training import TrainingSpec
+
+RETRY_ANNOTATION = "luthier.dev/retry"
+
+
+class FineTuneJobSpec(Placement, TrainingSpec):
+    """What is to be trained, and on what."""
+
+    image: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+        default=None, description="Trainer image. Unset: the one that came with the operator."
+    )
+    gpus_per_node: Annotated[int, Field(ge=0, le=1)] = Field(
+        default=1, description="GPUs of the training pod (nvidia.com/gpu). 0 trains on CPU."
+    )
+    resources: ResourceRequirements = Field(
+        default=ResourceRequirements(), description="CPU and memory of the training pod."
+    )
+    prepare_resources: ResourceRequirements = Field(
+        default=ResourceRequirements(),
+        description="CPU and memory of the prepare pod, which never has a GPU.",
+    )
+    concurrency_policy: Literal["Replace", "Forbid"] = Field(
+        default="Replace",
+        description="What an edited spec does to a running run: Replace stops it, Forbid lets it finish.",
+    )
+    suspend: bool = Field(default=False, description="Stop the run and free its GPU; false starts it again.")
+    backoff_limit: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=3,
+        description="Failures that are tried again. Errors that would only come again are not, nor disruptions.",
+    )
+    active_deadline_seconds: PositiveCount | None = Field(
+        default=None, description="Longest time that the training Job may take."
+    )
+    ttl_seconds_after_finished: Count | None = Field(
+        default=86400, description="How long finished Jobs, and so their logs, are kept. The artifact stays."
+    )
+
+
+class Progress(ApiModel):
+    """How far a running training is. Only for display; nothing is decided on it."""
+
+    stage: Text = Field(
+        default="",
+        description="What the pod is doing: Downloading, Training, Evaluating, Exporting or Uploading.",
+    )
+    percent: Annotated[int, Field(ge=0, le=100)] = Field(default=0, description="Share of the steps that is done.")
+    step: Count = Field(default=0, description="Optimizer steps done.")
+    total_steps: Count = Field(default=0, description="Optimizer steps in all.")
+    epoch: Text = Field(default="0", description="Epochs done, with decimals.")
+    eta_seconds: Count | None = Field(default=None, description="Time left at the present speed.")
+    examples_per_second: Text | None = Field(default=None, description="Training examples per second.")
+    metrics: Metrics = Field(default={}, description="Latest loss, learning rate and evaluation metrics.")
+
+
+class ArtifactStatus(ApiModel):
+    """A published version."""
+
+    version: Text = Field(description="Version in the registry.")
+    uri: Text = Field(description="Where its files lie.")
+    digest: Digest = Field(description="sha256 over the list of its files and their sha256.")
+    size_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Size of all files.", json_schema_extra={"format": "int64"}
+    )
+    metrics: Metrics = Field(default={}, description="Metrics of the final evaluation.")
+    promotable: bool = Field(default=True, description="Whether every gate passed.")
+    message: Message | None = Field(default=None, description="Which gate failed, if one did.")
+
+
+class VersionStatus(ArtifactStatus):
+    """A version that a spec of this resource produced or found, most recently chosen first."""
+
+    spec_hash: Sha256 = Field(description="Hash of the spec that this version answers.")
+    run_key: Sha256 = Field(description="Hash of everything that decided the result.")
+    chosen_at: Timestamp = Field(description="When a spec was last answered with this version.")
+
+
+class RunStatus(ApiModel):
+    """The run that is going on, or that last ended without a version."""
+
+    name: ObjectName = Field(description="Name that the run's Jobs begin with.")
+    spec_hash: Sha256 = Field(description="Hash of the spec that it runs.")
+    stage: Literal["Prepare", "Train", "Succeeded", "Failed"] = Field(description="Where the run is.")
+    run_key: Sha256 | None = Field(
+        default=None, description="Hash of everything that decides the result, once prepared."
+    )
+    data_key: Sha256 | None = Field(default=None, description="Hash of the prepared data, once prepared.")
+    started_at: Timestamp | None = Field(default=None, description="When the run began.")
+    finished_at: Timestamp | None = Field(default=None, description="When it ended.")
+
+
+class Attempts(ApiModel):
+    """How often a pod of the current run ended early."""
+
+    failed: Count = Field(default=0, description="Failures that count towards backoffLimit.")
+    preempted: Count = Field(default=0, description="Disruptions, which do not count.")
+
+
+class LastFailure(ApiModel):
+    """The last failure of a pod."""
+
+    reason: Text = Field(description="One word for programs.")
+    message: Message = Field(description="What happened and what to do.")
+    exit_code: int | None = Field(default=None, description="Exit code of the container, if it started.")
+    pod: Text | None = Field(default=None, description="Name of the pod.")
+
+
+class FineTuneJobStatus(ApiModel):
+    """What the operator has seen."""
+
+    observed_generation: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Generation of the spec that this status speaks of.",
+        json_schema_extra={"format": "int64"},
+    )
+    phase: Text = Field(default="Pending", description="One word for people. Programs read the conditions.")
+    conditions: Annotated[
+        list[Condition],
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ] = Field(
+        default=[],
+        description="Ready, Reconciling and Stalled as kstatus defines them; Prepared and Published.",
+    )
+    current_run: RunStatus | None = Field(default=None, description="The run that is going on or that failed.")
+    progress: Progress | None = Field(default=None, description="How far training is.")
+    artifact: ArtifactStatus | None = Field(
+        default=None,
+        description="The version that this spec, or until it has one the spec before it, produced.",
+    )
+    versions: Annotated[list[VersionStatus], Field(max_length=50)] = Field(
+        default=[],
+        description="Versions that specs of this resource produced, so that a reverted edit is answered at once.",
+    )
+    attempts: Attempts | None = Field(default=None, description="How often pods of the current run ended early.")
+    last_failure: LastFailure | None = Field(default=None, description="The last failure of a pod of the current run.")
+
+
+class FineTuneJob(ApiModel):
+    """A model fine-tuned with this spec exists as a versioned, verified artifact."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "size(self.metadata.name) <= 52",
+                "metadata.name must be at most 52 characters, so that its Jobs can be named after it",
+            )
+        )
+    )
+
+    spec: FineTuneJobSpec = Field(description="What is to be trained.")
+    status: FineTuneJobStatus | None = Field(default=None, description="What the operator has seen.")

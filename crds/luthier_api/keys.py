@@ -1,0 +1,88 @@
+"""What makes two runs the same.
+
+Four hashes, each over canonical JSON (sorted keys, no white space, decimals in one spelling):
+
+- the *spec hash*: the part of a spec that decides the result. An edit that is reverted comes back to it, so
+  `status.versions` answers without a Job. Names of Secrets and endpoints are not in it.
+- the *run hash*: the spec hash and all that shapes the run's pods. A failed run is tried again when it changes, for
+  instance with more memory or another Secret. It names the Jobs.
+- the *run key*: what decides the result with every input resolved to a digest. Equal in every cluster.
+- the *data key*: what decides the prepared data.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from luthier_api.finetunejob import FineTuneJobSpec
+from luthier_api.training import TrainingSpec
+
+# What does not decide the result: how storage is reached, and names that only say where to put it.
+_ACCESS = {"secretRef", "endpoint", "region", "caBundle", "forcePathStyle"}
+# What a user may change on a run without stopping it.
+_LIFECYCLE = {"suspend", "concurrencyPolicy", "ttlSecondsAfterFinished"}
+
+
+def digest_of(value: Any) -> str:
+    """Return the sha256 hex digest of a JSON value in canonical form."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _without_access(spec: TrainingSpec) -> dict[str, Any]:
+    """Return the wire form of the result-deciding part, without how its storage is reached."""
+    fields = set(TrainingSpec.model_fields)
+    wire: dict[str, Any] = spec.model_dump(mode="json", by_alias=True, exclude_none=True, include=fields)
+    for part in ("model", "dataset", "output"):
+        wire[part] = {key: value for key, value in wire[part].items() if key not in _ACCESS}
+    return wire
+
+
+def spec_hash(spec: FineTuneJobSpec, image: str) -> str:
+    """Return the hash of what decides a spec's result, with the trainer image that runs it."""
+    return digest_of({"spec": _without_access(spec), "image": image})
+
+
+def run_hash(spec: FineTuneJobSpec, image: str, retry: str = "") -> str:
+    """Return the hash that names a run: all that its pods are made from, and the user's retry annotation."""
+    wire = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return digest_of({"spec": {k: v for k, v in wire.items() if k not in _LIFECYCLE}, "image": image, "retry": retry})
+
+
+def data_key(spec: TrainingSpec, *, dataset_digest: str, tokenizer_digest: str) -> str:
+    """Return the hash of what decides the prepared data: bytes, columns, cleaning, split, labels, tokenizer."""
+    dataset = spec.dataset
+    columns = {
+        name: [file.text_column, file.label_column]
+        for name, file in (("train", dataset.train), ("eval", dataset.eval))
+        if file
+    }
+    split = dataset.effective_split()
+    return digest_of(
+        {
+            "task": spec.task,
+            "dataset": dataset_digest,
+            "columns": columns,
+            "preprocessing": dataset.preprocessing.to_wire(),
+            "split": split.to_wire() if split else None,
+            "labels": spec.labels,
+            "tokenizer": tokenizer_digest,
+        }
+    )
+
+
+def run_key(spec: TrainingSpec, *, model_digest: str, data_key: str, image: str | None) -> str:
+    """Return the hash of everything that decides the result; where the inputs lie is not in it."""
+    return digest_of(
+        {
+            "task": spec.task,
+            "model": model_digest,
+            "data": data_key,
+            "precision": spec.precision,
+            "hyperparameters": spec.hyperparameters.to_wire(),
+            "trainingArguments": spec.training_arguments,
+            "evaluation": spec.evaluation.to_wire(),
+            "export": sorted(spec.export),
+            "image": image,
+        }
+    )

@@ -1,0 +1,213 @@
+"""The ModelDeployment: "this artifact answers HTTP"."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from luthier_api.base import (
+    ApiModel,
+    Count,
+    Digest,
+    Engine,
+    ObjectName,
+    Seconds,
+    Text,
+    Timestamp,
+    cel,
+)
+from luthier_api.conditions import Condition
+from luthier_api.finetunejob import LastFailure
+from luthier_api.pods import Placement, ResourceRequirements
+from luthier_api.storage import OutputUri, StorageAccess
+
+
+class FineTuneJobRef(ApiModel):
+    """A FineTuneJob in the same namespace."""
+
+    name: ObjectName = Field(description="Name of the FineTuneJob.")
+    version: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        default=None,
+        description="One of its versions. Unset follows the version of its present spec, if promotable.",
+    )
+
+
+class ServedModel(StorageAccess):
+    """Which artifact is served."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("has(self.fineTuneJobRef) != has(self.uri)", "give exactly one of fineTuneJobRef and uri"),
+            (
+                "has(self.uri) == has(self.digest)",
+                "uri and digest belong together: the digest is what makes the served files verifiable",
+            ),
+        )
+    )
+
+    fine_tune_job_ref: FineTuneJobRef | None = Field(
+        default=None, description="Serve what this FineTuneJob produces, from its output's storage."
+    )
+    uri: OutputUri | None = Field(
+        default=None, description="Folder of a version: s3://bucket/prefix/<name>/versions/<version>."
+    )
+    digest: Digest | None = Field(default=None, description="Digest of that version, as its manifest.json says it.")
+
+    @model_validator(mode="after")
+    def _exactly_one_source(self) -> "ServedModel":
+        if (self.fine_tune_job_ref is None) == (self.uri is None):
+            raise ValueError("give exactly one of fineTuneJobRef and uri")
+        if (self.uri is None) != (self.digest is None):
+            raise ValueError("uri and digest belong together")
+        return self
+
+
+class Runtime(Placement):
+    """How the model is run."""
+
+    engine: Engine = Field(
+        default="auto",
+        description="onnxruntime (CPU), torch (GPU), or auto: torch with GPUs, else onnxruntime.",
+    )
+    image: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+        default=None, description="Server image. Unset: the one that came with the operator."
+    )
+    resources: ResourceRequirements = Field(
+        default=ResourceRequirements(), description="CPU and memory of each replica's pod."
+    )
+    gpus_per_replica: Annotated[int, Field(ge=0, le=1)] = Field(
+        default=0, description="GPUs (nvidia.com/gpu) of each replica."
+    )
+    max_batch_tokens: Annotated[int, Field(ge=16, le=1_000_000)] = Field(
+        default=4096, description="Tokens, padding included, of one batch at most."
+    )
+    max_batch_wait_ms: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=5,
+        description="How long a request may wait for others. An idle replica never waits.",
+    )
+    max_queued_requests: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=256, description="Requests that may wait; further ones get 503 with Retry-After."
+    )
+
+
+class Autoscaling(ApiModel):
+    """Replicas by load, decided by Ray Serve."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(("self.minReplicas <= self.maxReplicas", "minReplicas must not exceed maxReplicas"))
+    )
+
+    min_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="Fewest replicas.")
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(default=3, description="Most replicas.")
+    target_ongoing_requests: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=8, description="Batches in flight per replica to aim for."
+    )
+    upscale_delay_seconds: Seconds = Field(default=10, description="How long load must last before replicas are added.")
+    downscale_delay_seconds: Seconds = Field(
+        default=300, description="How long calm must last before replicas are removed."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Autoscaling":
+        if self.min_replicas > self.max_replicas:
+            raise ValueError("minReplicas must not exceed maxReplicas")
+        return self
+
+
+class Rollout(ApiModel):
+    """How a new version takes over: started beside the old one, checked, given the traffic; then the old one goes."""
+
+    progress_deadline_seconds: Annotated[int, Field(ge=10, le=86400)] = Field(
+        default=600,
+        description="How long a new revision may take to start before the rollout is reported as stalled.",
+    )
+
+
+class ModelDeploymentSpec(ApiModel):
+    """What is served, and how."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!(has(self.replicas) && has(self.autoscaling))",
+                "give either replicas (fixed) or autoscaling, not both",
+            )
+        )
+    )
+
+    model: ServedModel = Field(description="Which artifact is served.")
+    runtime: Runtime = Field(default=Runtime(), description="How the model is run.")
+    replicas: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="Fixed number of replicas; 1 without autoscaling."
+    )
+    autoscaling: Autoscaling | None = Field(default=None, description="Replicas by load.")
+    rollout: Rollout = Field(default=Rollout(), description="How a new version takes over.")
+    suspend: bool = Field(default=False, description="Remove the server and free what it holds; false brings it back.")
+
+    @model_validator(mode="after")
+    def _one_size(self) -> "ModelDeploymentSpec":
+        if self.replicas is not None and self.autoscaling is not None:
+            raise ValueError("give either replicas (fixed) or autoscaling, not both")
+        return self
+
+
+class RevisionStatus(ApiModel):
+    """One model version on the server."""
+
+    name: Text = Field(description="Name of the Ray Serve application.")
+    version: Text = Field(description="Version of the artifact.")
+    uri: Text = Field(description="Where the artifact lies.")
+    digest: Digest = Field(description="Digest of the artifact.")
+    traffic_percent: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=0, description="Share of requests that it answers."
+    )
+    state: Literal["Starting", "Running", "Failed", "Draining"] = Field(description="What it is doing.")
+    since: Timestamp = Field(description="When it was added.")
+    message: Text | None = Field(default=None, description="Why it is not running.")
+
+
+class ModelDeploymentStatus(ApiModel):
+    """What the operator has seen."""
+
+    observed_generation: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Generation of the spec that this status speaks of.",
+        json_schema_extra={"format": "int64"},
+    )
+    phase: Text = Field(default="Pending", description="One word for people. Programs read the conditions.")
+    conditions: Annotated[
+        list[Condition],
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ] = Field(
+        default=[],
+        description="Ready, Reconciling and Stalled as kstatus defines them; Available: requests are answered.",
+    )
+    url: Text | None = Field(default=None, description="Where requests go inside the cluster.")
+    replicas: Count = Field(default=0, description="Replicas of the revision in service.")
+    ready_replicas: Count = Field(default=0, description="Those that answer.")
+    selector: Text | None = Field(default=None, description="Label selector of the pods.")
+    current_revision: Text | None = Field(default=None, description="Revision that answers requests.")
+    current_version: Text | None = Field(default=None, description="Version of the artifact that answers requests.")
+    update_revision: Text | None = Field(default=None, description="Revision that is to answer them.")
+    revisions: Annotated[list[RevisionStatus], Field(max_length=16)] = Field(
+        default=[], description="Versions on the server."
+    )
+    last_failure: LastFailure | None = Field(default=None, description="Why the last rollout did not finish.")
+
+
+class ModelDeployment(ApiModel):
+    """An artifact answers HTTP."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "size(self.metadata.name) <= 40",
+                "metadata.name must be at most 40 characters, so that its RayService can be named after it",
+            )
+        )
+    )
+
+    spec: ModelDeploymentSpec = Field(description="What is served, and how.")
+    status: ModelDeploymentStatus | None = Field(default=None, description="What the operator has seen.")

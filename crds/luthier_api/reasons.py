@@ -1,0 +1,66 @@
+"""Condition types and reasons. They are API: users alert on them, so a name never takes on another meaning."""
+
+from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    """Condition types. The first three follow kstatus, so that kubectl wait, Flux and Argo CD need nothing special."""
+
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    PREPARED = "Prepared"
+    PUBLISHED = "Published"
+    AVAILABLE = "Available"
+
+
+class Reason(StrEnum):
+    """Why a condition has its status, why a run failed, and the reason of the Event that says so."""
+
+    # A FineTuneJob on its way.
+    PREPARING = "Preparing"
+    TRAINING = "Training"
+    SUSPENDED = "Suspended"
+    PUBLISHED = "Published"
+    REUSED = "Reused"
+    GATE_FAILED = "GateFailed"
+    RETRYING = "Retrying"
+    REPLACED = "Replaced"
+    WAITING_FOR_RUN = "WaitingForRun"
+
+    # What stops a run: the user's input.
+    INVALID_SPEC = "InvalidSpec"
+    INVALID_DATA = "InvalidData"
+    INVALID_MODEL = "InvalidModel"
+    INPUT_NOT_FOUND = "InputNotFound"
+    # ... storage
+    BUCKET_NOT_FOUND = "BucketNotFound"
+    STORAGE_DENIED = "StorageDenied"
+    STORAGE_UNAVAILABLE = "StorageUnavailable"
+    STORAGE_UNSAFE = "StorageUnsafe"
+    INTEGRITY_ERROR = "IntegrityError"
+    # ... the run itself
+    OUT_OF_MEMORY = "OutOfMemory"
+    GPU_OUT_OF_MEMORY = "GpuOutOfMemory"
+    LOSS_NOT_FINITE = "LossNotFinite"
+    EXPORT_FAILED = "ExportFailed"
+    PREEMPTED = "Preempted"
+    CRASHED = "Crashed"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    # ... the cluster
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONFIG_ERROR = "ConfigError"
+    UNSCHEDULABLE = "Unschedulable"
+    POD_REFUSED = "PodRefused"
+
+    # A ModelDeployment on its way.
+    WAITING_FOR_MODEL = "WaitingForModel"
+    DEPLOYING = "Deploying"
+    ROLLING_OUT = "RollingOut"
+    SERVING = "Serving"
+    UNAVAILABLE = "Unavailable"
+    # ... and what stops it.
+    MODEL_NOT_FOUND = "ModelNotFound"
+    KUBERAY_NOT_INSTALLED = "KubeRayNotInstalled"
+    REVISION_FAILED = "RevisionFailed"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"

@@ -1,0 +1,59 @@
+"""The field-by-field reference of both resources, as Markdown, from the generated schema."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from luthier_api.schema import crds
+
+_HEADER = "<!-- Generated from luthier_api by `make generate`. Do not edit. -->\n"
+
+
+def _type_of(node: dict[str, Any]) -> str:
+    if "enum" in node:
+        return " \\| ".join(f"`{value}`" for value in node["enum"])
+    match node.get("type"):
+        case "array":
+            return f"list of {_type_of(node['items'])}"
+        case "object" if "additionalProperties" in node:
+            return "map of string"
+        case other:
+            return str(other)
+
+
+def _bounds(node: dict[str, Any]) -> str:
+    lower, upper = node.get("minimum"), node.get("maximum")
+    return f" {lower} to {upper}" if lower is not None and upper is not None and upper < 2**31 - 1 else ""
+
+
+def _default(node: dict[str, Any]) -> str:
+    value = node.get("default")
+    if value is None or value == {} or value == [] or isinstance(value, dict):
+        return ""
+    return f"`{value}`"
+
+
+def _rows(path: str, node: dict[str, Any]) -> Iterator[str]:
+    required = set(node.get("required", []))
+    for name, child in node.get("properties", {}).items():
+        here = f"{path}.{name}"
+        mark = " **required**" if name in required else ""
+        rules = "".join(f" {rule['message']}." for rule in child.get("x-kubernetes-validations", []))
+        text = child.get("description", "").replace("|", "\\|") + rules
+        yield f"| `{here}`{mark} | {_type_of(child)}{_bounds(child)} | {_default(child)} | {text} |"
+        inner = child["items"] if child.get("type") == "array" else child
+        yield from _rows(f"{here}[]" if child.get("type") == "array" else here, inner)
+
+
+def reference_pages() -> dict[str, str]:
+    """Return {file name: Markdown} with one table of spec and one of status for each resource."""
+    pages = {}
+    for definition in crds().values():
+        kind = definition["spec"]["names"]["kind"]
+        version = definition["spec"]["versions"][0]
+        schema = version["schema"]["openAPIV3Schema"]
+        lines = [_HEADER, f"# {kind}\n", schema.get("description", "") + "\n"]
+        for part in ("spec", "status"):
+            lines += [f"## {part}\n", "| Field | Type | Default | Meaning |", "| --- | --- | --- | --- |"]
+            lines += [*_rows(f".{part}", schema["properties"][part]), ""]
+        pages[f"{kind.lower()}.md"] = "\n".join(lines)
+    return pages

@@ -1,0 +1,62 @@
+"""How a place in S3-compatible storage, and the Secret that opens it, are named in a resource."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from luthier_api.base import ApiModel, DnsLabel, ObjectName
+
+S3_URI = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/\s][^\s]*|/)?$"
+INPUT_URI = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^/\s][^\s]*|hf://[^\s]+|file:///[^\s]*)$"
+
+InputUri = Annotated[str, Field(max_length=1024, pattern=INPUT_URI)]
+OutputUri = Annotated[
+    str, Field(max_length=1024, pattern=S3_URI.replace("^s3", "^(s3").rstrip("$") + "|file:///[^\\s]*)$")
+]
+
+
+class SecretRef(ApiModel):
+    """A Secret in the resource's own namespace."""
+
+    name: ObjectName = Field(
+        description="Name of a Secret in the same namespace with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+        "and optionally AWS_SESSION_TOKEN; for hf:// inputs the key HF_TOKEN."
+    )
+
+
+class CaBundle(ApiModel):
+    """A ConfigMap key that holds the certificate authorities of a private S3 endpoint."""
+
+    name: ObjectName = Field(description="Name of a ConfigMap in the same namespace.")
+    key: Annotated[str, Field(min_length=1, max_length=253)] = Field(
+        default="ca.crt", description="Key in that ConfigMap that holds PEM certificates."
+    )
+
+
+class StorageAccess(ApiModel):
+    """How to reach a storage endpoint. Fields left out are taken from `output`, and there from the cloud's defaults."""
+
+    secret_ref: SecretRef | None = Field(
+        default=None,
+        description="Credentials. Without it the pod's own identity is used (workload identity, instance profile).",
+    )
+    endpoint: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s/]+/?$")] | None = Field(
+        default=None,
+        description="URL of an S3-compatible endpoint, such as https://minio.example.com. Unset means AWS.",
+    )
+    region: DnsLabel | None = Field(default=None, description="Region name; us-east-1 if unset.")
+    ca_bundle: CaBundle | None = Field(default=None, description="Certificate authorities for a private endpoint.")
+    force_path_style: bool | None = Field(
+        default=None,
+        description="Put the bucket in the path instead of the host name. Default: true with an endpoint.",
+    )
+
+    def is_unset(self) -> bool:
+        """Tell whether nothing is said here, so that the output's access applies."""
+        return self.secret_ref is None and self.endpoint is None and self.region is None and self.ca_bundle is None
+
+
+class Input(StorageAccess):
+    """Something that a run reads."""
+
+    uri: InputUri = Field(description="s3://bucket/key, hf://owner/name or file:///path inside the trainer image.")

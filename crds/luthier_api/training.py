@@ -1,0 +1,315 @@
+"""The part of a FineTuneJob that decides its result: task, model, data, method and what is produced.
+
+`TrainingSpec` is the base of `FineTuneJobSpec` and travels whole in the run document, so that the trainer and the
+operator read one definition. Defaults are those of the usual Hugging Face text-classification practice; where a field
+has the name of a `transformers.TrainingArguments` field in camelCase it means the same.
+"""
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from luthier_api.base import (
+    AnyDecimal,
+    ApiModel,
+    Fraction,
+    NonNegative,
+    OpenFraction,
+    Positive,
+    PositiveCount,
+    PositiveRate,
+    Text,
+    cel,
+    decimal_type,
+)
+from luthier_api.storage import Input, OutputUri, StorageAccess
+
+Column = Annotated[str, Field(min_length=1, max_length=256)]
+Label = Annotated[str, Field(min_length=1, max_length=256)]
+MetricName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.-]+$")]
+
+
+class Task(StrEnum):
+    """What the model learns to do."""
+
+    TEXT_CLASSIFICATION = "text-classification"
+
+
+class Precision(StrEnum):
+    """Numeric precision of training."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+
+class ExportFormat(StrEnum):
+    """What an artifact holds beside its tokenizer and configuration."""
+
+    SAFETENSORS = "safetensors"
+    ONNX = "onnx"
+
+
+class GateOperator(StrEnum):
+    """How a gate compares a metric with its threshold."""
+
+    GTE = "GTE"
+    GT = "GT"
+    LTE = "LTE"
+    LT = "LT"
+
+
+class Model(Input):
+    """The base model: a folder in hub format (config.json, model.safetensors, tokenizer.json)."""
+
+    revision: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        default=None,
+        description="For hf:// the commit, tag or branch; it is resolved to a commit before training.",
+    )
+
+
+class DataFile(ApiModel):
+    """One labelled file."""
+
+    uri: Annotated[
+        str,
+        Field(max_length=1024, pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^/\s][^\s]*|file:///[^\s]*)$"),
+    ] = Field(description="s3://bucket/key or file:///path of a .csv, .tsv, .jsonl or .parquet file; .gz is unpacked.")
+    text_column: Column = Field(default="text", description="Name of the column that holds the text.")
+    label_column: Column = Field(default="label", description="Name of the column that holds the label.")
+
+
+class Split(ApiModel):
+    """How examples for evaluation are set aside from the training file."""
+
+    fraction: OpenFraction = Field(
+        default=Decimal("0.1"),
+        validate_default=True,
+        description="Share of the examples that is held out for evaluation.",
+    )
+    stratify: bool = Field(default=True, description="Keep the share of each label equal in both parts.")
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(default=42, description="Seed of the split.")
+
+
+class Preprocessing(ApiModel):
+    """What is done to the texts before tokenization."""
+
+    lowercase: bool = Field(
+        default=False, description="Lower the case of every text. Uncased tokenizers do it by themselves."
+    )
+    strip_whitespace: bool = Field(
+        default=True, description="Remove white space around the text and collapse runs inside it."
+    )
+    drop_duplicates: bool = Field(default=True, description="Keep one of several rows with the same text and label.")
+    drop_missing: bool = Field(
+        default=True, description="Leave out rows without text or label; false makes them an error."
+    )
+    max_length: Annotated[int, Field(ge=4, le=8192)] = Field(default=128, description="Tokens kept of each text.")
+
+
+class Quality(ApiModel):
+    """Limits that the data must keep. They are checked before a GPU is asked for."""
+
+    max_missing_fraction: Fraction = Field(
+        default=Decimal("0.05"),
+        validate_default=True,
+        description="Largest share of rows without text or label.",
+    )
+    max_duplicate_fraction: Fraction = Field(
+        default=Decimal("1"), validate_default=True, description="Largest share of rows that repeat another."
+    )
+    min_examples_per_label: PositiveCount = Field(default=2, description="Fewest examples that each label must have.")
+    max_imbalance_ratio: decimal_type(ge="1", example="20") | None = Field(  # type: ignore[valid-type]
+        default=None, description="Largest ratio of the most frequent label's examples to the rarest label's."
+    )
+
+
+class Dataset(StorageAccess):
+    """The labelled examples."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!(has(self.eval) && has(self.split))",
+                "give either eval (a file of its own) or split (a share of train), not both",
+            )
+        )
+    )
+
+    train: DataFile = Field(description="The file to learn from.")
+    eval: DataFile | None = Field(
+        default=None, description="The file to evaluate on. Without it a share of train is held out."
+    )
+    split: Split | None = Field(default=None, description="How to hold out examples when there is no eval file.")
+    preprocessing: Preprocessing = Field(default=Preprocessing(), description="Cleaning and tokenization.")
+    quality: Quality = Field(default=Quality(), description="Limits that the data must keep.")
+
+    @model_validator(mode="after")
+    def _one_source_of_evaluation(self) -> "Dataset":
+        if self.eval and self.split:
+            raise ValueError("give either eval (a file of its own) or split (a share of train), not both")
+        return self
+
+    def effective_split(self) -> Split | None:
+        """Return the split to make: none with an eval file, otherwise the one given or the default."""
+        return None if self.eval else self.split or Split()
+
+
+class EarlyStopping(ApiModel):
+    """Stop when the metric no longer improves."""
+
+    patience: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=3, description="Evaluations without improvement before training stops."
+    )
+    threshold: NonNegative = Field(
+        default=Decimal("0"), validate_default=True, description="Least change that counts as an improvement."
+    )
+
+
+class Hyperparameters(ApiModel):
+    """How the model is trained. AdamW with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!(has(self.warmupSteps) && has(self.warmupRatio))",
+                "give either warmupSteps or warmupRatio, not both",
+            )
+        )
+    )
+
+    epochs: Annotated[int, Field(ge=1, le=1000)] = Field(default=3, description="Passes over the training examples.")
+    learning_rate: PositiveRate = Field(
+        default=Decimal("2e-5"), validate_default=True, description="Peak learning rate."
+    )
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(
+        default=16, description="Training examples per device and step."
+    )
+    eval_batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(
+        default=64, description="Evaluation examples per device and step."
+    )
+    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=4096)] = Field(
+        default=1, description="Batches whose gradients are summed into one optimizer step."
+    )
+    weight_decay: Fraction = Field(
+        default=Decimal("0.01"),
+        validate_default=True,
+        description="Decay of weights other than biases and layer norms.",
+    )
+    adam_epsilon: PositiveRate = Field(default=Decimal("1e-8"), validate_default=True, description="AdamW's epsilon.")
+    max_grad_norm: Positive = Field(
+        default=Decimal("1.0"), validate_default=True, description="Gradients are clipped to this norm."
+    )
+    scheduler: Literal["linear", "cosine", "polynomial", "constant"] = Field(
+        default="linear", description="How the learning rate falls after warmup."
+    )
+    warmup_steps: Annotated[int, Field(ge=0, le=10_000_000)] | None = Field(
+        default=None, description="Optimizer steps of linear warmup."
+    )
+    warmup_ratio: Fraction | None = Field(
+        default=None, description="Warmup as a share of all steps. Default 0.06 when neither is given."
+    )
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
+        default=42, description="Seed of initialization, order and dropout."
+    )
+    eval_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
+        default=None, description="Optimizer steps between evaluations. Unset: once an epoch."
+    )
+    early_stopping: EarlyStopping | None = Field(default=None, description="Stop early; unset trains all epochs.")
+    metric_for_best_model: MetricName = Field(
+        default="eval_f1_macro",
+        description="Picks the best weights: eval_loss, eval_accuracy, eval_f1_macro or eval_f1_weighted.",
+    )
+    greater_is_better: bool | None = Field(
+        default=None, description="Direction of that metric. Default: false for a loss, else true."
+    )
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> "Hyperparameters":
+        if self.warmup_steps is not None and self.warmup_ratio is not None:
+            raise ValueError("give either warmupSteps or warmupRatio, not both")
+        return self
+
+
+class Gate(ApiModel):
+    """A condition that an evaluation metric must meet for the version to be promotable."""
+
+    metric: MetricName = Field(description="Name of a metric of the final evaluation, such as eval_f1_macro.")
+    operator: GateOperator = Field(default=GateOperator.GTE, description="GTE (at least), GT, LTE (at most) or LT.")
+    threshold: AnyDecimal = Field(description="The value to compare with.")
+
+    def passes(self, value: float) -> bool:
+        """Tell whether a measured value meets the gate; NaN never does."""
+        limit = float(self.threshold)
+        match self.operator:
+            case GateOperator.GTE:
+                return value >= limit
+            case GateOperator.GT:
+                return value > limit
+            case GateOperator.LTE:
+                return value <= limit
+            case GateOperator.LT:
+                return value < limit
+
+
+class Evaluation(ApiModel):
+    """What is asked of the result."""
+
+    gates: Annotated[list[Gate], Field(max_length=16)] = Field(
+        default=[],
+        description="A version that misses one is published as not promotable, and is not served by itself.",
+    )
+
+
+class Output(StorageAccess):
+    """Where versions are published. Its access is also that of model and dataset where they name none of their own."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")] = Field(
+        description="Name of the model: versions lie under <uri>/<name>/versions/."
+    )
+    uri: OutputUri = Field(description="s3://bucket/prefix/ that models are published under.")
+
+
+class TrainingSpec(ApiModel):
+    """What decides the result of a run."""
+
+    task: Task = Field(default=Task.TEXT_CLASSIFICATION, description="What the model learns to do.")
+    model: Model = Field(description="The base model.")
+    dataset: Dataset = Field(description="The labelled examples.")
+    labels: (
+        Annotated[
+            list[Label],
+            Field(min_length=2, max_length=1000, json_schema_extra={"x-kubernetes-list-type": "set"}),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="Labels in the order of the model's outputs. Unset: learned from the data, sorted.",
+    )
+    precision: Precision = Field(
+        default=Precision.AUTO,
+        description="fp32, fp16 or bf16; auto takes bf16 or fp16 where the GPU has it, else fp32.",
+    )
+    hyperparameters: Hyperparameters = Field(default=Hyperparameters(), description="How the model is trained.")
+    training_arguments: Annotated[dict[Annotated[str, Field(max_length=128)], Text], Field(max_length=64)] = Field(
+        default={},
+        description="Further fields of transformers.TrainingArguments, by their own names, each value as text ("
+        '{"label_smoothing_factor": "0.1"}). An unknown name, or one that a field above says, is refused.',
+    )
+    evaluation: Evaluation = Field(default=Evaluation(), description="What is asked of the result.")
+    export: Annotated[list[ExportFormat], Field(max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"})] = (
+        Field(
+            default=[ExportFormat.SAFETENSORS, ExportFormat.ONNX],
+            description="Formats in the artifact. safetensors is always written; onnx is what CPU serving loads.",
+        )
+    )
+    output: Output = Field(description="Where versions are published.")
+
+    @model_validator(mode="after")
+    def _labels_are_unique(self) -> "TrainingSpec":
+        if self.labels and len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels names a label twice")
+        return self
