@@ -6,7 +6,7 @@ hands to another: an unknown field there is a mistake, and is refused.
 """
 
 import json
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
@@ -56,9 +56,13 @@ def _exact(value: object) -> Decimal:
     return parsed
 
 
+# Wider than any number of 32 characters, so that normalizing never rounds.
+_EXACT = Context(prec=64)
+
+
 def _plain(value: Decimal) -> str:
     """Write a decimal as the shortest text that keeps every digit: 2e-5 and 0.00002 become the same text."""
-    normal = value.normalize()
+    normal = value.normalize(_EXACT)
     return f"{normal:f}" if -7 < normal.adjusted() < 7 else f"{normal:E}".replace("E", "e")
 
 

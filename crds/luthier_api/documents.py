@@ -4,6 +4,7 @@
     operator --RunDocument with `resolved`--> train --Result{published|failure}--> operator
     train --ProgressDocument over HTTP--> operator
     operator --FrontConfig, RevisionConfig in the RayService--> server
+    train --ServingDocument in the artifact, as luthier.json--> server
 
 A result travels as the pod's termination message, of which the kubelet keeps 4096 bytes.
 """
@@ -14,7 +15,7 @@ from pydantic import Field, model_validator
 
 from luthier_api.base import Count, Digest, Document, Engine, Metrics, Sha256, Text, Timestamp
 from luthier_api.reasons import Reason
-from luthier_api.training import TrainingSpec
+from luthier_api.training import Label, Task, TrainingSpec
 
 TERMINATION_MESSAGE_BYTES = 4096
 RUN_DOCUMENT_PATH = "/etc/luthier/run.json"
@@ -22,6 +23,7 @@ TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 CA_BUNDLE_DIR = "/etc/luthier/ca"
 TRAINER_PORT = 8080
 SERVE_PORT = 8000
+SERVING_DOCUMENT_FILE = "luthier.json"
 
 Role = Literal["output", "model", "dataset"]
 
@@ -164,6 +166,19 @@ class ProgressDocument(Document):
         default={}, description="Latest values."
     )
     updated_at: Timestamp = Field(description="When this was written.")
+
+
+class ServingDocument(Document):
+    """What the server must know of an artifact beside its weights and tokenizer.json; it lies in it as luthier.json."""
+
+    task: Task = Field(description="What the model does.")
+    labels: Annotated[list[Label], Field(min_length=1, max_length=1000)] = Field(
+        description="Labels in the order of the model's outputs."
+    )
+    max_length: Annotated[int, Field(ge=4, le=8192)] = Field(description="Tokens kept of each text, special ones too.")
+    lowercase: bool = Field(description="Lower the case of every text before tokenization.")
+    strip_whitespace: bool = Field(description="Collapse white space before tokenization.")
+    pad_token_id: Annotated[int, Field(ge=0)] = Field(description="Token that fills a batch up.")
 
 
 class RevisionConfig(Document):

@@ -1,0 +1,73 @@
+# Luthier. `make help` says what there is; everything downloaded or built lies under $LUTHIER_HOME.
+
+SHELL := /bin/bash
+export LUTHIER_HOME ?= $(HOME)/.cache/luthier
+PY := .venv/bin/python
+PYTEST := .venv/bin/pytest
+MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test unit integration e2e gpu lint generate bench images cluster cluster-down clean constraints
+
+help: ## Say what each target does
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Two sizes of one virtual environment: the demo needs no torch here (it is in the images), the tests do.
+.venv/.demo: $(MANIFESTS) dev/bootstrap.sh
+	@dev/bootstrap.sh demo
+	@touch $@
+
+.venv/.full: $(MANIFESTS) dev/bootstrap.sh
+	@dev/bootstrap.sh full
+	@touch .venv/.demo $@
+
+demo: .venv/.demo ## The main job on a real cluster: train, publish, serve, edit, revert
+	@$(PY) -m luthier_dev demo
+
+test: .venv/.full ## Unit, integration and e2e tests, with all of their set-up
+	@$(PY) -m luthier_dev test-setup
+	$(PYTEST) -m unit --durations 5
+	$(PYTEST) -m integration --durations 10
+	$(PYTEST) -m e2e --durations 10
+
+unit: .venv/.full ## Unit tests alone: seconds
+	$(PYTEST) -m unit
+
+integration: .venv/.full ## Against a real API server and a real S3 server
+	@$(PY) -m luthier_dev binaries
+	$(PYTEST) -m integration
+
+e2e: .venv/.full ## On the real one-node cluster, with the chart installed
+	$(PYTEST) -m e2e
+
+gpu: .venv/.full ## What needs an NVIDIA GPU; skipped where there is none
+	$(PYTEST) -m gpu
+
+lint: .venv/.full ## ruff, mypy, import contracts, generated files, and the chart
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(PY) crds/generate.py --check
+	@$(PY) -m luthier_dev lint-chart
+
+generate: .venv/.full ## Write the CRDs and the reference pages from the models
+	$(PY) crds/generate.py
+
+bench: .venv/.full ## Measure start-up, memory and image sizes on the running cluster
+	$(PY) benchmarks/main_job.py
+
+images: .venv/.demo ## Build the three images (and those of the demo) where the sources changed
+	@$(PY) -m luthier_dev images
+
+cluster: .venv/.demo ## Bring up a one-node cluster and print its KUBECONFIG
+	@$(PY) -m luthier_dev cluster-up
+
+cluster-down: .venv/.demo ## Take it down; images stay
+	@$(PY) -m luthier_dev cluster-down
+
+clean: .venv/.demo ## Leave no process, mount, namespace, route or image behind
+	@$(PY) -m luthier_dev clean
+
+constraints: ## Resolve the dependencies anew, with hashes
+	@dev/bootstrap.sh constraints

@@ -1,0 +1,105 @@
+"""What the parts say to each other arrives whole, fits, and is refused when it is something else."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from luthier_api.conditions import find_condition, merge_conditions
+from luthier_api.documents import (
+    TERMINATION_MESSAGE_BYTES,
+    DocumentError,
+    Failure,
+    Prepared,
+    Published,
+    Resolved,
+    Result,
+    RunDocument,
+    credential_env,
+    read_result,
+)
+from luthier_api.exitcodes import OUTCOMES, ExitCode, Retry, codes_with, outcome_of
+from luthier_api.reasons import ConditionType, Reason
+from pydantic import ValidationError
+
+pytestmark = pytest.mark.unit
+
+KEY = "a" * 64
+DIGEST = f"sha256:{KEY}"
+text = st.text(st.characters(codec="utf-8"), max_size=1500)
+
+
+@given(
+    st.one_of(
+        st.builds(lambda message: Result(failure=Failure(reason=Reason.CRASHED, message=message)), text),
+        st.builds(
+            lambda metrics, message: Result(
+                published=Published(
+                    run_key=KEY, version="20260101-000000-aaaaaaaa", uri="s3://b/m", digest=DIGEST, size_bytes=1,
+                    metrics=metrics, promotable=False, message=message[:600],
+                )
+            ),
+            st.dictionaries(st.text(max_size=128), st.text(max_size=32), max_size=64),
+            text,
+        ),
+        st.builds(
+            lambda warnings: Result(
+                prepared=Prepared(
+                    resolved=Resolved(run_key=KEY, data_key=KEY, model_digest=DIGEST, dataset_digest=DIGEST),
+                    train_examples=1, eval_examples=1, labels=2, warnings=warnings,
+                )
+            ),
+            st.lists(st.text(max_size=300), max_size=5),
+        ),
+    )
+)  # fmt: skip
+def test_every_result_fits_a_termination_message_and_is_read_back(result: Result) -> None:
+    message = result.to_termination_message()
+    assert len(message.encode()) <= TERMINATION_MESSAGE_BYTES
+    back = read_result(message)
+    assert (back.failure is None, back.published is None) == (result.failure is None, result.published is None)
+    if result.published and back.published:
+        assert back.published.digest == result.published.digest
+
+
+@given(st.text(max_size=5000))
+def test_a_termination_message_that_is_no_result_is_refused_in_one_sentence(garbage: str) -> None:
+    with pytest.raises(DocumentError):
+        read_result(garbage)
+
+
+def test_a_result_with_two_outcomes_is_refused() -> None:
+    both = '{"failure":{"reason":"Crashed","message":"x"},"published":{"runKey":"%s"}}' % KEY
+    with pytest.raises(DocumentError):
+        read_result(both)
+
+
+def test_a_typing_error_deep_in_a_run_document_is_refused_by_name() -> None:
+    document = {
+        "spec": {
+            "model": {"uri": "s3://models/base"},
+            "dataset": {"train": {"uri": "s3://data/a.csv"}, "preprocesing": {}},
+            "output": {"name": "m", "uri": "s3://models/"},
+        }
+    }
+    with pytest.raises(ValidationError, match="preprocesing"):
+        RunDocument.model_validate(document, extra="forbid")
+
+
+def test_each_role_has_its_own_variables() -> None:
+    names = [name for role in ("output", "model", "dataset") for name in credential_env(role).values()]
+    assert len(set(names)) == len(names)
+
+
+def test_every_exit_code_but_success_has_one_meaning_and_one_retry_rule() -> None:
+    assert set(OUTCOMES) == set(ExitCode) - {ExitCode.OK}
+    assert sorted(code for retry in Retry for code in codes_with(retry)) == sorted(int(code) for code in OUTCOMES)
+    assert outcome_of(3).reason is Reason.CRASHED
+    assert outcome_of(ExitCode.OUT_OF_MEMORY).retry is Retry.NEVER
+
+
+def test_a_transition_time_moves_only_when_the_status_does() -> None:
+    first = merge_conditions([], [(ConditionType.READY, False, Reason.PREPARING, "a")], generation=1, now="t1")
+    second = merge_conditions(first, [(ConditionType.READY, False, Reason.TRAINING, "b")], generation=2, now="t2")
+    third = merge_conditions(second, [(ConditionType.READY, True, Reason.PUBLISHED, "c")], generation=2, now="t3")
+    assert [condition.last_transition_time for (condition,) in (first, second, third)] == ["t1", "t1", "t3"]
+    ready = find_condition(second, ConditionType.READY)
+    assert ready is not None and ready.message == "b" and ready.observed_generation == 2

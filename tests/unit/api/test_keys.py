@@ -1,0 +1,74 @@
+"""Same spec, same hash; what does not decide the result is not in it."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from luthier_api.finetunejob import FineTuneJobSpec
+from luthier_api.keys import data_key, run_hash, run_key, spec_hash
+
+pytestmark = pytest.mark.unit
+
+MINIMAL: dict[str, Any] = {
+    "model": {"uri": "s3://models/base/bert"},
+    "dataset": {"train": {"uri": "s3://data/reviews.csv"}},
+    "output": {"name": "sentiment", "uri": "s3://models/"},
+}
+
+
+def spec(**changes: Any) -> FineTuneJobSpec:
+    return FineTuneJobSpec.model_validate({**MINIMAL, **changes})
+
+
+def with_output(**changes: Any) -> FineTuneJobSpec:
+    return spec(output={**MINIMAL["output"], **changes})
+
+
+BASE = spec()
+
+
+@pytest.mark.parametrize(
+    ("changed", "same_result", "same_run"),
+    [
+        (spec(hyperparameters={"learningRate": "0.00002"}), True, True),
+        (spec(hyperparameters={"learningRate": "2.0e-05"}), True, True),
+        (spec(hyperparameters={"learningRate": "3e-5"}), False, False),
+        (spec(labels=["a", "b"]), False, False),
+        (spec(suspend=True), True, True),
+        (spec(concurrencyPolicy="Forbid"), True, True),
+        (spec(ttlSecondsAfterFinished=5), True, True),
+        (spec(resources={"limits": {"memory": "8Gi"}}), True, False),
+        (with_output(secretRef={"name": "other"}), True, False),
+        (with_output(endpoint="https://minio.example.com"), True, False),
+        (with_output(name="other"), False, False),
+    ],
+)
+def test_a_hash_changes_exactly_with_what_it_stands_for(
+    changed: FineTuneJobSpec, same_result: bool, same_run: bool
+) -> None:
+    assert (spec_hash(changed, "image:1") == spec_hash(BASE, "image:1")) is same_result
+    assert (run_hash(changed, "image:1") == run_hash(BASE, "image:1")) is same_run
+
+
+def test_another_image_is_another_result_and_the_retry_annotation_another_run() -> None:
+    assert spec_hash(BASE, "image:1") != spec_hash(BASE, "image:2")
+    assert run_hash(BASE, "image:1", retry="1") != run_hash(BASE, "image:1")
+
+
+def test_the_run_key_knows_digests_and_not_places() -> None:
+    moved = spec(model={"uri": "hf://org/bert"}, dataset={"train": {"uri": "s3://elsewhere/x.csv"}})
+    digests = {"model_digest": "sha256:" + "a" * 64, "image": "i"}
+    key = data_key(BASE, dataset_digest="d", tokenizer_digest="t")
+    assert key == data_key(moved, dataset_digest="d", tokenizer_digest="t")
+    assert run_key(BASE, data_key=key, **digests) == run_key(moved, data_key=key, **digests)
+    assert key != data_key(BASE, dataset_digest="e", tokenizer_digest="t")
+    assert run_key(BASE, data_key=key, **digests) != run_key(BASE, data_key="other", **digests)
+
+
+@given(st.decimals(min_value="1e-9", max_value=1, allow_nan=False, allow_infinity=False))
+def test_a_spec_survives_the_wire_with_its_hash(rate: Any) -> None:
+    original = spec(hyperparameters={"learningRate": str(rate)})
+    returned = FineTuneJobSpec.model_validate(original.to_wire())
+    assert returned == original
+    assert spec_hash(returned, "i") == spec_hash(original, "i")
