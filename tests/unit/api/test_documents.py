@@ -1,8 +1,12 @@
 """What the parts say to each other arrives whole, fits, and is refused when it is something else."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
+
 from luthier_api.conditions import find_condition, merge_conditions
 from luthier_api.documents import (
     TERMINATION_MESSAGE_BYTES,
@@ -18,7 +22,6 @@ from luthier_api.documents import (
 )
 from luthier_api.exitcodes import OUTCOMES, ExitCode, Retry, codes_with, outcome_of
 from luthier_api.reasons import ConditionType, Reason
-from pydantic import ValidationError
 
 pytestmark = pytest.mark.unit
 
@@ -67,7 +70,7 @@ def test_a_termination_message_that_is_no_result_is_refused_in_one_sentence(garb
 
 
 def test_a_result_with_two_outcomes_is_refused() -> None:
-    both = '{"failure":{"reason":"Crashed","message":"x"},"published":{"runKey":"%s"}}' % KEY
+    both = json.dumps({"failure": {"reason": "Crashed", "message": "x"}, "published": {"runKey": KEY}})
     with pytest.raises(DocumentError):
         read_result(both)
 

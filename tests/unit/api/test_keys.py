@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_api.keys import data_key, run_hash, run_key, spec_hash
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from luthier_api.schema import crds
 
 pytestmark = pytest.mark.unit
