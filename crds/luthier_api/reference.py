@@ -1,8 +1,9 @@
-"""The field-by-field reference of both resources, as Markdown, from the generated schema."""
+"""The reference pages: both resources field by field, and the exit codes, as Markdown from the models."""
 
 from collections.abc import Iterator
 from typing import Any
 
+from luthier_api.exitcodes import OUTCOMES, Retry
 from luthier_api.schema import crds
 
 _HEADER = "<!-- Generated from luthier_api by `make generate`. Do not edit. -->\n"
@@ -45,8 +46,8 @@ def _rows(path: str, node: dict[str, Any]) -> Iterator[str]:
 
 
 def reference_pages() -> dict[str, str]:
-    """Return {file name: Markdown} with one table of spec and one of status for each resource."""
-    pages = {}
+    """Return {file name: Markdown}: a page for each resource, and one for the exit codes."""
+    pages = {"exit-codes.md": exit_code_page()}
     for definition in crds().values():
         kind = definition["spec"]["names"]["kind"]
         version = definition["spec"]["versions"][0]
@@ -57,3 +58,18 @@ def reference_pages() -> dict[str, str]:
             lines += [*_rows(f".{part}", schema["properties"][part]), ""]
         pages[f"{kind.lower()}.md"] = "\n".join(lines)
     return pages
+
+
+def exit_code_page() -> str:
+    """Return the table of exit codes as Markdown."""
+    lines = [
+        _HEADER,
+        "# Exit codes of a training pod\n",
+        "The reason is that of the `Stalled` condition, of the Event and of `status.lastFailure`.\n",
+        "| Code | Reason | Tried again | What to do |",
+        "| --- | --- | --- | --- |",
+    ]
+    rules = {Retry.NEVER: "no", Retry.COUNTED: "up to backoffLimit", Retry.FREE: "always"}
+    for code, outcome in sorted(OUTCOMES.items()):
+        lines.append(f"| {int(code)} | `{outcome.reason}` | {rules[outcome.retry]} | {outcome.hint} |")
+    return "\n".join([*lines, ""])
