@@ -1,0 +1,58 @@
+"""A real S3 server for every tier; see luthier_dev.seaweed."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from luthier_dev.seaweed import Seaweed, start_seaweed
+
+
+@dataclass(frozen=True)
+class S3:
+    """A running server with one bucket, an identity that may do everything and one that may only read."""
+
+    server: Seaweed
+    bucket: str
+    credentials_dir: Path
+    reader_credentials_dir: Path
+
+    @property
+    def endpoint(self) -> str:
+        return self.server.endpoint
+
+    @property
+    def access_key(self) -> str:
+        return self.server.admin.access_key
+
+    @property
+    def secret_key(self) -> str:
+        return self.server.admin.secret_key
+
+    def fresh_prefix(self) -> str:
+        """A prefix that no other test uses, without slashes at its ends."""
+        return f"t-{secrets.token_hex(6)}"
+
+    def fresh_uri(self) -> str:
+        """The s3:// URI of a fresh prefix."""
+        return f"s3://{self.bucket}/{self.fresh_prefix()}"
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """SeaweedFS as a process; one for the whole session, so a test keeps to a fresh prefix."""
+    folder = tmp_path_factory.mktemp("seaweed")
+    server = start_seaweed(folder, buckets=("models",))
+    try:
+        yield S3(
+            server=server,
+            bucket="models",
+            credentials_dir=server.admin.write_to(folder / "credentials"),
+            reader_credentials_dir=server.reader.write_to(folder / "reader-credentials"),
+        )
+    finally:
+        server.stop()
