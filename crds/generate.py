@@ -15,12 +15,25 @@ ROOT = Path(__file__).resolve().parent.parent
 HEADER = "# Generated from luthier_api by `make generate`. Do not edit.\n"
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what YAML 1.2 would read as a number: PyYAML writes the text 1e-8 bare, and kubectl reads a float."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    number = value[:1].isdigit() and "e" in value.lower()
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="'" if number else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
 def generated() -> dict[Path, str]:
     """Return {path: text} of every generated file."""
     files = {}
     for name, document in crds().items():
-        text = HEADER + yaml.safe_dump(document, sort_keys=False, width=110)
+        text = HEADER + yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=110)
         files[ROOT / "crds" / name] = text
+        files[ROOT / "charts" / "luthier" / "files" / "crds" / name] = text
     for name, text in reference_pages().items():
         files[ROOT / "docs" / "reference" / name] = text
     return files

@@ -12,7 +12,7 @@ from luthier_api.base import ApiModel
 from luthier_api.finetunejob import FineTuneJob
 from luthier_api.modeldeployment import ModelDeployment
 
-_DROPPED = {"title", "$defs", "additionalProperties"}
+_DROPPED = {"title", "$defs", "additionalProperties", "patternProperties", "propertyNames"}
 
 
 def _structural(node: Any, definitions: dict[str, Any]) -> Any:
@@ -32,17 +32,28 @@ def _structural(node: Any, definitions: dict[str, Any]) -> Any:
     }
     if "properties" in node:
         result["properties"] = {name: _structural(child, definitions) for name, child in node["properties"].items()}
-    if isinstance(node.get("additionalProperties"), dict):
-        result["additionalProperties"] = _structural(node["additionalProperties"], definitions)
-    if "default" in result and result["default"] is None:
-        del result["default"]
+    # A structural schema knows no patterns for keys: pydantic's are left to pydantic.
+    values = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")]
+    for value in values:
+        if isinstance(value, dict):
+            result["additionalProperties"] = _structural(value, definitions)
+    if "default" in result:
+        result["default"] = _without_nulls(result["default"])
+        if result["default"] is None:
+            del result["default"]
     if "const" in result:
         result["enum"] = [result.pop("const")]
     for bound, plain in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if bound in result:
             result[plain], result[bound] = result[bound], True
-    result.pop("propertyNames", None)
     return result
+
+
+def _without_nulls(value: Any) -> Any:
+    """Return a default without its null fields, which the API server would prune anyway."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return value
 
 
 def schema_of(model: type[ApiModel]) -> dict[str, Any]:
