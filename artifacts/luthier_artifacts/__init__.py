@@ -1,1 +1,80 @@
-"""To be described."""
+"""The registry of Luthier: versioned, content-addressed models on S3 or in a local folder.
+
+Everything that others use is exported here. The rooms, from the outside in:
+
+- `registry`: the face: versions, runs, aliases, checkpoints, prepared data. `inputs`: what a run reads.
+- `publishing`: how exactly one version of a run becomes visible. `aliases`, `pruning`: how they are named, and go.
+- `trees`: a folder that exists when its manifest does; `manifest`, `hashing`: what it consists of.
+- `download`, `cache`, `parts`: verified, resumable download through a cache that a node's processes share.
+- `store`: the interface to storage; `s3` (the only module that calls boto3) and `file_store` implement it.
+- `config`, `credentials`, `uri`, `errors`, `probe`: how storage is reached, named, and proved.
+
+It must not know Kubernetes, torch or what a model is.
+"""
+
+from luthier_artifacts.aliases import Alias
+from luthier_artifacts.config import StorageConfig
+from luthier_artifacts.errors import (
+    BucketNotFound,
+    ConditionalWritesUnsupported,
+    IntegrityError,
+    InvalidUri,
+    ObjectNotFound,
+    PreconditionFailed,
+    StorageDenied,
+    StorageError,
+    StorageUnavailable,
+)
+from luthier_artifacts.hashing import describe_folder, verify_folder
+from luthier_artifacts.inputs import (
+    FetchedTree,
+    InputStat,
+    TreeStat,
+    fetch_file,
+    fetch_tree,
+    list_prefix,
+    stat_input,
+    stat_tree,
+)
+from luthier_artifacts.manifest import FileEntry, Lineage, Manifest, Metadata, tree_digest
+from luthier_artifacts.opening import open_store
+from luthier_artifacts.registry import PublishedVersion, Registry, download_version, open_registry
+from luthier_artifacts.store import ObjectInfo, ObjectStore
+from luthier_artifacts.uri import parse_uri
+
+__all__ = [
+    "Alias",
+    "BucketNotFound",
+    "ConditionalWritesUnsupported",
+    "FetchedTree",
+    "FileEntry",
+    "InputStat",
+    "IntegrityError",
+    "InvalidUri",
+    "Lineage",
+    "Manifest",
+    "Metadata",
+    "ObjectInfo",
+    "ObjectNotFound",
+    "ObjectStore",
+    "PreconditionFailed",
+    "PublishedVersion",
+    "Registry",
+    "StorageConfig",
+    "StorageDenied",
+    "StorageError",
+    "StorageUnavailable",
+    "TreeStat",
+    "describe_folder",
+    "download_version",
+    "fetch_file",
+    "fetch_tree",
+    "list_prefix",
+    "open_registry",
+    "open_store",
+    "parse_uri",
+    "stat_input",
+    "stat_tree",
+    "tree_digest",
+    "verify_folder",
+]

@@ -1,0 +1,53 @@
+"""Removing versions: which ones may go, and what killed writers left behind.
+
+A version is removed by sealing it (see `publishing`): its manifest is replaced by an empty object, so it stops
+existing in one step and cannot come back by a request that was under way. Then its files go, and much later the seal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from itertools import groupby
+
+from luthier_artifacts.manifest import MANIFEST_NAME
+from luthier_artifacts.publishing import Publisher
+from luthier_artifacts.trees import manifest_key
+
+# No upload pauses for a week, and no request is under way for so long.
+ABANDONED_AFTER = timedelta(days=7)
+
+
+def surplus(versions: list[str], keep: int, protected: Collection[str]) -> list[str]:
+    """Return the versions that are neither among the newest `keep` nor protected, oldest first."""
+    newest = versions[-keep:] if keep > 0 else []
+    return [version for version in versions if version not in newest and version not in protected]
+
+
+def remove_version(publisher: Publisher, version: str) -> None:
+    """Make a version stop existing, then delete its files; safe to repeat."""
+    place = publisher.place(version)
+    publisher.store.write(manifest_key(place), b"")
+    kept = manifest_key(place)
+    publisher.store.delete([info.key for info in publisher.store.list(place) if info.key != kept])
+
+
+def sweep_abandoned(publisher: Publisher, now: datetime) -> list[str]:
+    """Delete what writers left that were killed, lost a race or were removed; return the folders' names.
+
+    A folder without a manifest in which nothing was written for ABANDONED_AFTER is sealed and emptied; one that holds a
+    seal of that age is deleted with its seal.
+    """
+    prefix = publisher.place("")
+    swept = []
+    found = list(publisher.store.list(prefix.rstrip("/")))
+    for version, group in groupby(found, key=lambda info: info.key.removeprefix(prefix).partition("/")[0]):
+        objects = list(group)
+        manifest = next((info for info in objects if info.key == f"{prefix}{version}/{MANIFEST_NAME}"), None)
+        if (manifest and manifest.size > 0) or any(now - info.modified < ABANDONED_AFTER for info in objects):
+            continue
+        # Sealing is refused when the version is sealed already, or is published at this very moment.
+        if manifest or publisher.seal(version):
+            publisher.store.delete([info.key for info in objects])
+            swept.append(version)
+    return swept
