@@ -6,18 +6,17 @@ and renamed, so a build that was cut off leaves nothing half. Compiler caches ar
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from luthier_dev import steps, versions
+from luthier_dev.locks import locked
 from luthier_dev.paths import PACKAGE, layout
 
 _WRAPPER = "module luthier.dev/{name}\n\ngo 1.25.0\n"
@@ -84,7 +83,7 @@ def ensure(names: Iterable[str]) -> None:
     Programs of one module are built together, since they share most of the work.
     """
     wanted = set(names)
-    with _locked():
+    with locked("binaries", "building programs"):
         missing = [
             source
             for source in SOURCES
@@ -102,6 +101,11 @@ def ensure(names: Iterable[str]) -> None:
 def path(name: str) -> Path:
     """Where a program lies once `ensure` built it."""
     return layout().bin / name
+
+
+def origin(name: str) -> str:
+    """Module and release that a built program comes from."""
+    return _record(name).read_text().strip()
 
 
 def kuberay_crds() -> Path:
@@ -238,25 +242,13 @@ def _go_version(program: str) -> tuple[int, ...]:
 
 def install_python_package(requirement: str, target: Path) -> None:
     """Install one package of the Python package index, without what it depends on, into a folder."""
-    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+    places = [str(layout().home / "tools" / "bin"), str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    uv = shutil.which("uv", path=":".join(places))
     if uv:
         command = [uv, "pip", "install", "--system-certs", "--python", sys.executable]
     else:
         command = [sys.executable, "-m", "pip", "install"]
     steps.run_logged([*command, "--no-deps", "--target", str(target), requirement])
-
-
-@contextmanager
-def _locked() -> Iterator[None]:
-    """One build at a time under one LUTHIER_HOME; the kernel drops the lock when its holder ends."""
-    lock = layout().make(layout().bin) / ".lock"
-    with lock.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            steps.say("Another run builds programs under the same LUTHIER_HOME: waiting for it.")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 _KUBERNETES_PROGRAMS = [

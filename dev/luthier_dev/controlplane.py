@@ -19,13 +19,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from luthier_dev import kubeconfig, pki
+import psutil
+
+from luthier_dev import binaries, kubeconfig, pki
 from luthier_dev.errors import NotReady
+from luthier_dev.kubectl import Kubectl, KubectlFailed
 from luthier_dev.paths import layout
 from luthier_dev.processes import Program, free_ports, start_child
 from luthier_dev.waiting import wait_until
 
 SCOPE = "controlplane"
+PROGRAMS = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"]
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,7 @@ def prepare(site: Site) -> pki.Authority:
     site.pki.mkdir(parents=True)
     authority = pki.Authority(site.pki)
     names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
-    authority.issue(
-        "apiserver", "kube-apiserver", hosts=[*names, "127.0.0.1", site.address, site.service_address]
-    )
+    authority.issue("apiserver", "kube-apiserver", hosts=[*names, "127.0.0.1", site.address, site.service_address])
     pki.signing_key(site.pki, "service-accounts")
     for name, user in USERS.items():
         pair = authority.issue(name, user.name, user.group)
@@ -175,9 +177,7 @@ def missing_readiness(site: Site) -> str | None:
     """
     context = ssl.create_default_context(cafile=str(site.pki / "ca.crt"))
     context.load_cert_chain(site.pki / "admin.crt", site.pki / "admin.key")
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     try:
         with opener.open(f"{site.server}/readyz", timeout=2):
             return None
@@ -186,6 +186,13 @@ def missing_readiness(site: Site) -> str | None:
         return f"kube-apiserver answers {error.code}: {'; '.join(failing)}"
     except OSError as error:
         return f"no answer from {site.server}: {error}"
+
+
+def remove_abandoned() -> None:
+    """Remove the folders of control planes whose maker was killed; the kernel ended their processes."""
+    for folder in layout().controlplanes.glob("*-*"):
+        if not psutil.pid_exists(int(folder.name.partition("-")[0])):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class ControlPlane:
@@ -201,7 +208,9 @@ class ControlPlane:
     def __init__(self) -> None:
         """Reserve a folder and ports; `start` or the `with` statement starts the processes."""
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._directory = Path(tempfile.mkdtemp(prefix="luthier-controlplane-"))
+        remove_abandoned()
+        parent = layout().make(layout().controlplanes)
+        self._directory = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
         api_port, etcd_port, peer_port = free_ports(3)
         self.site = Site(
             directory=self._directory,
@@ -225,8 +234,12 @@ class ControlPlane:
         return self._directory / "logs"
 
     def start(self) -> Self:
-        """Start everything; returns when the API server is ready and the default service account exists."""
+        """Start everything; returns when the API server is ready and the default service account exists.
+
+        The programs are built first where they are missing, which takes minutes.
+        """
         try:
+            binaries.ensure(PROGRAMS)
             prepare(self.site)
             self._start(etcd(self.site))
             self._start(apiserver(self.site))
@@ -261,20 +274,10 @@ class ControlPlane:
         self._start(apiserver(self.site))
         self._wait_for_apiserver()
 
-    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        """Run kubectl as administrator and return what it prints.
-
-        Raises:
-            subprocess.CalledProcessError: kubectl said no; `stderr` says why.
-        """
-        return subprocess.run(
-            [str(layout().bin / "kubectl"), *arguments],
-            input=stdin,
-            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
+    @property
+    def kubectl(self) -> Kubectl:
+        """Kubectl as administrator: `control_plane.kubectl("get", "pods")` returns what it prints."""
+        return Kubectl(self.kubeconfig)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -306,8 +309,8 @@ class ControlPlane:
         self._raise_if_one_ended()
         try:
             self.kubectl("get", "serviceaccount", "default")
-        except subprocess.CalledProcessError as error:
-            return str(error.stderr).strip()
+        except KubectlFailed as error:
+            return str(error)
         return None
 
     def _raise_if_one_ended(self) -> None:

@@ -45,6 +45,11 @@ class Layout:
         return self.home / "run"
 
     @property
+    def controlplanes(self) -> Path:
+        """Folders of the integration tests' control planes, named by the process that made them."""
+        return self.home / "controlplanes"
+
+    @property
     def storage(self) -> Path:
         """Images and layers of buildah, and its caches of downloaded wheels."""
         return self.home / "storage"

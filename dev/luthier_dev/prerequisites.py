@@ -25,7 +25,6 @@ NODE_PACKAGES = {
     "ip": "iproute2",
     "conntrack": "conntrack",
     "nsenter": "util-linux",
-    "modprobe": "kmod",
 }
 IMAGE_PACKAGES = {"buildah": "buildah", "mmdebstrap": "mmdebstrap"}
 

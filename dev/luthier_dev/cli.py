@@ -1,0 +1,100 @@
+"""The verbs of `python -m luthier_dev`, as the Makefile calls them.
+
+Owns arguments, exit codes and what is printed at the end. The work is done elsewhere.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from luthier_dev import addons, binaries, cleanup, images, steps
+from luthier_dev.cluster import NodeCluster, provider
+from luthier_dev.errors import DevError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+_CONTROL_PLANE = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"]
+
+
+@app.command("cluster-up")
+def cluster_up(
+    kuberay: Annotated[bool, typer.Option(help="Install KubeRay's operator.")] = True,
+    s3: Annotated[bool, typer.Option(help="Install an S3 server.")] = True,
+) -> None:
+    """Bring up a cluster with KubeRay and S3, and print its KUBECONFIG."""
+    cluster = provider()
+    kubeconfig = cluster.up()
+    if kuberay:
+        addons.install_kuberay(cluster)
+    if s3:
+        addons.install_s3(cluster)
+    steps.say(f"Up: {cluster.description}. To use it:")
+    print(f"export KUBECONFIG={kubeconfig}")
+    print(f"export PATH={binaries.path('kubectl').parent}:$PATH")
+
+
+@app.command("cluster-down")
+def cluster_down() -> None:
+    """Take the cluster down; images stay."""
+    provider().down()
+
+
+@app.command("images")
+def build_images(
+    names: Annotated[list[str] | None, typer.Argument(help="By default all of Luthier and the demo.")] = None,
+) -> None:
+    """Build images whose sources changed, and load them where a cluster runs."""
+    provider().build_images(names or [*images.OWN, *images.DEMO])
+
+
+@app.command("binaries")
+def build_binaries(
+    names: Annotated[list[str] | None, typer.Argument(help="By default those of the integration tests.")] = None,
+) -> None:
+    """Build the programs that are missing."""
+    binaries.ensure(names or _CONTROL_PLANE)
+
+
+@app.command("test-setup")
+def test_setup() -> None:
+    """Build everything that the tests need, so that they themselves take no surprising time."""
+    binaries.ensure([*_CONTROL_PLANE, "helm"])
+    cluster = provider()
+    cluster.build_images([*images.OWN, *images.DEMO, *(images.NODE if isinstance(cluster, NodeCluster) else [])])
+
+
+@app.command("lint-chart")
+def lint_chart() -> None:
+    """Check the Helm chart with helm lint and kubeconform."""
+    from luthier_dev import charts
+
+    charts.lint()
+
+
+@app.command("clean")
+def clean() -> None:
+    """Leave no process, mount, network namespace, route or image behind."""
+    cleanup.clean()
+
+
+@app.command("demo")
+def run_demo() -> None:
+    """The main job on a real cluster: train, publish, serve, edit, revert."""
+    from luthier_dev import demo
+
+    demo.run()
+
+
+def main() -> None:
+    """Run a verb; a foreseen failure ends in one sentence and status 1."""
+    try:
+        app(standalone_mode=False)
+    except DevError as error:
+        if not getattr(error, "told_by_step", False):
+            print(f"luthier_dev: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("luthier_dev: interrupted; run the same command again to go on.", file=sys.stderr)
+        sys.exit(130)
