@@ -228,7 +228,9 @@ def _weed_binary() -> str:
     return found
 
 
-def _write_identities(path: Path, admin: Credentials, reader: Credentials) -> None:
+def identities_document(admin: Credentials, reader: Credentials) -> str:
+    """What weed reads to know its two identities: one line of JSON."""
+
     def identity(name: str, credentials: Credentials, actions: list[str]) -> dict[str, object]:
         keys = {"accessKey": credentials.access_key, "secretKey": credentials.secret_key}
         return {"name": name, "credentials": [keys], "actions": actions}
@@ -237,8 +239,12 @@ def _write_identities(path: Path, admin: Credentials, reader: Credentials) -> No
         identity("admin", admin, ["Admin", "Read", "Write", "List", "Tagging"]),
         identity("reader", reader, ["Read", "List"]),
     ]
+    return json.dumps({"identities": identities})
+
+
+def _write_identities(path: Path, admin: Credentials, reader: Credentials) -> None:
     path.touch(mode=0o600)
-    path.write_text(json.dumps({"identities": identities}))
+    path.write_text(identities_document(admin, reader))
 
 
 def _wait_until_ready(server: Seaweed) -> None:
