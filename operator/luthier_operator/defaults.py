@@ -1,0 +1,35 @@
+"""What the operator's settings decide about pods and timing, as a value that plan and manifests are given.
+
+Pure: `settings` builds it from the environment. Fields of a resource go before these.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class PodResources:
+    """Requests and limits of a container."""
+
+    requests: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Images, resources and intervals where a resource names none."""
+
+    trainer_image: str
+    server_image: str
+    image_pull_policy: str = "IfNotPresent"
+    prepare: PodResources = PodResources({"cpu": "250m", "memory": "512Mi"}, {"memory": "2Gi"})
+    train: PodResources = PodResources({"cpu": "1", "memory": "2Gi"}, {"memory": "8Gi"})
+    serve: PodResources = PodResources({"cpu": "500m", "memory": "1Gi"}, {"memory": "2Gi"})
+    serve_head: PodResources = PodResources({"cpu": "250m", "memory": "1Gi"}, {"memory": "2Gi"})
+    autoscaler: PodResources = PodResources({"cpu": "50m", "memory": "128Mi"}, {"cpu": "500m", "memory": "512Mi"})
+    progress_interval_s: float = 10.0
+    drain_s: float = 15.0
+    kuberay_retry_s: float = 15.0
+    transient_retry_s: float = 60.0
+    train_grace_s: int = 60
+    ray_version: str = "2.60.0"

@@ -1,0 +1,1 @@
+"""Kubernetes manifests, built from resources and defaults. Pure: values in, dicts out, nothing decided."""

@@ -1,0 +1,177 @@
+"""The two Jobs of a run, and the run document that each is given.
+
+The document lies in an annotation of the Job's own pod template and reaches the pod as a file by the downward API: one
+object per stage, immutable with the Job and gone with it.
+"""
+
+from typing import Any
+
+from luthier_api.documents import (
+    RUN_DOCUMENT_PATH,
+    TERMINATION_MESSAGE_PATH,
+    TRAINER_PORT,
+    Origin,
+    Resolved,
+    RunDocument,
+)
+from luthier_api.exitcodes import Retry, codes_with
+from luthier_api.finetunejob import FineTuneJobSpec
+from luthier_api.training import TrainingSpec
+from luthier_operator import names
+from luthier_operator.defaults import Defaults
+from luthier_operator.manifests import pods
+from luthier_operator.manifests.access import Grant, ca_mounts, ca_volumes, environment
+from luthier_operator.names import Stage
+from luthier_operator.observed import Meta
+
+CONTAINER = "main"
+# The API server holds all annotations of an object to 256 KiB.
+MAX_DOCUMENT_BYTES = 200 * 1024
+_WORK = "/tmp"
+_FILE = RUN_DOCUMENT_PATH.rpartition("/")[2]
+
+
+class DocumentTooLarge(ValueError):
+    """The spec does not fit into a run document. Its message is one sentence for people."""
+
+
+def trainer_image(spec: FineTuneJobSpec, defaults: Defaults) -> str:
+    """Return the image of a run's pods."""
+    return spec.image or defaults.trainer_image
+
+
+def grants(spec: FineTuneJobSpec) -> dict[str, Grant]:
+    """Return {part of the spec: how it is reached}; what names no access of its own is reached like the output."""
+    output = Grant("output", spec.output)
+    hub = spec.model.uri.startswith("hf://")
+    return {
+        "output": output,
+        "model": output if spec.model.is_unset() else Grant("model", spec.model, hub),
+        "dataset": output if spec.dataset.is_unset() else Grant("dataset", spec.dataset),
+    }
+
+
+def run_document(
+    owner: Meta, spec: FineTuneJobSpec, run: str, resolved: Resolved | None, defaults: Defaults
+) -> RunDocument:
+    """Return what a pod of this run is told."""
+    granted = grants(spec)
+    return RunDocument(
+        spec=TrainingSpec.model_validate(spec.to_wire()),
+        output_access=granted["output"].access,
+        model_access=granted["model"].access,
+        dataset_access=granted["dataset"].access,
+        image=trainer_image(spec, defaults),
+        origin=Origin(name=owner.name, namespace=owner.namespace, uid=owner.uid, generation=owner.generation, run=run),
+        resolved=resolved,
+    )
+
+
+def job(
+    owner: Meta,
+    spec: FineTuneJobSpec,
+    *,
+    stage: Stage,
+    run: str,
+    spec_hash: str,
+    resolved: Resolved | None,
+    defaults: Defaults,
+) -> dict[str, Any]:
+    """Return the manifest of a run's Job.
+
+    Raises:
+        DocumentTooLarge: if the spec does not fit into an annotation.
+    """
+    document = run_document(owner, spec, run, resolved, defaults).to_json()
+    if len(document.encode()) > MAX_DOCUMENT_BYTES:
+        raise DocumentTooLarge("the spec is larger than 200 KiB; shorten labels or trainingArguments")
+    labels = names.labels(stage, **{names.FINETUNEJOB: owner.name, names.RUN: run})
+    annotations = {names.SPEC_HASH: spec_hash, **({names.RUN_KEY: resolved.run_key} if resolved else {})}
+    deadline = spec.active_deadline_seconds if stage == "train" else None
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": names.job_name(run, stage),
+            "namespace": owner.namespace,
+            "labels": labels,
+            "annotations": annotations,
+            "ownerReferences": [pods.owner_reference(owner)],
+        },
+        "spec": {
+            "backoffLimit": spec.backoff_limit,
+            "podFailurePolicy": {"rules": failure_rules()},
+            **({"activeDeadlineSeconds": deadline} if deadline else {}),
+            "template": {
+                "metadata": {"labels": labels, "annotations": {names.RUN_DOCUMENT: document}},
+                "spec": _pod(spec, stage, defaults),
+            },
+        },
+    }
+
+
+def failure_rules() -> list[dict[str, Any]]:
+    """Return the Job's podFailurePolicy: what is not counted, what is never tried again; all else is counted.
+
+    A disruption goes first: a pod that was evicted may well have exited with a code of the other rules.
+    """
+    return [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {"action": "FailJob", "onExitCodes": _codes(Retry.NEVER)},
+        {"action": "Ignore", "onExitCodes": _codes(Retry.FREE)},
+    ]
+
+
+def _codes(retry: Retry) -> dict[str, Any]:
+    return {"containerName": CONTAINER, "operator": "In", "values": codes_with(retry)}
+
+
+def _pod(spec: FineTuneJobSpec, stage: Stage, defaults: Defaults) -> dict[str, Any]:
+    given = list(dict.fromkeys(grants(spec).values()))
+    training = stage == "train"
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pods.POD_SECURITY,
+        "terminationGracePeriodSeconds": defaults.train_grace_s if training else 10,
+        **pods.placement(spec),
+        "containers": [
+            {
+                "name": CONTAINER,
+                "image": trainer_image(spec, defaults),
+                "imagePullPolicy": defaults.image_pull_policy,
+                "command": ["python", "-m", "luthier_trainer"],
+                "args": [stage, RUN_DOCUMENT_PATH],
+                "workingDir": _WORK,
+                "env": [*_fixed_environment(), *environment(given)],
+                "ports": [{"name": "http", "containerPort": TRAINER_PORT}] if training else [],
+                "resources": pods.resources(
+                    spec.resources if training else spec.prepare_resources,
+                    defaults.train if training else defaults.prepare,
+                    gpus=spec.gpus_per_node if training else 0,
+                ),
+                "securityContext": {**pods.CONTAINER_SECURITY, "readOnlyRootFilesystem": True},
+                "terminationMessagePath": TERMINATION_MESSAGE_PATH,
+                "terminationMessagePolicy": "File",
+                "volumeMounts": [
+                    # By subPath, so that the CA bundles can be mounted beside it in the same directory.
+                    {"name": "run", "mountPath": RUN_DOCUMENT_PATH, "subPath": _FILE, "readOnly": True},
+                    {"name": "work", "mountPath": _WORK},
+                    *ca_mounts(given),
+                ],
+            }
+        ],
+        "volumes": [{"name": "run", **_document_file()}, {"name": "work", "emptyDir": {}}, *ca_volumes(given)],
+    }
+
+
+def _document_file() -> dict[str, Any]:
+    field = f"metadata.annotations['{names.RUN_DOCUMENT}']"
+    return {"downwardAPI": {"items": [{"path": _FILE, "fieldRef": {"fieldPath": field}}]}}
+
+
+def _fixed_environment() -> list[dict[str, str]]:
+    # The root file system is read-only, so whatever a library wants to write goes where it may.
+    places = {"HOME": _WORK, "TMPDIR": _WORK, "HF_HOME": f"{_WORK}/hf", "PYTHONDONTWRITEBYTECODE": "1"}
+    return [{"name": name, "value": value} for name, value in places.items()]

@@ -1,0 +1,63 @@
+"""What every pod that the operator makes has in common: security, placement, resources, owner.
+
+Pods satisfy the "restricted" pod security standard and carry no Kubernetes credentials.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from luthier_api import API_VERSION
+from luthier_api.pods import Placement, ResourceRequirements
+from luthier_operator.defaults import PodResources
+from luthier_operator.observed import Meta
+
+USER = 65532
+
+POD_SECURITY: dict[str, Any] = {
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "runAsGroup": USER,
+    "fsGroup": USER,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY: dict[str, Any] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+GPU = "nvidia.com/gpu"
+
+
+def owner_reference(owner: Meta) -> dict[str, Any]:
+    """Return the reference by which the garbage collector removes an object with the resource it is for."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": owner.kind,
+        "name": owner.name,
+        "uid": owner.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def resources(wanted: ResourceRequirements, default: PodResources, *, gpus: int = 0) -> dict[str, Any]:
+    """Return a container's resources: the default for each one that the resource does not name, and the GPUs.
+
+    A default that contradicts what was named gives way: a request is never above its limit.
+    """
+    requests = {**{k: v for k, v in default.requests.items() if k not in wanted.limits}, **wanted.requests}
+    limits = {**{k: v for k, v in default.limits.items() if k not in wanted.requests}, **wanted.limits}
+    # A GPU is asked for by gpusPerNode alone, so that prepare can never be given one by mistake.
+    requests.pop(GPU, None)
+    limits.pop(GPU, None)
+    if gpus:
+        limits[GPU] = str(gpus)
+    return {name: dict(values) for name, values in (("requests", requests), ("limits", limits)) if values}
+
+
+def placement(wanted: Placement) -> dict[str, Any]:
+    """Return the fields of a pod spec that say where it runs and as whom."""
+    chosen: Mapping[str, Any] = {
+        "nodeSelector": wanted.node_selector,
+        "tolerations": [toleration.to_wire() for toleration in wanted.tolerations],
+        "priorityClassName": wanted.priority_class_name,
+        "serviceAccountName": wanted.service_account_name,
+        "imagePullSecrets": [{"name": name} for name in wanted.image_pull_secrets],
+    }
+    return {key: value for key, value in chosen.items() if value}

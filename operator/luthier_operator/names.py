@@ -1,0 +1,70 @@
+"""Every name and label that the operator gives, in one place; all deterministic, none longer than 63 characters.
+
+Deterministic names are what makes a plan safe to run twice: whoever runs it a second time finds what the first made.
+Pure; used by plan, manifests and the reader of observed objects.
+"""
+
+import hashlib
+from typing import Literal
+
+from luthier_api import GROUP
+
+Stage = Literal["prepare", "train"]
+
+MAX_NAME = 63
+_HASH = 10
+# "-" + hash + "-prepare", the longest thing that follows a FineTuneJob's name.
+_MAX_PREFIX = MAX_NAME - 1 - _HASH - len("-prepare")
+
+FIELD_MANAGER = "luthier"
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+PART_OF = "app.kubernetes.io/part-of"
+COMPONENT = "app.kubernetes.io/component"
+FINETUNEJOB = f"{GROUP}/finetunejob"
+MODELDEPLOYMENT = f"{GROUP}/modeldeployment"
+RUN = f"{GROUP}/run"
+
+SPEC_HASH = f"{GROUP}/spec-hash"
+RUN_KEY = f"{GROUP}/run-key"
+RUN_DOCUMENT = f"{GROUP}/run-document"
+
+MANAGED_SELECTOR = f"{MANAGED_BY}={FIELD_MANAGER}"
+FRONT = "front"
+
+
+def fit(name: str, limit: int) -> str:
+    """Return the name, or one of `limit` characters that still differs wherever the names do."""
+    if len(name) <= limit:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: limit - 9].rstrip('-.')}-{digest}"
+
+
+def run_name(finetunejob: str, run_hash: str) -> str:
+    """Return the name of a run, which leaves room for the names of its Jobs."""
+    return f"{fit(finetunejob, _MAX_PREFIX)}-{run_hash[:_HASH]}"
+
+
+def job_name(run: str, stage: Stage) -> str:
+    """Return the name of one of a run's two Jobs."""
+    return f"{run}-{stage}"
+
+
+def revision_name(args_hash: str) -> str:
+    """Return the name of a revision's Ray Serve application, from the hash of all its arguments.
+
+    Ray replaces the replicas of an application whose arguments change, with a gap when there is only one. So other
+    arguments are another application, started beside the old one.
+    """
+    return f"rev-{args_hash[:_HASH]}"
+
+
+def serve_service(modeldeployment: str) -> str:
+    """Return the name of the Service that KubeRay keeps in front of a RayService, whatever cluster is behind it."""
+    return f"{modeldeployment}-serve-svc"
+
+
+def labels(component: str, **more: str) -> dict[str, str]:
+    """Return the labels of every object that the operator makes."""
+    return {MANAGED_BY: FIELD_MANAGER, PART_OF: FIELD_MANAGER, COMPONENT: component, **more}

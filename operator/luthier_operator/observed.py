@@ -1,0 +1,247 @@
+"""What the operator has seen of the cluster, as typed values: the edge at which raw objects are parsed.
+
+Only the fields that a decision needs are kept, so that thousands of pods fit in the cache. Nothing here decides and
+nothing here reads: the cache and the cluster adapter hand raw objects in, `plan` takes the views.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from luthier_api.finetunejob import RETRY_ANNOTATION
+from luthier_operator import names
+
+Raw = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which resource a reconcile is for."""
+
+    kind: Literal["FineTuneJob", "ModelDeployment"]
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Meta:
+    """The metadata of a resource that decisions use."""
+
+    kind: Literal["FineTuneJob", "ModelDeployment"]
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    deleting: bool = False
+    retry: str = ""
+
+    @property
+    def key(self) -> Key:
+        """The key of the work queue."""
+        return Key(self.kind, self.namespace, self.name)
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A Job of a run."""
+
+    namespace: str
+    name: str
+    uid: str
+    owner_uid: str
+    run: str
+    stage: str
+    spec_hash: str
+    run_key: str | None
+    suspended: bool
+    deleting: bool
+    ttl_s: int | None
+    failed: int
+    outcome: Literal["Complete", "Failed"] | None
+    reason: str
+    message: str
+
+    @property
+    def live(self) -> bool:
+        """Whether it has, or may still get, a running pod."""
+        return self.outcome is None
+
+
+@dataclass(frozen=True)
+class PodView:
+    """A pod of a Job."""
+
+    name: str
+    owner_uid: str
+    phase: str
+    created_at: str
+    deleting: bool = False
+    ip: str | None = None
+    status_reason: str = ""
+    status_message: str = ""
+    unschedulable: str | None = None
+    disruption: str | None = None
+    waiting_reason: str = ""
+    waiting_message: str = ""
+    exit_code: int | None = None
+    terminated_reason: str = ""
+    termination_message: str = ""
+    memory_limit: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has come to an end, well or not."""
+        return self.phase in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True)
+class ApplicationView:
+    """A Ray Serve application, as the RayService's status tells it."""
+
+    status: str
+    message: str
+
+
+@dataclass(frozen=True)
+class RayServiceView:
+    """The RayService of a ModelDeployment."""
+
+    name: str
+    uid: str
+    owner_uid: str
+    deleting: bool
+    serve_config: str
+    generation: int
+    observed_generation: int
+    serving: bool
+    """Whether its Service has an endpoint."""
+    upgrading: bool
+    """Whether a second Ray cluster is being brought up; the first, of which nothing is told then, still serves."""
+    applications: Mapping[str, ApplicationView]
+    refused: str | None
+    """Why KubeRay refuses the RayService, if it does."""
+    workers: int
+    ready_workers: int
+
+
+def owner_uid(raw: Raw) -> str:
+    """Return the uid of the object's controller, or an empty string."""
+    for reference in raw["metadata"].get("ownerReferences", []):
+        if reference.get("controller"):
+            return str(reference["uid"])
+    return ""
+
+
+def meta_of(kind: Literal["FineTuneJob", "ModelDeployment"], raw: Raw) -> Meta:
+    """Return the metadata of one of the two resources."""
+    metadata = raw["metadata"]
+    return Meta(
+        kind=kind,
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 0),
+        deleting="deletionTimestamp" in metadata,
+        retry=metadata.get("annotations", {}).get(RETRY_ANNOTATION, ""),
+    )
+
+
+def job_view(raw: Raw) -> JobView:
+    """Parse a Job that carries the operator's labels."""
+    metadata, spec, status = raw["metadata"], raw["spec"], raw.get("status", {})
+    labels, annotations = metadata.get("labels", {}), metadata.get("annotations", {})
+    end = next((c for c in _true_conditions(status) if c["type"] in ("Complete", "Failed")), None)
+    return JobView(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        owner_uid=owner_uid(raw),
+        run=labels.get(names.RUN, ""),
+        stage=labels.get(names.COMPONENT, ""),
+        spec_hash=annotations.get(names.SPEC_HASH, ""),
+        run_key=annotations.get(names.RUN_KEY),
+        suspended=bool(spec.get("suspend")),
+        deleting="deletionTimestamp" in metadata,
+        ttl_s=spec.get("ttlSecondsAfterFinished"),
+        failed=status.get("failed", 0),
+        outcome=end["type"] if end else None,
+        reason=end.get("reason", "") if end else "",
+        message=end.get("message", "") if end else "",
+    )
+
+
+def pod_view(raw: Raw) -> PodView:
+    """Parse a pod that carries the operator's labels."""
+    metadata, status = raw["metadata"], raw.get("status", {})
+    container: Raw = next(iter(status.get("containerStatuses", [])), {})
+    state = container.get("state", {})
+    waiting, terminated = state.get("waiting", {}), state.get("terminated", {})
+    return PodView(
+        name=metadata["name"],
+        owner_uid=owner_uid(raw),
+        phase=status.get("phase", "Pending"),
+        created_at=metadata.get("creationTimestamp", ""),
+        deleting="deletionTimestamp" in metadata,
+        ip=status.get("podIP"),
+        status_reason=status.get("reason", ""),
+        status_message=status.get("message", ""),
+        unschedulable=_unschedulable(status),
+        disruption=_disruption(status),
+        waiting_reason=waiting.get("reason", ""),
+        waiting_message=waiting.get("message", ""),
+        exit_code=terminated.get("exitCode"),
+        terminated_reason=terminated.get("reason", ""),
+        termination_message=terminated.get("message", ""),
+        memory_limit=raw["spec"]["containers"][0].get("resources", {}).get("limits", {}).get("memory"),
+    )
+
+
+def rayservice_view(raw: Raw) -> RayServiceView:
+    """Parse a RayService that carries the operator's labels."""
+    metadata, status = raw["metadata"], raw.get("status", {})
+    active, pending = status.get("activeServiceStatus", {}), status.get("pendingServiceStatus", {})
+    # KubeRay 1.6 talks to one cluster's dashboard only: the pending one, if there is one.
+    told = pending if pending.get("rayClusterName") else active
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
+    ready = conditions.get("Ready", {})
+    cluster = (active if active.get("rayClusterName") else pending).get("rayClusterStatus", {})
+    return RayServiceView(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        owner_uid=owner_uid(raw),
+        deleting="deletionTimestamp" in metadata,
+        serve_config=raw["spec"].get("serveConfigV2", ""),
+        generation=metadata.get("generation", 0),
+        observed_generation=status.get("observedGeneration", 0),
+        serving=ready.get("status") == "True",
+        upgrading=bool(active.get("rayClusterName")) and bool(pending.get("rayClusterName")),
+        applications={name: _application(app) for name, app in (told.get("applicationStatuses") or {}).items()},
+        refused=ready.get("message") if ready.get("reason") == "RayServiceValidationFailed" else None,
+        workers=cluster.get("desiredWorkerReplicas", 0),
+        ready_workers=cluster.get("readyWorkerReplicas", 0),
+    )
+
+
+def _application(raw: Raw) -> ApplicationView:
+    """Join the application's message with those of its deployments: Ray puts the cause in either."""
+    deployments = (raw.get("serveDeploymentStatuses") or {}).values()
+    messages = [raw.get("message", ""), *(deployment.get("message", "") for deployment in deployments)]
+    return ApplicationView(raw.get("status", ""), "\n".join(message for message in messages if message))
+
+
+def _true_conditions(status: Raw) -> Iterator[Raw]:
+    return (c for c in status.get("conditions") or [] if c.get("status") == "True")
+
+
+def _unschedulable(status: Raw) -> str | None:
+    for condition in status.get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return str(condition.get("message", ""))
+    return None
+
+
+def _disruption(status: Raw) -> str | None:
+    for condition in _true_conditions(status):
+        if condition["type"] == "DisruptionTarget":
+            return str(condition.get("message") or condition.get("reason", ""))
+    return None

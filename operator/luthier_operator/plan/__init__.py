@@ -1,0 +1,1 @@
+"""Decisions: from what is, to what is to be done. Pure functions; see `finetunejob` and `modeldeployment`."""

@@ -1,0 +1,304 @@
+"""What to do for a FineTuneJob: its lifecycle, as an ordered list of policies. The first that has an opinion decides.
+
+    harvest what the Jobs came to, and stop those that an edit has replaced
+      1. answered      a known version answers the spec: no Job at all
+      2. failed        this very run has failed: nothing until something is edited
+      3. waiting       a training of an earlier spec may finish (concurrencyPolicy Forbid)
+      4. suspended     nothing runs
+      5. lost          a result is gone: look the run up again, never train again blindly
+      6. preparing     inputs, data and storage are checked on a CPU
+      7. training      the GPU is asked for, only after all that
+
+Pure: no clock, no network, no randomness. Safe to stop after any prefix of what it returns and to make again.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from luthier_api.documents import ProgressDocument, Resolved
+from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, LastFailure, RunStatus
+from luthier_api.keys import run_hash, spec_hash
+from luthier_api.reasons import Reason
+from luthier_operator import names
+from luthier_operator.defaults import Defaults
+from luthier_operator.manifests.jobs import DocumentTooLarge, job
+from luthier_operator.names import Stage
+from luthier_operator.observed import JobView, Meta, PodView
+from luthier_operator.plan import failures, report
+from luthier_operator.plan.report import Verdict
+from luthier_operator.plan.runs import Memory, Run, Wanted, first_in, harvest
+from luthier_operator.plan.types import Apply, Delete, Patch, Plan
+from luthier_operator.timestamps import rfc3339
+
+_BATCH = "batch/v1"
+_AGAIN_S = 2.0
+
+
+@dataclass(frozen=True)
+class FineTuneJobResource:
+    """A FineTuneJob as it lies in the cluster."""
+
+    meta: Meta
+    spec: FineTuneJobSpec
+    status: FineTuneJobStatus
+
+
+@dataclass(frozen=True)
+class ObservedRuns:
+    """What there is in the cluster for one FineTuneJob."""
+
+    jobs: Sequence[JobView] = ()
+    pods: Sequence[PodView] = ()
+    progress: ProgressDocument | None = None
+    """What the training pod answered just now, if it was asked."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that a policy looks at."""
+
+    resource: FineTuneJobResource
+    wanted: Wanted
+    memory: Memory
+    observed: ObservedRuns
+    now: str
+    defaults: Defaults
+
+    @property
+    def spec(self) -> FineTuneJobSpec:
+        """What the user asks for."""
+        return self.resource.spec
+
+    @property
+    def jobs(self) -> list[JobView]:
+        """The resource's own Jobs. One of an earlier resource of the same name is not among them."""
+        return [job for job in self.observed.jobs if job.owner_uid == self.resource.meta.uid]
+
+    @property
+    def run(self) -> Run | None:
+        """The run of the present spec, if it has begun."""
+        run = self.memory.run
+        return run if run and run.name == self.wanted.run else None
+
+    @property
+    def rivals(self) -> list[JobView]:
+        """Jobs of other runs that have not ended."""
+        return [job for job in self.jobs if job.run != self.wanted.run and job.live]
+
+    def taken(self, stage: Stage) -> bool:
+        """Whether the name of this run's Job belongs to an earlier resource that is being removed."""
+        name = names.job_name(self.wanted.run, stage)
+        return any(job.name == name and job.owner_uid != self.resource.meta.uid for job in self.observed.jobs)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a policy wants done, and what it says about it."""
+
+    verdict: Verdict
+    memory: Memory
+    deletes: tuple[Delete, ...] = ()
+    patches: tuple[Patch, ...] = ()
+    applies: tuple[Apply, ...] = ()
+    requeue_after_s: float | None = None
+
+
+Policy = Callable[[Situation], Decision | None]
+
+
+def plan_finetunejob(resource: FineTuneJobResource, observed: ObservedRuns, now: datetime, defaults: Defaults) -> Plan:
+    """Return all that is to be done for a FineTuneJob."""
+    if resource.meta.deleting:
+        return Plan()  # the garbage collector removes what it owns; the artifacts stay
+    wanted = wanted_of(resource)
+    own = [job for job in observed.jobs if job.owner_uid == resource.meta.uid]
+    memory = harvest(resource.status, wanted, own, observed.pods, rfc3339(now))
+    situation = Situation(resource, wanted, memory, observed, rfc3339(now), defaults)
+    decision = next(decision for policy in POLICIES if (decision := policy(situation)))
+    status = report.status(
+        resource.meta, resource.status, decision.memory, decision.verdict, observed.progress, situation.now
+    )
+    replaced = _replacements(situation)
+    return Plan(
+        deletes=_deletions(replaced) + decision.deletes,
+        patches=decision.patches + _expiries(situation),
+        applies=decision.applies,
+        status=None if status == resource.status else status.to_wire(),
+        events=report.replaced(replaced) + report.transitions(resource.status, status),
+        requeue_after_s=decision.requeue_after_s,
+        assumes_gone=situation.run is not None and situation.run.lost,
+    )
+
+
+def wanted_of(resource: FineTuneJobResource) -> Wanted:
+    """Return what the spec asks for.
+
+    An image that the spec does not name is not part of it: a new version of the operator, which brings another trainer
+    image, must neither stop a run nor start one. It is part of the run key, which prepare computes.
+    """
+    image = resource.spec.image or ""
+    run = run_hash(resource.spec, image, resource.meta.retry)
+    return Wanted(spec_hash(resource.spec, image), names.run_name(resource.meta.name, run))
+
+
+def answered(s: Situation) -> Decision | None:
+    """A known version answers the spec, be it just published, found by prepare, or from before an edit."""
+    version = s.memory.answer_to(s.wanted.spec_hash)
+    if version is None:
+        return None
+    memory = _without_others(s)
+    if memory.versions[0].spec_hash != s.wanted.spec_hash:
+        memory = replace(memory, versions=first_in(memory.versions, version.model_copy(update={"chosen_at": s.now})))
+    idle = [job for job in s.jobs if job.live and job.run == s.wanted.run]
+    return Decision(report.answered(s.resource.status, version, memory.published), memory, deletes=_deletions(idle))
+
+
+def failed(s: Situation) -> Decision | None:
+    """This run has failed. It is not tried again by itself: an edit, or the retry annotation, makes another run."""
+    if s.run is None or s.run.status.stage != "Failed":
+        return None
+    return Decision(report.failed(s.memory.last_failure), s.memory)
+
+
+def waiting(s: Situation) -> Decision | None:
+    """A training of an earlier spec may finish first, because concurrencyPolicy is Forbid."""
+    training = [job for job in s.rivals if _protected(s, job)]
+    if not training:
+        return None
+    verdict = report.suspended() if s.spec.suspend else report.waiting_for_run(training[0].run)
+    return Decision(verdict, s.memory, patches=_suspensions(s, training))
+
+
+def suspended(s: Situation) -> Decision | None:
+    """Nothing runs while `suspend` is set. Jobs that exist are suspended, so that a training goes on later."""
+    if not s.spec.suspend:
+        return None
+    mine = [job for job in s.jobs if job.run == s.wanted.run]
+    return Decision(report.suspended(), _without_others(s), patches=_suspensions(s, mine))
+
+
+def lost(s: Situation) -> Decision | None:
+    """A Job, or the pod with its result, is gone. Prepare looks the run up, so nothing that exists is trained again."""
+    if s.run is None or not s.run.lost:
+        return None
+    remains = [job for job in (s.run.prepare, s.run.train) if job]
+    memory = replace(s.memory, run=Run(s.run.status.model_copy(update={"stage": "Prepare"})))
+    if remains:
+        return Decision(report.preparing(), memory, deletes=_deletions(remains), requeue_after_s=_AGAIN_S)
+    return _begin(replace(s, memory=memory))
+
+
+def preparing(s: Situation) -> Decision | None:
+    """Inputs, data and storage are looked at on a CPU, before a GPU is asked for."""
+    if s.run and (s.run.train or s.run.resolved):
+        return None
+    prepare = s.run.prepare if s.run else None
+    if prepare is None:
+        return _begin(s)
+    pods = failures.pods_of(prepare, s.observed.pods)
+    verdict = report.preparing(failures.trouble_of(pods), s.memory.last_failure if prepare.failed else None)
+    return Decision(verdict, s.memory, patches=_suspensions(s, [prepare]))
+
+
+def training(s: Situation) -> Decision | None:
+    """The GPU is asked for: the inputs are known, the run is new, and no other run of this resource holds one."""
+    run = s.run
+    assert run is not None
+    if run.train is not None:
+        return _watch(s, run.train)
+    if any(job.stage == "train" for job in s.rivals):
+        return Decision(report.waiting_for_run(next(job.run for job in s.rivals)), s.memory)
+    if s.taken("train"):
+        return Decision(report.name_taken(), s.memory, requeue_after_s=_AGAIN_S)
+    memory = replace(s.memory, run=replace(run, status=run.status.model_copy(update={"stage": "Train"})))
+    return Decision(report.training(), memory, applies=(_job(s, "train", run.resolved),))
+
+
+def _watch(s: Situation, train: JobView) -> Decision:
+    pods = failures.pods_of(train, s.observed.pods)
+    running = any(pod.phase == "Running" for pod in pods)
+    verdict = report.training(
+        failures.trouble_of(pods),
+        s.memory.last_failure if train.failed and not running else None,
+        s.observed.progress,
+    )
+    wait = s.defaults.progress_interval_s if running else None
+    return Decision(verdict, s.memory, patches=_suspensions(s, [train]), requeue_after_s=wait)
+
+
+POLICIES: tuple[Policy, ...] = (answered, failed, waiting, suspended, lost, preparing, training)
+
+
+def _begin(s: Situation) -> Decision:
+    """Return the decision to begin, or to begin again, with prepare."""
+    if s.taken("prepare"):
+        return Decision(report.name_taken(), s.memory, requeue_after_s=_AGAIN_S)
+    started = s.run.status.started_at if s.run else None
+    status = RunStatus(name=s.wanted.run, spec_hash=s.wanted.spec_hash, stage="Prepare", started_at=started or s.now)
+    memory = replace(_without_others(s), run=Run(status))
+    try:
+        return Decision(report.preparing(), memory, applies=(_job(s, "prepare", None),))
+    except DocumentTooLarge as error:
+        failure = LastFailure(reason=Reason.INVALID_SPEC, message=f"{error}.")
+        ended = Run(status.model_copy(update={"stage": "Failed", "finished_at": s.now}))
+        return Decision(report.failed(failure), replace(memory, run=ended, last_failure=failure))
+
+
+def _job(s: Situation, stage: Stage, resolved: Resolved | None) -> Apply:
+    manifest = job(
+        s.resource.meta,
+        s.spec,
+        stage=stage,
+        run=s.wanted.run,
+        spec_hash=s.wanted.spec_hash,
+        resolved=resolved,
+        defaults=s.defaults,
+    )
+    return Apply(manifest, once=True)
+
+
+def _without_others(s: Situation) -> Memory:
+    """Return the memory without a run that the spec no longer asks for, unless that run may finish."""
+    if s.run or any(_protected(s, job) for job in s.rivals):
+        return s.memory
+    return replace(s.memory, run=None, attempts=None, last_failure=None)
+
+
+def _protected(s: Situation, job: JobView) -> bool:
+    """Whether a Job of another run may finish: it trains, and the policy says so. Preparing anew costs nothing."""
+    return s.spec.concurrency_policy == "Forbid" and job.stage == "train" and not job.deleting
+
+
+def _replacements(s: Situation) -> list[JobView]:
+    """Return the running Jobs that an edit of the spec stops."""
+    return [job for job in s.rivals if not _protected(s, job) and not job.deleting]
+
+
+def _deletions(jobs: Sequence[JobView]) -> tuple[Delete, ...]:
+    return tuple(Delete(_BATCH, "Job", job.namespace, job.name, job.uid) for job in jobs if not job.deleting)
+
+
+def _suspensions(s: Situation, jobs: Sequence[JobView]) -> tuple[Patch, ...]:
+    """Return the patches that make Jobs rest while the resource is suspended, and go on when it is not."""
+    wanted = s.spec.suspend
+    live = [job for job in jobs if job.live and not job.deleting]
+    return tuple(_patch(job, {"suspend": wanted}) for job in live if job.suspended != wanted)
+
+
+def _expiries(s: Situation) -> tuple[Patch, ...]:
+    """Give Jobs whose outcome is in the written status their time to live, and no Job before that.
+
+    A Job that expired while the operator was down would take its result along, and the run would be made again.
+    """
+    ttl = s.spec.ttl_seconds_after_finished
+    written = s.resource.status.current_run
+    awaited = {written.name} if written and written.stage in ("Prepare", "Train") else set()
+    if s.memory.run and (written is None or written.name != s.memory.run.name):
+        awaited.add(s.memory.run.name)
+    done = [job for job in s.jobs if not job.live and not job.deleting and job.run not in awaited]
+    return tuple(_patch(job, {"ttlSecondsAfterFinished": ttl}) for job in done if job.ttl_s != ttl)
+
+
+def _patch(job: JobView, spec: dict[str, object]) -> Patch:
+    return Patch(_BATCH, "Job", job.namespace, job.name, {"spec": spec})

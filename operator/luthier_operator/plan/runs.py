@@ -1,0 +1,195 @@
+"""What the Jobs of a run have come to: from Jobs, pods and what the status remembers, to one value.
+
+This is the harvest that comes before every decision about a FineTuneJob. It reads the last word of pods that have ended
+and turns it into a version or a failure; what it says is then remembered in the status, so that a Job that goes with
+its time to live is never made again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from luthier_api.documents import Published, Resolved
+from luthier_api.finetunejob import Attempts, FineTuneJobStatus, LastFailure, RunStatus, VersionStatus
+from luthier_api.reasons import Reason
+from luthier_operator import names
+from luthier_operator.names import Stage
+from luthier_operator.observed import JobView, PodView
+from luthier_operator.plan import failures
+
+MAX_VERSIONS = 50
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the present spec asks for."""
+
+    spec_hash: str
+    run: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it stands: what is remembered of it, and its Jobs, if they are there."""
+
+    status: RunStatus
+    prepare: JobView | None = None
+    train: JobView | None = None
+    resolved: Resolved | None = None
+    """What prepare found, as soon as it has ended well."""
+    lost: bool = False
+    """Whether something that was there is gone, and with it the result."""
+
+    @property
+    def name(self) -> str:
+        """The name that its Jobs begin with."""
+        return self.status.name
+
+    @property
+    def ended(self) -> bool:
+        """Whether its outcome is known."""
+        return self.status.stage in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """All that is known of a resource's runs after the harvest."""
+
+    run: Run | None
+    versions: tuple[VersionStatus, ...]
+    attempts: Attempts | None = None
+    last_failure: LastFailure | None = None
+    published: Published | None = None
+    """What was harvested just now."""
+
+    def answer_to(self, spec_hash: str) -> VersionStatus | None:
+        """Return the version that answers a spec, if one is known."""
+        return next((version for version in self.versions if version.spec_hash == spec_hash), None)
+
+
+def harvest(
+    before: FineTuneJobStatus, wanted: Wanted, jobs: Sequence[JobView], pods: Sequence[PodView], now: str
+) -> Memory:
+    """Return what is known of the runs, from what the status remembers and what Jobs and pods now tell."""
+    remembered = _adopt(before.current_run, wanted, jobs)
+    if remembered is None:
+        return Memory(None, tuple(before.versions))
+    run = _with_jobs(remembered, jobs)
+    memory = Memory(run, tuple(before.versions), *_earlier(before, run.name))
+    if run.ended:
+        return memory
+    memory = replace(memory, attempts=_attempts(run, pods, memory.attempts), last_failure=_latest(run, pods, memory))
+    if run.train is not None:
+        return _after(memory, run, run.train, pods, now)
+    if run.status.stage == "Train":
+        return replace(memory, run=replace(run, lost=True))
+    if run.prepare is not None:
+        return _after(memory, run, run.prepare, pods, now)
+    return memory
+
+
+def _adopt(remembered: RunStatus | None, wanted: Wanted, jobs: Sequence[JobView]) -> RunStatus | None:
+    """Return the run to look at; one whose Jobs exist although no status was written for it counts as remembered."""
+    if remembered and (remembered.name == wanted.run or remembered.stage in ("Prepare", "Train")):
+        return remembered
+    mine = [job for job in jobs if job.run == wanted.run] or [job for job in jobs if job.live and not job.deleting]
+    if not mine:
+        return remembered
+    return RunStatus(name=mine[0].run, spec_hash=mine[0].spec_hash, stage="Prepare")
+
+
+def _with_jobs(status: RunStatus, jobs: Sequence[JobView]) -> Run:
+    prepare, train = (
+        next((job for job in jobs if job.name == names.job_name(status.name, stage)), None) for stage in _STAGES
+    )
+    if train is not None and status.stage == "Prepare":
+        status = status.model_copy(update={"stage": "Train", "run_key": train.run_key})
+    return Run(status, prepare, train)
+
+
+_STAGES: tuple[Stage, Stage] = ("prepare", "train")
+
+
+def _earlier(before: FineTuneJobStatus, run: str) -> tuple[Attempts | None, LastFailure | None]:
+    same = before.current_run is not None and before.current_run.name == run
+    return (before.attempts, before.last_failure) if same else (None, None)
+
+
+def _attempts(run: Run, pods: Sequence[PodView], earlier: Attempts | None) -> Attempts | None:
+    """Count failures as the Job does. Disrupted pods may be gone already, so their number never falls."""
+    jobs = [job for job in (run.prepare, run.train) if job]
+    failed = sum(job.failed for job in jobs)
+    ended = [pod for job in jobs for pod in failures.pods_of(job, pods) if pod.phase == "Failed"]
+    preempted = sum(failures.failure_of(pod).reason == Reason.PREEMPTED for pod in ended)
+    preempted = max(preempted, earlier.preempted if earlier else 0)
+    return Attempts(failed=failed, preempted=preempted) if failed or preempted else earlier
+
+
+def _latest(run: Run, pods: Sequence[PodView], memory: Memory) -> LastFailure | None:
+    """Return why the newest pod that failed did, while the Job goes on trying."""
+    job = run.train or run.prepare
+    failed = [pod for pod in failures.pods_of(job, pods) if pod.phase == "Failed"] if job else []
+    return failures.failure_of(failed[0]) if failed else memory.last_failure
+
+
+def _after(memory: Memory, run: Run, job: JobView, pods: Sequence[PodView], now: str) -> Memory:
+    """Return the memory with what this Job, if it has ended, came to."""
+    if job.outcome is None:
+        return memory
+    if job.outcome == "Failed":
+        return _failed(memory, run, failures.job_failure(job, pods), now)
+    pod = next((pod for pod in failures.pods_of(job, pods) if pod.phase == "Succeeded"), None)
+    if pod is None:
+        return replace(memory, run=replace(run, lost=True))
+    result = failures.last_word(pod)
+    if result is None:
+        text = f"The pod {pod.name} ended well and left no result that Luthier understands; is it Luthier's image?"
+        return _failed(memory, run, failures.unusable(pod, text), now)
+    if result.failure:
+        return _failed(memory, run, failures.failure_of(pod), now)
+    if result.prepared and job is run.prepare:
+        if job.deleting:
+            return memory  # what it found is being looked up again
+        resolved = result.prepared.resolved
+        keys = {"run_key": resolved.run_key, "data_key": resolved.data_key}
+        return replace(memory, run=replace(run, resolved=resolved, status=run.status.model_copy(update=keys)))
+    if result.published and (job is run.prepare or result.published.run_key == job.run_key):
+        return _published(memory, run, result.published, now)
+    text = f"The pod {pod.name} reported the result of another run; it was not taken. Its log says what it did."
+    return _failed(memory, run, failures.unusable(pod, text, Reason.INTEGRITY_ERROR), now)
+
+
+def _failed(memory: Memory, run: Run, failure: LastFailure, now: str) -> Memory:
+    return replace(memory, run=_ended(run, "Failed", now), last_failure=failure)
+
+
+def _published(memory: Memory, run: Run, published: Published, now: str) -> Memory:
+    """Remember the version as the answer to the spec that the run was for, which need not be the present one."""
+    version = VersionStatus(
+        version=published.version,
+        uri=published.uri,
+        digest=published.digest,
+        size_bytes=published.size_bytes,
+        metrics=published.metrics,
+        promotable=published.promotable,
+        message=published.message,
+        spec_hash=run.status.spec_hash,
+        run_key=published.run_key,
+        chosen_at=now,
+    )
+    return replace(
+        memory,
+        run=_ended(run, "Succeeded", now, run_key=published.run_key),
+        versions=first_in(memory.versions, version),
+        last_failure=None,
+        published=published,
+    )
+
+
+def first_in(versions: Sequence[VersionStatus], version: VersionStatus) -> tuple[VersionStatus, ...]:
+    """Return the versions with this one first, in place of an earlier answer to the same spec."""
+    others = [other for other in versions if other.spec_hash != version.spec_hash]
+    return (version, *others)[:MAX_VERSIONS]
+
+
+def _ended(run: Run, stage: str, now: str, **more: str) -> Run:
+    return replace(run, status=run.status.model_copy(update={"stage": stage, "finished_at": now, **more}))
