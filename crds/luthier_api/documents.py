@@ -224,7 +224,13 @@ class FrontConfig(Document):
     max_batch_wait_ms: Annotated[int, Field(ge=0)] = Field(
         default=5, description="How long a request may wait for others while a replica is busy."
     )
-    max_queued_requests: Annotated[int, Field(ge=1)] = Field(default=256, description="Requests that may wait.")
+    max_queued_requests: Annotated[int, Field(ge=1)] = Field(
+        default=256, description="Requests accepted and not yet answered; a list counts once for each batch it fills."
+    )
+    request_timeout_s: Annotated[int, Field(ge=1)] = Field(default=60, description="How long an answer may take.")
+    max_body_bytes: Annotated[int, Field(ge=1)] = Field(default=1024 * 1024, description="Size of a request's body.")
+    max_texts: Annotated[int, Field(ge=1)] = Field(default=1000, description="Texts in one request.")
+    max_text_characters: Annotated[int, Field(ge=1)] = Field(default=100_000, description="Characters of one text.")
 
 
 class DocumentError(ValueError):

@@ -1,0 +1,100 @@
+"""Gets a model version onto this machine, verified, and makes a classifier of it; or says in one sentence why not.
+
+The folder is kept per digest under the cache, so that a replica that starts again on a node downloads nothing. The
+registry verifies every file by sha256 whichever way it came.
+"""
+
+import logging
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from luthier_api.documents import RevisionConfig
+from luthier_api.reasons import Reason
+from luthier_artifacts import (
+    BucketNotFound,
+    IntegrityError,
+    InvalidUri,
+    ObjectNotFound,
+    StorageConfig,
+    StorageDenied,
+    StorageError,
+    StorageUnavailable,
+    download_version,
+)
+from luthier_serving.classifier import Classifier
+from luthier_serving.cpus import available_cpus
+from luthier_serving.engines import open_engine
+from luthier_serving.errors import LoadError
+
+CACHE_ENV = "LUTHIER_CACHE"
+DEFAULT_CACHE = "/var/cache/luthier"
+# Ray Serve gives up a new application for good after three failed starts, so an outage of storage is waited out here.
+PATIENCE_ENV = "LUTHIER_LOAD_PATIENCE_S"
+DEFAULT_PATIENCE_S = 120.0
+RETRY_DELAY_S = 3.0
+
+logger = logging.getLogger("ray.serve")
+
+_REASONS: list[tuple[type[StorageError], Reason]] = [
+    (IntegrityError, Reason.INTEGRITY_ERROR),
+    (StorageDenied, Reason.STORAGE_DENIED),
+    (BucketNotFound, Reason.BUCKET_NOT_FOUND),
+    (ObjectNotFound, Reason.MODEL_NOT_FOUND),
+    (InvalidUri, Reason.INVALID_SPEC),
+    (StorageUnavailable, Reason.STORAGE_UNAVAILABLE),
+]
+
+
+def load_classifier(config: RevisionConfig) -> Classifier:
+    """Return the classifier of a revision, ready to answer.
+
+    Raises:
+        LoadError: storage, the artifact or the engine does not allow it.
+    """
+    cpus = available_cpus()
+    # tokenizers starts a thread per core of the node otherwise.
+    os.environ.setdefault("RAYON_NUM_THREADS", str(cpus))
+    cache = cache_folder()
+    # Beside the cache, because the files are hard links into it; gone once loaded, the links' targets stay.
+    with tempfile.TemporaryDirectory(prefix="loading-", dir=cache) as work:
+        folder = Path(work) / "model"
+        _fetch(config, folder, cache / "content")
+        engine = open_engine(folder, config.engine, gpus=config.gpus_per_replica, cpus=cpus)
+        return Classifier(folder, engine, max_tokens=config.max_batch_tokens)
+
+
+def cache_folder() -> Path:
+    """Return the folder for downloads: $LUTHIER_CACHE, or /var/cache/luthier if it can be written, or a temporary one.
+
+    Raises:
+        LoadError: $LUTHIER_CACHE is set and cannot be written.
+    """
+    wanted = os.environ.get(CACHE_ENV)
+    for folder in [Path(wanted)] if wanted else [Path(DEFAULT_CACHE), Path(tempfile.gettempdir()) / "luthier-cache"]:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    raise LoadError(
+        Reason.CONFIG_ERROR,
+        f"The cache folder {wanted or DEFAULT_CACHE} cannot be written; set {CACHE_ENV} to another.",
+    )
+
+
+def _fetch(config: RevisionConfig, folder: Path, cache: Path) -> None:
+    deadline = time.monotonic() + float(os.environ.get(PATIENCE_ENV, DEFAULT_PATIENCE_S))
+    while True:
+        try:
+            storage = StorageConfig.from_access(config.access)
+            download_version(config.model_uri, folder, storage, cache=cache, digest=config.digest)
+            return
+        except StorageError as error:
+            if not error.retryable or time.monotonic() + RETRY_DELAY_S > deadline:
+                reason = next((reason for kind, reason in _REASONS if isinstance(error, kind)), Reason.CRASHED)
+                raise LoadError(reason, str(error)) from error
+            logger.warning("%s Trying again in %s s.", error, RETRY_DELAY_S)
+        time.sleep(RETRY_DELAY_S)

@@ -1,0 +1,16 @@
+"""The two pages for people. Everything they need is in them: nothing is loaded from another host.
+
+The policy in the headers makes a browser refuse anything else, so that text from a user can do no harm in them.
+"""
+
+from importlib.resources import files
+
+TRY_PAGE = files(__name__).joinpath("try.html").read_text(encoding="utf-8")
+DOCS_PAGE = files(__name__).joinpath("docs.html").read_text(encoding="utf-8")
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}

@@ -1,0 +1,121 @@
+"""The application of one model version: computes whole batches for the front, over a handle, and has no route.
+
+`app` is the builder that Ray Serve imports; its args are a `RevisionConfig`. A replica downloads and verifies the
+artifact before it is ready, so that Ray sends it nothing earlier; what stops it is the application's status message.
+One replica per node and revision: the next revision starts beside it, in the same pod.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pydantic import ValidationError
+from ray import serve
+from ray.serve import Application
+
+from luthier_api.documents import RevisionConfig
+from luthier_api.reasons import Reason
+from luthier_serving.answers import Answer, Row
+from luthier_serving.errors import LoadError
+from luthier_serving.loading import load_classifier
+
+DEPLOYMENT = "Revision"
+# Enough texts of common length to fill a batch of the token budget on a GPU, where batches are merged.
+TOKENS_OF_A_COMMON_TEXT = 32
+
+logger = logging.getLogger("ray.serve")
+
+
+class RevisionReplica:
+    """One process that holds the model. Batches are computed one after the other, off the event loop."""
+
+    def __init__(self, document: str):
+        self._config = RevisionConfig.from_json(document)
+        self._classifier = load_classifier(self._config)
+        self._replica = serve.get_replica_context().replica_id.unique_id
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._calls: asyncio.Queue[tuple[list[str], asyncio.Future[list[Row]]]] = asyncio.Queue()
+        self._worker: asyncio.Task[None] | None = None
+        # Merging calls fills a GPU; on a CPU a larger batch is no faster, and the first call in it would wait.
+        self._merge_texts = self._config.max_batch_tokens // TOKENS_OF_A_COMMON_TEXT if self._classifier.merges else 1
+        logger.info("revision %s serves %s (%s)", self._config.name, self._config.version, self._config.digest)
+
+    async def predict(self, texts: list[str]) -> Answer:
+        """Return one row per text, in order."""
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work())
+        future: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
+        self._calls.put_nowait((texts, future))
+        return Answer(await future, self._classifier.labels, self._config.version, self._replica)
+
+    async def describe(self) -> str:
+        """Return the version that is served; an answer means that the replica is ready."""
+        return self._config.version
+
+    async def check_health(self) -> None:
+        """Tell Ray Serve to replace this replica when nothing computes any more."""
+        if self._worker is not None and self._worker.done():
+            raise RuntimeError("the task that computes batches has ended")
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            calls = [await self._calls.get()]
+            while not self._calls.empty() and sum(len(texts) for texts, _ in calls) < self._merge_texts:
+                calls.append(self._calls.get_nowait())
+            calls = [(texts, future) for texts, future in calls if not future.done()]
+            texts = [text for texts, _ in calls for text in texts]
+            try:
+                rows = await loop.run_in_executor(self._pool, self._classifier.predict, texts)
+            except Exception as error:
+                for _, future in calls:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            start = 0
+            for asked, future in calls:
+                if not future.done():
+                    future.set_result(rows[start : start + len(asked)])
+                start += len(asked)
+
+
+def app(args: Mapping[str, Any]) -> Application:
+    """Build the application of a revision.
+
+    Args:
+        args: a `RevisionConfig` in its wire form.
+
+    Raises:
+        LoadError: the args are not one.
+    """
+    try:
+        config = RevisionConfig.model_validate(dict(args), extra="forbid")
+    except ValidationError as error:
+        raise LoadError(
+            Reason.CONFIG_ERROR, f"The args of this application are not a RevisionConfig: {error}"
+        ) from None
+    return serve.deployment(**deployment_options(config))(RevisionReplica).bind(config.to_json())
+
+
+def deployment_options(config: RevisionConfig) -> dict[str, Any]:
+    """Return the Ray Serve options of a revision's deployment."""
+    options: dict[str, Any] = {
+        "name": DEPLOYMENT,
+        "max_ongoing_requests": config.max_ongoing_requests,
+        "max_replicas_per_node": 1,
+        "ray_actor_options": {"num_cpus": 1, "num_gpus": config.gpus_per_replica},
+        "graceful_shutdown_timeout_s": 20,
+        "health_check_period_s": 5,
+    }
+    if config.max_replicas is None:
+        return options | {"num_replicas": config.replicas or 1}
+    scaling = {
+        "min_replicas": config.min_replicas or 1,
+        "max_replicas": config.max_replicas,
+        "target_ongoing_requests": config.target_ongoing_requests,
+        "upscale_delay_s": config.upscale_delay_s,
+        "downscale_delay_s": config.downscale_delay_s,
+    }
+    return options | {"autoscaling_config": {key: value for key, value in scaling.items() if value is not None}}
