@@ -22,6 +22,8 @@ from luthier_dev.paths import REPOSITORY, layout
 
 SCOPE = steps.SCOPE
 _BASE_PACKAGES = ["python3", "python3-venv", "wget", "ca-certificates", "procps"]
+# What python:*-slim leaves out too. Licences, in doc/*/copyright, stay.
+_BASE_LEFT_OUT = ["man", "locale", "info", "i18n", "doc/*/examples"]
 _BASE_DOCKERFILE = REPOSITORY / "dev" / "base" / "Dockerfile"
 # What this machine is told about package indexes and certificates goes into the build, and never into an image.
 _MACHINE_SETTINGS = [Path("/etc/ssl/certs"), Path("/etc/pip.conf"), Path("/etc/uv")]
@@ -81,7 +83,7 @@ class Buildah:
         )
 
     def _build_base(self) -> None:
-        folder = layout().make(layout().downloads / "base")
+        folder = layout().make(layout().downloads / _base_reference().rpartition("/")[2].replace(":", "-"))
         archive = folder / "base.tar"
         release = _release()
         if not archive.exists():
@@ -90,6 +92,7 @@ class Buildah:
                 steps.run_logged(
                     [
                         *("mmdebstrap", "--variant=minbase", f"--include={','.join(_BASE_PACKAGES)}"),
+                        *(f"--dpkgopt=path-exclude=/usr/share/{each}/*" for each in _BASE_LEFT_OUT),
                         *("--aptopt=Acquire::Languages none", release, str(partial)),
                     ]
                 )
@@ -137,7 +140,7 @@ def remove_all() -> None:
 
 def _base_reference() -> str:
     """Name of the base image, by what decides its contents."""
-    recipe = [_release(), *_BASE_PACKAGES, _BASE_DOCKERFILE.read_text()]
+    recipe = [_release(), *_BASE_PACKAGES, *_BASE_LEFT_OUT, _BASE_DOCKERFILE.read_text()]
     return f"localhost/luthier-base:{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
 
 

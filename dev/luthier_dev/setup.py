@@ -1,6 +1,6 @@
 """From a bare machine to a cluster with Luthier on it: what the demo and the e2e tests stand on.
 
-Owns the order: cluster, images, KubeRay, S3, chart. Each part finds what is there already, so running it again is quick.
+Owns the order: cluster, images, KubeRay, S3, chart. Each part finds what is there, so running it again is quick.
 """
 
 from __future__ import annotations
