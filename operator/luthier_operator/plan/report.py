@@ -133,6 +133,16 @@ def status(
     )
 
 
+def refused(meta: Meta, before: FineTuneJobStatus, message: str, now: str) -> FineTuneJobStatus:
+    """Return the status of a resource that cannot be acted on: it says why, and forgets nothing."""
+    verdict = Verdict("Failed", Reason.INVALID_SPEC, message, stalled=True)
+    conditions = merge_conditions(
+        before.conditions, _conditions(verdict, message, Memory(None, ())), generation=meta.generation, now=now
+    )
+    update = {"observed_generation": meta.generation, "phase": verdict.phase, "conditions": conditions}
+    return before.model_copy(update=update)
+
+
 def _conditions(verdict: Verdict, message: str, memory: Memory) -> list[tuple[ConditionType, bool, Reason, str]]:
     published = verdict.ready or verdict.reason is Reason.GATE_FAILED
     prepared = published or (memory.run is not None and memory.run.status.run_key is not None)

@@ -18,7 +18,7 @@ class Delete:
     """An object to delete together with what it owns; it stays visible until its pods are gone."""
 
     api_version: str
-    kind: str
+    kind: Literal["Job", "RayService"]
     namespace: str
     name: str
     uid: str
@@ -29,7 +29,7 @@ class Patch:
     """A change of one mutable field of an object that is otherwise immutable: a Job's suspend or time to live."""
 
     api_version: str
-    kind: str
+    kind: Literal["Job"]
     namespace: str
     name: str
     merge: Mapping[str, Any]

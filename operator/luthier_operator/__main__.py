@@ -1,0 +1,105 @@
+"""`python -m luthier_operator`: read the settings, connect, watch, and reconcile until told to stop."""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+import kopf
+
+from luthier_operator import handlers, logs
+from luthier_operator.cache import Cache
+from luthier_operator.cluster import Cluster
+from luthier_operator.observed import Key
+from luthier_operator.progress import ProgressReader
+from luthier_operator.reconcile import Reconciler
+from luthier_operator.settings import Settings, SettingsError
+from luthier_operator.web import Endpoint
+from luthier_operator.workqueue import WorkQueue
+
+logger = logging.getLogger(__name__)
+# Every request has its own time-out, so a reconcile of several requests that takes this long is stuck.
+_STUCK_S = 300.0
+
+
+class Operator:
+    """The running parts, and their start and end."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Nothing runs yet."""
+        self._settings = settings
+        self._cache = Cache()
+        self._progress = ProgressReader()
+        self._started = False
+
+    def registry(self) -> kopf.OperatorRegistry:
+        """Return kopf's registry with all handlers."""
+        registry = kopf.OperatorRegistry()
+        login = kopf.login_with_kubeconfig if os.environ.get("KUBECONFIG") else kopf.login_with_service_account
+        kopf.on.login(registry=registry)(login)
+        if login is kopf.login_with_service_account:
+            kopf.on.login(registry=registry)(kopf.login_with_kubeconfig)
+        kopf.on.startup(registry=registry)(self.start)
+        kopf.on.cleanup(registry=registry)(self.stop)
+        handlers.register(registry, self._cache, self._wake)
+        return registry
+
+    async def start(self, settings: kopf.OperatorSettings, **indices: Any) -> None:
+        """Connect and start the workers; kopf calls it before it watches."""
+        handlers.configure(settings)
+        self._cache.attach(handlers.indices_of(indices))
+        self._cluster = await Cluster.connect(self._settings.request_timeout_s)
+        self._reconciler = Reconciler(self._cluster, self._cache, self._settings.defaults(), self._progress)
+        self._queue: WorkQueue[Key] = WorkQueue(self._reconciler, workers=self._settings.workers)
+        self._work = asyncio.create_task(self._queue.run(), name="work queue")
+        self._endpoint = Endpoint(self._alive, self._ready)
+        await self._endpoint.start(self._settings.http_host, self._settings.http_port)
+        self._started = True
+        logger.info("started: %s", self._settings.watch_namespaces or "all namespaces")
+
+    async def stop(self, **_: Any) -> None:
+        """Stop the workers: whatever they are at can be cut off at any point and is made again."""
+        self._work.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._work
+        await self._progress.close()
+        await self._cluster.close()
+        await self._endpoint.close()
+        logger.info("stopped")
+
+    def _wake(self, key: Key) -> None:
+        self._queue.wake(key)
+
+    def _alive(self) -> str | None:
+        if self._work.done():
+            return "the work queue has ended"
+        stuck = [key for key, since in self._reconciler.since.items() if time.monotonic() - since > _STUCK_S]
+        return f"the reconcile of {stuck[0]} is stuck" if stuck else None
+
+    def _ready(self) -> str | None:
+        return None if self._started else "starting"
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; return the exit status."""
+    parser = argparse.ArgumentParser(prog="luthier_operator", description="The Kubernetes operator of Luthier.")
+    parser.add_argument("--log-format", choices=("json", "text"), help="overrides LUTHIER_LOG_FORMAT")
+    arguments = parser.parse_args()
+    try:
+        settings = Settings.from_environment(os.environ)
+    except SettingsError as error:
+        print(f"luthier: {error}", file=sys.stderr)
+        return 2
+    logs.configure(arguments.log_format or settings.log_format, settings.log_level)
+    operator = Operator(settings)
+    namespaces = settings.watch_namespaces
+    kopf.run(registry=operator.registry(), clusterwide=not namespaces, namespaces=namespaces, standalone=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""kopf's side: which objects are watched, the indices that cache them, and the events that wake keys.
+
+`on.event` handlers write nothing and are never retried, so all they do is wake a key of the work queue. kopf runs them
+only after every index is filled. No finalizers, annotations or status are ever written by kopf: it has no handler that
+would.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import kopf
+
+from luthier_api import GROUP, VERSION
+from luthier_operator import names
+from luthier_operator.cache import Cache, Group, Kind, Stored, group_of, stored
+from luthier_operator.observed import Key
+
+Wake = Callable[[Key], None]
+
+_RESOURCES: dict[Kind, tuple[str, str, str]] = {
+    "FineTuneJob": (GROUP, VERSION, "finetunejobs"),
+    "ModelDeployment": (GROUP, VERSION, "modeldeployments"),
+    "Job": ("batch", "v1", "jobs"),
+    "Pod": ("", "v1", "pods"),
+    "RayService": ("ray.io", "v1", "rayservices"),
+}
+_FOLLOWERS = "followers"
+
+
+def register(registry: kopf.OperatorRegistry, cache: Cache, wake: Wake) -> None:
+    """Register the indices and the handlers that wake."""
+    for kind, resource in _RESOURCES.items():
+        _index(registry, kind, resource)
+        _watch(registry, kind, resource, cache, wake)
+    _index_followers(registry)
+
+
+def configure(settings: kopf.OperatorSettings) -> None:
+    """Keep kopf to watching: unlabelled Jobs and Pods stay off the wire, and nothing of it is written anywhere."""
+    for kind in ("Job", "Pod", "RayService"):
+        settings.watching.label_selectors[_RESOURCES[kind]] = names.MANAGED_SELECTOR
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    settings.networking.request_timeout = 60
+    settings.process.ultimate_exiting_timeout = 20
+
+
+def indices_of(kwargs: Mapping[str, Any]) -> Mapping[Kind, Mapping[Group, Any]]:
+    """Return kopf's indices, which it passes to every handler by name."""
+    return {kind: kwargs[kind] for kind in _RESOURCES}
+
+
+def _index(registry: kopf.OperatorRegistry, kind: Kind, resource: tuple[str, str, str]) -> None:
+    @kopf.index(*resource, id=kind, registry=registry)
+    def index(body: kopf.Body, **_: Any) -> dict[Group, Stored] | None:
+        raw = dict(body)
+        group = group_of(kind, raw)
+        return {group: stored(kind, raw)} if group else None
+
+
+def _watch(
+    registry: kopf.OperatorRegistry, kind: Kind, resource: tuple[str, str, str], cache: Cache, wake: Wake
+) -> None:
+    @kopf.on.event(*resource, id=f"wake-{kind}", registry=registry)
+    def woken(event: kopf.RawEvent, **kwargs: Any) -> None:
+        raw = event["object"]
+        cache.caught_up(kind, raw, deleted=event["type"] == "DELETED")
+        group = group_of(kind, raw)
+        if group is None:
+            return
+        if kind == "FineTuneJob":
+            wake(Key("FineTuneJob", *group))
+            for follower in kwargs[_FOLLOWERS].get(group, ()):
+                wake(Key("ModelDeployment", group[0], follower))
+        elif kind == "Job" or names.FINETUNEJOB in raw["metadata"].get("labels", {}):
+            wake(Key("FineTuneJob", *group))
+        else:
+            wake(Key("ModelDeployment", *group))
+
+
+def _index_followers(registry: kopf.OperatorRegistry) -> None:
+    @kopf.index(*_RESOURCES["ModelDeployment"], id=_FOLLOWERS, registry=registry)
+    def followers(body: kopf.Body, **_: Any) -> dict[Group, str] | None:
+        """Map a FineTuneJob to the ModelDeployments that serve what it makes."""
+        metadata, model = body["metadata"], body["spec"].get("model", {})
+        reference = model.get("fineTuneJobRef")
+        return {(metadata["namespace"], reference["name"]): metadata["name"]} if reference else None

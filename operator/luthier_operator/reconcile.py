@@ -1,0 +1,129 @@
+"""One reconcile: gather what is, let `plan` decide, carry the plan out. The shell around the pure core.
+
+It decides nothing itself. Which event woke a key does not matter here, and no state is kept but caches: when a pod was
+last asked for its progress, and since when a reconcile has been at work.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from luthier_api.documents import ProgressDocument
+from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from luthier_operator import metrics, names
+from luthier_operator.apply import Applier
+from luthier_operator.cache import Cache, Stored
+from luthier_operator.cluster import Cluster, Gone, Refused, Transient, Unexpected
+from luthier_operator.defaults import Defaults
+from luthier_operator.observed import Key, Meta, PodView, Raw, job_view, meta_of, pod_view
+from luthier_operator.plan import report
+from luthier_operator.plan.finetunejob import FineTuneJobResource, ObservedRuns, plan_finetunejob
+from luthier_operator.progress import ProgressReader
+from luthier_operator.resources import Unreadable, read_spec, read_status
+from luthier_operator.timestamps import rfc3339
+from luthier_operator.workqueue import RetryLater
+
+REFUSED_RETRY_S = 30.0
+
+
+def utc_now() -> datetime:
+    """Return the time; the one place that asks for it."""
+    return datetime.now(UTC)
+
+
+class Reconciler:
+    """Reconciles resources by key."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        cache: Cache,
+        defaults: Defaults,
+        progress: ProgressReader,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """Read from cache and cluster, write to the cluster."""
+        self._cluster, self._cache, self._defaults = cluster, cache, defaults
+        self._applier = Applier(cluster, cache)
+        self._progress, self._clock = progress, clock
+        self._asked: dict[str, float] = {}
+        self.since: dict[Key, float] = {}
+        """Reconciles at work, and since when (monotonic seconds)."""
+
+    async def __call__(self, key: Key) -> float | None:
+        """Reconcile one resource; return after how many seconds to look again, if nothing happens before.
+
+        Raises:
+            RetryLater: if the cluster could not be written to.
+        """
+        found = self._cache.read(key.kind, (key.namespace, key.name))
+        if not found:
+            return None
+        metrics.RECONCILES.labels(key.kind).inc()
+        self.since[key] = time.monotonic()
+        try:
+            with metrics.DURATION.labels(key.kind).time():
+                return await self._reconcile(key, found[0])
+        except Gone:
+            return None  # the resource, or its namespace, is being removed
+        except Transient as error:
+            metrics.ERRORS.labels("transient").inc()
+            raise RetryLater(str(error), error.retry_after_s) from error
+        except Unexpected:
+            metrics.ERRORS.labels("unexpected").inc()
+            raise
+        finally:
+            del self.since[key]
+
+    async def _reconcile(self, key: Key, item: Stored) -> float | None:
+        raw = json.loads(item.value)
+        return await self._finetunejob(raw, item.version)
+
+    async def _finetunejob(self, raw: Raw, version: int) -> float | None:
+        meta = meta_of("FineTuneJob", raw)
+        status = read_status(FineTuneJobStatus, raw, meta)
+        now = self._clock()
+        try:
+            resource = FineTuneJobResource(meta, read_spec(FineTuneJobSpec, raw), status)
+        except Unreadable as error:
+            unreadable = report.refused(meta, status, str(error), rfc3339(now))
+            await self._applier.write_status(meta, version, status.to_wire(), unreadable.to_wire())
+            return None
+        observed = await self._observe(meta)
+        plan = plan_finetunejob(resource, observed, now, self._defaults)
+        if plan.assumes_gone:
+            plan = plan_finetunejob(resource, await self._observe_live(meta), now, self._defaults)
+        try:
+            await self._applier.carry_out(plan, meta, version, status.to_wire(), rfc3339(now))
+        except Refused as error:
+            metrics.ERRORS.labels("refused").inc()
+            refused = report.refused(meta, status, f"The cluster refuses what the run needs: {error}", rfc3339(now))
+            await self._applier.write_status(meta, version, status.to_wire(), refused.to_wire())
+            return REFUSED_RETRY_S
+        return plan.requeue_after_s
+
+    async def _observe(self, meta: Meta) -> ObservedRuns:
+        group = (meta.namespace, meta.name)
+        jobs, pods = self._cache.jobs(group), self._cache.pods(group)
+        trains = {job.uid for job in jobs if job.stage == "train" and job.owner_uid == meta.uid and job.live}
+        training = [pod for pod in pods if pod.owner_uid in trains and pod.phase == "Running" and pod.ip]
+        return ObservedRuns(jobs, pods, await self._ask(training) if training else None)
+
+    async def _ask(self, pods: Sequence[PodView]) -> ProgressDocument | None:
+        """Ask the newest training pod how far it is, if that was not done just now."""
+        pod = max(pods, key=lambda pod: pod.created_at)
+        assert pod.ip
+        now = time.monotonic()
+        # A little early counts as due: timers ring a little early too.
+        if now - self._asked.get(pod.name, 0.0) < self._defaults.progress_interval_s * 0.9:
+            return None
+        self._asked[pod.name] = now
+        return await self._progress.read(pod.ip)
+
+    async def _observe_live(self, meta: Meta) -> ObservedRuns:
+        """Return what the API server itself says, which the watch may not have told yet."""
+        selector = f"{names.FINETUNEJOB}={meta.name}"
+        jobs = await self._cluster.list_by_label("batch/v1", "Job", meta.namespace, selector)
+        pods = await self._cluster.list_by_label("v1", "Pod", meta.namespace, selector)
+        return ObservedRuns([job_view(raw) for raw in jobs], [pod_view(raw) for raw in pods])

@@ -1,0 +1,83 @@
+"""The operator's settings, from environment variables LUTHIER_*. The chart's values become these.
+
+Parsed once at the start; an unknown or malformed variable stops the operator with one sentence.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, ValidationError
+
+from luthier_operator.defaults import Defaults, PodResources
+
+PREFIX = "LUTHIER_"
+
+
+class SettingsError(ValueError):
+    """The environment is not acceptable. The message is one sentence for people."""
+
+
+def _words(value: object) -> object:
+    return [word for word in value.replace(",", " ").split() if word] if isinstance(value, str) else value
+
+
+Resources = Json[PodResources] | PodResources
+_DEFAULTS = Defaults(trainer_image="", server_image="")
+
+
+class Settings(BaseModel):
+    """Every setting, with its default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    trainer_image: str = Field(min_length=1)
+    server_image: str = Field(min_length=1)
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    watch_namespaces: Annotated[list[str], BeforeValidator(_words)] = []
+    prepare_resources: Resources = _DEFAULTS.prepare
+    train_resources: Resources = _DEFAULTS.train
+    serve_resources: Resources = _DEFAULTS.serve
+    serve_head_resources: Resources = _DEFAULTS.serve_head
+    autoscaler_resources: Resources = _DEFAULTS.autoscaler
+    progress_interval_s: float = Field(default=_DEFAULTS.progress_interval_s, gt=0)
+    drain_s: float = Field(default=_DEFAULTS.drain_s, ge=0)
+    workers: int = Field(default=16, ge=1, le=256)
+    request_timeout_s: float = Field(default=30.0, gt=0)
+    http_host: str = "0.0.0.0"
+    http_port: int = Field(default=8081, ge=0, le=65535)
+    log_format: Literal["json", "text"] = "json"
+    log_level: Literal["DEBUG", "INFO", "WARNING"] = "INFO"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Parse the variables that begin with LUTHIER_.
+
+        Raises:
+            SettingsError: if one is missing, unknown or malformed.
+        """
+        given: dict[str, Any] = {
+            name.removeprefix(PREFIX).lower(): value for name, value in environment.items() if name.startswith(PREFIX)
+        }
+        # What the development tools call their folder is not a setting of the operator.
+        given = {name: value for name, value in given.items() if name in cls.model_fields}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            variable = PREFIX + "_".join(str(part) for part in first["loc"][:1]).upper()
+            raise SettingsError(f"{variable}: {first['msg']}") from error
+
+    def defaults(self) -> Defaults:
+        """Return what plan and manifests are given."""
+        return Defaults(
+            trainer_image=self.trainer_image,
+            server_image=self.server_image,
+            image_pull_policy=self.image_pull_policy,
+            prepare=self.prepare_resources,
+            train=self.train_resources,
+            serve=self.serve_resources,
+            serve_head=self.serve_head_resources,
+            autoscaler=self.autoscaler_resources,
+            progress_interval_s=self.progress_interval_s,
+            drain_s=self.drain_s,
+        )
