@@ -29,6 +29,7 @@ class Defaults:
     autoscaler: PodResources = PodResources({"cpu": "50m", "memory": "128Mi"}, {"cpu": "500m", "memory": "512Mi"})
     progress_interval_s: float = 10.0
     drain_s: float = 15.0
+    settle_s: float = 2.0
     kuberay_retry_s: float = 15.0
     transient_retry_s: float = 60.0
     train_grace_s: int = 60

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from luthier_api.finetunejob import RETRY_ANNOTATION
+from luthier_api.finetunejob import RETRY_ANNOTATION, FineTuneJobStatus
+from luthier_api.storage import StorageAccess
 from luthier_operator import names
 
 Raw = Mapping[str, Any]
@@ -95,6 +96,16 @@ class PodView:
 
 
 @dataclass(frozen=True)
+class FineTuneJobView:
+    """What a ModelDeployment needs to know of the FineTuneJob that it follows."""
+
+    name: str
+    storage: StorageAccess
+    """How the output is reached, and so the versions."""
+    status: FineTuneJobStatus
+
+
+@dataclass(frozen=True)
 class ApplicationView:
     """A Ray Serve application, as the RayService's status tells it."""
 
@@ -122,6 +133,8 @@ class RayServiceView:
     """Why KubeRay refuses the RayService, if it does."""
     workers: int
     ready_workers: int
+    spec_hash: str = ""
+    """Hash of all that the operator applied, from its annotation."""
 
 
 def owner_uid(raw: Raw) -> str:
@@ -219,6 +232,7 @@ def rayservice_view(raw: Raw) -> RayServiceView:
         refused=ready.get("message") if ready.get("reason") == "RayServiceValidationFailed" else None,
         workers=cluster.get("desiredWorkerReplicas", 0),
         ready_workers=cluster.get("readyWorkerReplicas", 0),
+        spec_hash=metadata.get("annotations", {}).get(names.SPEC_HASH, ""),
     )
 
 

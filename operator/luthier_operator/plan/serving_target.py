@@ -1,0 +1,71 @@
+"""Which version a ModelDeployment is to serve, or the sentence that says what it waits for."""
+
+from dataclasses import dataclass
+
+from luthier_api.finetunejob import VersionStatus
+from luthier_api.modeldeployment import FineTuneJobRef, ModelDeploymentSpec
+from luthier_api.reasons import Reason
+from luthier_api.storage import StorageAccess
+from luthier_operator.manifests.access import Grant
+from luthier_operator.observed import FineTuneJobView
+
+
+@dataclass(frozen=True)
+class Target:
+    """A version, where it lies, and how it is reached."""
+
+    version: str
+    uri: str
+    digest: str
+    grant: Grant
+
+
+@dataclass(frozen=True)
+class NoTarget:
+    """There is nothing to serve yet, or nothing that may be."""
+
+    reason: Reason
+    message: str
+    final: bool = False
+    """Whether only an edit can help."""
+
+
+def target_of(spec: ModelDeploymentSpec, job: FineTuneJobView | None) -> Target | NoTarget:
+    """Return the version that the spec asks for.
+
+    Without a version, a FineTuneJob's first promotable one is taken: its versions begin with the one that its present
+    spec chose, so a reverted FineTuneJob is followed back.
+    """
+    model = spec.model
+    if model.fine_tune_job_ref is None:
+        assert model.uri and model.digest
+        version = model.uri.rstrip("/").rpartition("/")[2]
+        return Target(version, model.uri.rstrip("/"), model.digest, Grant("model", StorageAccess(**_access(model))))
+    if job is None:
+        name = model.fine_tune_job_ref.name
+        return NoTarget(Reason.WAITING_FOR_MODEL, f"There is no FineTuneJob {name} in this namespace yet.")
+    return _version_of(model.fine_tune_job_ref, job)
+
+
+def _version_of(ref: FineTuneJobRef, job: FineTuneJobView) -> Target | NoTarget:
+    versions = job.status.versions
+    if ref.version:
+        found = next((version for version in versions if version.version == ref.version), None)
+        if found is None:
+            known = ", ".join(version.version for version in versions[:5]) or "none yet"
+            text = f"FineTuneJob {ref.name} has no version {ref.version}; it has: {known}."
+            return NoTarget(Reason.MODEL_NOT_FOUND, text, final=True)
+        return _target(found, job)
+    promotable = next((version for version in versions if version.promotable), None)
+    if promotable is None:
+        why = f"it is {job.status.phase.lower()}" if not versions else "no version of it passed its gates"
+        return NoTarget(Reason.WAITING_FOR_MODEL, f"Waiting for FineTuneJob {ref.name} to publish a version: {why}.")
+    return _target(promotable, job)
+
+
+def _target(version: VersionStatus, job: FineTuneJobView) -> Target:
+    return Target(version.version, version.uri, version.digest, Grant("output", job.storage))
+
+
+def _access(access: StorageAccess) -> dict[str, object]:
+    return {name: getattr(access, name) for name in StorageAccess.model_fields}

@@ -1,0 +1,296 @@
+"""A rollout moves requests only to what runs, converges, and writes nothing once it has."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from luthier_api.conditions import find_condition
+from luthier_api.finetunejob import FineTuneJobStatus, VersionStatus
+from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
+from luthier_api.reasons import ConditionType, Reason
+from luthier_api.storage import SecretRef, StorageAccess
+from luthier_operator.defaults import Defaults
+from luthier_operator.manifests.rayservice import read_serve_config
+from luthier_operator.observed import ApplicationView, FineTuneJobView, Meta, RayServiceView
+from luthier_operator.plan.modeldeployment import (
+    ModelDeploymentResource,
+    ObservedServing,
+    plan_modeldeployment,
+)
+from luthier_operator.plan.types import Plan
+
+pytestmark = pytest.mark.unit
+
+DEFAULTS = Defaults(trainer_image="trainer:1", server_image="server:1")
+START = datetime(2026, 1, 1, tzinfo=UTC)
+FOLLOWING: dict[str, Any] = {"model": {"fineTuneJobRef": {"name": "sentiment"}}}
+
+
+def version(name: str, *, promotable: bool = True) -> VersionStatus:
+    digest = f"sha256:{name[-1] * 64}"
+    return VersionStatus(
+        version=name, uri=f"s3://models/sentiment/versions/{name}", digest=digest, promotable=promotable,
+        spec_hash=name[-1] * 64, run_key=name[-1] * 64, chosen_at="2026-01-01T00:00:00Z",
+    )  # fmt: skip
+
+
+def job(*versions: VersionStatus) -> FineTuneJobView:
+    access = StorageAccess(endpoint="http://s3:8333", secret_ref=SecretRef(name="keys"))
+    return FineTuneJobView("sentiment", access, FineTuneJobStatus(versions=list(versions), phase="Succeeded"))
+
+
+class Cluster:
+    """Remembers what plans apply, and lets Ray Serve do as it is told: a dict, not an API server."""
+
+    def __init__(self, spec: dict[str, Any] | None = None) -> None:
+        self.now = START
+        self.spec = ModelDeploymentSpec.model_validate(spec or FOLLOWING)
+        self.meta = Meta("ModelDeployment", "default", "sentiment", "uid-1", 1)
+        self.status = ModelDeploymentStatus()
+        self.job: FineTuneJobView | None = job(version("v-a"))
+        self.server: RayServiceView | None = None
+        self.manifest: dict[str, Any] = {}
+        self.applications: dict[str, ApplicationView] = {}
+        self.broken: set[str] = set()
+        self.kuberay = True
+
+    def plan(self) -> Plan:
+        resource = ModelDeploymentResource(self.meta, self.spec, self.status)
+        observed = ObservedServing(self.server, self.job, (), self.kuberay)
+        return plan_modeldeployment(resource, observed, self.now, DEFAULTS)
+
+    def carry_out(self, plan: Plan, *, actions: int | None = None) -> None:
+        """Carry out the first so many of a plan's writes; all of them if not told."""
+        todo: list[Any] = [*plan.deletes, *plan.applies]
+        for action in todo[:actions]:
+            if action in plan.deletes:
+                self.server, self.applications = None, {}
+            else:
+                self._apply(action.manifest)
+        if plan.status is not None and (actions is None or actions > len(todo)):
+            self.status = ModelDeploymentStatus.model_validate(plan.status)
+
+    def _apply(self, manifest: dict[str, Any]) -> None:
+        self.manifest = manifest
+        config = manifest["spec"]["serveConfigV2"]
+        names = [entry["name"] for entry in json.loads(config)["applications"]]
+        self.applications = {n: self.applications.get(n, ApplicationView("DEPLOYING", "")) for n in names}
+        self.server = RayServiceView(
+            name="sentiment", uid="ray-1", owner_uid="uid-1", deleting=False, serve_config=config, generation=1,
+            observed_generation=1, serving=False, upgrading=False, applications=self.applications, refused=None,
+            workers=1, ready_workers=1, spec_hash=manifest["metadata"]["annotations"]["luthier.dev/spec-hash"],
+        )  # fmt: skip
+
+    def ray_works(self) -> None:
+        """Every application that can, runs."""
+        for name in self.applications:
+            bad = ApplicationView("DEPLOY_FAILED", "ray.x: LoadError: IntegrityError: one byte differs.\n  at z")
+            self.applications[name] = bad if name in self.broken else ApplicationView("RUNNING", "")
+        if self.server:
+            _, weights = read_serve_config(self.server.serve_config)
+            up = any(self.applications[name].status == "RUNNING" for name, weight in weights.items() if weight)
+            self.server = replace(self.server, applications=dict(self.applications), serving=up)
+
+    def settle(self, steps: int = 12) -> None:
+        for _ in range(steps):
+            self.carry_out(self.plan())
+            self.ray_works()
+            self.now += timedelta(seconds=20)
+
+    def weights(self) -> dict[str, int]:
+        """Return {version: weight} as the RayService has it."""
+        assert self.server
+        applications, weights = read_serve_config(self.server.serve_config)
+        return {application.version: weights[application.name] for application in applications}
+
+    def condition(self, type_: ConditionType) -> tuple[str, str, str] | None:
+        found = find_condition(self.status.conditions, type_)
+        return (found.status, found.reason, found.message) if found else None
+
+
+def serving(*versions: VersionStatus) -> Cluster:
+    cluster = Cluster()
+    cluster.job = job(*versions)
+    cluster.settle()
+    return cluster
+
+
+def test_the_first_version_is_served_and_then_nothing_is_written() -> None:
+    cluster = serving(version("v-a"))
+    assert cluster.weights() == {"v-a": 100}
+    assert cluster.status.current_version == "v-a"
+    assert cluster.condition(ConditionType.READY) == ("True", Reason.SERVING, "Version v-a answers requests.")
+    assert cluster.plan().empty
+
+
+def test_a_new_version_starts_beside_the_old_one_which_goes_only_after_it_has_no_requests() -> None:
+    cluster = serving(version("v-a"))
+    cluster.job = job(version("v-b"), version("v-a"))
+    cluster.carry_out(cluster.plan())
+    assert cluster.weights() == {"v-a": 100, "v-b": 0}
+    cluster.carry_out(cluster.plan())
+    assert cluster.weights() == {"v-a": 100, "v-b": 0}, "it does not run yet"
+    cluster.ray_works()
+    cluster.carry_out(cluster.plan())
+    cluster.now += timedelta(seconds=DEFAULTS.settle_s + 1)
+    cluster.carry_out(cluster.plan())
+    assert cluster.weights() == {"v-a": 0, "v-b": 100}
+    cluster.carry_out(cluster.plan())
+    assert cluster.weights() == {"v-a": 0, "v-b": 100}, "the front may not have heard of it yet"
+    cluster.now += timedelta(seconds=DEFAULTS.drain_s + 1)
+    cluster.carry_out(cluster.plan())
+    assert cluster.weights() == {"v-b": 100}
+
+
+def test_two_versions_differ_in_the_serve_config_only_so_that_no_second_ray_cluster_is_made() -> None:
+    one, two = serving(version("v-a")), serving(version("v-b"))
+    assert one.manifest["spec"]["rayClusterConfig"] == two.manifest["spec"]["rayClusterConfig"]
+    assert one.manifest["spec"]["serveConfigV2"] != two.manifest["spec"]["serveConfigV2"]
+
+
+def test_a_version_that_does_not_start_changes_nothing_for_those_who_ask() -> None:
+    cluster = serving(version("v-a"))
+    cluster.job = job(version("v-b"), version("v-a"))
+    cluster.carry_out(cluster.plan())
+    cluster.broken = set(cluster.applications) - {"front", cluster.status.current_revision or ""}
+    cluster.settle()
+    assert cluster.weights() == {"v-a": 100}
+    assert cluster.condition(ConditionType.AVAILABLE) == ("True", Reason.SERVING, "Version v-a answers requests.")
+    stalled = cluster.condition(ConditionType.STALLED)
+    assert stalled is not None and stalled[1] == Reason.REVISION_FAILED
+    assert stalled[2] == "Version v-b does not start: one byte differs. Version v-a still answers requests."
+    assert cluster.plan().empty, "it is not tried again by itself"
+    cluster.meta = replace(cluster.meta, retry="now")
+    assert not cluster.plan().empty, "the annotation tries it again"
+
+
+def test_a_version_that_never_starts_is_given_up_at_its_deadline() -> None:
+    cluster = serving(version("v-a"))
+    cluster.job = job(version("v-b"), version("v-a"))
+    cluster.carry_out(cluster.plan())
+    cluster.now += timedelta(seconds=601)
+    cluster.carry_out(cluster.plan())
+    stalled = cluster.condition(ConditionType.STALLED)
+    assert stalled is not None and stalled[1] == Reason.PROGRESS_DEADLINE_EXCEEDED
+    assert cluster.weights() == {"v-a": 100}
+
+
+def test_a_revert_in_the_middle_of_a_rollout_keeps_the_old_version() -> None:
+    cluster = serving(version("v-a"))
+    cluster.job = job(version("v-b"), version("v-a"))
+    cluster.carry_out(cluster.plan())
+    cluster.job = job(version("v-a"), version("v-b"))
+    cluster.settle()
+    assert cluster.weights() == {"v-a": 100}
+
+
+@pytest.mark.parametrize(
+    ("found", "reason", "says"),
+    [
+        (None, Reason.WAITING_FOR_MODEL, "There is no FineTuneJob sentiment in this namespace yet."),
+        (job(), Reason.WAITING_FOR_MODEL, "to publish a version"),
+        (job(version("v-a", promotable=False)), Reason.WAITING_FOR_MODEL, "no version of it passed its gates"),
+    ],
+)
+def test_it_waits_and_says_for_what(found: FineTuneJobView | None, reason: Reason, says: str) -> None:
+    cluster = Cluster()
+    cluster.job = found
+    cluster.settle(2)
+    assert cluster.server is None
+    ready = cluster.condition(ConditionType.READY)
+    assert ready is not None and ready[:2] == ("False", reason) and says in ready[2]
+
+
+def test_a_pinned_version_that_does_not_exist_is_named_with_those_that_do() -> None:
+    cluster = Cluster({"model": {"fineTuneJobRef": {"name": "sentiment", "version": "v-z"}}})
+    cluster.settle(2)
+    stalled = cluster.condition(ConditionType.STALLED)
+    assert stalled is not None and "no version v-z; it has: v-a" in stalled[2]
+
+
+def test_a_deleted_finetunejob_leaves_its_version_in_service() -> None:
+    cluster = serving(version("v-a"))
+    cluster.job = None
+    cluster.settle(2)
+    assert cluster.weights() == {"v-a": 100}
+    assert cluster.status.conditions[0].status == "True"
+
+
+def test_a_version_that_misses_its_gate_is_not_taken_up() -> None:
+    cluster = serving(version("v-a"))
+    cluster.job = job(version("v-b", promotable=False), version("v-a"))
+    cluster.settle(3)
+    assert cluster.weights() == {"v-a": 100}
+
+
+def test_suspending_removes_the_server_and_going_on_brings_it_back() -> None:
+    cluster = serving(version("v-a"))
+    asleep = {**FOLLOWING, "suspend": True}
+    cluster.spec = ModelDeploymentSpec.model_validate(asleep)
+    cluster.settle(2)
+    assert cluster.server is None and cluster.status.phase == "Suspended" and cluster.plan().empty
+    cluster.spec = ModelDeploymentSpec.model_validate(FOLLOWING)
+    cluster.settle()
+    assert cluster.weights() == {"v-a": 100}
+
+
+def test_without_kuberay_it_says_so_and_goes_on_when_it_comes() -> None:
+    cluster = Cluster()
+    cluster.kuberay = False
+    cluster.settle(2)
+    ready = cluster.condition(ConditionType.READY)
+    assert ready is not None and ready[1] == Reason.KUBERAY_NOT_INSTALLED and "install KubeRay" in ready[2]
+    assert cluster.plan().requeue_after_s
+    cluster.kuberay = True
+    cluster.settle()
+    assert cluster.weights() == {"v-a": 100}
+
+
+def test_somebody_elses_rayservice_is_never_touched() -> None:
+    cluster = serving(version("v-a"))
+    assert cluster.server
+    cluster.server = replace(cluster.server, owner_uid="other")
+    plan = cluster.plan()
+    assert not plan.applies and not plan.deletes and plan.status
+
+
+def test_secrets_reach_the_workers_and_not_the_head() -> None:
+    config = serving(version("v-a")).manifest["spec"]["rayClusterConfig"]
+    head = json.dumps(config["headGroupSpec"])
+    worker = json.dumps(config["workerGroupSpecs"])
+    assert "secretKeyRef" not in head and '"keys"' in worker
+    assert config["authOptions"] == {"mode": "token"}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.sampled_from(["work", "wait", "stop early"]), st.integers(0, 30)),
+        max_size=12,
+    )
+)
+def test_whatever_happens_only_a_running_revision_is_given_requests_and_it_ends_well(
+    history: list[tuple[str, str, int]],
+) -> None:
+    cluster = serving(version("v-a"))
+    for letter, what, seconds in history:
+        cluster.job = job(version(f"v-{letter}"), *(version(f"v-{other}") for other in "abc" if other != letter))
+        plan = cluster.plan()
+        for apply in plan.applies:
+            _, weights = read_serve_config(apply.manifest["spec"]["serveConfigV2"])
+            assert sum(weights.values()) == 100
+            for name in (name for name, weight in weights.items() if weight):
+                assert cluster.applications[name].status == "RUNNING", "requests went to what does not run"
+        cluster.carry_out(plan, actions=0 if what == "stop early" else None)
+        if what == "work":
+            cluster.ray_works()
+        cluster.now += timedelta(seconds=seconds)
+    wanted = history[-1][0] if history else "a"
+    cluster.settle()
+    assert cluster.weights() == {f"v-{wanted}": 100}
+    assert cluster.plan().empty
