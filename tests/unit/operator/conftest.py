@@ -1,0 +1,287 @@
+"""A world in a dict: the objects that plans apply, and what a node and Kubernetes' controllers would do with them.
+
+No API server is imitated: there are no watches, versions or errors here. It exists so that plans can be carried out,
+cut off after any action, and looked at.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from luthier_api.documents import Failure, Prepared, Published, Resolved, Result, RunDocument
+from luthier_api.exitcodes import ExitCode
+from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from luthier_api.reasons import Reason
+from luthier_operator.defaults import Defaults
+from luthier_operator.observed import Meta, job_view, pod_view
+from luthier_operator.plan.finetunejob import FineTuneJobResource, ObservedRuns, plan_finetunejob
+from luthier_operator.plan.types import Plan
+from luthier_operator.resources import merge_patch
+
+Raw = dict[str, Any]
+
+DEFAULTS = Defaults(trainer_image="trainer:1", server_image="server:1")
+
+SPEC: Raw = {
+    "model": {"uri": "s3://models/base"},
+    "dataset": {"train": {"uri": "s3://data/reviews.csv"}},
+    "output": {"name": "sentiment", "uri": "s3://models/", "secretRef": {"name": "s3"}},
+}
+
+
+def sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def spec(**changes: Any) -> FineTuneJobSpec:
+    """A spec that says the least, with changes at its top level."""
+    return FineTuneJobSpec.model_validate({**SPEC, **changes})
+
+
+@dataclass
+class World:
+    """One FineTuneJob, its Jobs and pods, and the registry that its pods would see."""
+
+    spec: FineTuneJobSpec = field(default_factory=spec)
+    name: str = "reviews"
+    uid: str = "uid-1"
+    generation: int = 1
+    retry: str = ""
+    status: Raw = field(default_factory=dict)
+    jobs: dict[str, Raw] = field(default_factory=dict)
+    pods: dict[str, Raw] = field(default_factory=dict)
+    registry: dict[str, str] = field(default_factory=dict)
+    events: list[str] = field(default_factory=list)
+    now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    trained: list[str] = field(default_factory=list)
+    progress: Any = None
+    deleting: bool = False
+    defaults: Defaults = DEFAULTS
+
+    # The operator
+
+    def resource(self) -> FineTuneJobResource:
+        meta = Meta("FineTuneJob", "team", self.name, self.uid, self.generation, self.deleting, self.retry)
+        return FineTuneJobResource(meta, self.spec, FineTuneJobStatus.model_validate(self.status))
+
+    def plan(self) -> Plan:
+        jobs = [job_view(raw) for raw in self.jobs.values()]
+        pods = [pod_view(raw) for raw in self.pods.values()]
+        return plan_finetunejob(self.resource(), ObservedRuns(jobs, pods, self.progress), self.now, self.defaults)
+
+    def step(self, cut: int | None = None) -> Plan:
+        """Make a plan and carry it out, or only its first `cut` actions."""
+        self.now += timedelta(seconds=1)
+        plan = self.plan()
+        actions: list[Callable[[], None]] = [
+            *(lambda d=d: self._delete(d.name) for d in plan.deletes),
+            *(lambda p=p: self._patch(p.name, p.merge) for p in plan.patches),
+            *(lambda a=a: self._apply(a.manifest, a.once) for a in plan.applies),
+        ]
+        if plan.status is not None:
+            actions.append(lambda: self._write(dict(plan.status or {})))
+        actions += [lambda e=e: self.events.append(str(e.reason)) for e in plan.events]
+        for action in actions[:cut]:
+            action()
+        return plan
+
+    def settle(self) -> None:
+        """Let the operator and the garbage collector work until there is nothing left to do."""
+        for _ in range(30):
+            plan = self.step()
+            if self.collect() == 0 and plan.empty:
+                return
+        raise AssertionError(f"it does not converge: {plan}")
+
+    def _apply(self, manifest: Raw, once: bool) -> None:
+        assert once, "a FineTuneJob needs nothing but Jobs"
+        name = manifest["metadata"]["name"]
+        if name not in self.jobs:
+            job = copy.deepcopy(manifest)
+            job["metadata"]["uid"] = f"{name}-{self.now:%H%M%S}"
+            self.jobs[name] = job
+
+    def _patch(self, name: str, merge: Any) -> None:
+        if name in self.jobs:
+            self.jobs[name]["spec"].update(merge["spec"])
+            if merge["spec"].get("suspend"):
+                self._drop_pods(name)
+
+    def _delete(self, name: str) -> None:
+        self.jobs[name]["metadata"].setdefault("deletionTimestamp", "2026-01-01T00:00:00Z")
+
+    def _write(self, status: Raw) -> None:
+        assert status.get("observedGeneration", 0) >= self.status.get("observedGeneration", 0)
+        self.status = _merged(self.status, merge_patch(self.status, status))
+
+    # The cluster
+
+    def job(self, stage: str, *, live: bool = True) -> Raw | None:
+        for job in self.jobs.values():
+            ended = bool(job.get("status", {}).get("conditions"))
+            if job["metadata"]["labels"]["app.kubernetes.io/component"] == stage and not (live and ended):
+                return job
+        return None
+
+    def collect(self) -> int:
+        """Remove what is being deleted; return how many Jobs that were."""
+        gone = [name for name, job in self.jobs.items() if "deletionTimestamp" in job["metadata"]]
+        for name in gone:
+            self.remove(name)
+        return len(gone)
+
+    def remove(self, name: str) -> None:
+        self._drop_pods(name)
+        del self.jobs[name]
+
+    def _drop_pods(self, job: str) -> None:
+        uid = self.jobs[job]["metadata"]["uid"]
+        self.pods = {n: p for n, p in self.pods.items() if p["metadata"]["ownerReferences"][0]["uid"] != uid}
+
+    def pod(self, job: Raw, **status: Any) -> Raw:
+        """Make the Job's next pod, with this status."""
+        metadata = job["metadata"]
+        name = f"{metadata['name']}-{len(self.pods)}"
+        self.pods[name] = {
+            "metadata": {
+                "name": name,
+                "namespace": "team",
+                "uid": f"uid-{name}",
+                "labels": job["spec"]["template"]["metadata"]["labels"],
+                "creationTimestamp": f"{self.now + timedelta(seconds=len(self.pods)):%Y-%m-%dT%H:%M:%SZ}",
+                "ownerReferences": [{"uid": metadata["uid"], "controller": True}],
+            },
+            "spec": job["spec"]["template"]["spec"],
+            "status": status,
+        }
+        return self.pods[name]
+
+    def end(self, job: Raw, exit_code: int, message: str = "", *, reason: str = "", final: bool = True) -> None:
+        """End the Job's pod so, and with `final` the Job, as the Job controller would."""
+        phase = "Failed" if exit_code else "Succeeded"
+        state = {"terminated": {"exitCode": exit_code, "message": message, "reason": reason}}
+        self.pod(job, phase=phase, containerStatuses=[{"state": state}])
+        status = job.setdefault("status", {})
+        if exit_code:
+            status["failed"] = status.get("failed", 0) + 1
+        if final:
+            kind = "Failed" if exit_code else "Complete"
+            why = "PodFailurePolicy" if exit_code else ""
+            status["conditions"] = [{"type": kind, "status": "True", "reason": why, "message": ""}]
+
+    def key(self) -> str:
+        """The run key of the present spec, as prepare would find it."""
+        return sha(f"run {self.spec.hyperparameters.learning_rate}")
+
+    def prepare_ends(self) -> None:
+        """Let prepare do its work: the version is found, or the data is prepared."""
+        job = self.job("prepare")
+        assert job
+        key = sha(f"run {_rate(job)}")
+        if key in self.registry:
+            result = Result(published=_published(key, self.registry[key], reused=True))
+        else:
+            resolved = Resolved(
+                run_key=key,
+                data_key=sha("data"),
+                model_digest=f"sha256:{sha('m')}",
+                dataset_digest=f"sha256:{sha('d')}",
+            )
+            result = Result(prepared=Prepared(resolved=resolved, train_examples=9, eval_examples=1, labels=2))
+        self.end(job, 0, result.to_termination_message())
+
+    def train_ends(self, *, promotable: bool = True) -> None:
+        """Let training publish its version."""
+        job = self.job("train")
+        assert job
+        key = job["metadata"]["annotations"]["luthier.dev/run-key"]
+        self.trained.append(key)
+        version = self.registry.setdefault(key, f"v{len(self.registry) + 1}")
+        self.end(job, 0, Result(published=_published(key, version, promotable=promotable)).to_termination_message())
+
+    def fails(self, stage: str, code: ExitCode = ExitCode.INVALID_DATA, message: str = "It is wrong.") -> None:
+        """Let the pod of a stage fail for good, and say why."""
+        job = self.job(stage)
+        assert job
+        failure = Failure(reason=Reason.INVALID_DATA, message=message)
+        self.end(job, code, Result(failure=failure).to_termination_message())
+
+    # The user
+
+    def edit(self, **changes: Any) -> None:
+        self.spec = FineTuneJobSpec.model_validate({**self.spec.to_wire(), **changes})
+        self.generation += 1
+
+    # What is seen
+
+    def condition(self, type_: str) -> Raw | None:
+        return next((c for c in self.status.get("conditions", []) if c["type"] == type_), None)
+
+    @property
+    def ready(self) -> Raw:
+        condition = self.condition("Ready")
+        assert condition
+        return condition
+
+    @property
+    def live_trains(self) -> list[str]:
+        """Train Jobs that have, or may get, a pod."""
+        return [
+            name
+            for name, job in self.jobs.items()
+            if name.endswith("-train") and not job.get("status", {}).get("conditions")
+        ]
+
+
+def _rate(job: Raw) -> str:
+    text = job["spec"]["template"]["metadata"]["annotations"]["luthier.dev/run-document"]
+    return str(RunDocument.from_json(text).spec.hyperparameters.learning_rate)
+
+
+def _published(key: str, version: str, *, promotable: bool = True, reused: bool = False) -> Published:
+    return Published(
+        run_key=key,
+        version=version,
+        uri=f"s3://models/sentiment/versions/{version}",
+        digest=f"sha256:{sha(version)}",
+        size_bytes=1,
+        metrics={"eval_f1_macro": "0.9"},
+        promotable=promotable,
+        message=None if promotable else "eval_f1_macro is 0.9, which is not GTE 0.95.",
+        reused=reused,
+    )
+
+
+def _merged(old: Raw, patch: Raw) -> Raw:
+    """Apply a JSON merge patch, as the API server does."""
+    result = dict(old)
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict):
+            result[key] = _merged(result.get(key) or {}, value)
+        else:
+            result[key] = value
+    return result
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def make_world() -> type[World]:
+    return World
+
+
+@pytest.fixture
+def make_spec() -> Callable[..., FineTuneJobSpec]:
+    return spec

@@ -1,0 +1,317 @@
+"""The life of a FineTuneJob, told as what is done in which situation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from luthier_api.documents import ProgressDocument, Result
+from luthier_api.exitcodes import ExitCode
+
+pytestmark = pytest.mark.unit
+
+
+def test_a_run_prepares_then_trains_then_publishes(world: Any) -> None:
+    world.settle()
+    assert world.job("prepare") and not world.job("train")
+    assert (world.status["phase"], world.ready["reason"]) == ("Preparing", "Preparing")
+    world.prepare_ends()
+    world.settle()
+    assert world.job("train")
+    assert (world.status["phase"], world.status["currentRun"]["stage"]) == ("Training", "Train")
+    world.train_ends()
+    world.settle()
+    assert (world.status["phase"], world.ready["status"]) == ("Succeeded", "True")
+    assert world.status["artifact"]["version"] == "v1"
+    assert world.condition("Reconciling") is None and world.condition("Stalled") is None
+    assert world.events == ["Preparing", "Training", "Published"]
+
+
+def test_a_plan_applied_to_its_own_result_is_empty(world: Any) -> None:
+    for act in (lambda: None, world.prepare_ends, world.train_ends):
+        act()
+        world.settle()
+        assert world.plan().empty
+
+
+def test_a_version_that_prepare_finds_is_used_without_training(world: Any) -> None:
+    world.registry[world.key()] = "v7"
+    world.settle()
+    world.prepare_ends()
+    world.settle()
+    assert world.status["artifact"]["version"] == "v7"
+    assert world.ready["reason"] == "Reused"
+    assert not world.job("train", live=False)
+
+
+def test_a_reverted_edit_is_answered_at_once_and_without_a_job(world: Any) -> None:
+    train_once(world)
+    world.edit(hyperparameters={"learningRate": "0.001"})
+    train_once(world)
+    assert world.status["artifact"]["version"] == "v2"
+    world.jobs.clear()
+    world.pods.clear()
+    world.edit(hyperparameters={"learningRate": "0.00002"})
+    plan = world.step()
+    assert not plan.applies
+    assert world.status["artifact"]["version"] == "v1"
+    assert [v["version"] for v in world.status["versions"]] == ["v1", "v2"]
+    assert (world.ready["reason"], world.events[-1]) == ("Reused", "Reused")
+    world.settle()
+    assert not world.jobs
+
+
+def test_a_failed_run_says_why_and_is_not_tried_again_by_itself(world: Any) -> None:
+    world.settle()
+    world.fails("prepare", message="Column 'label' is not in the file.")
+    world.settle()
+    stalled = world.condition("Stalled")
+    assert stalled["status"] == "True"
+    assert (stalled["reason"], stalled["message"]) == ("InvalidData", "Column 'label' is not in the file.")
+    assert world.status["phase"] == "Failed"
+    world.jobs.clear()  # their time to live is over
+    world.pods.clear()
+    assert world.plan().empty
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda w: w.edit(hyperparameters={"batchSize": 8}), id="another spec"),
+        pytest.param(lambda w: w.edit(resources={"limits": {"memory": "16Gi"}}), id="more memory"),
+        pytest.param(lambda w: setattr(w, "retry", "once more"), id="the retry annotation"),
+    ],
+)
+def test_a_failed_run_is_tried_again_when_something_that_matters_is_edited(world: Any, change: Any) -> None:
+    world.settle()
+    first = set(world.jobs)
+    world.fails("prepare")
+    world.settle()
+    change(world)
+    world.settle()
+    assert set(world.jobs) > first and world.job("prepare")
+    assert world.condition("Stalled") is None and "lastFailure" not in world.status
+
+
+def test_editing_what_does_not_matter_to_the_run_leaves_it_alone(world: Any) -> None:
+    world.settle()
+    world.edit(ttlSecondsAfterFinished=60)
+    plan = world.step()
+    assert not plan.applies and not plan.deletes
+
+
+def test_an_edit_replaces_a_training_and_no_second_gpu_is_asked_for_meanwhile(world: Any) -> None:
+    world.settle()
+    world.prepare_ends()
+    world.settle()
+    old = world.job("train")["metadata"]["name"]
+    world.edit(hyperparameters={"learningRate": "0.001"})
+    world.step()
+    assert "deletionTimestamp" in world.jobs[old]["metadata"]
+    assert "Replaced" in world.events
+    world.step()
+    world.prepare_ends()
+    world.step()
+    assert world.live_trains == [old], "the old one still holds its GPU"
+    assert world.status["phase"] == "Waiting"
+    world.collect()
+    world.step()
+    assert len(world.live_trains) == 1 and old not in world.live_trains
+
+
+def test_with_forbid_a_training_may_finish_and_its_version_is_kept(world: Any) -> None:
+    world.edit(concurrencyPolicy="Forbid")
+    world.settle()
+    world.prepare_ends()
+    world.settle()
+    world.edit(hyperparameters={"learningRate": "0.001"})
+    world.settle()
+    assert (world.status["phase"], world.ready["reason"]) == ("Waiting", "WaitingForRun")
+    world.train_ends()
+    world.settle()
+    assert [v["version"] for v in world.status["versions"]] == ["v1"]
+    assert world.job("prepare") and world.ready["status"] == "False"
+    world.prepare_ends()
+    world.settle()
+    world.train_ends()
+    world.settle()
+    assert [v["version"] for v in world.status["versions"]] == ["v2", "v1"]
+
+
+def test_suspend_frees_the_gpu_and_the_same_job_goes_on_afterwards(world: Any) -> None:
+    world.settle()
+    world.prepare_ends()
+    world.settle()
+    job = world.job("train")
+    world.pod(job, phase="Running", podIP="198.18.0.9")
+    world.edit(suspend=True)
+    world.settle()
+    assert job["spec"]["suspend"] is True
+    assert (world.status["phase"], world.ready["reason"]) == ("Suspended", "Suspended")
+    world.edit(suspend=False)
+    world.settle()
+    assert job["spec"]["suspend"] is False and world.job("train") is job
+    assert world.status["phase"] == "Training"
+
+
+def test_a_resource_that_is_born_suspended_makes_nothing(world: Any) -> None:
+    world.edit(suspend=True)
+    world.settle()
+    assert not world.jobs and world.status["phase"] == "Suspended"
+
+
+def test_jobs_expire_only_after_their_outcome_is_in_the_status(world: Any) -> None:
+    world.edit(ttlSecondsAfterFinished=0)
+    world.settle()
+    world.prepare_ends()
+    world.settle()
+    world.train_ends()
+    plan = world.step()
+    assert plan.status and not plan.patches
+    plan = world.step()
+    assert {p.name: p.merge for p in plan.patches} == {
+        name: {"spec": {"ttlSecondsAfterFinished": 0}} for name in world.jobs
+    }
+
+
+def test_a_train_job_that_somebody_deletes_is_looked_up_before_anything_is_trained_again(world: Any) -> None:
+    world.settle()
+    world.prepare_ends()
+    world.settle()
+    world.train_ends()
+    world.remove(world.job("train", live=False)["metadata"]["name"])  # before its result was seen
+    plan = world.plan()
+    assert plan.assumes_gone and not plan.applies
+    world.settle()
+    assert world.job("prepare") and not world.job("train")
+    world.prepare_ends()
+    world.settle()
+    assert world.status["artifact"]["version"] == "v1" and len(world.trained) == 1
+
+
+def test_a_result_that_went_with_its_pod_is_looked_up_again(world: Any) -> None:
+    world.settle()
+    world.prepare_ends()
+    world.settle()
+    world.train_ends()
+    world.pods.clear()
+    world.settle()
+    world.prepare_ends()
+    world.settle()
+    assert world.status["artifact"]["version"] == "v1" and len(world.trained) == 1
+
+
+def test_a_version_that_misses_a_gate_is_published_and_not_ready(world: Any) -> None:
+    world.settle()
+    world.prepare_ends()
+    world.settle()
+    world.train_ends(promotable=False)
+    world.settle()
+    assert (world.ready["status"], world.ready["reason"]) == ("False", "GateFailed")
+    assert "not GTE 0.95" in world.ready["message"]
+    assert world.condition("Published")["status"] == "True" and world.condition("Stalled")
+    assert world.status["artifact"]["promotable"] is False
+
+
+def test_progress_is_shown_while_training_and_kept_until_the_next_answer(world: Any) -> None:
+    world.settle()
+    world.prepare_ends()
+    world.settle()
+    world.pod(world.job("train"), phase="Running", podIP="198.18.0.9")
+    world.progress = ProgressDocument(
+        stage="Training", step=45, total_steps=200, epoch=0.5, eta_seconds=12.4, updated_at="2026-01-01T00:00:00Z"
+    )
+    world.step()
+    shown = world.status["progress"]
+    assert (shown["percent"], shown["etaSeconds"], shown["step"]) == (22, 12, 45)
+    message = world.ready["message"]
+    world.progress = None
+    plan = world.step()
+    assert plan.empty and world.status["progress"] == shown and world.ready["message"] == message
+    world.train_ends()
+    world.settle()
+    assert "progress" not in world.status
+
+
+def test_a_job_of_an_earlier_resource_of_the_same_name_is_waited_for(world: Any) -> None:
+    world.settle()
+    world.uid = "uid-2"
+    world.status, world.generation = {}, 1
+    for job in world.jobs.values():
+        job["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    plan = world.step()
+    assert not plan.applies and plan.requeue_after_s
+    assert world.status["phase"] == "Waiting"
+    world.collect()
+    world.settle()
+    assert world.job("prepare")["metadata"]["ownerReferences"][0]["uid"] == "uid-2"
+
+
+def test_a_resource_that_is_being_deleted_is_left_to_the_garbage_collector(world: Any) -> None:
+    world.deleting = True
+    assert world.plan().empty
+
+
+def test_a_new_default_image_neither_stops_nor_starts_a_run(world: Any) -> None:
+    world.settle()
+    world.defaults = replace(world.defaults, trainer_image="trainer:2")
+    assert world.plan().empty
+    world.prepare_ends()
+    world.settle()
+    world.train_ends()
+    world.settle()
+    world.defaults = replace(world.defaults, trainer_image="trainer:3")
+    assert world.plan().empty
+
+
+def test_a_result_of_another_run_is_refused(world: Any) -> None:
+    world.settle()
+    world.prepare_ends()
+    world.settle()
+    job = world.job("train")
+    world.train_ends()
+    job["metadata"]["annotations"]["luthier.dev/run-key"] = "0" * 64
+    world.settle()
+    assert world.ready["reason"] == "IntegrityError" and not world.status["versions"]
+
+
+def test_a_train_pod_that_claims_to_have_prepared_is_refused(world: Any) -> None:
+    world.settle()
+    world.prepare_ends()
+    world.settle()
+    prepared = next(iter(world.pods.values()))["status"]["containerStatuses"][0]["state"]["terminated"]["message"]
+    assert Result.from_json(prepared).prepared
+    world.end(world.job("train"), 0, prepared)
+    world.settle()
+    assert world.status["phase"] == "Failed" and not world.status["versions"]
+
+
+def test_attempts_are_counted_and_the_last_failure_is_said_while_the_job_tries_again(world: Any) -> None:
+    world.settle()
+    world.prepare_ends()
+    world.settle()
+    world.end(world.job("train"), ExitCode.CRASHED, final=False)
+    world.settle()
+    assert (world.status["phase"], world.ready["reason"]) == ("Training", "Retrying")
+    assert world.status["attempts"] == {"failed": 1, "preempted": 0}
+    assert world.status["lastFailure"]["exitCode"] == 1
+    world.train_ends()
+    world.settle()
+    assert world.ready["status"] == "True" and "lastFailure" not in world.status
+
+
+def test_a_spec_too_large_for_a_run_document_says_so(world: Any) -> None:
+    world.edit(labels=[f"{number:04}" + "x" * 250 for number in range(1000)])
+    world.settle()
+    assert (world.ready["reason"], world.status["phase"]) == ("InvalidSpec", "Failed")
+    assert "200 KiB" in world.ready["message"] and not world.jobs
+
+
+def train_once(world: Any) -> None:
+    world.settle()
+    world.prepare_ends()
+    world.settle()
+    world.train_ends()
+    world.settle()
