@@ -5,61 +5,86 @@ plan that is cut off anywhere is simply made again.
 """
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
+from luthier_api.base import ApiModel
 from luthier_operator import metrics
 from luthier_operator.cache import Cache
 from luthier_operator.cluster import Cluster
 from luthier_operator.observed import Meta
-from luthier_operator.plan.types import Apply, EventNote, Plan
+from luthier_operator.plan.types import Apply, Delete, EventNote, Patch, Plan
 from luthier_operator.resources import merge_patch
 
 logger = logging.getLogger(__name__)
 
 
 class Applier:
-    """Writes plans to the cluster."""
+    """Writes single things to the cluster, and remembers what came of it."""
 
     def __init__(self, cluster: Cluster, cache: Cache) -> None:
         """Write there, and remember here."""
         self._cluster = cluster
         self._cache = cache
 
-    async def carry_out(self, plan: Plan, meta: Meta, version: int, status: Mapping[str, Any], now: str) -> None:
-        """Carry out a plan that was made for this version of the resource, whose status was this."""
-        for delete in plan.deletes:
-            self._cache.wrote(delete.kind, await self._cluster.delete(delete))
-            self._tell(meta, "delete", delete.name)
-        for patch in plan.patches:
-            self._cache.wrote("Job", await self._cluster.patch(patch))
-            self._tell(meta, "patch", patch.name)
-        for apply in plan.applies:
-            await self._apply(apply)
-            self._tell(meta, "apply", apply.manifest["metadata"]["name"])
-        if plan.status is not None:
-            await self.write_status(meta, version, status, plan.status)
-        for note in plan.events:
-            await self.record(meta, note, now)
+    async def delete(self, delete: Delete) -> None:
+        """Delete an object."""
+        self._cache.wrote(delete.kind, await self._cluster.delete(delete))
 
-    async def write_status(self, meta: Meta, version: int, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-        """Write what differs between two statuses, if the resource is still the one that was looked at."""
-        if patch := merge_patch(before, after):
-            self._cache.wrote(meta.kind, await self._cluster.patch_status(meta, str(version), patch))
-            self._tell(meta, "status", str(after.get("phase", "")))
+    async def patch(self, patch: Patch) -> None:
+        """Change one field of a Job."""
+        self._cache.wrote(patch.kind, await self._cluster.patch(patch))
 
-    async def record(self, meta: Meta, note: EventNote, now: str) -> None:
-        """Write an Event."""
-        await self._cluster.record(meta, note, now)
-        self._tell(meta, "event", f"{note.reason}: {note.message}")
-
-    async def _apply(self, apply: Apply) -> None:
+    async def apply(self, apply: Apply) -> None:
+        """Make an object exist."""
         if apply.once:
             self._cache.wrote("Job", await self._cluster.create(apply.manifest))
         else:
             self._cache.wrote("RayService", await self._cluster.apply(apply.manifest))
 
-    def _tell(self, meta: Meta, what: str, detail: str) -> None:
+    async def status(self, meta: Meta, version: int, merge: dict[str, object]) -> None:
+        """Change a resource's status, if the resource is still the one that was looked at."""
+        self._cache.wrote(meta.kind, await self._cluster.patch_status(meta, str(version), merge))
+
+    async def event(self, meta: Meta, note: EventNote, now: str) -> None:
+        """Write an Event."""
+        await self._cluster.record(meta, note, now)
+
+
+@dataclass(frozen=True)
+class Writes:
+    """The writes of one reconcile, of a resource as it was when it was looked at."""
+
+    applier: Applier
+    meta: Meta
+    version: int
+    status: ApiModel
+    now: str
+
+    async def carry_out(self, plan: Plan) -> float | None:
+        """Carry out a plan; return when to look again."""
+        for delete in plan.deletes:
+            await self.applier.delete(delete)
+            self._tell("delete", delete.name)
+        for patch in plan.patches:
+            await self.applier.patch(patch)
+            self._tell("patch", patch.name)
+        for apply in plan.applies:
+            await self.applier.apply(apply)
+            self._tell("apply", apply.manifest["metadata"]["name"])
+        if plan.status is not None and (merge := merge_patch(self.status.to_wire(), plan.status)):
+            await self.applier.status(self.meta, self.version, merge)
+            self._tell("status", str(plan.status.get("phase")))
+        for note in plan.events:
+            await self.applier.event(self.meta, note, self.now)
+            self._tell("event", f"{note.reason}: {note.message}")
+        return plan.requeue_after_s
+
+    async def say(self, status: ApiModel, again_s: float | None = None) -> float | None:
+        """Write only a status; return when to look again."""
+        wanted = None if status == self.status else status.to_wire()
+        return await self.carry_out(Plan(status=wanted, requeue_after_s=again_s))
+
+    def _tell(self, what: str, detail: str) -> None:
         metrics.WRITES.labels(what).inc()
-        context = {"kind": meta.kind, "namespace": meta.namespace, "resource": meta.name, "generation": meta.generation}
-        logger.info("%s %s", what, detail, extra=context)
+        about = {"kind": self.meta.kind, "namespace": self.meta.namespace, "resource": self.meta.name}
+        logger.info("%s %s", what, detail, extra={**about, "generation": self.meta.generation})

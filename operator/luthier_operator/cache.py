@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from luthier_operator import names
-from luthier_operator.observed import JobView, PodView, Raw, RayServiceView, job_view, pod_view, rayservice_view
+from luthier_operator.observed import JobView, Key, PodView, Raw, RayServiceView, job_view, pod_view, rayservice_view
 
 Kind = Literal["FineTuneJob", "ModelDeployment", "Job", "Pod", "RayService"]
-Group = tuple[str, str]
-"""(namespace, name of the resource that the objects are for)."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +32,17 @@ def stored(kind: Kind, raw: Raw) -> Stored:
     return Stored(metadata["name"], int(metadata["resourceVersion"]), value)
 
 
-def group_of(kind: Kind, raw: Raw) -> Group | None:
-    """Return which resource an object is for, by its own name or by its labels."""
+def owner_of(kind: Kind, raw: Raw) -> Key | None:
+    """Return which resource an object is for: itself, or the one that its labels name."""
     metadata = raw["metadata"]
     if kind in ("FineTuneJob", "ModelDeployment"):
-        return metadata["namespace"], metadata["name"]
+        return Key(kind, metadata["namespace"], metadata["name"])
     labels = metadata.get("labels", {})
-    owner = labels.get(names.FINETUNEJOB) if kind == "Job" else None
-    owner = owner or labels.get(names.MODELDEPLOYMENT) or labels.get(names.FINETUNEJOB)
-    return (metadata["namespace"], owner) if owner else None
+    if name := labels.get(names.FINETUNEJOB):
+        return Key("FineTuneJob", metadata["namespace"], name)
+    if name := labels.get(names.MODELDEPLOYMENT):
+        return Key("ModelDeployment", metadata["namespace"], name)
+    return None
 
 
 def _text(raw: Raw) -> bytes:
@@ -59,47 +59,47 @@ class Cache:
 
     def __init__(self) -> None:
         """Start empty; `attach` gives it the indices."""
-        self._indices: Mapping[Kind, Mapping[Group, Iterable[Stored]]] = {}
-        self._written: dict[tuple[Kind, Group], dict[str, Stored]] = {}
+        self._indices: Mapping[Kind, Mapping[Key, Iterable[Stored]]] = {}
+        self._written: dict[tuple[Kind, Key], dict[str, Stored]] = {}
 
-    def attach(self, indices: Mapping[Kind, Mapping[Group, Iterable[Stored]]]) -> None:
+    def attach(self, indices: Mapping[Kind, Mapping[Key, Iterable[Stored]]]) -> None:
         """Read from these indices from now on."""
         self._indices = indices
 
-    def read(self, kind: Kind, group: Group) -> list[Stored]:
+    def read(self, kind: Kind, key: Key) -> list[Stored]:
         """Return the newest known state of all objects of a kind that are for one resource."""
         index = self._indices.get(kind, {})
-        newest = {item.name: item for item in index.get(group, ())}
-        for name, item in self._written.get((kind, group), {}).items():
+        newest = {item.name: item for item in index.get(key, ())}
+        for name, item in self._written.get((kind, key), {}).items():
             if name not in newest or newest[name].version < item.version:
                 newest[name] = item
         return list(newest.values())
 
-    def jobs(self, group: Group) -> list[JobView]:
+    def jobs(self, key: Key) -> list[JobView]:
         """Return the Jobs of a FineTuneJob."""
-        return [item.value for item in self.read("Job", group)]
+        return [item.value for item in self.read("Job", key)]
 
-    def pods(self, group: Group) -> list[PodView]:
+    def pods(self, key: Key) -> list[PodView]:
         """Return the pods that are for a resource."""
-        return [item.value for item in self.read("Pod", group)]
+        return [item.value for item in self.read("Pod", key)]
 
-    def rayservice(self, group: Group) -> RayServiceView | None:
+    def rayservice(self, key: Key) -> RayServiceView | None:
         """Return the RayService of a ModelDeployment."""
-        return next((item.value for item in self.read("RayService", group)), None)
+        return next((item.value for item in self.read("RayService", key)), None)
 
     def wrote(self, kind: Kind, raw: Raw | None) -> None:
         """Remember what a write returned. A deletion that is complete returns no object."""
-        if raw is None or raw.get("kind") == "Status" or (group := group_of(kind, raw)) is None:
+        if raw is None or raw.get("kind") == "Status" or (key := owner_of(kind, raw)) is None:
             return
         item = stored(kind, raw)
-        self._written.setdefault((kind, group), {})[item.name] = item
+        self._written.setdefault((kind, key), {})[item.name] = item
 
     def caught_up(self, kind: Kind, raw: Raw, *, deleted: bool) -> None:
         """Forget what was written, once the watch has told as much or more of the object."""
-        group = group_of(kind, raw)
-        written = self._written.get((kind, group), {}) if group else {}
+        key = owner_of(kind, raw)
+        written = self._written.get((kind, key), {}) if key else {}
         name, version = raw["metadata"]["name"], int(raw["metadata"]["resourceVersion"])
-        if group and name in written and (deleted or version >= written[name].version):
+        if key and name in written and (deleted or version >= written[name].version):
             del written[name]
             if not written:
-                del self._written[kind, group]
+                del self._written[kind, key]

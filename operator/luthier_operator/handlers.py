@@ -12,7 +12,7 @@ import kopf
 
 from luthier_api import GROUP, VERSION
 from luthier_operator import names
-from luthier_operator.cache import Cache, Group, Kind, Stored, group_of, stored
+from luthier_operator.cache import Cache, Kind, Stored, owner_of, stored
 from luthier_operator.observed import Key
 
 Wake = Callable[[Key], None]
@@ -45,17 +45,17 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.process.ultimate_exiting_timeout = 20
 
 
-def indices_of(kwargs: Mapping[str, Any]) -> Mapping[Kind, Mapping[Group, Any]]:
+def indices_of(kwargs: Mapping[str, Any]) -> Mapping[Kind, Mapping[Key, Any]]:
     """Return kopf's indices, which it passes to every handler by name."""
     return {kind: kwargs[kind] for kind in _RESOURCES}
 
 
 def _index(registry: kopf.OperatorRegistry, kind: Kind, resource: tuple[str, str, str]) -> None:
     @kopf.index(*resource, id=kind, registry=registry)
-    def index(body: kopf.Body, **_: Any) -> dict[Group, Stored] | None:
+    def index(body: kopf.Body, **_: Any) -> dict[Key, Stored] | None:
         raw = dict(body)
-        group = group_of(kind, raw)
-        return {group: stored(kind, raw)} if group else None
+        key = owner_of(kind, raw)
+        return {key: stored(kind, raw)} if key else None
 
 
 def _watch(
@@ -65,23 +65,21 @@ def _watch(
     def woken(event: kopf.RawEvent, **kwargs: Any) -> None:
         raw = event["object"]
         cache.caught_up(kind, raw, deleted=event["type"] == "DELETED")
-        group = group_of(kind, raw)
-        if group is None:
+        key = owner_of(kind, raw)
+        if key is None:
             return
+        wake(key)
         if kind == "FineTuneJob":
-            wake(Key("FineTuneJob", *group))
-            for follower in kwargs[_FOLLOWERS].get(group, ()):
-                wake(Key("ModelDeployment", group[0], follower))
-        elif kind == "Job" or names.FINETUNEJOB in raw["metadata"].get("labels", {}):
-            wake(Key("FineTuneJob", *group))
-        else:
-            wake(Key("ModelDeployment", *group))
+            for follower in kwargs[_FOLLOWERS].get(key, ()):
+                wake(Key("ModelDeployment", key.namespace, follower))
 
 
 def _index_followers(registry: kopf.OperatorRegistry) -> None:
     @kopf.index(*_RESOURCES["ModelDeployment"], id=_FOLLOWERS, registry=registry)
-    def followers(body: kopf.Body, **_: Any) -> dict[Group, str] | None:
+    def followers(body: kopf.Body, **_: Any) -> dict[Key, str] | None:
         """Map a FineTuneJob to the ModelDeployments that serve what it makes."""
         metadata, model = body["metadata"], body["spec"].get("model", {})
         reference = model.get("fineTuneJobRef")
-        return {(metadata["namespace"], reference["name"]): metadata["name"]} if reference else None
+        if not reference:
+            return None
+        return {Key("FineTuneJob", metadata["namespace"], reference["name"]): metadata["name"]}

@@ -11,14 +11,26 @@ from datetime import UTC, datetime
 
 from luthier_api.documents import ProgressDocument
 from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_operator import metrics, names
-from luthier_operator.apply import Applier
+from luthier_operator.apply import Applier, Writes
 from luthier_operator.cache import Cache, Stored
-from luthier_operator.cluster import Cluster, Gone, Refused, Transient, Unexpected
+from luthier_operator.cluster import ApiNotInstalled, Cluster, Gone, Refused, Transient, Unexpected
 from luthier_operator.defaults import Defaults
-from luthier_operator.observed import Key, Meta, PodView, Raw, job_view, meta_of, pod_view
-from luthier_operator.plan import report
+from luthier_operator.observed import (
+    FineTuneJobView,
+    Key,
+    Meta,
+    PodView,
+    Raw,
+    job_view,
+    meta_of,
+    pod_view,
+    rayservice_view,
+)
+from luthier_operator.plan import report, serving_report
 from luthier_operator.plan.finetunejob import FineTuneJobResource, ObservedRuns, plan_finetunejob
+from luthier_operator.plan.modeldeployment import ModelDeploymentResource, ObservedServing, plan_modeldeployment
 from luthier_operator.progress import ProgressReader
 from luthier_operator.resources import Unreadable, read_spec, read_status
 from luthier_operator.timestamps import rfc3339
@@ -57,7 +69,7 @@ class Reconciler:
         Raises:
             RetryLater: if the cluster could not be written to.
         """
-        found = self._cache.read(key.kind, (key.namespace, key.name))
+        found = self._cache.read(key.kind, key)
         if not found:
             return None
         metrics.RECONCILES.labels(key.kind).inc()
@@ -78,34 +90,44 @@ class Reconciler:
 
     async def _reconcile(self, key: Key, item: Stored) -> float | None:
         raw = json.loads(item.value)
-        return await self._finetunejob(raw, item.version)
+        step = self._finetunejob if key.kind == "FineTuneJob" else self._modeldeployment
+        return await step(raw, item.version)
 
     async def _finetunejob(self, raw: Raw, version: int) -> float | None:
-        meta = meta_of("FineTuneJob", raw)
+        meta, now = meta_of("FineTuneJob", raw), self._clock()
         status = read_status(FineTuneJobStatus, raw, meta)
-        now = self._clock()
+        writes = Writes(self._applier, meta, version, status, rfc3339(now))
         try:
             resource = FineTuneJobResource(meta, read_spec(FineTuneJobSpec, raw), status)
         except Unreadable as error:
-            unreadable = report.refused(meta, status, str(error), rfc3339(now))
-            await self._applier.write_status(meta, version, status.to_wire(), unreadable.to_wire())
-            return None
-        observed = await self._observe(meta)
-        plan = plan_finetunejob(resource, observed, now, self._defaults)
+            return await writes.say(report.refused(meta, status, str(error), writes.now))
+        plan = plan_finetunejob(resource, await self._observe(meta), now, self._defaults)
         if plan.assumes_gone:
             plan = plan_finetunejob(resource, await self._observe_live(meta), now, self._defaults)
         try:
-            await self._applier.carry_out(plan, meta, version, status.to_wire(), rfc3339(now))
+            return await writes.carry_out(plan)
         except Refused as error:
-            metrics.ERRORS.labels("refused").inc()
-            refused = report.refused(meta, status, f"The cluster refuses what the run needs: {error}", rfc3339(now))
-            await self._applier.write_status(meta, version, status.to_wire(), refused.to_wire())
-            return REFUSED_RETRY_S
-        return plan.requeue_after_s
+            text = f"The cluster refuses what the run needs: {error}"
+            return await writes.say(report.refused(meta, status, text, writes.now), REFUSED_RETRY_S)
+
+    async def _modeldeployment(self, raw: Raw, version: int) -> float | None:
+        meta, now = meta_of("ModelDeployment", raw), self._clock()
+        status = read_status(ModelDeploymentStatus, raw, meta)
+        writes = Writes(self._applier, meta, version, status, rfc3339(now))
+        try:
+            resource = ModelDeploymentResource(meta, read_spec(ModelDeploymentSpec, raw), status)
+        except Unreadable as error:
+            return await writes.say(serving_report.refused(meta, status, str(error), writes.now))
+        observed = await self._observe_serving(resource)
+        plan = plan_modeldeployment(resource, observed, now, self._defaults)
+        try:
+            return await writes.carry_out(plan)
+        except Refused as error:
+            text = f"The cluster refuses the server: {error}"
+            return await writes.say(serving_report.refused(meta, status, text, writes.now), REFUSED_RETRY_S)
 
     async def _observe(self, meta: Meta) -> ObservedRuns:
-        group = (meta.namespace, meta.name)
-        jobs, pods = self._cache.jobs(group), self._cache.pods(group)
+        jobs, pods = self._cache.jobs(meta.key), self._cache.pods(meta.key)
         trains = {job.uid for job in jobs if job.stage == "train" and job.owner_uid == meta.uid and job.live}
         training = [pod for pod in pods if pod.owner_uid in trains and pod.phase == "Running" and pod.ip]
         return ObservedRuns(jobs, pods, await self._ask(training) if training else None)
@@ -127,3 +149,30 @@ class Reconciler:
         jobs = await self._cluster.list_by_label("batch/v1", "Job", meta.namespace, selector)
         pods = await self._cluster.list_by_label("v1", "Pod", meta.namespace, selector)
         return ObservedRuns([job_view(raw) for raw in jobs], [pod_view(raw) for raw in pods])
+
+    async def _observe_serving(self, resource: ModelDeploymentResource) -> ObservedServing:
+        meta = resource.meta
+        rayservice, installed = self._cache.rayservice(meta.key), True
+        if rayservice is None:
+            # Before one is made: is the kind known, and does somebody else have the name?
+            try:
+                raw = await self._cluster.get("ray.io/v1", "RayService", meta.namespace, meta.name)
+                rayservice = rayservice_view(raw) if raw else None
+            except ApiNotInstalled:
+                installed = False
+        followed = self._followed(resource)
+        return ObservedServing(rayservice, followed, self._cache.pods(meta.key), kuberay_installed=installed)
+
+    def _followed(self, resource: ModelDeploymentResource) -> FineTuneJobView | None:
+        reference = resource.spec.model.fine_tune_job_ref
+        key = Key("FineTuneJob", resource.meta.namespace, reference.name) if reference else None
+        found = self._cache.read("FineTuneJob", key) if key else []
+        if not found:
+            return None
+        raw = json.loads(found[0].value)
+        meta = meta_of("FineTuneJob", raw)
+        try:
+            storage = read_spec(FineTuneJobSpec, raw).output
+        except Unreadable:
+            return None  # its own reconcile says so
+        return FineTuneJobView(meta.name, storage, read_status(FineTuneJobStatus, raw, meta))

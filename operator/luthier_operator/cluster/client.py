@@ -95,6 +95,17 @@ class Cluster:
         body = {"metadata": {"uid": meta.uid, "resourceVersion": resource_version}, "status": merge}
         return await self._request("PATCH", path, body, _MERGE)
 
+    async def get(self, api_version: str, kind: str, namespace: str, name: str) -> Manifest | None:
+        """Return an object, or None if there is none.
+
+        Raises:
+            ApiNotInstalled: if the cluster does not know the kind.
+        """
+        try:
+            return await self._request("GET", _path(api_version, kind, namespace, name))
+        except Gone:
+            return None
+
     async def list_by_label(self, api_version: str, kind: str, namespace: str, selector: str) -> Sequence[Manifest]:
         """Return the objects of a namespace that a label selector picks, from the API server itself."""
         answer = await self._request("GET", _path(api_version, kind, namespace), labelSelector=selector)

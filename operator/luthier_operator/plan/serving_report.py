@@ -143,6 +143,19 @@ def status(
     )
 
 
+def refused(meta: Meta, before: ModelDeploymentStatus, message: str, now: str) -> ModelDeploymentStatus:
+    """Return the status of a resource that cannot be acted on: it says why, and forgets nothing."""
+    available = find_condition(before.conditions, ConditionType.AVAILABLE)
+    rows = [(type_, value, Reason.INVALID_SPEC, message) for type_, value in _REFUSED]
+    conditions = merge_conditions(before.conditions, rows, generation=meta.generation, now=now)
+    kept = [*conditions, *([available] if available else [])]
+    update = {"observed_generation": meta.generation, "phase": "Failed", "conditions": kept}
+    return before.model_copy(update=update)
+
+
+_REFUSED = ((ConditionType.READY, False), (ConditionType.STALLED, True))
+
+
 def _revisions(before: ModelDeploymentStatus, outlook: Outlook, now: str) -> list[RevisionStatus]:
     """Return the live revisions, and the one that was given up for as long as it is what the spec asks for."""
     known = {each.name: each for each in before.revisions}
