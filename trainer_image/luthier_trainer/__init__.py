@@ -1,1 +1,9 @@
-"""To be described."""
+"""The trainer: makes a text classifier from a base model and labelled text, as a run document says.
+
+    cli -> prepare: inputs, base_model, readers -> cleaning -> splitting -> quality, tokenization -> prepared
+        -> train:   hyperparameters, callbacks, evaluation, export, artifact, report
+        -> outcome: whatever happened, as a Result document and an exit code
+
+*prepare* runs on a CPU and imports no torch; *train* begins where it ended. Both read and write storage through
+`luthier_artifacts` alone. Kubernetes is not known here: a run document comes in, a Result goes out.
+"""

@@ -1,0 +1,172 @@
+"""Builds the folder that is published: a model in hub format, and all that is known of how it came to be.
+
+config.json, model.safetensors, tokenizer files    AutoModelForSequenceClassification.from_pretrained(folder)
+model.onnx                                         written by `export` beforehand, where it was asked for
+luthier.json                                       what the server needs
+metrics.json, quality.json, run.json               the results, the data, the run document without storage access
+log.jsonl, console.log, report.html                for people
+"""
+
+import json
+import math
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from luthier_api.documents import SERVING_DOCUMENT_FILE, Resolved, RunDocument, ServingDocument
+from luthier_api.training import ExportFormat
+from luthier_artifacts import Lineage, Metadata
+from luthier_trainer.base_model import TOKENIZER_FILE, TOKENIZER_FILES, BaseModel
+from luthier_trainer.evaluation import LabelReport
+from luthier_trainer.prepared import QUALITY_FILE, PreparedFolder
+from luthier_trainer.report import write_report
+from luthier_trainer.tokenization import configure
+from luthier_trainer.workspace import Workspace
+
+METRICS_FILE = "metrics.json"
+RUN_FILE = "run.json"
+LOG_FILE = "log.jsonl"
+CONSOLE_FILE = "console.log"
+REPORT_FILE = "report.html"
+
+_RECORDED_PACKAGES = (
+    *("luthier-trainer", "torch", "transformers", "tokenizers", "accelerate"),
+    *("numpy", "scikit-learn", "onnx", "onnxruntime", "pyarrow"),
+)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the training found out.
+
+    Attributes:
+        metrics: by the names of `metric_names`.
+        missed_gates: a sentence for each.
+        labels: scores of each label.
+        confusion: rows are what is true, columns what was predicted.
+        history: what the Trainer logged.
+        steps: optimizer steps done.
+        best_step: the step whose weights were kept.
+        device: what it ran on.
+        precision: fp32, fp16 or bf16.
+        onnx_difference: largest difference of any logit between ONNX and torch; None without export.
+        seconds: time by part of the run.
+    """
+
+    metrics: dict[str, float]
+    missed_gates: list[str]
+    labels: list[LabelReport]
+    confusion: list[list[int]]
+    history: list[dict[str, Any]]
+    steps: int
+    best_step: int | None
+    device: str
+    precision: str
+    onnx_difference: float | None
+    seconds: dict[str, float]
+
+
+def build_artifact(
+    workspace: Workspace,
+    run: RunDocument,
+    model: PreTrainedModel,
+    base: BaseModel,
+    prepared: PreparedFolder,
+    findings: Findings,
+) -> None:
+    """Fill workspace.artifact; model.onnx is there already if it was asked for."""
+    folder = workspace.artifact
+    model.save_pretrained(folder)
+    _write_tokenizer(workspace, base, prepared)
+    preprocessing = run.spec.dataset.preprocessing
+    serving = ServingDocument(
+        task=run.spec.task,
+        labels=prepared.data.labels,
+        max_length=prepared.data.max_length,
+        lowercase=preprocessing.lowercase,
+        strip_whitespace=preprocessing.strip_whitespace,
+        pad_token_id=prepared.data.pad_token_id,
+    )
+    (folder / SERVING_DOCUMENT_FILE).write_text(serving.to_json(indent=2) + "\n")
+    (folder / RUN_FILE).write_text(without_access(run).to_json(indent=2) + "\n")
+    (folder / METRICS_FILE).write_text(json.dumps(_metrics_document(findings), indent=2, sort_keys=True) + "\n")
+    shutil.copyfile(workspace.prepared / QUALITY_FILE, folder / QUALITY_FILE)
+    for name, source in ((LOG_FILE, workspace.root / LOG_FILE), (CONSOLE_FILE, workspace.console_log)):
+        if source.exists():
+            shutil.copyfile(source, folder / name)
+    write_report(folder / REPORT_FILE, run, prepared, findings, environment())
+
+
+def metadata_of(run: RunDocument, resolved: Resolved, prepared: PreparedFolder, findings: Findings) -> Metadata:
+    """Return what the manifest says of the version."""
+    return Metadata(
+        task=run.spec.task,
+        labels=prepared.data.labels,
+        exports=sorted({ExportFormat.SAFETENSORS, *run.spec.export}),
+        metrics={name: value for name, value in findings.metrics.items() if math.isfinite(value)},
+        promotable=not findings.missed_gates,
+        gate_messages=findings.missed_gates,
+        lineage=Lineage(
+            base_model_uri=run.spec.model.uri,
+            base_model_revision=resolved.model_revision,
+            base_model_digest=resolved.model_digest,
+            dataset_uri=run.spec.dataset.train.uri,
+            dataset_digest=resolved.dataset_digest,
+            dataset_quality=prepared.quality.to_wire(),
+            run_document=without_access(run).to_wire(),
+            image=run.image,
+            code_version=_version_of("luthier-trainer"),
+            environment=environment() | {"device": findings.device, "precision": findings.precision},
+            seed=run.spec.hyperparameters.seed,
+        ),
+    )
+
+
+def without_access(run: RunDocument) -> RunDocument:
+    """Return the document without how storage was reached; it holds no secrets, and endpoints are nobody's business."""
+    kept = {name: getattr(run, name) for name in ("spec", "image", "origin", "resolved")}
+    return RunDocument(**kept)
+
+
+def environment() -> dict[str, str]:
+    """Return the versions that decide what the same run would compute again."""
+    return {"python": platform.python_version()} | {
+        name: found for name in _RECORDED_PACKAGES if (found := _version_of(name)) is not None
+    }
+
+
+def _write_tokenizer(workspace: Workspace, base: BaseModel, prepared: PreparedFolder) -> None:
+    """Copy the base model's tokenizer, set to cut at maxLength and not to pad."""
+    for name in TOKENIZER_FILES:
+        if (base.folder / name).exists() and name != TOKENIZER_FILE:
+            shutil.copyfile(base.folder / name, workspace.artifact / name)
+    configure(base.tokenizer(), prepared.data.max_length).save(str(workspace.artifact / TOKENIZER_FILE))
+    settings_path = workspace.artifact / "tokenizer_config.json"
+    settings = json.loads(settings_path.read_bytes()) if settings_path.exists() else {}
+    settings["model_max_length"] = prepared.data.max_length
+    settings_path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+
+
+def _metrics_document(findings: Findings) -> dict[str, Any]:
+    """Return metrics.json; NaN has no place in JSON and becomes null."""
+    return {
+        "metrics": {name: value if math.isfinite(value) else None for name, value in findings.metrics.items()},
+        "missedGates": findings.missed_gates,
+        "labels": [asdict(row) for row in findings.labels],
+        "confusionMatrix": {"labels": [row.label for row in findings.labels], "rows": findings.confusion},
+        "steps": findings.steps,
+        "bestStep": findings.best_step,
+        "onnxLargestDifference": findings.onnx_difference,
+        "seconds": findings.seconds,
+    }
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

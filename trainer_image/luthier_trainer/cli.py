@@ -1,0 +1,174 @@
+"""The command line: reads the run document, runs prepare, train or both, and leaves the result where it is looked for.
+
+    stdout                the Result document, for pipelines
+    stderr                the log
+    termination message   the Result document, at most 4 KiB, for the operator
+    exit code             luthier_api.exitcodes
+
+The one place that catches everything: whatever ends a run becomes a Result and an exit code here.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from pydantic import ValidationError
+
+from luthier_api.documents import (
+    RUN_DOCUMENT_PATH,
+    TERMINATION_MESSAGE_PATH,
+    TRAINER_PORT,
+    Prepared,
+    Published,
+    Result,
+    RunDocument,
+)
+from luthier_api.exitcodes import ExitCode
+from luthier_trainer.errors import InvalidSpec, StopRequested
+from luthier_trainer.logs import logging_to
+from luthier_trainer.outcome import exit_code_of, failure_result, is_known
+from luthier_trainer.processors import limit_threads
+from luthier_trainer.progress import Progress, ProgressServer
+from luthier_trainer.workspace import Workspace
+
+COMMANDS = ("prepare", "train", "run")
+TERMINATION_VARIABLE = "LUTHIER_TERMINATION_LOG"
+INTERRUPTED = 130
+
+log = logging.getLogger("luthier_trainer")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    options = _parser().parse_args(_with_command(list(sys.argv[1:] if arguments is None else arguments)))
+    limit_threads()
+    with _folder(options.workspace) as folder:
+        try:
+            with _stop_on_sigterm():
+                result, code = _run(options, Workspace(folder)), ExitCode.OK
+        except KeyboardInterrupt:
+            log.error("interrupted; nothing was published")
+            return INTERRUPTED
+        except BaseException as error:
+            if isinstance(error, SystemExit | GeneratorExit):
+                raise
+            result, code = failure_result(error), exit_code_of(error)
+            _report(error, result)
+    _leave(result)
+    return code
+
+
+def _run(options: argparse.Namespace, workspace: Workspace) -> Result:
+    run = read_run_document(options.document)
+    progress = Progress()
+    bar = run.origin is None and sys.stderr.isatty()
+    with logging_to(workspace.console_log, run.origin), _server(options.port, run, progress):
+        output = run.spec.output
+        log.info("%s: %s -> %s/%s", options.command, run.spec.model.uri, output.uri.rstrip("/"), output.name)
+        return _command(options.command, run, workspace, progress, bar)
+
+
+def _command(command: str, run: RunDocument, workspace: Workspace, progress: Progress, bar: bool) -> Result:
+    if command in ("prepare", "run"):
+        from luthier_trainer.prepare import prepare
+
+        answer = prepare(run, workspace, progress)
+        if command == "prepare" or isinstance(answer, Published):
+            return _result(answer)
+        run = run.model_copy(update={"resolved": answer.resolved})
+    # torch takes seconds to import, and prepare must not.
+    from luthier_trainer.train import train
+
+    return _result(train(run, workspace, progress, bar=bar))
+
+
+def read_run_document(path: Path) -> RunDocument:
+    """Read the run document.
+
+    Raises:
+        InvalidSpec: if it is not there or not a run document, with the first thing that is wrong.
+    """
+    try:
+        return RunDocument.from_json(path.read_bytes())
+    except OSError as error:
+        raise InvalidSpec(f"The run document {path} cannot be read: {error.strerror}.") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise InvalidSpec(f"{path} is not a run document: {where}: {first['msg']}.") from error
+
+
+def _result(answer: Prepared | Published) -> Result:
+    return Result(prepared=answer) if isinstance(answer, Prepared) else Result(published=answer)
+
+
+def _report(error: BaseException, result: Result) -> None:
+    assert result.failure
+    if is_known(error):
+        print(f"{result.failure.reason}: {result.failure.message}", file=sys.stderr)
+    else:
+        logging.getLogger("luthier_trainer").error("crashed", exc_info=error)
+
+
+def _leave(result: Result) -> None:
+    """Leave the result on standard output and as the termination message, where the kubelet made a file for it."""
+    text = result.to_termination_message()
+    print(text)
+    path = Path(os.environ.get(TERMINATION_VARIABLE, TERMINATION_MESSAGE_PATH))
+    if TERMINATION_VARIABLE in os.environ or (path.exists() and os.access(path, os.W_OK)):
+        path.write_text(text)
+
+
+@contextlib.contextmanager
+def _folder(chosen: Path | None) -> Iterator[Path]:
+    if chosen is not None:
+        chosen.mkdir(parents=True, exist_ok=True)
+        yield chosen
+        return
+    with tempfile.TemporaryDirectory(prefix="luthier-") as folder:
+        yield Path(folder)
+
+
+def _server(port: int | None, run: RunDocument, progress: Progress) -> contextlib.AbstractContextManager[object]:
+    """In a pod the operator asks for progress; elsewhere only who wants it."""
+    if run.origin is not None:
+        return ProgressServer(progress, "0.0.0.0", TRAINER_PORT if port is None else port)
+    return contextlib.nullcontext() if port is None else ProgressServer(progress, "127.0.0.1", port)
+
+
+@contextlib.contextmanager
+def _stop_on_sigterm() -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise StopRequested
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _with_command(arguments: list[str]) -> list[str]:
+    """`run` is what is done when no command is named."""
+    named = any(argument in COMMANDS for argument in arguments[:1])
+    helps = any(argument in ("-h", "--help") for argument in arguments)
+    return arguments if named or helps else ["run", *arguments]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m luthier_trainer",
+        description="Fine-tune a text classifier as a run document says, with Kubernetes or without.",
+    )
+    parser.add_argument("command", choices=COMMANDS, help="prepare (no GPU, no torch), train, or run, which is both")
+    parser.add_argument("document", type=Path, nargs="?", default=Path(RUN_DOCUMENT_PATH), help="the run document")
+    parser.add_argument("--port", type=int, help="answer /progress, /metrics and /healthz on this port")
+    parser.add_argument("--workspace", type=Path, help="folder to work in and to keep; else a temporary one")
+    return parser

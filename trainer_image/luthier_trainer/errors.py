@@ -1,0 +1,92 @@
+"""Everything that a run can fail with and know why, each with its exit code.
+
+    TrainerError
+    ├── InvalidSpec       the run document asks for something that cannot be
+    ├── InvalidData       the dataset cannot be read, or misses a limit of spec.dataset.quality
+    ├── InvalidModel      the base model is incomplete, or no text classifier can be made of it
+    ├── InputNotFound     a model that its hub does not have (storage has its own ObjectNotFound)
+    ├── InputChanged      an input is no longer what prepare saw
+    ├── OutOfMemory
+    ├── GpuOutOfMemory
+    ├── LossNotFinite     training diverged
+    ├── ExportFailed      the model cannot be written in a format that was asked for, or does not compute the same there
+    └── Preempted         somebody asked the process to stop
+
+    StopRequested         raised by the signal handler; not an Exception, so that no library swallows it
+
+A message is one or two sentences: what happened, where, and what to do. Mapping to a result lies in `outcome`.
+"""
+
+from typing import ClassVar
+
+from luthier_api.exitcodes import ExitCode
+
+
+class TrainerError(Exception):
+    """Base of all known failures of a run."""
+
+    exit_code: ClassVar[ExitCode]
+
+
+class InvalidSpec(TrainerError):
+    """The run document asks for something that cannot be."""
+
+    exit_code = ExitCode.INVALID_SPEC
+
+
+class InvalidData(TrainerError):
+    """The dataset cannot be read, or misses a limit that it must keep."""
+
+    exit_code = ExitCode.INVALID_DATA
+
+
+class InvalidModel(TrainerError):
+    """The base model is incomplete, or no text classifier can be made of it."""
+
+    exit_code = ExitCode.INVALID_MODEL
+
+
+class InputNotFound(TrainerError):
+    """An input does not exist where the spec says."""
+
+    exit_code = ExitCode.INPUT_NOT_FOUND
+
+
+class InputChanged(TrainerError):
+    """An input is no longer what prepare saw."""
+
+    exit_code = ExitCode.INTEGRITY_ERROR
+
+
+class OutOfMemory(TrainerError):
+    """The host's memory did not suffice, and the process lived to say so."""
+
+    exit_code = ExitCode.OUT_OF_MEMORY
+
+
+class GpuOutOfMemory(TrainerError):
+    """The GPU's memory did not suffice."""
+
+    exit_code = ExitCode.GPU_OUT_OF_MEMORY
+
+
+class LossNotFinite(TrainerError):
+    """Training diverged: the loss is NaN or infinite."""
+
+    exit_code = ExitCode.LOSS_NOT_FINITE
+
+
+class ExportFailed(TrainerError):
+    """The model cannot be written in a format that was asked for, or computes something else there."""
+
+    exit_code = ExitCode.EXPORT_FAILED
+
+
+class Preempted(TrainerError):
+    """Somebody asked the process to stop."""
+
+    exit_code = ExitCode.PREEMPTED
+
+
+class StopRequested(BaseException):
+    """SIGTERM arrived. Not an Exception, so that no `except Exception` of a library swallows it."""

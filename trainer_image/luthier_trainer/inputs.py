@@ -1,0 +1,119 @@
+"""Brings a run's inputs to local folders, and says by digest what they are.
+
+The one place where the trainer reads from outside: storage through `luthier_artifacts`, hf:// through huggingface_hub.
+It judges nothing that it brings; that is for `readers` and `base_model`.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from luthier_api.documents import Access, RunDocument, credential_env
+from luthier_api.keys import digest_of
+from luthier_artifacts import (
+    Registry,
+    StorageConfig,
+    StorageDenied,
+    StorageUnavailable,
+    describe_folder,
+    fetch_file,
+    fetch_tree,
+    open_registry,
+    tree_digest,
+)
+from luthier_trainer.base_model import is_wanted
+from luthier_trainer.errors import InputNotFound
+
+HUB_SCHEME = "hf://"
+
+
+@dataclass(frozen=True)
+class FetchedDataset:
+    """The dataset's files, and the digest over their bytes."""
+
+    train: Path
+    eval: Path | None
+    digest: str
+
+
+@dataclass(frozen=True)
+class FetchedModel:
+    """The base model's files, the digest over them, and the commit where a hub has one."""
+
+    folder: Path
+    digest: str
+    revision: str | None
+
+
+def open_output(run: RunDocument) -> Registry:
+    """Open the registry that the run publishes to."""
+    output = run.spec.output
+    return open_registry(output.uri, output.name, StorageConfig.from_access(run.output_access))
+
+
+def fetch_dataset(run: RunDocument, folder: Path) -> FetchedDataset:
+    """Download the dataset.
+
+    Raises:
+        StorageError: if it does not exist or cannot be read.
+    """
+    dataset = run.spec.dataset
+    config = StorageConfig.from_access(_or_output(run, run.dataset_access))
+    folder.mkdir(parents=True, exist_ok=True)
+    paths: dict[str, Path] = {}
+    digests: dict[str, str] = {}
+    for part, file in (("train", dataset.train), ("eval", dataset.eval)):
+        if file:
+            paths[part] = folder / part
+            digests[part] = fetch_file(file.uri, paths[part], config).sha256
+    return FetchedDataset(paths["train"], paths.get("eval"), f"sha256:{digest_of(digests)}")
+
+
+def fetch_model(run: RunDocument, folder: Path, cache: Path) -> FetchedModel:
+    """Download the base model's files; of a hub's model, of the commit that the revision stands for.
+
+    Raises:
+        StorageError: if storage or the hub refuses or does not answer.
+        InputNotFound: if there is no such model or revision, or the folder holds no model.
+    """
+    model = run.spec.model
+    if model.uri.startswith(HUB_SCHEME):
+        revision = run.resolved.model_revision if run.resolved else model.revision
+        return _fetch_from_hub(model.uri, revision, run.model_access, folder)
+    config = StorageConfig.from_access(_or_output(run, run.model_access))
+    tree = fetch_tree(model.uri, folder, config, cache=cache, wanted=is_wanted)
+    if not tree.files:
+        raise InputNotFound(
+            f"{model.uri} holds no file of a model; give the folder that holds config.json and model.safetensors."
+        )
+    return FetchedModel(folder, tree.digest, None)
+
+
+def _or_output(run: RunDocument, access: Access) -> Access:
+    """Where an input names no access of its own, the output's is used (as in the resource)."""
+    return run.output_access if access == Access() else access
+
+
+def _fetch_from_hub(uri: str, revision: str | None, access: Access, folder: Path) -> FetchedModel:
+    # Only runs that name a hub pay for this import.
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    repository = uri.removeprefix(HUB_SCHEME).strip("/")
+    variable = credential_env(access.credentials or "model")["HF_TOKEN"]
+    api = HfApi(endpoint=access.endpoint, token=os.environ.get(variable) or os.environ.get("HF_TOKEN") or None)
+    try:
+        commit = api.model_info(repository, revision=revision).sha
+        files = [name for name in api.list_repo_files(repository, revision=commit) if is_wanted(name)]
+        api.snapshot_download(repository, revision=commit, local_dir=folder, allow_patterns=files)
+    except GatedRepoError as error:
+        raise StorageDenied(f"{uri} is gated: accept its terms on the hub and give a token as HF_TOKEN.") from error
+    except RevisionNotFoundError as error:
+        raise InputNotFound(f"{uri} has no revision {revision!r}.") from error
+    except RepositoryNotFoundError as error:
+        raise InputNotFound(f"{uri} does not exist, or is private and HF_TOKEN does not open it.") from error
+    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        raise StorageUnavailable(f"The hub did not give {uri}: {str(error).splitlines()[0]}") from error
+    entries = [entry for entry in describe_folder(folder) if is_wanted(entry.path)]
+    return FetchedModel(folder, tree_digest(entries), commit)
