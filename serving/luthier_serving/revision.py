@@ -31,21 +31,20 @@ logger = logging.getLogger("ray.serve")
 class RevisionReplica:
     """One process that holds the model. Batches are computed one after the other, off the event loop."""
 
-    def __init__(self, document: str):
+    async def __init__(self, document: str):  # type: ignore[misc]  # Ray Serve awaits it
         self._config = RevisionConfig.from_json(document)
-        self._classifier = load_classifier(self._config)
+        # Downloading and loading take minutes for a large model; the replica answers Ray meanwhile.
+        self._classifier = await asyncio.to_thread(load_classifier, self._config)
         self._replica = serve.get_replica_context().replica_id.unique_id
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._calls: asyncio.Queue[tuple[list[str], asyncio.Future[list[Row]]]] = asyncio.Queue()
-        self._worker: asyncio.Task[None] | None = None
         # Merging calls fills a GPU; on a CPU a larger batch is no faster, and the first call in it would wait.
         self._merge_texts = self._config.max_batch_tokens // TOKENS_OF_A_COMMON_TEXT if self._classifier.merges else 1
+        self._worker = asyncio.create_task(self._work())
         logger.info("revision %s serves %s (%s)", self._config.name, self._config.version, self._config.digest)
 
     async def predict(self, texts: list[str]) -> Answer:
         """Return one row per text, in order."""
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
         future: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
         self._calls.put_nowait((texts, future))
         return Answer(await future, self._classifier.labels, self._config.version, self._replica)
@@ -56,7 +55,7 @@ class RevisionReplica:
 
     async def check_health(self) -> None:
         """Tell Ray Serve to replace this replica when nothing computes any more."""
-        if self._worker is not None and self._worker.done():
+        if self._worker.done():
             raise RuntimeError("the task that computes batches has ended")
 
     async def _work(self) -> None:

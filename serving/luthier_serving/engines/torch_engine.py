@@ -38,7 +38,7 @@ class TorchEngine:
             raise LoadError(
                 Reason.GPU_OUT_OF_MEMORY, "The model does not fit into the GPU's memory; use a larger GPU."
             ) from error
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # safetensors and transformers raise classes of their own, and many
             raise LoadError(Reason.INVALID_MODEL, f"transformers cannot load the artifact: {error}") from error
 
     def logits(self, input_ids: Ids, attention_mask: Ids) -> Logits:

@@ -1,0 +1,311 @@
+"""A real Ray on this machine, configured over its dashboard as KubeRay does it; and real artifacts in the real S3."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luthier_api.documents import SERVING_DOCUMENT_FILE, Access, FrontConfig, RevisionConfig, ServingDocument
+from luthier_api.training import Task
+from luthier_artifacts import Metadata, PublishedVersion, StorageConfig, open_registry
+
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz", "good", "bad", "film", "the", "was"]
+START_TIMEOUT_S = 90.0
+# What the image sets, beside what keeps this Ray to itself.
+IMAGE_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+}
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+@dataclass
+class LocalRay:
+    """One Ray head with token authentication, its own folder, its own ports, and a small object store."""
+
+    # Short, because Ray puts Unix sockets below it, whose paths may have 107 characters.
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="lray-", dir="/tmp")))
+    token: str = field(default_factory=lambda: secrets.token_hex(16))
+    extra_env: dict[str, str] = field(default_factory=dict)
+
+    def launch(self) -> None:
+        """Begin to start; `wait_started` ends it."""
+        self.http_port, dashboard, gcs, agent, client, metrics, ha_metrics, ha_stats = free_ports(8)
+        self.dashboard_url = f"http://127.0.0.1:{dashboard}/api/serve/applications/"
+        self.url = f"http://127.0.0.1:{self.http_port}"
+        self.metrics_url = f"http://127.0.0.1:{metrics}/metrics"
+        haproxy = self.folder / "haproxy"
+        self._env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))},
+            **IMAGE_SETTINGS,
+            **self.extra_env,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.token,
+            "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "state"),
+            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(ha_metrics),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(ha_stats),
+        }
+        command = [
+            *("ray", "start", "--head", f"--port={gcs}", f"--temp-dir={self.folder}", "--num-cpus=6"),
+            *("--object-store-memory=80000000", "--disable-usage-stats"),
+            *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"),
+            *(f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}"),
+        ]
+        with (self.folder / "start.log").open("wb") as log:
+            self._starting = subprocess.Popen(command, env=self._env, stdout=log, stderr=log)
+
+    def wait_started(self) -> None:
+        assert self._starting.wait(START_TIMEOUT_S) == 0, (self.folder / "start.log").read_text()
+
+    def stop(self) -> None:
+        """End every process that this Ray started, by the token in its environment, and no other Ray's."""
+        deadline = time.monotonic() + 20
+        while (running := self.processes()) and time.monotonic() < deadline:
+            for pid in running:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            time.sleep(0.1)
+        assert not self.processes()
+        shutil.rmtree(self.folder)
+
+    def processes(self) -> list[int]:
+        mark = f"RAY_AUTH_TOKEN={self.token}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                try:
+                    environment = (entry / "environ").read_bytes()
+                except (FileNotFoundError, ProcessLookupError, PermissionError):
+                    continue
+                if mark in environment.split(b"\0"):
+                    found.append(int(entry.name))
+        return found
+
+    def deploy(self, front: FrontConfig, *revisions: RevisionConfig) -> None:
+        """Put a configuration, as the operator composes it (serving/README.md)."""
+        applications = [
+            {
+                "name": "front",
+                "import_path": "luthier_serving.front:app",
+                "route_prefix": "/",
+                "args": {},
+                "deployments": [{"name": "Front", "user_config": front.to_wire()}],
+            },
+            *(
+                {
+                    "name": revision.name,
+                    "import_path": "luthier_serving.revision:app",
+                    "route_prefix": None,
+                    "args": revision.to_wire(),
+                    "deployments": [{"name": "Revision", "num_replicas": 1}],
+                }
+                for revision in revisions
+            ),
+        ]
+        body = {
+            "proxy_location": "EveryNode",
+            "http_options": {"host": "127.0.0.1", "port": self.http_port, "keep_alive_timeout_s": 90},
+            "logging_config": {"encoding": "JSON", "enable_access_log": False},
+            "applications": applications,
+        }
+        self._dashboard_request("PUT", json.dumps(body).encode())
+
+    def applications(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self._dashboard_request("GET"))["applications"]
+        return found
+
+    def served_version(self) -> str | None:
+        """Return the version that answers, or None while none does."""
+        request = urllib.request.Request(
+            f"{self.url}/predict", b'{"text": "film"}', {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as reply:
+                version: str = reply.headers["X-Luthier-Version"]
+                return version
+        except OSError:
+            return None
+
+    @staticmethod
+    def wait_until(condition: Callable[[], Any], timeout_s: float) -> Any:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            found = condition()
+            if found:
+                return found
+            assert time.monotonic() < deadline, "it did not come to pass in time"
+            time.sleep(0.1)
+
+    def wait_for(self, name: str, *statuses: str, timeout_s: float = 60) -> dict[str, Any]:
+        """Return an application once it has one of the statuses."""
+
+        def found() -> dict[str, Any] | None:
+            application: dict[str, Any] | None = self.applications().get(name)
+            return application if application and application["status"] in statuses else None
+
+        application: dict[str, Any] = self.wait_until(found, timeout_s)
+        return application
+
+    def _dashboard_request(self, method: str, body: bytes | None = None) -> bytes:
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"}
+        request = urllib.request.Request(self.dashboard_url, body, headers, method=method)
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            content: bytes = reply.read()
+            return content
+
+
+@dataclass(frozen=True)
+class Models:
+    """Versions in the registry: two models that disagree by construction, and how a revision is told of them."""
+
+    storage: StorageConfig
+    access: Access
+    folder: Path
+    registry_uri: str
+    first: PublishedVersion
+    second: PublishedVersion
+
+    def revision(self, name: str, version: PublishedVersion, **changes: Any) -> RevisionConfig:
+        fields = {
+            "name": name,
+            "model_uri": version.uri,
+            "version": version.version,
+            "digest": version.manifest.digest,
+            "access": self.access,
+        }
+        return RevisionConfig(**(fields | changes))
+
+    def publish(self, name: str, folder: Path, run: str) -> PublishedVersion:
+        registry = open_registry(self.registry_uri, name, self.storage)
+        return registry.publish(folder, run * 64, Metadata(task=Task.TEXT_CLASSIFICATION))
+
+
+def serving_document(*labels: str) -> str:
+    return ServingDocument(
+        task=Task.TEXT_CLASSIFICATION,
+        labels=list(labels),
+        max_length=64,
+        lowercase=True,
+        strip_whitespace=True,
+        pad_token_id=0,
+    ).to_json()
+
+
+@pytest.fixture(scope="session")
+def launched_ray(s3: Any) -> Iterator[LocalRay]:
+    """One Ray for the session, starting; its replicas read S3 with keys that may only read."""
+    reader = s3.server.reader
+    cache = Path(tempfile.mkdtemp(prefix="lcache-"))
+    running = LocalRay(
+        extra_env={
+            "LUTHIER_OUTPUT_AWS_ACCESS_KEY_ID": reader.access_key,
+            "LUTHIER_OUTPUT_AWS_SECRET_ACCESS_KEY": reader.secret_key,
+            "LUTHIER_CACHE": str(cache),
+            "LUTHIER_LOAD_PATIENCE_S": "1",
+        }
+    )
+    try:
+        running.launch()
+        yield running
+    finally:
+        running.stop()
+        shutil.rmtree(cache)
+
+
+@pytest.fixture(scope="session")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of random weights with everything that an artifact holds, exported by the trainer's own function."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch and transformers warn about their own insides while they are imported
+        import torch
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+        from transformers import BertConfig, BertForSequenceClassification
+
+        from luthier_trainer.export import export_onnx
+    folder = tmp_path_factory.mktemp("artifact")
+    torch.manual_seed(7)
+    model = BertForSequenceClassification(
+        BertConfig(
+            vocab_size=len(VOCABULARY),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            num_labels=2,
+            initializer_range=0.5,
+        )
+    ).eval()
+    tokenizer = Tokenizer(models.WordPiece({word: index for index, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save_pretrained(folder)
+    export_onnx(model, folder, [[2, 30, 3], [2, 32, 33, 34, 3], [2, 31, 32, 3]], 0, threads=2)
+    (folder / SERVING_DOCUMENT_FILE).write_text(serving_document("negative", "positive"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models(artifact: Path, s3: Any, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    storage = StorageConfig(endpoint=s3.endpoint, credentials_dir=s3.credentials_dir)
+    uri = s3.fresh_uri()
+    swapped = tmp_path_factory.mktemp("swapped") / "artifact"
+    shutil.copytree(artifact, swapped)
+    (swapped / SERVING_DOCUMENT_FILE).write_text(serving_document("positive", "negative"))
+    published = [
+        open_registry(uri, "reviews", storage).publish(folder, run * 64, Metadata(task=Task.TEXT_CLASSIFICATION))
+        for folder, run in ((artifact, "a"), (swapped, "b"))
+    ]
+    access = Access(endpoint=s3.endpoint, credentials="output")
+    return Models(storage, access, artifact, uri, *published)
+
+
+@pytest.fixture(scope="session")
+def ray(launched_ray: LocalRay, models: Models) -> LocalRay:
+    """The same, started; it starts while the models are made, since either takes a quarter of a minute."""
+    launched_ray.wait_started()
+    return launched_ray

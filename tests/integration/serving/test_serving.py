@@ -1,0 +1,272 @@
+"""The whole server on a real Ray, with artifacts from a real S3: what clients and the operator see."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import io
+import json
+import shutil
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import boto3
+import numpy as np
+import pytest
+
+from luthier_api.documents import SERVING_DOCUMENT_FILE, FrontConfig, Route
+from luthier_api.reasons import Reason
+from luthier_artifacts import PublishedVersion
+from luthier_serving.classifier import Classifier
+from luthier_serving.engines import open_engine
+from luthier_serving.errors import LoadError
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+TEXTS = ["the film was good", "bad", "good good film", "a b c d e f g", "The  FILM\n was   good"]
+
+
+def front_config(*routes: tuple[str, PublishedVersion, int], **changes: Any) -> FrontConfig:
+    named = [Route(revision=name, version=version.version, weight=weight) for name, version, weight in routes]
+    return FrontConfig(model_name="reviews", routes=named, **changes)
+
+
+@pytest.fixture(scope="module")
+def both(ray: Any, models: Any) -> Any:
+    """The first version serves, the second is up beside it without traffic."""
+    first, second = models.revision("rev-1", models.first), models.revision("rev-2", models.second)
+    ray.deploy(front_config(("rev-1", models.first, 100)), first, second)
+    for name in ("front", "rev-1", "rev-2"):
+        ray.wait_for(name, "RUNNING")
+    serve_first(ray, models)
+    return first, second
+
+
+def serve_first(ray: Any, models: Any, **changes: Any) -> None:
+    revisions = [models.revision("rev-1", models.first), models.revision("rev-2", models.second)]
+    ray.deploy(front_config(("rev-1", models.first, 100), ("rev-2", models.second, 0), **changes), *revisions)
+    for name in ("front", "rev-1", "rev-2"):
+        ray.wait_for(name, "RUNNING")
+    ray.wait_until(lambda: ray.served_version() == models.first.version, 30)
+
+
+async def ask(session: aiohttp.ClientSession, url: str, document: object) -> tuple[int, Any, Mapping[str, str]]:
+    async with session.post(f"{url}/predict", json=document) as reply:
+        return reply.status, await reply.json(), reply.headers
+
+
+async def test_one_text_and_lists_are_answered_as_the_model_computes_them(ray: Any, both: Any, models: Any) -> None:
+    engine = open_engine(models.folder, "onnxruntime", gpus=0, cpus=1)
+    expected = Classifier(models.folder, engine, max_tokens=4096).predict(TEXTS)
+    async with aiohttp.ClientSession() as session:
+        status, document, headers = await ask(session, ray.url, {"text": TEXTS[0]})
+        assert (status, headers["X-Luthier-Version"]) == (200, models.first.version)
+        _, several, _ = await ask(session, ray.url, {"texts": TEXTS * 50})
+    assert document["input_text"] == TEXTS[0] and document["version"] == models.first.version
+    assert document["confidence"] == document["probabilities"][document["prediction"]] > 0.5
+    assert document == several["predictions"][0]
+    assert len(several["predictions"]) == 250
+    for row, wanted in zip(several["predictions"], expected * 50, strict=True):
+        assert list(row["probabilities"]) == ["negative", "positive"]
+        assert list(row["probabilities"].values()) == pytest.approx(wanted.probabilities, abs=1e-5)
+    assert several["predictions"][0]["probabilities"] == several["predictions"][4]["probabilities"]
+
+
+def test_torch_and_onnxruntime_compute_the_same(models: Any) -> None:
+    rows = [
+        Classifier(models.folder, open_engine(models.folder, name, gpus=0, cpus=1), max_tokens=256).predict(TEXTS)
+        for name in ("torch", "onnxruntime")
+    ]
+    torch_rows, onnx_rows = (np.array([row.probabilities for row in each]) for each in rows)
+    assert np.abs(torch_rows - onnx_rows).max() < 1e-4
+    assert torch_rows.std(axis=0).max() > 0.01, "texts that all get the same answer would prove nothing"
+
+
+@pytest.mark.parametrize(
+    ("engine", "file", "words"),
+    [
+        ("torch", "model.safetensors", "transformers cannot load the artifact"),
+        ("onnxruntime", "model.onnx", "ONNX Runtime cannot load model.onnx"),
+    ],
+)
+def test_weights_cut_short_are_refused_in_one_sentence(
+    models: Any, tmp_path: Path, engine: Any, file: str, words: str
+) -> None:
+    folder = tmp_path / "cut"
+    shutil.copytree(models.folder, folder)
+    (folder / file).write_bytes((folder / file).read_bytes()[:1000])
+    with pytest.raises(LoadError, match=words) as failure:
+        open_engine(folder, engine, gpus=0, cpus=1)
+    assert failure.value.reason is Reason.INVALID_MODEL and "\n" not in str(failure.value)
+
+
+BAD = [
+    (b"", "application/json", 400, "no body"),
+    (b"text=hello", "application/json", 400, "not JSON"),
+    (b"text=hello", "application/x-www-form-urlencoded", 415, "send application/json"),
+    (b'{"text": 7}', "application/json", 422, "text is a number"),
+    (b'{"text": ""}', "application/json", 422, "text is empty"),
+    (json.dumps({"text": "a" * 10_000_000}).encode(), "application/json", 413, "larger than 1048576 bytes"),
+    (json.dumps({"texts": ["a"] * 10_000}).encode(), "application/json", 413, "10000 texts; send at most 1000"),
+]
+
+
+@pytest.mark.parametrize(("body", "content_type", "status", "words"), BAD)
+async def test_a_bad_request_gets_one_sentence_through_the_proxy(
+    ray: Any, both: Any, body: bytes, content_type: str, status: int, words: str
+) -> None:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{ray.url}/predict", data=io.BytesIO(body), headers={"Content-Type": content_type}) as reply,
+    ):
+        assert reply.status == status
+        assert words in (await reply.json())["error"]
+
+
+async def test_pages_probes_and_the_description_are_served(ray: Any, both: Any, models: Any) -> None:
+    async with aiohttp.ClientSession() as session:
+        for path, words in {"/": "<textarea", "/docs": "openapi.json", "/openapi.json": '"openapi":"3.1.0"'}.items():
+            async with session.get(ray.url + path) as reply:
+                assert reply.status == 200 and words in await reply.text()
+        async with session.get(ray.url + "/healthz") as reply:
+            assert reply.status == 200
+        async with session.get(ray.url + "/readyz") as reply:
+            assert await reply.json() == {"status": "ready", "version": models.first.version}
+
+
+def test_what_the_front_counts_can_be_scraped(ray: Any, both: Any) -> None:
+    def scraped() -> str:
+        with urllib.request.urlopen(ray.metrics_url, timeout=5) as reply:
+            text: str = reply.read().decode()
+        return text if "ray_luthier_requests_total" in text else ""
+
+    text = ray.wait_until(scraped, 30)
+    assert "ray_luthier_batch_texts_bucket" in text and 'revision="rev-1"' in text
+
+
+def test_rays_own_ports_are_closed_without_the_token(ray: Any, both: Any) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        urllib.request.urlopen(ray.dashboard_url, timeout=5)
+    with refusal.value:
+        assert refusal.value.code == 401
+
+
+async def test_traffic_moves_between_revisions_without_a_failed_request(ray: Any, both: Any, models: Any) -> None:
+    answers: Counter[tuple[int, str | None]] = Counter()
+    failures: list[str] = []
+    stop = asyncio.Event()
+
+    async def client(session: aiohttp.ClientSession) -> None:
+        try:
+            status, document, headers = await ask(session, ray.url, {"text": "the film was good"})
+            answers[status, headers.get("X-Luthier-Version")] += 1
+            if status != 200:
+                failures.append(str(document))
+        except aiohttp.ClientError as error:
+            failures.append(repr(error))
+
+    async def load() -> None:
+        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+            while not stop.is_set():
+                group.create_task(client(session))
+                await asyncio.sleep(0.02)
+
+    first, second = both
+    one, two = ("rev-1", models.first), ("rev-2", models.second)
+    loading = asyncio.create_task(load())
+    for shares in ([(*one, 90), (*two, 10)], [(*one, 50), (*two, 50)], [(*one, 0), (*two, 100)]):
+        before = Counter(answers)
+        await asyncio.to_thread(ray.deploy, front_config(*shares), first, second)
+        wanted = {version.version for _, version, weight in shares if weight}
+
+        def reached(before: Counter[Any] = before, wanted: set[str] = wanted) -> bool:
+            recent = answers - before
+            return {version for _, version in recent} >= wanted and recent.total() > 60
+
+        await asyncio.to_thread(ray.wait_until, reached, 30)
+    await asyncio.to_thread(ray.deploy, front_config((*two, 100)), second)
+    await asyncio.to_thread(ray.wait_until, lambda: "rev-1" not in ray.applications(), 60)
+    stop.set()
+    await loading
+    assert failures == []
+    assert answers.total() > 200
+    assert answers[200, models.first.version] and answers[200, models.second.version]
+    assert await asyncio.to_thread(ray.served_version) == models.second.version
+
+
+async def test_overload_is_answered_with_503_and_retry_after_and_passes(ray: Any, both: Any, models: Any) -> None:
+    await asyncio.to_thread(serve_first, ray, models, max_queued_requests=4)
+    many = {"texts": [f"the film was {word}" for word in ("good", "bad") * 400]}
+    async with aiohttp.ClientSession() as session:
+
+        async def answered() -> list[tuple[int, Any, Mapping[str, str]]]:
+            return await asyncio.gather(*(ask(session, ray.url, many) for _ in range(24)))
+
+        answers = await answered()
+        codes = Counter(status for status, _, _ in answers)
+        assert set(codes) == {200, 503}
+        refused = [(document, headers) for status, document, headers in answers if status == 503]
+        assert all(headers["Retry-After"] == "1" and "requests wait" in doc["error"] for doc, headers in refused)
+        assert (await ask(session, ray.url, many))[0] == 200
+
+
+async def test_clients_that_hang_up_do_not_disturb_the_others(ray: Any, both: Any, models: Any) -> None:
+    await asyncio.to_thread(serve_first, ray, models, max_queued_requests=64)
+    body = json.dumps({"texts": ["the film was bad"] * 1000}).encode()
+    for sent in (len(body), len(body) // 2):
+        for _ in range(15):
+            connection = http.client.HTTPConnection("127.0.0.1", ray.http_port)
+            connection.putrequest("POST", "/predict")
+            connection.putheader("Content-Type", "application/json")
+            connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders(body[:sent])
+            connection.close()
+    async with aiohttp.ClientSession() as session:
+        answers = await asyncio.gather(*(ask(session, ray.url, {"text": text}) for text in TEXTS * 8))
+    assert [(status, document["input_text"]) for status, document, _ in answers] == [(200, text) for text in TEXTS * 8]
+
+
+def test_an_artifact_that_is_not_what_was_promised_is_refused_and_the_old_one_serves_on(
+    ray: Any, both: Any, models: Any, s3: Any, tmp_path: Path
+) -> None:
+    changed = publish_changed(models, s3, tmp_path)
+    serve_first(ray, models)
+    good = [models.revision("rev-1", models.first), models.revision("rev-2", models.second)]
+    bad = {
+        "one-byte-changed": models.revision("one-byte-changed", changed),
+        "another-digest": models.revision("another-digest", models.first, digest="sha256:" + "0" * 64),
+        "no-such-version": models.revision("no-such-version", models.first, model_uri=models.first.uri[:-4] + "0000"),
+    }
+    ray.deploy(front_config(("rev-1", models.first, 100)), *good, *bad.values())
+    messages = {}
+    for name in bad:
+        application = ray.wait_for(name, "DEPLOY_FAILED", timeout_s=120)
+        message = application["deployments"]["Revision"]["message"]
+        messages[name] = message.rsplit("LoadError: ", 1)[1].splitlines()[0]
+    assert messages["one-byte-changed"].startswith("IntegrityError: ")
+    assert SERVING_DOCUMENT_FILE in messages["one-byte-changed"]
+    assert messages["another-digest"].startswith("IntegrityError: ") and "0000" in messages["another-digest"]
+    assert messages["no-such-version"].startswith("ModelNotFound: ")
+    assert ray.served_version() == models.first.version
+
+
+def publish_changed(models: Any, s3: Any, tmp_path: Path) -> PublishedVersion:
+    """Publish a version, then change one byte of it in S3, so that it still reads well."""
+    folder = tmp_path / "changed"
+    shutil.copytree(models.folder, folder)
+    document = (folder / SERVING_DOCUMENT_FILE).read_text().replace("negative", "dreadful")
+    (folder / SERVING_DOCUMENT_FILE).write_text(document)
+    version: PublishedVersion = models.publish("reviews", folder, "c")
+    client = boto3.client(
+        "s3", endpoint_url=s3.endpoint, aws_access_key_id=s3.access_key, aws_secret_access_key=s3.secret_key,
+        region_name="us-east-1",
+    )  # fmt: skip
+    bucket, key = version.uri.removeprefix("s3://").split("/", 1)
+    body = document.replace("dreadful", "dreadfuk").encode()
+    client.put_object(Bucket=bucket, Key=f"{key}/{SERVING_DOCUMENT_FILE}", Body=body)
+    return version
