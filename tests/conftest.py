@@ -1,4 +1,4 @@
-"""A real S3 server for every tier; see luthier_dev.seaweed."""
+"""Storage for every tier: a real S3 server (see luthier_dev.seaweed), and tests that run on it and on a folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from luthier_artifacts import StorageConfig
 from luthier_dev.seaweed import Seaweed, start_seaweed
 
 
@@ -33,6 +34,11 @@ class S3:
     def secret_key(self) -> str:
         return self.server.admin.secret_key
 
+    @property
+    def config(self) -> StorageConfig:
+        """How the registry reaches this server, as the identity that may do everything."""
+        return StorageConfig(endpoint=self.endpoint, credentials_dir=self.credentials_dir)
+
     def fresh_prefix(self) -> str:
         """A prefix that no other test uses, without slashes at its ends."""
         return f"t-{secrets.token_hex(6)}"
@@ -56,3 +62,22 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
         )
     finally:
         server.stop()
+
+
+@dataclass(frozen=True)
+class Storage:
+    """An empty place in one kind of storage."""
+
+    uri: str
+    config: StorageConfig
+
+
+@pytest.fixture(
+    params=[pytest.param("file", marks=pytest.mark.unit), pytest.param("s3", marks=pytest.mark.integration)]
+)
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """A fresh place, once in a local folder (unit tier) and once on the S3 server (integration tier)."""
+    if request.param == "file":
+        return Storage(f"file://{tmp_path}/storage", StorageConfig())
+    s3: S3 = request.getfixturevalue("s3")
+    return Storage(s3.fresh_uri(), s3.config)

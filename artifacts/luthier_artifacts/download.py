@@ -36,7 +36,8 @@ def download_files(store: ObjectStore, files: Mapping[str, FileEntry], into: Pat
         store: Where the keys lie.
         files: What to download; entry.path says where under `into`.
         into: Must not exist, be empty, or hold exactly these files already. Not a mount point, but a folder in one.
-        cache: Folder of a node cache; without one, a hidden folder beside `into` that is removed on success.
+        cache: Folder of a node cache; without one, a hidden folder beside `into` that is removed on success, so that
+            two processes must not fill the same `into`.
 
     Raises:
         IntegrityError: if an object is not what its entry says, or `into` holds something else.

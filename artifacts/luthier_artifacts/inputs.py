@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -107,10 +108,11 @@ def fetch_file(
         info = replace(info, etag=store.stat(info.key).etag)
     with open_cache(dest, cache) as node_cache, ThreadPoolExecutor(store.concurrency) as parts:
         entry = node_cache.fetch_source(store, info, info.key, parts)
-        fresh = dest.with_name(f".{dest.name}.partial")
-        fresh.unlink(missing_ok=True)
+        fresh = dest.with_name(f".{dest.name}.{secrets.token_hex(4)}.partial")
         link_or_copy(node_cache.path(entry.sha256), fresh)
         fresh.replace(dest)
+        # A rename between two links to the same file does nothing.
+        fresh.unlink(missing_ok=True)
     return entry
 
 
