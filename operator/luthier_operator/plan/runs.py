@@ -70,7 +70,7 @@ def harvest(
     before: FineTuneJobStatus, wanted: Wanted, jobs: Sequence[JobView], pods: Sequence[PodView], now: str
 ) -> Memory:
     """Return what is known of the runs, from what the status remembers and what Jobs and pods now tell."""
-    remembered = _adopt(before.current_run, wanted, jobs)
+    remembered = _adopt(before, wanted, jobs)
     if remembered is None:
         return Memory(None, tuple(before.versions))
     run = _with_jobs(remembered, jobs)
@@ -87,10 +87,13 @@ def harvest(
     return memory
 
 
-def _adopt(remembered: RunStatus | None, wanted: Wanted, jobs: Sequence[JobView]) -> RunStatus | None:
+def _adopt(before: FineTuneJobStatus, wanted: Wanted, jobs: Sequence[JobView]) -> RunStatus | None:
     """Return the run to look at; one whose Jobs exist although no status was written for it counts as remembered."""
+    remembered = before.current_run
     if remembered and (remembered.name == wanted.run or remembered.stage in ("Prepare", "Train")):
         return remembered
+    if any(version.spec_hash == wanted.spec_hash for version in before.versions):
+        return remembered  # what its Jobs came to is known, although they may still be there
     mine = [job for job in jobs if job.run == wanted.run] or [job for job in jobs if job.live and not job.deleting]
     if not mine:
         return remembered

@@ -1,0 +1,189 @@
+"""The operator as a process of its own, against a real API server; tests play the node by writing pods' status."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luthier_dev.controlplane import ControlPlane
+from luthier_dev.paths import REPOSITORY
+from luthier_dev.processes import free_ports
+from luthier_dev.waiting import wait_until
+
+Raw = dict[str, Any]
+
+
+class OperatorProcess:
+    """`python -m luthier_operator`, started, killed and started again."""
+
+    def __init__(self, kubeconfig: Path, folder: Path, **settings: str) -> None:
+        (self._port,) = free_ports(1)
+        self._log = folder / "operator.log"
+        self._environment = {
+            **os.environ,
+            "KUBECONFIG": str(kubeconfig),
+            "LUTHIER_TRAINER_IMAGE": "trainer:1",
+            "LUTHIER_SERVER_IMAGE": "server:1",
+            "LUTHIER_HTTP_HOST": "127.0.0.1",
+            "LUTHIER_HTTP_PORT": str(self._port),
+            "LUTHIER_PROGRESS_INTERVAL_S": "0.5",
+            "LUTHIER_DRAIN_S": "1",
+            **settings,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, wait: bool = True) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-m", "luthier_operator", "--log-format", "text"],
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+            )
+        if wait:
+            wait_until(lambda: self.get("/readyz")[1], "the operator", timeout_s=30, interval_s=0.05)
+
+    def get(self, path: str) -> tuple[str, str | None]:
+        """Return what the operator's endpoint answers, and what is wrong with that."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=2) as answer:
+                return answer.read().decode(), None
+        except urllib.error.HTTPError as error:
+            with error:
+                return "", error.read().decode()
+        except OSError as error:
+            return "", str(error)
+
+    @property
+    def pid(self) -> int:
+        assert self._process
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def kill(self) -> None:
+        """As the kernel would: at once, in the middle of whatever it does."""
+        assert self._process
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> int:
+        assert self._process
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(timeout=20)
+
+
+class Namespace:
+    """A namespace of a test's own, and the hands of the node in it."""
+
+    def __init__(self, control_plane: ControlPlane) -> None:
+        self._control_plane = control_plane
+        self.name = f"t-{secrets.token_hex(4)}"
+        control_plane.kubectl("create", "namespace", self.name)
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        return self._control_plane.kubectl("-n", self.name, *arguments, stdin=stdin)
+
+    def apply(self, manifest: Raw) -> None:
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
+
+    def get(self, kind: str, name: str) -> Raw:
+        return dict(json.loads(self.kubectl("get", kind, name, "-o", "json")))
+
+    def all(self, kind: str) -> list[Raw]:
+        return list(json.loads(self.kubectl("get", kind, "-o", "json"))["items"])
+
+    def merge(self, kind: str, name: str, patch: Raw, *, status: bool = False) -> None:
+        where = ["--subresource=status"] if status else []
+        self.kubectl("patch", kind, name, "--type=merge", *where, "-p", json.dumps(patch))
+
+    def until(self, what: str, condition: Callable[[], object], timeout_s: float = 20) -> None:
+        wait_until(lambda: None if condition() else "not so yet", what, timeout_s, interval_s=0.05)
+
+    def ready_reason(self, kind: str, name: str) -> str:
+        conditions = self.get(kind, name).get("status", {}).get("conditions", [])
+        return next((c["reason"] for c in conditions if c["type"] == "Ready"), "")
+
+    def await_reason(self, kind: str, name: str, reason: str, timeout_s: float = 20) -> Raw:
+        self.until(f"{kind} {name} {reason}", lambda: self.ready_reason(kind, name) == reason, timeout_s)
+        return self.get(kind, name)
+
+    # The node
+
+    def await_pod(self, stage: str, *, ended: bool = False) -> Raw:
+        """Return the pod that the Job controller made for a stage."""
+
+        def found() -> list[Raw]:
+            selector = f"app.kubernetes.io/component={stage}"
+            pods = json.loads(self.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
+            return [p for p in pods if (p["status"]["phase"] in ("Succeeded", "Failed")) == ended]
+
+        self.until(f"a pod of {stage}", found)
+        return found()[0]
+
+    def play(self, pod: Raw, phase: str, state: Raw, **status: Any) -> None:
+        """Write a pod's status as its kubelet would."""
+        container = {"name": "main", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": state}
+        self.merge(
+            "pod",
+            pod["metadata"]["name"],
+            {"status": {"phase": phase, "containerStatuses": [container], **status}},
+            status=True,
+        )
+
+    def end(self, pod: Raw, exit_code: int, message: str = "", reason: str = "") -> None:
+        times = {"startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:01Z"}
+        terminated = {"exitCode": exit_code, "message": message, "reason": reason or "Completed", **times}
+        self.play(pod, "Failed" if exit_code else "Succeeded", {"terminated": terminated})
+
+
+@pytest.fixture(scope="session")
+def cluster(control_plane: ControlPlane) -> ControlPlane:
+    """The control plane with Luthier's CRDs."""
+    control_plane.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
+    control_plane.kubectl(
+        "wait", "--for=condition=Established", "crd/finetunejobs.luthier.dev", "crd/modeldeployments.luthier.dev"
+    )
+    return control_plane
+
+
+@pytest.fixture
+def namespace(cluster: ControlPlane) -> Namespace:
+    return Namespace(cluster)
+
+
+@pytest.fixture(scope="module")
+def operator(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+    """A running operator, for all tests of a module."""
+    process = OperatorProcess(cluster.kubeconfig, tmp_path_factory.mktemp("operator"))
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        print(process.log)
+
+
+@pytest.fixture
+def own_operator(cluster: ControlPlane, namespace: Namespace, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """An operator for one test, which sees that test's namespace only; the test starts it."""
+    process = OperatorProcess(cluster.kubeconfig, tmp_path, LUTHIER_WATCH_NAMESPACES=namespace.name)
+    try:
+        yield process
+    finally:
+        if process._process:
+            process.kill()
+            print(process.log)
