@@ -33,33 +33,44 @@ _LEAST_FREE_BYTES = 15 << 30
 class Buildah:
     """Images without a Docker engine, stored below $LUTHIER_HOME."""
 
+    def __init__(self) -> None:
+        """Nothing is built yet."""
+        self._references: dict[str, str] = {}
+
     def reference(self, name: str) -> str:
-        """See Builder."""
-        image = CATALOGUE[name]
-        if image.program:
-            binaries.ensure([image.program])
-        return f"localhost/{name}:{tag(image, _base_reference())}"
+        """The image's name and the tag of its sources, as they were when this object was first asked.
+
+        What was built and what is asked for later in the same run stay the same, whoever edits meanwhile.
+        """
+        if name not in self._references:
+            image = CATALOGUE[name]
+            if image.program:
+                binaries.ensure([image.program])
+            self._references[name] = f"localhost/{name}:{tag(image, _base_reference())}"
+        return self._references[name]
 
     def build(self, names: Sequence[str]) -> None:
-        """See Builder."""
+        """Build those that are not there under their present tag."""
         prerequisites.check_machine()
         prerequisites.ensure_packages(prerequisites.IMAGE_PACKAGES)
-        with locked("images", "building images"):
-            self._build(names)
+        if self._missing(names):
+            with locked("images", "building images"):
+                self._build(self._missing(names))
 
-    def _build(self, names: Sequence[str]) -> None:
+    def _missing(self, names: Sequence[str]) -> list[str]:
         present = self._names()
-        missing = [name for name in names if self.reference(name) not in present]
-        if missing:
-            self._run("rm", "--all")  # containers of builds that failed or were cut off, each with a mount
-        if any(CATALOGUE[name].takes_base for name in missing) and _base_reference() not in present:
+        return [name for name in names if self.reference(name) not in present]
+
+    def _build(self, missing: Sequence[str]) -> None:
+        self._run("rm", "--all")  # containers of builds that failed or were cut off, each with a mount
+        if any(CATALOGUE[name].takes_base for name in missing) and _base_reference() not in self._names():
             self._build_base()
         for name in missing:
             image = CATALOGUE[name]
             with steps.step(f"Build image {name}", image.usually_s):
                 self._bud(image, self.reference(name))
                 self._forget_other_tags(name)
-        if missing and shutil.disk_usage(layout().home).free < _LEAST_FREE_BYTES:
+        if shutil.disk_usage(layout().home).free < _LEAST_FREE_BYTES:
             with steps.step("Remove layers of old images, since little disk is left"):
                 self._run("rmi", "--prune")
 

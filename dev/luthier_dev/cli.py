@@ -6,16 +6,16 @@ Owns arguments, exit codes and what is printed at the end. The work is done else
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 import typer
 
-from luthier_dev import addons, binaries, cleanup, images, steps
+from luthier_dev import addons, binaries, cleanup, controlplane, images, node, prerequisites, steps
 from luthier_dev.cluster import NodeCluster, provider
 from luthier_dev.errors import DevError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
-_CONTROL_PLANE = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"]
 
 
 @app.command("cluster-up")
@@ -54,15 +54,19 @@ def build_binaries(
     names: Annotated[list[str] | None, typer.Argument(help="By default those of the integration tests.")] = None,
 ) -> None:
     """Build the programs that are missing."""
-    binaries.ensure(names or _CONTROL_PLANE)
+    binaries.ensure(names or controlplane.PROGRAMS)
 
 
 @app.command("test-setup")
 def test_setup() -> None:
     """Build everything that the tests need, so that they themselves take no surprising time."""
-    binaries.ensure([*_CONTROL_PLANE, "helm"])
     cluster = provider()
-    cluster.build_images([*images.OWN, *images.DEMO, *(images.NODE if isinstance(cluster, NodeCluster) else [])])
+    with ThreadPoolExecutor(1) as side:
+        built = side.submit(cluster.build_images, [*images.OWN, "luthier-s3"])
+        if isinstance(cluster, NodeCluster):
+            prerequisites.ensure_packages(prerequisites.NODE_PACKAGES)
+        binaries.ensure([*node.PROGRAMS, "ray-operator", "helm", "kubeconform"])
+        built.result()
 
 
 @app.command("lint-chart")

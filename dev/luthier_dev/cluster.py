@@ -111,6 +111,8 @@ class NodeCluster:
         """See Cluster."""
         with locked("node", "starting or stopping the cluster"):
             if not node.is_well():
+                # All at once, and before any image: they share compiled packages, which are then removed.
+                binaries.ensure([*node.PROGRAMS, "ray-operator", "helm"])
                 self._builder.build(images.NODE)
                 node.start(pause_image=self._builder.reference("luthier-pause"))
                 loading.load(self._builder, images.NODE)

@@ -19,14 +19,14 @@ class Docker:
     """Images by a Docker engine, kept there."""
 
     def reference(self, name: str) -> str:
-        """See Builder."""
+        """The image's name and the tag of its present sources."""
         image = CATALOGUE[name]
         if image.program:
             binaries.ensure([image.program])
         return f"localhost/{name}:{tag(image, 'the default of the Dockerfile')}"
 
     def build(self, names: Sequence[str]) -> None:
-        """See Builder."""
+        """Build those that are not there under their present tag."""
         for name in names:
             image, reference = CATALOGUE[name], self.reference(name)
             if _succeeds("docker", "image", "inspect", reference):

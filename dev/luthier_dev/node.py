@@ -35,15 +35,19 @@ from luthier_dev.waiting import wait_until
 SCOPE = "node"
 NAME = "luthier"
 _NAMESPACE = network.Namespace()
-_PROGRAMS = {
+PROGRAMS = [
     "etcd",
     "kube-apiserver",
     "kube-controller-manager",
     "kube-scheduler",
-    "containerd",
     "kubelet",
     "kube-proxy",
-}
+    "kubectl",
+    "pause",
+    "coredns",
+]
+"""What must be built for the node; containerd and its companions are packages."""
+_DAEMONS = {*PROGRAMS[:6], "containerd"}
 _LONGEST_SOCKET_PATH = 100  # the kernel's limit is 107 bytes
 _LONGEST_SUFFIX = len("/run/containerd.sock.ttrpc")
 
@@ -64,7 +68,7 @@ def site() -> Site:
 
 def is_well() -> bool:
     """Whether all programs of the node run, the API server answers and the node is ready."""
-    if not _NAMESPACE.exists() or not processes.owned_names(SCOPE) >= _PROGRAMS:
+    if not _NAMESPACE.exists() or not processes.owned_names(SCOPE) >= _DAEMONS:
         return False
     return controlplane.missing_readiness(site()) is None and _missing_node() is None
 
@@ -77,7 +81,7 @@ def start(pause_image: str) -> None:
     where = layout()
     prerequisites.check_machine()
     prerequisites.ensure_packages(prerequisites.NODE_PACKAGES)
-    binaries.ensure((_PROGRAMS | {"kubectl"}) - {"containerd"})
+    binaries.ensure(PROGRAMS)
     _check_home(where)
     stop()
     with steps.step("Start the node's programs", usually_s=10):
@@ -152,7 +156,7 @@ def _log(program: str) -> Path:
 
 def _wait(missing: Callable[[], str | None], what: str, timeout_s: float) -> None:
     """Wait until nothing is missing, or a program that should run has ended."""
-    started = {log.stem for log in _log("any").parent.glob("*.log")} & _PROGRAMS
+    started = {log.stem for log in _log("any").parent.glob("*.log")} & _DAEMONS
     unseen: set[str] = set()
 
     def condition() -> str | None:

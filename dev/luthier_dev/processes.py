@@ -7,6 +7,7 @@ inherit it; the runtime module finds those by their cgroup. Never ends a process
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -17,7 +18,9 @@ from pathlib import Path
 
 import psutil
 
+from luthier_dev.errors import NotReady
 from luthier_dev.paths import layout
+from luthier_dev.waiting import wait_until
 
 OWNER = "LUTHIER_OWNER"
 PROGRAM = "LUTHIER_PROGRAM"
@@ -37,9 +40,7 @@ def owner_mark(scope: str) -> str:
     return f"{layout().home}:{scope}"
 
 
-def marked_environment(
-    scope: str, program: str, additions: Mapping[str, str] | None = None
-) -> dict[str, str]:
+def marked_environment(scope: str, program: str, additions: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment with the mark and `additions`."""
     return {**os.environ, **(additions or {}), OWNER: owner_mark(scope), PROGRAM: program}
 
@@ -107,9 +108,25 @@ def end(processes: Iterable[psutil.Process], grace_s: float = 0) -> None:
     alive = list(processes)
     if grace_s > 0:
         _signal(alive, signal.SIGTERM)
-        _, alive = psutil.wait_procs(alive, timeout=grace_s)
+        with contextlib.suppress(NotReady):
+            wait_until_gone(alive, grace_s)
     _signal(alive, signal.SIGKILL)
-    psutil.wait_procs(alive, timeout=10)
+    wait_until_gone(alive, timeout_s=10)
+
+
+def wait_until_gone(processes: Iterable[psutil.Process], timeout_s: float) -> None:
+    """Return once none of the processes runs; one that only waits for its parent to take note counts as gone.
+
+    Raises:
+        NotReady: the time is up.
+    """
+    waiting = list(processes)
+
+    def remaining() -> str | None:
+        alive = [each for each in waiting if _runs(each)]
+        return f"process {alive[0].pid} still runs" if alive else None
+
+    wait_until(remaining, "the end of all processes", timeout_s, interval_s=0.02)
 
 
 def free_ports(count: int) -> list[int]:
@@ -122,6 +139,13 @@ def free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None:

@@ -79,8 +79,9 @@ def remove_traces(where: Layout) -> None:
         shim = Path(address.read_text().strip().removeprefix("unix://"))
         if shim.parent == _SHIM_SOCKETS:
             shim.unlink(missing_ok=True)
-    for result in _CNI_RESULTS.glob(f"{CNI_NETWORK}-*"):
-        result.unlink()
+    for result in _CNI_RESULTS.glob("*"):
+        if str(state(where)) in result.read_text():  # it names the pod's network namespace
+            result.unlink()
     mounts.remove(state(where))
     for folder in (_CNI_RESULTS, _CNI_RESULTS.parent, _SHIM_SOCKETS, _SHIM_SOCKETS.parent):
         remove_if_empty(folder)

@@ -13,6 +13,7 @@ import collections
 import json
 import re
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -256,34 +257,30 @@ def run_logged(
     """
     present = PROGRESS.current()
     log = present.log if present else layout().make(layout().logs) / f"{_slug(Path(argv[0]).name)}.log"
+    detail_before = present.detail if present else ""
     tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
-    with log.open("a") as record:
+    with log.open("a", buffering=1) as record, tempfile.TemporaryFile("w+") as given:
         record.write(f"$ {' '.join(argv)}\n")
-        record.flush()
-        process = subprocess.Popen(
+        given.write(stdin or "")
+        given.seek(0)
+        with subprocess.Popen(
             dies_with_us(argv),
             cwd=cwd,
             env=marked_environment(SCOPE, Path(argv[0]).name, env),
-            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdin=given,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-        )
-        if stdin is not None and process.stdin is not None:
-            process.stdin.write(stdin)
-            process.stdin.close()
-        assert process.stdout is not None
-        detail_before = present.detail if present else ""
-        for line in process.stdout:
-            record.write(line)
-            record.flush()
-            if line.strip():
-                tail.append(line.rstrip())
-                if present and show_output:
-                    present.note(line.strip()[:100])
-        returncode = process.wait()
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                record.write(line)
+                if line.strip():
+                    tail.append(line.rstrip())
+                    if present and show_output:
+                        present.note(line.strip()[:100])
     if present:
         present.note(detail_before)
-    if returncode != 0:
-        raise CommandFailed(argv, returncode, log, "\n".join(tail))
+    if process.returncode != 0:
+        raise CommandFailed(argv, process.returncode, log, "\n".join(tail))
