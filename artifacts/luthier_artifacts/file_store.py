@@ -85,7 +85,7 @@ class FileStore(ObjectStore):
             except BaseException:
                 reader.close()
                 raise
-        return Body(found.size, self._chunks(key, reader, start, min(length, found.size - start)))
+        return Body(found.size, self._chunks(key, reader, start, min(length, found.size - start)), reader.close)
 
     @override
     def write(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
@@ -141,7 +141,7 @@ class FileStore(ObjectStore):
         return local_path(self._root, key)
 
     def _chunks(self, key: str, reader: BinaryIO, start: int, length: int) -> Iterator[bytes]:
-        with self._mapped(key), reader:
+        with self._mapped(key):
             reader.seek(start)
             while length > 0:
                 data = reader.read(min(READ_BYTES, length))

@@ -93,12 +93,12 @@ class PartialFile:
     def _try_part(self, number: int, descriptor: int) -> None:
         start = number * PART_BYTES
         length = min(PART_BYTES, self.size - start)
-        body = self.store.read_range(self.key, start, length, etag=self.etag)
-        self._check_size(body.total_size)
         written = 0
-        for data in body.chunks:
-            os.pwrite(descriptor, data[: length - written], start + written)
-            written += min(len(data), length - written)
+        with self.store.read_range(self.key, start, length, etag=self.etag) as body:
+            self._check_size(body.total_size)
+            for data in body.chunks:
+                os.pwrite(descriptor, data[: length - written], start + written)
+                written += min(len(data), length - written)
         if written != length:
             raise StorageUnavailable(f"{self.store.uri}/{self.key} ended early; try again.")
 

@@ -108,8 +108,9 @@ class S3Store(ObjectStore):
             answer = client.get_object(**where, Range=f"bytes={start}-{start + length - 1}")
             total = answer.get("ContentRange", "").rpartition("/")[2]
             if not total.isdigit():
+                answer["Body"].close()
                 raise StorageError(f"{self._shown(key)} was not sent as a range; the server must support Range.")
-        return Body(int(total), self._chunks(key, answer["Body"]))
+        return Body(int(total), self._chunks(key, answer["Body"]), answer["Body"].close)
 
     @override
     def write(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
@@ -191,7 +192,7 @@ class S3Store(ObjectStore):
             raise to_storage_error(error, target) from error
 
     def _chunks(self, key: str, body: Any) -> Iterator[bytes]:
-        with self._mapped("read", key), body:
+        with self._mapped("read", key):
             yield from body.iter_chunks(READ_BYTES)
 
 

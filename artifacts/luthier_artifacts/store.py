@@ -31,10 +31,17 @@ class ObjectInfo:
 
 @dataclass(frozen=True)
 class Body:
-    """The bytes of a range as they arrive, and the size of the whole object."""
+    """The bytes of a range as they arrive, and the size of the whole object. Close it by leaving its `with` block."""
 
     total_size: int
     chunks: Iterator[bytes]
+    close: Callable[[], None]
+
+    def __enter__(self) -> Body:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class ObjectStore(Protocol):

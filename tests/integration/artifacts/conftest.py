@@ -21,6 +21,7 @@ class Interposed(ObjectStore):
     def __init__(self, inner: ObjectStore, hook: Callable[[str, str, str], None]) -> None:
         self.inner = inner
         self.hook = hook
+        self.at_once = inner.concurrency
 
     @property
     def uri(self) -> str:
@@ -28,7 +29,7 @@ class Interposed(ObjectStore):
 
     @property
     def concurrency(self) -> int:
-        return self.inner.concurrency
+        return self.at_once
 
     def _call(self, operation: str, key: str, call: Callable[[], object]) -> object:
         self.hook("before", operation, key)

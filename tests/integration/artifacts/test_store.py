@@ -75,16 +75,17 @@ def test_ranges_end_where_the_object_ends(store: ObjectStore, tmp_path: Path) ->
     store.upload({"big": tmp_path / "big"}, seen.append)
     assert sum(seen) == len(data)
     for start, length in ((0, 10), (5, 1), (255_990, 10), (255_990, 100), (0, 10**9)):
-        body = store.read_range("big", start, length)
-        assert body.total_size == len(data)
-        assert b"".join(body.chunks) == data[start : start + length]
+        with store.read_range("big", start, length) as body:
+            assert body.total_size == len(data)
+            assert b"".join(body.chunks) == data[start : start + length]
     with pytest.raises(IntegrityError, match="shorter"):
         store.read_range("big", len(data), 10)
 
 
 def test_a_range_of_an_object_that_changed_is_refused(store: ObjectStore) -> None:
     etag = store.write("x", b"old")
-    assert b"".join(store.read_range("x", 0, 3, etag=etag).chunks) == b"old"
+    with store.read_range("x", 0, 3, etag=etag) as body:
+        assert b"".join(body.chunks) == b"old"
     store.write("x", b"new")
     with pytest.raises(PreconditionFailed):
         store.read_range("x", 0, 3, etag=etag)
