@@ -14,6 +14,7 @@ from luthier_artifacts import (
     IntegrityError,
     InvalidUri,
     ObjectNotFound,
+    PreconditionFailed,
     StorageDenied,
     StorageError,
     StorageUnavailable,
@@ -28,6 +29,8 @@ _STORAGE: dict[type[StorageError], ExitCode] = {
     BucketNotFound: ExitCode.BUCKET_NOT_FOUND,
     ObjectNotFound: ExitCode.INPUT_NOT_FOUND,
     StorageUnavailable: ExitCode.STORAGE_UNAVAILABLE,
+    # Others keep writing first; another attempt may win.
+    PreconditionFailed: ExitCode.STORAGE_UNAVAILABLE,
     IntegrityError: ExitCode.INTEGRITY_ERROR,
     ConditionalWritesUnsupported: ExitCode.STORAGE_UNSAFE,
 }

@@ -139,12 +139,13 @@ def check_gates(report: QualityReport, limits: Quality) -> None:
         InvalidData: naming the first limit that is missed, what was found and what to do.
     """
     for file in report.files:
-        if file.missing_fraction > limits.max_missing_fraction:
+        # Counts, not the quotients: 1 of 10 as a float is more than the decimal 0.1.
+        if file.missing > limits.max_missing_fraction * file.rows:
             raise InvalidData(
                 f"{file.missing} of {file.rows} rows of {file.name} have no text or no label, which is more than "
                 f"quality.maxMissingFraction = {limits.max_missing_fraction} allows."
             )
-        if file.duplicate_fraction > limits.max_duplicate_fraction:
+        if file.duplicates > limits.max_duplicate_fraction * file.rows:
             raise InvalidData(
                 f"{file.duplicates} of {file.rows} rows of {file.name} repeat another row, which is more than "
                 f"quality.maxDuplicateFraction = {limits.max_duplicate_fraction} allows."
@@ -157,8 +158,8 @@ def check_gates(report: QualityReport, limits: Quality) -> None:
             f"{shown}{_more(rare)}; add examples, or remove these rows."
         )
     ratio = limits.max_imbalance_ratio
-    if ratio is not None and report.imbalance_ratio > ratio:
-        most, least = max(report.labels, key=report.total), min(report.labels, key=report.total)
+    most, least = max(report.labels, key=report.total), min(report.labels, key=report.total)
+    if ratio is not None and report.total(most) > ratio * report.total(least):
         raise InvalidData(
             f"The label {most!r} has {report.total(most)} examples and {least!r} has {report.total(least)}, a ratio of "
             f"{report.imbalance_ratio:g}, which is more than quality.maxImbalanceRatio = {ratio} allows."

@@ -1,0 +1,138 @@
+"""Models that are complete, and every way in which one is not. Headers only: there are no weights here."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+
+from luthier_trainer.base_model import check_base_model, is_wanted
+from luthier_trainer.errors import InvalidModel, InvalidSpec
+from luthier_trainer.tokenization import encode
+
+pytestmark = pytest.mark.unit
+
+URI = "s3://models/base"
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad"]
+
+
+def tokenizer() -> Tokenizer:
+    made = Tokenizer(WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    made.pre_tokenizer = Whitespace()
+    made.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    # Files of real models say such things; they must not decide what is trained.
+    made.enable_truncation(2)
+    made.enable_padding(length=9)
+    return made
+
+
+def safetensors(payload: int = 8) -> bytes:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, payload]}}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(payload)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    config = {"model_type": "bert", "vocab_size": 6, "max_position_embeddings": 16, "pad_token_id": 0}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes(safetensors())
+    tokenizer().save(str(tmp_path / "tokenizer.json"))
+    return tmp_path
+
+
+def configure(model: Path, **fields: object) -> None:
+    path = model / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_a_complete_model_passes(model: Path) -> None:
+    found = check_base_model(model, URI, max_length=16)
+    assert (found.model_type, found.pad_token_id, len(found.tokenizer_digest)) == ("bert", 0, 64)
+
+
+def break_header(model: Path) -> None:
+    (model / "model.safetensors").write_bytes(b"\xff" * 100)
+
+
+def cut_weights(model: Path) -> None:
+    (model / "model.safetensors").write_bytes(safetensors()[:-3])
+
+
+def cut_inside_header(model: Path) -> None:
+    (model / "model.safetensors").write_bytes(safetensors()[:20])
+
+
+def lose_a_shard(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    weights = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(weights))
+    (model / "model-1.safetensors").write_bytes(safetensors())
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda m: (m / "config.json").unlink(), r"s3://models/base has no config\.json; give the folder of a model"),
+        (lambda m: (m / "config.json").write_text("{"), r"s3://models/base/config\.json is not JSON"),
+        (lambda m: (m / "config.json").write_text("{}"), r"s3://models/base/config\.json has no model_type"),
+        (
+            lambda m: configure(m, model_type="whisper"),
+            r"The base model s3://models/base is of type 'whisper', which cann",
+        ),
+        (
+            lambda m: (m / "model.safetensors").unlink(),
+            r"s3://models/base has no model\.safetensors; older formats can",
+        ),
+        (
+            cut_weights,
+            r".*/model\.safetensors is cut short: its header promises \d+ bytes and it has \d+; upload it ag",
+        ),
+        (cut_inside_header, r".*/model\.safetensors has no valid header, so it is damaged or cut short"),
+        (break_header, r".*/model\.safetensors has no valid header, so it is damaged or cut short"),
+        (lose_a_shard, r"s3://models/base lacks model-2\.safetensors, which its .* lists"),
+        (lambda m: (m / "tokenizer.json").unlink(), r"s3://models/base has no tokenizer\.json; make one with"),
+        (lambda m: (m / "tokenizer.json").write_text("{}"), r"s3://models/base/tokenizer\.json cannot be read"),
+        (lambda m: configure(m, vocab_size=5), r"The tokenizer of s3://models/base has 6 tokens and the model only 5"),
+        (lambda m: configure(m, pad_token_id=None), r"The tokenizer of s3://models/base names no padding token"),
+    ],
+)
+def test_an_incomplete_model_is_refused_in_one_sentence(model: Path, damage, sentence: str) -> None:
+    damage(model)
+    with pytest.raises(InvalidModel, match=f"^{sentence}"):
+        check_base_model(model, URI, max_length=16)
+
+
+@pytest.mark.parametrize(
+    ("fields", "limit"),
+    [({}, 16), ({"model_type": "roberta", "pad_token_id": 1}, 14), ({"model_type": "distilbert"}, 16)],
+)
+def test_no_more_tokens_are_asked_for_than_the_model_reads(model: Path, fields: dict, limit: int) -> None:
+    configure(model, **fields)
+    check_base_model(model, URI, max_length=limit)
+    with pytest.raises(
+        InvalidSpec, match=rf"^preprocessing\.maxLength is {limit + 1} and .* reads at most {limit} tokens"
+    ):
+        check_base_model(model, URI, max_length=limit + 1)
+
+
+def test_the_tokenizers_own_limit_counts_too(model: Path) -> None:
+    (model / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 8, "pad_token": {"content": "[PAD]"}}))
+    assert check_base_model(model, URI, max_length=8).pad_token_id == 0
+    with pytest.raises(InvalidSpec, match="reads at most 8 tokens"):
+        check_base_model(model, URI, max_length=9)
+
+
+def test_only_the_files_of_the_model_are_wanted() -> None:
+    wanted = ["config.json", "model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json"]
+    wanted += ["tokenizer.json", "vocab.txt", "merges.txt"]
+    assert all(is_wanted(path) for path in wanted)
+    assert not any(is_wanted(path) for path in ("README.md", "pytorch_model.bin", "onnx/config.json", "train.py"))
+
+
+def test_texts_are_cut_at_the_limit_and_measured_without_it() -> None:
+    encoded = encode(tokenizer(), ["good", "good bad good bad good", "bad bad"], max_length=4)
+    assert encoded.ids == [[2, 4, 3], [2, 4, 5, 3], [2, 5, 5, 3]]
+    assert encoded.lengths == [3, 7, 4]

@@ -1,0 +1,173 @@
+"""What of a spec is checked before anything is downloaded, and how it is translated for transformers."""
+
+import json
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from luthier_api.training import Evaluation, Gate, Hyperparameters, Precision, TrainingSpec
+from luthier_trainer.arguments import OWNED, SPEC_FIELDS, parse_training_arguments
+from luthier_trainer.errors import InvalidSpec
+from luthier_trainer.gates import missed_gates
+from luthier_trainer.metric_names import check_metric_names
+from luthier_trainer.precision import Device, choose_precision
+from luthier_trainer.processors import cpu_limit
+from luthier_trainer.transformers_source import classifier_model_types, training_argument_types
+
+pytestmark = pytest.mark.unit
+
+CPU = Device("the CPU", is_gpu=False, has_bf16=True)
+OLD_GPU = Device("Tesla V100", is_gpu=True, has_bf16=False)
+NEW_GPU = Device("NVIDIA H200", is_gpu=True, has_bf16=True)
+
+
+def spec(**fields: object) -> TrainingSpec:
+    wire = {
+        "model": {"uri": "file:///model"},
+        "dataset": {"train": {"uri": "file:///train.csv"}},
+        "output": {"name": "m", "uri": "file:///models"},
+    }
+    return TrainingSpec.model_validate(wire | fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("label_smoothing_factor", "0.1", 0.1),
+        ("max_steps", "7", 7),
+        ("gradient_checkpointing", "true", True),
+        ("tf32", "none", None),
+        ("neftune_noise_alpha", " 5 ", 5.0),
+        ("optim", "adafactor", "adafactor"),
+        ("lr_scheduler_kwargs", '{"power": 2}', {"power": 2}),
+        ("optim_target_modules", '["attention"]', ["attention"]),
+    ],
+)
+def test_a_training_argument_gets_the_type_that_its_field_has(name: str, text: str, value: object) -> None:
+    parsed = parse_training_arguments({name: text})
+    assert parsed == {name: value}
+    assert type(parsed[name]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        (
+            "lable_smoothing_factor",
+            "0.1",
+            "is not a field of TrainingArguments in transformers .*; did you mean label_smoo",
+        ),
+        ("lerning_rate", "1", r"did you mean hyperparameters\.learningRate"),
+        ("learning_rate", "1e-3", r"is what spec\.hyperparameters\.learningRate says; set it there\."),
+        ("bf16", "true", r"is what spec\.precision says; set it there\."),
+        ("output_dir", "/tmp", "is decided by the trainer and cannot be set; leave it out"),
+        ("hub_token", "x", "is decided by the trainer"),
+        ("label_smoothing_factor", "abc", r"is 'abc' and must be of type float\."),
+        ("max_steps", "1.5", r"is '1\.5' and must be of type int\."),
+        ("gradient_checkpointing", "maybe", r"is 'maybe' and must be of type bool\."),
+        ("lr_scheduler_kwargs", "{power: 2}", "is not JSON"),
+    ],
+)
+def test_a_training_argument_that_cannot_be_is_refused_by_name(name: str, text: str, sentence: str) -> None:
+    with pytest.raises(InvalidSpec, match=f"^trainingArguments\\.{name} .*{sentence}"):
+        parse_training_arguments({name: text})
+
+
+def test_every_argument_that_is_refused_by_name_exists_in_transformers() -> None:
+    # warmup_ratio went with transformers 5; the name is still what users look for.
+    assert {*SPEC_FIELDS, *OWNED} - set(training_argument_types()) <= {"warmup_ratio"}
+
+
+def test_the_usual_encoders_can_classify_and_others_cannot() -> None:
+    types = classifier_model_types()
+    assert {"bert", "roberta", "distilbert", "deberta-v2", "electra", "xlm-roberta"} <= types
+    assert not {"whisper", "clip", "vit"} & types
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "chosen"),
+    [
+        (Precision.AUTO, CPU, Precision.FP32),
+        (Precision.AUTO, OLD_GPU, Precision.FP16),
+        (Precision.AUTO, NEW_GPU, Precision.BF16),
+        (Precision.FP32, NEW_GPU, Precision.FP32),
+        (Precision.FP16, OLD_GPU, Precision.FP16),
+        (Precision.BF16, CPU, Precision.BF16),
+    ],
+)
+def test_precision_follows_the_device(wanted: Precision, device: Device, chosen: Precision) -> None:
+    assert choose_precision(wanted, device) is chosen
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "sentence"),
+    [
+        (Precision.FP16, CPU, "precision is fp16, which needs a GPU; use auto or fp32, or set gpusPerNode: 1."),
+        (Precision.BF16, OLD_GPU, "precision is bf16, which Tesla V100 does not have; use auto or fp16."),
+    ],
+)
+def test_a_precision_that_the_device_lacks_is_refused_with_the_fix(
+    wanted: Precision, device: Device, sentence: str
+) -> None:
+    with pytest.raises(InvalidSpec) as refused:
+        choose_precision(wanted, device)
+    assert str(refused.value) == sentence
+
+
+def test_a_metric_that_no_run_produces_is_refused_with_the_closest() -> None:
+    gate = {"gates": [{"metric": "eval_f1", "threshold": "0.9"}]}
+    with pytest.raises(InvalidSpec, match=r"^evaluation\.gates names the metric 'eval_f1', .*eval_f1_macro"):
+        check_metric_names(spec(evaluation=gate))
+    with pytest.raises(InvalidSpec, match=r"^hyperparameters\.metricForBestModel names the metric 'train_loss'"):
+        check_metric_names(spec(hyperparameters={"metricForBestModel": "train_loss"}))
+    check_metric_names(spec(evaluation={"gates": [{"metric": "untrained_accuracy", "threshold": "0.1"}]}))
+
+
+@pytest.mark.parametrize(
+    ("value", "missed"),
+    [
+        (0.9, []),
+        (0.89, ["eval_accuracy is 0.89 and must be at least 0.9."]),
+        (float("nan"), ["eval_accuracy is nan and must be at least 0.9."]),
+        (None, ["eval_accuracy was not measured and must be at least 0.9."]),
+    ],
+)
+def test_gates_judge_what_was_measured(value: float | None, missed: list[str]) -> None:
+    evaluation = Evaluation(gates=[Gate(metric="eval_accuracy", threshold=Decimal("0.9"))])
+    assert missed_gates(evaluation, {} if value is None else {"eval_accuracy": value}) == missed
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+        ({}, None),
+    ],
+)
+def test_the_cpu_limit_is_that_of_the_cgroup(tmp_path: Path, files: dict[str, str], limit: int | None) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content + "\n")
+    assert cpu_limit(tmp_path) == (limit or cpu_limit(tmp_path / "nothing"))
+
+
+def test_prepare_and_everything_it_imports_leaves_torch_alone() -> None:
+    code = (
+        "import json, sys, luthier_trainer.cli, luthier_trainer.prepare\n"
+        "from luthier_trainer.transformers_source import classifier_model_types as types\n"
+        "types()\n"
+        "print(json.dumps(sorted({'torch', 'transformers', 'sklearn'} & set(sys.modules))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
+
+
+def test_hyperparameters_with_two_warmups_are_refused() -> None:
+    with pytest.raises(ValueError, match="either warmupSteps or warmupRatio"):
+        Hyperparameters(warmup_steps=1, warmup_ratio=Decimal("0.1"))
