@@ -16,6 +16,7 @@ from luthier_dev import buildah, processes, runtime, steps
 from luthier_dev.buildah import Buildah
 from luthier_dev.errors import CommandFailed
 from luthier_dev.images import CATALOGUE
+from luthier_dev.locks import locked
 from luthier_dev.paths import REPOSITORY, layout
 
 _LOADING_SHARE = 0.3
@@ -28,12 +29,15 @@ def load(builder: Buildah, names: Sequence[str]) -> None:
     buildah writes no layer that lies in the target folder already, so links stand there for all that containerd
     holds; what is a plain file afterwards is new, and only that goes through the pipe.
     """
+    with locked("loading", "loading images"):
+        present = runtime.image_names(layout())
+        _load(builder, [name for name in names if builder.reference(name) not in present])
+
+
+def _load(builder: Buildah, names: Sequence[str]) -> None:
     where = layout()
-    present = runtime.image_names(where)
     for name in names:
         reference = builder.reference(name)
-        if reference in present:
-            continue
         with steps.step(f"Load image {name}", CATALOGUE[name].usually_s * _LOADING_SHARE):
             folder = where.storage / "export"
             shutil.rmtree(folder, ignore_errors=True)

@@ -56,8 +56,14 @@ VADER = Package(
     binary=False,
 )
 
-_MODEL_FILES = ("config.json", "model.safetensors", "special_tokens_map.json", "tokenizer.json")
-_MODEL_FILES += ("tokenizer_config.json", "vocab.txt")
+_MODEL_FILES = (
+    "config.json",
+    "model.safetensors",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+)
 
 
 @dataclass(frozen=True)
@@ -119,8 +125,10 @@ def _is_held_out(group: str) -> bool:
 def _rated(sources: list[str]) -> Iterator[tuple[str, str, str]]:
     """Yield (review, sentence, label) of every sentence with a clear rating."""
     archive = f"{VADER.requirement.replace('==', '-')}/additional_resources/hutto_ICWSM_2014.tar.gz"
-    with tarfile.open(_download(VADER)) as outer:
-        inner = tarfile.open(fileobj=io.BytesIO(_member(outer, archive)))
+    with (
+        tarfile.open(_download(VADER)) as outer,
+        tarfile.open(fileobj=io.BytesIO(_member(outer, archive))) as inner,
+    ):
         for source in sources:
             content = _member(inner, f"hutto_ICWSM_2014/{source}_GroundTruth.txt").decode()
             for line in content.splitlines():
@@ -165,13 +173,13 @@ def _download(package: Package) -> Path:
 
 
 def _pip() -> list[str]:
-    """Return the command for pip; an environment made by uv has none of its own."""
+    """Return the command for pip: of this environment, or of the one that made it, since uv brings none along."""
     if find_spec("pip"):
         return [sys.executable, "-m", "pip"]
-    uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
-    if not Path(uv).exists():
-        raise MachineError("Neither pip nor uv is to be found; run `make setup`, or install uv.")
-    return [uv, "tool", "run", "--no-cache", "--from", "pip==26.0", "pip"]
+    bootstrap = layout().home / "tools" / "bin" / "python"
+    if not bootstrap.exists():
+        raise MachineError("There is no pip to download with; run `make demo` or `make test`, which bring it along.")
+    return [str(bootstrap), "-m", "pip"]
 
 
 def _put(folder: Path, destination: Path) -> None:
