@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -16,12 +17,52 @@ from typing import Any
 
 import pytest
 
+from luthier_api.documents import Prepared, Published, Resolved, Result
 from luthier_dev.controlplane import ControlPlane
 from luthier_dev.paths import REPOSITORY
 from luthier_dev.processes import free_ports
 from luthier_dev.waiting import wait_until
 
 Raw = dict[str, Any]
+
+
+def sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def finetunejob(**changes: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "luthier.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": "reviews"},
+        "spec": {
+            "model": {"uri": "s3://models/base"},
+            "dataset": {"train": {"uri": "s3://data/reviews.csv"}},
+            "output": {"name": "sentiment", "uri": "s3://models/", "secretRef": {"name": "s3"}},
+            **changes,
+        },
+    }
+
+
+def prepared(key: str = "a") -> str:
+    resolved = Resolved(
+        run_key=sha(key), data_key=sha("data"), model_digest=f"sha256:{sha('m')}", dataset_digest=f"sha256:{sha('d')}"
+    )
+    document = Prepared(resolved=resolved, train_examples=90, eval_examples=10, labels=2)
+    return Result(prepared=document).to_termination_message()
+
+
+def published(key: str = "a", version: str = "v1", *, reused: bool = False) -> str:
+    document = Published(
+        run_key=sha(key),
+        version=version,
+        uri=f"s3://models/sentiment/versions/{version}",
+        digest=f"sha256:{sha(version)}",
+        size_bytes=1,
+        metrics={"eval_f1_macro": "0.91"},
+        reused=reused,
+    )
+    return Result(published=document).to_termination_message()
 
 
 class OperatorProcess:
@@ -72,7 +113,7 @@ class OperatorProcess:
 
     @property
     def log(self) -> str:
-        return self._log.read_text()
+        return self._log.read_text() if self._log.exists() else ""
 
     def kill(self) -> None:
         """As the kernel would: at once, in the middle of whatever it does."""
@@ -120,6 +161,32 @@ class Namespace:
     def await_reason(self, kind: str, name: str, reason: str, timeout_s: float = 20) -> Raw:
         self.until(f"{kind} {name} {reason}", lambda: self.ready_reason(kind, name) == reason, timeout_s)
         return self.get(kind, name)
+
+    # The FineTuneJob `reviews`
+
+    def submit(self, **changes: Any) -> None:
+        """Apply the FineTuneJob, with changes at the top of its spec."""
+        self.apply(finetunejob(**changes))
+
+    def run_through(self, key: str = "a", version: str = "v1") -> None:
+        """Play both pods of a run."""
+        self.prepare_ends(key)
+        self.train_ends(key, version)
+        self.until(version, lambda: self.version == version)
+
+    def prepare_ends(self, key: str = "a") -> None:
+        self.end(self.await_pod("prepare"), 0, prepared(key))
+
+    def train_ends(self, key: str = "a", version: str = "v1") -> None:
+        self.end(self.await_pod("train"), 0, published(key, version))
+
+    @property
+    def version(self) -> str:
+        return str(self.get("ftj", "reviews").get("status", {}).get("artifact", {}).get("version", ""))
+
+    @property
+    def jobs(self) -> list[str]:
+        return sorted(job["metadata"]["name"] for job in self.all("jobs"))
 
     # The node
 

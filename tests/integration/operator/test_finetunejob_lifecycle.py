@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -11,93 +10,33 @@ from typing import Any
 
 import pytest
 
-from luthier_api.documents import (
-    Failure,
-    Prepared,
-    ProgressDocument,
-    Published,
-    Resolved,
-    Result,
-    RunDocument,
-)
+from luthier_api.documents import Failure, ProgressDocument, Result, RunDocument
 from luthier_api.exitcodes import ExitCode
 from luthier_api.reasons import Reason
+from luthier_dev.kubectl import KubectlFailed
 
 pytestmark = pytest.mark.integration
 
 PROGRESS_PORT = 8080
 
 
-def sha(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def finetunejob(**changes: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "luthier.dev/v1alpha1",
-        "kind": "FineTuneJob",
-        "metadata": {"name": "reviews"},
-        "spec": {
-            "model": {"uri": "s3://models/base"},
-            "dataset": {"train": {"uri": "s3://data/reviews.csv"}},
-            "output": {"name": "sentiment", "uri": "s3://models/", "secretRef": {"name": "s3"}},
-            **changes,
-        },
-    }
-
-
-def prepared(key: str = "a") -> str:
-    resolved = Resolved(
-        run_key=sha(key), data_key=sha("data"), model_digest=f"sha256:{sha('m')}", dataset_digest=f"sha256:{sha('d')}"
-    )
-    document = Prepared(resolved=resolved, train_examples=90, eval_examples=10, labels=2)
-    return Result(prepared=document).to_termination_message()
-
-
-def published(key: str = "a", version: str = "v1", *, reused: bool = False) -> str:
-    document = Published(
-        run_key=sha(key),
-        version=version,
-        uri=f"s3://models/sentiment/versions/{version}",
-        digest=f"sha256:{sha(version)}",
-        size_bytes=1,
-        metrics={"eval_f1_macro": "0.91"},
-        reused=reused,
-    )
-    return Result(published=document).to_termination_message()
-
-
 def failure(reason: Reason, message: str) -> str:
     return Result(failure=Failure(reason=reason, message=message)).to_termination_message()
 
 
-def run_through(namespace: Any, key: str = "a", version: str = "v1") -> None:
-    namespace.end(namespace.await_pod("prepare"), 0, prepared(key))
-    namespace.end(namespace.await_pod("train"), 0, published(key, version))
-    namespace.until(version, lambda: version_of(namespace) == version)
-
-
-def version_of(namespace: Any) -> str:
-    return str(namespace.get("ftj", "reviews").get("status", {}).get("artifact", {}).get("version", ""))
-
-
-def jobs(namespace: Any) -> list[str]:
-    return sorted(job["metadata"]["name"] for job in namespace.all("jobs"))
-
-
 def test_apply_becomes_prepare_then_train_then_a_version(operator: Any, namespace: Any) -> None:
-    namespace.apply(finetunejob())
+    namespace.submit()
     pod = namespace.await_pod("prepare")
     text = pod["metadata"]["annotations"]["luthier.dev/run-document"]
     document = RunDocument.from_json(text)
     assert document.resolved is None and document.output_access.credentials == "output"
-    namespace.end(pod, 0, prepared())
+    namespace.prepare_ends()
     train = namespace.await_pod("train")
     limits = train["spec"]["containers"][0]["resources"]["limits"]
     assert limits["nvidia.com/gpu"] == "1"
     assert RunDocument.from_json(train["metadata"]["annotations"]["luthier.dev/run-document"]).resolved
     assert namespace.get("ftj", "reviews")["status"]["phase"] == "Training"
-    namespace.end(train, 0, published())
+    namespace.train_ends()
     namespace.kubectl("wait", "ftj/reviews", "--for=condition=Ready", "--timeout=20s")
     status = namespace.get("ftj", "reviews")["status"]
     assert (status["phase"], status["artifact"]["version"], status["observedGeneration"]) == ("Succeeded", "v1", 1)
@@ -111,15 +50,15 @@ def test_apply_becomes_prepare_then_train_then_a_version(operator: Any, namespac
 
 
 def test_a_reverted_edit_is_answered_without_a_job(operator: Any, namespace: Any) -> None:
-    namespace.apply(finetunejob())
-    run_through(namespace)
-    namespace.apply(finetunejob(hyperparameters={"epochs": 1}))
-    run_through(namespace, "b", "v2")
-    before = jobs(namespace)
-    namespace.apply(finetunejob())
-    namespace.until("the first version", lambda: version_of(namespace) == "v1")
+    namespace.submit()
+    namespace.run_through()
+    namespace.submit(hyperparameters={"epochs": 1})
+    namespace.run_through("b", "v2")
+    before = namespace.jobs
+    namespace.submit()
+    namespace.until("the first version", lambda: namespace.version == "v1")
     namespace.await_reason("ftj", "reviews", "Reused")
-    assert jobs(namespace) == before
+    assert namespace.jobs == before
 
 
 @pytest.mark.parametrize(
@@ -144,12 +83,12 @@ def test_a_reverted_edit_is_answered_without_a_job(operator: Any, namespace: Any
 def test_a_failure_that_would_only_come_again_ends_the_run_with_its_sentence(
     operator: Any, namespace: Any, code: int, message: str, kubelet_reason: str, reason: str, sentence: str
 ) -> None:
-    namespace.apply(finetunejob())
+    namespace.submit()
     namespace.end(namespace.await_pod("prepare"), code, message, kubelet_reason)
     status = namespace.await_reason("ftj", "reviews", reason)["status"]
     stalled = next(c for c in status["conditions"] if c["type"] == "Stalled")
     assert sentence in stalled["message"] and status["phase"] == "Failed"
-    assert len(jobs(namespace)) == 1, "no GPU was asked for"
+    assert len(namespace.jobs) == 1, "no GPU was asked for"
     warnings = [e["reason"] for e in namespace.all("events") if e["type"] == "Warning"]
     assert reason in warnings
 
@@ -174,7 +113,7 @@ def test_a_failure_that_would_only_come_again_ends_the_run_with_its_sentence(
 def test_a_pod_that_cannot_start_says_why_and_goes_on_when_that_is_repaired(
     operator: Any, namespace: Any, status: dict[str, Any], reason: str, sentence: str
 ) -> None:
-    namespace.apply(finetunejob())
+    namespace.submit()
     pod = namespace.await_pod("prepare")
     namespace.play(pod, "Pending", status)
     conditions = namespace.await_reason("ftj", "reviews", reason)["status"]["conditions"]
@@ -185,7 +124,7 @@ def test_a_pod_that_cannot_start_says_why_and_goes_on_when_that_is_repaired(
 
 
 def test_an_unschedulable_pod_says_what_is_short(operator: Any, namespace: Any) -> None:
-    namespace.apply(finetunejob())
+    namespace.submit()
     pod = namespace.await_pod("prepare")
     condition = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available: 1 Insufficient cpu."}
     namespace.merge("pod", pod["metadata"]["name"], {"status": {"conditions": [condition]}}, status=True)
@@ -194,29 +133,29 @@ def test_an_unschedulable_pod_says_what_is_short(operator: Any, namespace: Any) 
 
 
 def test_an_edit_replaces_the_running_jobs(operator: Any, namespace: Any) -> None:
-    namespace.apply(finetunejob())
+    namespace.submit()
     namespace.await_pod("prepare")
-    (old,) = jobs(namespace)
-    namespace.apply(finetunejob(hyperparameters={"epochs": 1}))
-    namespace.until("the old Job to go", lambda: jobs(namespace) and old not in jobs(namespace))
-    assert len(jobs(namespace)) == 1
+    (old,) = namespace.jobs
+    namespace.submit(hyperparameters={"epochs": 1})
+    namespace.until("the old Job to go", lambda: namespace.jobs and old not in namespace.jobs)
+    assert len(namespace.jobs) == 1
 
 
 def test_suspend_and_resume(operator: Any, namespace: Any) -> None:
-    namespace.apply(finetunejob())
+    namespace.submit()
     namespace.await_pod("prepare")
     namespace.merge("ftj", "reviews", {"spec": {"suspend": True}})
     namespace.await_reason("ftj", "reviews", "Suspended")
     namespace.until("the pod to go", lambda: not namespace.all("pods"))
     namespace.merge("ftj", "reviews", {"spec": {"suspend": False}})
-    run_through(namespace)
+    namespace.run_through()
 
 
 def test_deleting_the_resource_removes_its_jobs(operator: Any, namespace: Any) -> None:
-    namespace.apply(finetunejob())
+    namespace.submit()
     namespace.await_pod("prepare")
     namespace.kubectl("delete", "ftj", "reviews", "--wait=false")
-    namespace.until("the Jobs to go", lambda: not jobs(namespace))
+    namespace.until("the Jobs to go", lambda: not namespace.jobs)
 
 
 @pytest.fixture
@@ -245,8 +184,8 @@ def training_pod() -> Iterator[str]:
 
 
 def test_progress_of_the_training_pod_is_shown(operator: Any, namespace: Any, training_pod: str) -> None:
-    namespace.apply(finetunejob())
-    namespace.end(namespace.await_pod("prepare"), 0, prepared())
+    namespace.submit()
+    namespace.prepare_ends()
     pod = namespace.await_pod("train")
     namespace.play(pod, "Running", {"running": {}}, podIP=training_pod, podIPs=[{"ip": training_pod}])
     namespace.until("progress", lambda: namespace.get("ftj", "reviews")["status"].get("progress"))
@@ -256,7 +195,7 @@ def test_progress_of_the_training_pod_is_shown(operator: Any, namespace: Any, tr
 
 def test_a_stored_spec_that_this_operator_cannot_read_gets_a_condition(operator: Any, namespace: Any) -> None:
     """The schema lets a list of labels through that the model, which knows more, refuses."""
-    namespace.apply(finetunejob())
+    namespace.submit()
     namespace.await_pod("prepare")
     crd = "crd/finetunejobs.luthier.dev"
     path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/precision/enum"
@@ -276,8 +215,6 @@ def test_a_stored_spec_that_this_operator_cannot_read_gets_a_condition(operator:
 
 
 def accepts(namespace: Any) -> bool:
-    from luthier_dev.kubectl import KubectlFailed
-
     try:
         namespace.merge("ftj", "reviews", {"spec": {"precision": "fp8"}})
     except KubectlFailed:

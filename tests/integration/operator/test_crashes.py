@@ -1,0 +1,126 @@
+"""Killed, restarted or cut off from the API server: nothing is lost, and nothing is done twice."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from luthier_dev.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+
+
+def test_killed_after_every_single_write_a_run_ends_as_if_nothing_had_happened(
+    own_operator: Any, namespace: Any
+) -> None:
+    def live_on() -> int:
+        """Start the operator again and again, each time killed after its first write; return how often that was."""
+        kills = 0
+        while wrote_and_was_killed(own_operator):
+            kills += 1
+            assert kills < 20, "it never comes to rest"
+        return kills
+
+    namespace.submit()
+    kills = [live_on()]
+    namespace.prepare_ends()
+    namespace.await_pod("prepare", ended=True)
+    kills.append(live_on())
+    namespace.train_ends()
+    namespace.await_pod("train", ended=True)
+    kills.append(live_on())
+    assert min(kills) >= 1 and sum(kills) >= 6, kills
+    status = namespace.get("ftj", "reviews")["status"]
+    assert (status["phase"], status["artifact"]["version"], len(status["versions"])) == ("Succeeded", "v1", 1)
+    run = status["currentRun"]["name"]
+    assert namespace.jobs == [f"{run}-prepare", f"{run}-train"]
+    assert {job["spec"].get("ttlSecondsAfterFinished") for job in namespace.all("jobs")} == {86400}
+
+
+def wrote_and_was_killed(operator: Any) -> bool:
+    seen = len(operator.log)
+    operator.start(wait=False)
+    wait_until(lambda: None if has_acted(operator, seen) else "idle", "a write", 30, interval_s=0.001)
+    operator.kill()
+    return bool(writes(operator.log[seen:]))
+
+
+def has_acted(operator: Any, seen: int) -> bool:
+    """Whether it has written something, or has found that there is nothing to write."""
+    if writes(operator.log[seen:]):
+        return True
+    metrics, _ = operator.get("/metrics")
+    done = 'luthier_reconcile_seconds_count{kind="FineTuneJob"} '
+    return done in metrics and not metrics.partition(done)[2].startswith("0")
+
+
+def writes(log: str) -> list[str]:
+    words = (" apply ", " patch ", " delete ", " status ", " event ")
+    return [line for line in log.splitlines() if any(word in line for word in words)]
+
+
+def test_a_restart_over_settled_resources_writes_nothing(own_operator: Any, namespace: Any) -> None:
+    own_operator.start()
+    namespace.submit()
+    namespace.run_through()
+    namespace.until("expiry", lambda: all("ttlSecondsAfterFinished" in j["spec"] for j in namespace.all("jobs")))
+    before = versions(namespace)
+    assert own_operator.stop() == 0
+    own_operator.start()
+    # A resource made afterwards is acted on after the settled ones were looked at.
+    namespace.apply({**namespace.get("ftj", "reviews"), "metadata": {"name": "other"}, "status": {}})
+    namespace.until("the other's Job", lambda: [name for name in namespace.jobs if name.startswith("other")])
+    assert {
+        kind: {n: v for n, v in known.items() if n in before[kind]} for kind, known in versions(namespace).items()
+    } == before
+
+
+def versions(namespace: Any) -> dict[str, dict[str, str]]:
+    return {
+        kind: {o["metadata"]["name"]: o["metadata"]["resourceVersion"] for o in namespace.all(kind)}
+        for kind in ("ftj", "jobs")
+    }
+
+
+def test_a_pod_that_ends_while_no_operator_runs_is_harvested_afterwards(own_operator: Any, namespace: Any) -> None:
+    own_operator.start()
+    namespace.submit()
+    namespace.prepare_ends()
+    namespace.await_pod("train")
+    own_operator.kill()
+    namespace.train_ends()
+    namespace.await_pod("train", ended=True)
+    own_operator.start()
+    namespace.await_reason("ftj", "reviews", "Published")
+
+
+def test_an_operator_that_is_told_to_stop_does_so_at_once(own_operator: Any, namespace: Any) -> None:
+    own_operator.start()
+    namespace.submit()
+    namespace.await_pod("prepare")
+    begun = time.monotonic()
+    assert own_operator.stop() == 0
+    assert time.monotonic() - begun < 10
+
+
+def test_the_api_server_may_go_and_come_back(cluster: Any, own_operator: Any, namespace: Any) -> None:
+    own_operator.start()
+    namespace.submit()
+    namespace.await_pod("prepare")
+    cluster.restart_apiserver()
+    namespace.prepare_ends()
+    namespace.await_pod("train")
+    namespace.train_ends()
+    namespace.await_reason("ftj", "reviews", "Published", timeout_s=60)
+
+
+def test_health_and_metrics_are_served(own_operator: Any, namespace: Any) -> None:
+    own_operator.start()
+    namespace.submit()
+    namespace.await_pod("prepare")
+    assert own_operator.get("/healthz") == ("ok\n", None)
+    text, _ = own_operator.get("/metrics")
+    assert 'luthier_reconciles_total{kind="FineTuneJob"}' in text
+    assert 'luthier_writes_total{what="status"}' in text
