@@ -12,9 +12,7 @@ from luthier_dev.waiting import wait_until
 pytestmark = pytest.mark.integration
 
 
-def test_killed_after_every_single_write_a_run_ends_as_if_nothing_had_happened(
-    own_operator: Any, namespace: Any
-) -> None:
+def test_killed_after_nearly_every_write_a_run_ends_as_if_nothing_had_been(own_operator: Any, namespace: Any) -> None:
     def live_on() -> int:
         """Start the operator again and again, each time killed after its first write; return how often that was."""
         kills = 0

@@ -1,0 +1,194 @@
+"""A ModelDeployment's life against a real API server and KubeRay's real CRD; the tests are KubeRay."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from luthier_dev.paths import layout
+from luthier_dev.waiting import wait_until
+
+pytestmark = pytest.mark.integration
+
+MODELDEPLOYMENT: dict[str, Any] = {
+    "apiVersion": "luthier.dev/v1alpha1",
+    "kind": "ModelDeployment",
+    "metadata": {"name": "reviews"},
+    "spec": {"model": {"fineTuneJobRef": {"name": "reviews"}}},
+}
+CRD = "rayservices.ray.io"
+
+
+def install_kuberay(cluster: Any) -> None:
+    (definition,) = layout().share.glob("kuberay-*/ray.io_rayservices.yaml")
+    cluster.kubectl("apply", "--server-side", "-f", str(definition))
+    wait_until(lambda: not_established(cluster), CRD, timeout_s=30, interval_s=0.1)
+
+
+def not_established(cluster: Any) -> str | None:
+    path = '{.status.conditions[?(@.type=="Established")].status}'
+    state = cluster.kubectl("get", "crd", CRD, "-o", f"jsonpath={path}")
+    return None if state == "True" else state or "no condition"
+
+
+@pytest.fixture
+def kuberay(cluster: Any) -> None:
+    install_kuberay(cluster)
+
+
+class Server:
+    """The RayService `reviews`, played."""
+
+    def __init__(self, namespace: Any) -> None:
+        self._namespace = namespace
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        return dict(self._namespace.get("rayservice", "reviews"))
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """{version: share of the requests} of the revisions that are configured."""
+        front, *revisions = json.loads(self.raw["spec"]["serveConfigV2"])["applications"]
+        routes = {r["revision"]: r["weight"] for r in front["deployments"][0]["user_config"]["routes"]}
+        return {each["args"]["version"]: routes.get(each["name"], 0) for each in revisions}
+
+    def tell(self, broken: str = "", message: str = "") -> None:
+        """Say that every application runs, but for the revision of one version."""
+        raw = self.raw
+        statuses = {"front": {"status": "RUNNING"}}
+        for each in json.loads(raw["spec"]["serveConfigV2"])["applications"][1:]:
+            fails = each["args"]["version"] == broken
+            statuses[each["name"]] = {"status": "DEPLOY_FAILED" if fails else "RUNNING", "message": message * fails}
+        ready = {"type": "Ready", "status": "True", "reason": "NonZeroServeEndpoints", "message": ""}
+        cluster = {"desiredWorkerReplicas": 1, "readyWorkerReplicas": 1}
+        status = {
+            "observedGeneration": raw["metadata"]["generation"],
+            "numServeEndpoints": 1,
+            "conditions": [{**ready, "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+            "activeServiceStatus": {
+                "rayClusterName": "reviews-1",
+                "rayClusterStatus": cluster,
+                "applicationStatuses": {name: value or None for name, value in statuses.items()},
+            },
+        }
+        self._namespace.merge("rayservice", "reviews", {"status": status}, status=True)
+
+
+@pytest.fixture
+def server(namespace: Any) -> Server:
+    return Server(namespace)
+
+
+def test_without_kuberay_it_says_what_to_install_and_goes_on_when_that_is_done(
+    operator: Any, cluster: Any, namespace: Any
+) -> None:
+    cluster.kubectl("delete", "crd", CRD, "--ignore-not-found")
+    namespace.apply(MODELDEPLOYMENT)
+    status = namespace.await_reason("mdep", "reviews", "KubeRayNotInstalled")["status"]
+    assert "install KubeRay" in json.dumps(status["conditions"])
+    install_kuberay(cluster)
+    status = namespace.await_reason("mdep", "reviews", "WaitingForModel", timeout_s=30)["status"]
+    assert "no FineTuneJob reviews" in json.dumps(status["conditions"])
+
+
+def test_it_waits_for_the_model_serves_it_and_rolls_a_new_version_out(
+    operator: Any, kuberay: None, namespace: Any, server: Server
+) -> None:
+    namespace.apply(MODELDEPLOYMENT)
+    namespace.submit()
+    namespace.await_reason("mdep", "reviews", "WaitingForModel")
+    namespace.run_through()
+    namespace.until("the server", lambda: namespace.all("rayservice"))
+    assert server.weights == {"v1": 100}
+    namespace.await_reason("mdep", "reviews", "Deploying")
+    server.tell()
+    namespace.await_reason("mdep", "reviews", "Serving")
+    status = namespace.get("mdep", "reviews")["status"]
+    assert (status["currentVersion"], status["readyReplicas"]) == ("v1", 1)
+    assert status["url"] == f"http://reviews-serve-svc.{namespace.name}.svc:8000"
+    first = server.raw["spec"]["rayClusterConfig"]
+
+    namespace.submit(hyperparameters={"epochs": 1})
+    namespace.run_through("b", "v2")
+    namespace.until("the second revision", lambda: server.weights == {"v1": 100, "v2": 0})
+    namespace.await_reason("mdep", "reviews", "RollingOut")
+    server.tell()
+    namespace.until("the shift", lambda: server.weights.get("v2") == 100)
+    server.tell()
+    namespace.until("the old one to go", lambda: server.weights == {"v2": 100})
+    server.tell()
+    namespace.until("v2", lambda: namespace.get("mdep", "reviews")["status"]["currentVersion"] == "v2")
+    assert server.raw["spec"]["rayClusterConfig"] == first, "a new version must not cost a new Ray cluster"
+
+    namespace.submit()  # reverted: no Job, and the server goes back
+    namespace.until("the first version beside it", lambda: server.weights == {"v2": 100, "v1": 0})
+    server.tell()
+    namespace.until("the shift back", lambda: server.weights.get("v1") == 100)
+
+
+def test_a_version_that_does_not_start_changes_nothing_for_those_who_ask(
+    operator: Any, kuberay: None, namespace: Any, server: Server
+) -> None:
+    namespace.apply(MODELDEPLOYMENT)
+    namespace.submit()
+    namespace.run_through()
+    namespace.until("the server", lambda: namespace.all("rayservice"))
+    server.tell()
+    namespace.await_reason("mdep", "reviews", "Serving")
+    namespace.submit(hyperparameters={"epochs": 1})
+    namespace.run_through("b", "v2")
+    namespace.until("the second revision", lambda: "v2" in server.weights)
+    trace = "ray.exceptions.RayTaskError: Traceback\n  errors.LoadError: IntegrityError: model.onnx differs.\n"
+    server.tell(broken="v2", message=trace)
+    namespace.await_reason("mdep", "reviews", "RevisionFailed")
+    namespace.until("the broken one to go", lambda: server.weights == {"v1": 100})
+    conditions = {c["type"]: c for c in namespace.get("mdep", "reviews")["status"]["conditions"]}
+    assert conditions["Available"]["status"] == "True"
+    assert "model.onnx differs." in conditions["Stalled"]["message"]
+    server.tell()
+    namespace.until("rest", lambda: server.weights == {"v1": 100})
+
+
+def test_a_stranger_s_rayservice_of_the_same_name_is_not_touched(
+    operator: Any, kuberay: None, namespace: Any, server: Server
+) -> None:
+    theirs = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayService",
+        "metadata": {"name": "reviews"},
+        "spec": {
+            "serveConfigV2": "applications: []",
+            "rayClusterConfig": {
+                "headGroupSpec": {
+                    "rayStartParams": {},
+                    "template": {"spec": {"containers": [{"name": "h", "image": "i"}]}},
+                }
+            },
+        },
+    }
+    namespace.apply(theirs)
+    before = server.raw
+    namespace.submit()
+    namespace.run_through()
+    namespace.apply(MODELDEPLOYMENT)
+    namespace.await_reason("mdep", "reviews", "ConfigError")
+    assert server.raw == before
+
+
+def test_suspend_removes_the_server_and_deletion_leaves_nothing(
+    operator: Any, kuberay: None, namespace: Any, server: Server
+) -> None:
+    namespace.apply(MODELDEPLOYMENT)
+    namespace.submit()
+    namespace.run_through()
+    namespace.until("the server", lambda: namespace.all("rayservice"))
+    namespace.merge("mdep", "reviews", {"spec": {"suspend": True}})
+    namespace.await_reason("mdep", "reviews", "Suspended")
+    namespace.until("the server to go", lambda: not namespace.all("rayservice"))
+    namespace.merge("mdep", "reviews", {"spec": {"suspend": False}})
+    namespace.until("the server again", lambda: namespace.all("rayservice"))
+    namespace.kubectl("delete", "mdep", "reviews")
+    namespace.until("the server to go", lambda: not namespace.all("rayservice"))
