@@ -1,6 +1,7 @@
 """The operator's settings, from environment variables LUTHIER_*. The chart's values become these.
 
-Parsed once at the start; an unknown or malformed variable stops the operator with one sentence.
+Parsed once at the start; a missing or malformed one stops the operator with one sentence. Kubernetes and the
+development tools set variables of that prefix too, so an unknown one is left alone.
 """
 
 from collections.abc import Mapping
@@ -53,12 +54,11 @@ class Settings(BaseModel):
         """Parse the variables that begin with LUTHIER_.
 
         Raises:
-            SettingsError: if one is missing, unknown or malformed.
+            SettingsError: if one is missing or malformed.
         """
         given: dict[str, Any] = {
             name.removeprefix(PREFIX).lower(): value for name, value in environment.items() if name.startswith(PREFIX)
         }
-        # What the development tools call their folder is not a setting of the operator.
         given = {name: value for name, value in given.items() if name in cls.model_fields}
         try:
             return cls.model_validate(given)
