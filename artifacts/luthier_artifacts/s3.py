@@ -41,6 +41,8 @@ CONFLICT_ATTEMPTS = 5
 @functools.lru_cache(maxsize=16)
 def _client(config: StorageConfig) -> S3Client:
     """One client, and so one pool of connections, for each configuration; clients are thread-safe."""
+    if config.ca_bundle and not config.ca_bundle.is_file():
+        raise StorageError(f"The CA bundle {config.ca_bundle} is not there; mount it, or correct caBundle.")
     session = boto3.Session(botocore_session=botocore_session(config))
     client: S3Client = session.client(
         "s3",

@@ -122,7 +122,9 @@ def _from_client(error: BotoCoreError, target: Target) -> StorageError:
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError):
         return StorageDenied(f"There are no credentials to {target.action} {uri}; name a Secret that holds them.")
     if isinstance(error, boto.SSLError):
-        return StorageError(f"The certificate of {server} is not trusted; set caBundle to the authority's certificate.")
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return StorageError(f"The certificate of {server} is not trusted; set caBundle to its authority's.")
+        return StorageError(f"{server} does not answer in TLS; check the endpoint, or write http:// if it has none.")
     if isinstance(
         error,
         boto.HTTPClientError | boto.ConnectionError | boto.IncompleteReadError | boto.ReadTimeoutError,
