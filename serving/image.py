@@ -13,15 +13,9 @@ import tomllib
 from pathlib import Path
 
 BUILD = Path(__file__).resolve().parent.parent
-# Relative to site-packages. Ray's Java and reinforcement learning, its dashboard's pages (its API stays: KubeRay uses
-# it), descriptions of the clouds' other services, and tests.
-UNUSED = [
-    "ray/jars",
-    "ray/rllib",
-    "ray/dashboard/client",
-    "ray/_private/runtime_env/agent/thirdparty_files/**/tests",
-    "**/tests",
-]
+# Relative to site-packages: Ray's Java and reinforcement learning, and tests. Ray's dashboard stays whole: it
+# does not start without its pages, and KubeRay configures Serve through it.
+UNUSED = ["ray/jars", "ray/rllib", "**/tests"]
 CLOUD_SERVICES_USED = {"s3", "sts", "sso", "sso-oidc"}
 
 
