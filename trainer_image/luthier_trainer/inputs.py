@@ -22,7 +22,7 @@ from luthier_artifacts import (
     tree_digest,
 )
 from luthier_trainer.base_model import is_wanted
-from luthier_trainer.errors import InputNotFound
+from luthier_trainer.errors import InputNotFound, InvalidSpec
 
 HUB_SCHEME = "hf://"
 
@@ -96,24 +96,35 @@ def _or_output(run: RunDocument, access: Access) -> Access:
 
 def _fetch_from_hub(uri: str, revision: str | None, access: Access, folder: Path) -> FetchedModel:
     # Only runs that name a hub pay for this import.
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    # Which HTTP library raises differs by release; the hub's own error inherits from that library's.
+    connection_errors = (HfHubHTTPError.__bases__[0], LocalEntryNotFoundError, ConnectionError, TimeoutError)
 
     repository = uri.removeprefix(HUB_SCHEME).strip("/")
     variable = credential_env(access.credentials or "model")["HF_TOKEN"]
     api = HfApi(endpoint=access.endpoint, token=os.environ.get(variable) or os.environ.get("HF_TOKEN") or None)
     try:
-        commit = api.model_info(repository, revision=revision).sha
-        files = [name for name in api.list_repo_files(repository, revision=commit) if is_wanted(name)]
-        api.snapshot_download(repository, revision=commit, local_dir=folder, allow_patterns=files)
+        info = api.model_info(repository, revision=revision)
+        files = [file.rfilename for file in info.siblings or [] if is_wanted(file.rfilename)]
+        api.snapshot_download(repository, revision=info.sha, local_dir=folder, allow_patterns=files)
     except GatedRepoError as error:
         raise StorageDenied(f"{uri} is gated: accept its terms on the hub and give a token as HF_TOKEN.") from error
     except RevisionNotFoundError as error:
         raise InputNotFound(f"{uri} has no revision {revision!r}.") from error
     except RepositoryNotFoundError as error:
         raise InputNotFound(f"{uri} does not exist, or is private and HF_TOKEN does not open it.") from error
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except HFValidationError as error:
+        raise InvalidSpec(f"{uri} does not name a model; write hf://owner/name.") from error
+    except connection_errors as error:
         raise StorageUnavailable(f"The hub did not give {uri}: {str(error).splitlines()[0]}") from error
     entries = [entry for entry in describe_folder(folder) if is_wanted(entry.path)]
-    return FetchedModel(folder, tree_digest(entries), commit)
+    return FetchedModel(folder, tree_digest(entries), info.sha)
