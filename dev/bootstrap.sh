@@ -9,8 +9,15 @@ home=${LUTHIER_HOME:-$HOME/.cache/luthier}
 export UV_CACHE_DIR="$home/uv"
 members=(crds artifacts operator trainer_image serving dev)
 
-python=$(command -v python3.12 || command -v python3.11 || command -v python3 || true)
-"${python:-false}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+# A name on the PATH may be a shim that leads nowhere, so each is asked.
+python=
+for candidate in python3 python3.12 python3.13 python3.11; do
+  if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+    python=$(command -v "$candidate")
+    break
+  fi
+done
+[ -n "$python" ] ||
   { echo "Luthier needs Python 3.11 or newer; install it (apt-get install python3) and run this again." >&2; exit 1; }
 
 uv=$home/tools/bin/uv
