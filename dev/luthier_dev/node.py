@@ -97,16 +97,20 @@ def wait_until_ready() -> None:
 def stop() -> None:
     """End and remove everything that `start` made, and whatever a run that was cut off left; images stay.
 
-    Safe to call when nothing runs, and when only parts are left.
+    Safe to call when nothing runs, and when only parts are left. Where the cluster of another LUTHIER_HOME runs, what
+    the machine has only one of is that cluster's, and left alone.
     """
     where = layout()
     processes.end(processes.owned(SCOPE))
-    cgroups.end_members()
-    cgroups.remove()
+    alone = not _other_homes(where)
+    if alone:
+        cgroups.end_members()
+        cgroups.remove()
     runtime.remove_traces(where)
     kubelet.restore_machine(where)
     mounts.remove(where.run)
-    network.remove(_NAMESPACE)
+    if alone:
+        network.remove(_NAMESPACE)
 
 
 def fake_gpus(count: int) -> None:
@@ -184,10 +188,14 @@ def _missing_node() -> str | None:
     return "kubelet has not reported yet"
 
 
+def _other_homes(where: Layout) -> set[str]:
+    return processes.homes_in_use(SCOPE) - {str(where.home)}
+
+
 def _check_home(where: Layout) -> None:
     if len(str(where.home)) + _LONGEST_SUFFIX > _LONGEST_SOCKET_PATH:
         raise MachineError(f"LUTHIER_HOME is too long a path for sockets: choose a shorter one than {where.home}.")
-    for other in processes.homes_in_use(SCOPE) - {str(where.home)}:
+    for other in _other_homes(where):
         raise MachineError(
             f"The one-node cluster of LUTHIER_HOME={other} runs on this machine, which has room for one: "
             f"take it down first by LUTHIER_HOME={other} make cluster-down."

@@ -7,11 +7,13 @@ Owns everything below containerd's socket. Images are kept apart from the runnin
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
 from luthier_dev import mounts
+from luthier_dev.errors import MachineError
 from luthier_dev.network import POD_RANGE
 from luthier_dev.paths import Layout
 from luthier_dev.processes import Program
@@ -21,6 +23,7 @@ _CNI_PLUGINS = "/usr/lib/cni"
 _CNI_RESULTS = Path("/var/lib/cni/results")
 _SHIM_SOCKETS = Path("/run/containerd/s")
 _KUBERNETES = "k8s.io"  # containerd's namespace of everything that kubelet sees
+_SNAPSHOTS = ("--namespace", _KUBERNETES, "snapshots", "--snapshotter", "overlayfs")
 
 
 def state(where: Layout) -> Path:
@@ -50,15 +53,13 @@ def missing(where: Layout) -> str | None:
 
 def image_names(where: Layout) -> set[str]:
     """Names of all images that pods can use."""
-    answer = _ctr(where, "--namespace", _KUBERNETES, "images", "list", "-q")
-    answer.check_returncode()
-    return set(answer.stdout.split())
+    return set(_checked(where, "--namespace", _KUBERNETES, "images", "list", "-q").split())
 
 
 def remove_images(where: Layout, names: Iterable[str]) -> None:
     """Remove images by name; their layers go when no other image holds them."""
     for name in sorted(names):
-        _ctr(where, "--namespace", _KUBERNETES, "images", "remove", "--sync", name).check_returncode()
+        _checked(where, "--namespace", _KUBERNETES, "images", "remove", "--sync", name)
 
 
 def import_command(where: Layout) -> list[str]:
@@ -66,10 +67,31 @@ def import_command(where: Layout) -> list[str]:
     return ["ctr", "-a", str(socket(where)), "--namespace", _KUBERNETES, "images", "import", "-"]
 
 
-def blobs(where: Layout) -> list[Path]:
-    """Everything that containerd holds, each file named by its sha256."""
-    folder = where.containerd / "io.containerd.content.v1.content" / "blobs" / "sha256"
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+def has_snapshot(where: Layout, name: str) -> bool:
+    """Whether the files of a layer, and of all below it, are there."""
+    return _ctr(where, *_SNAPSHOTS, "info", name).returncode == 0
+
+
+def make_snapshot(where: Layout, name: str, parent: str, files: Path) -> None:
+    """Make a snapshot of hard links to `files`, a layer in overlayfs's own format, on top of `parent`.
+
+    It stays until `release_snapshot`, whether an image holds it or not.
+    """
+    draft = f"draft-{name}"
+    _ctr(where, *_SNAPSHOTS, "remove", draft)  # of a load that was cut off
+    _checked(where, *_SNAPSHOTS, "prepare", draft, *([parent] if parent else []))
+    mount = _checked(where, *_SNAPSHOTS, "mounts", "/unused", draft)
+    found = re.search(r"upperdir=([^, ]+)|mount -t bind (\S+)", mount)
+    if found is None:
+        raise MachineError(f"containerd names no folder for a snapshot, but: {mount.strip()}")
+    target = found.group(1) or found.group(2)
+    subprocess.run(["cp", "--archive", "--link", "--no-target-directory", str(files), target], check=True)
+    _checked(where, *_SNAPSHOTS, "commit", name, draft)
+
+
+def release_snapshot(where: Layout, name: str) -> None:
+    """Let the snapshot go with the last image that holds it."""
+    _checked(where, *_SNAPSHOTS, "label", name, "containerd.io/gc.root=")
 
 
 def remove_traces(where: Layout) -> None:
@@ -144,6 +166,13 @@ def _pod_network(where: Layout) -> dict[str, object]:
             {"type": "portmap", "capabilities": {"portMappings": True}},
         ],
     }
+
+
+def _checked(where: Layout, *arguments: str) -> str:
+    answer = _ctr(where, *arguments)
+    if answer.returncode != 0:
+        raise MachineError(f"`ctr {' '.join(arguments)}` failed: {answer.stderr.strip()}")
+    return answer.stdout
 
 
 def _ctr(where: Layout, *arguments: str) -> subprocess.CompletedProcess[str]:
