@@ -62,6 +62,8 @@ class Writes:
 
     async def carry_out(self, plan: Plan) -> float | None:
         """Carry out a plan; return when to look again."""
+        if plan.empty:
+            logger.debug("nothing to do", extra=self._about())
         for delete in plan.deletes:
             await self.applier.delete(delete)
             self._tell("delete", delete.name)
@@ -86,5 +88,10 @@ class Writes:
 
     def _tell(self, what: str, detail: str) -> None:
         metrics.WRITES.labels(what).inc()
-        about = {"kind": self.meta.kind, "namespace": self.meta.namespace, "resource": self.meta.name}
-        logger.info("%s %s", what, detail, extra={**about, "generation": self.meta.generation})
+        logger.info("%s %s", what, detail, extra=self._about())
+
+    def _about(self) -> dict[str, object]:
+        meta = self.meta
+        run = getattr(getattr(self.status, "current_run", None), "name", None)
+        about = {"kind": meta.kind, "namespace": meta.namespace, "resource": meta.name, "generation": meta.generation}
+        return {**about, "run": run} if run else about

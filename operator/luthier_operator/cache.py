@@ -92,6 +92,9 @@ class Cache:
         if raw is None or raw.get("kind") == "Status" or (key := owner_of(kind, raw)) is None:
             return
         item = stored(kind, raw)
+        known = any(other.name == item.name for other in self._indices.get(kind, {}).get(key, ()))
+        if "deletionTimestamp" in raw["metadata"] and not known:
+            return  # the watch has told of the end already
         self._written.setdefault((kind, key), {})[item.name] = item
 
     def caught_up(self, kind: Kind, raw: Raw, *, deleted: bool) -> None:

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from luthier_api.documents import Prepared, Published, Resolved, Result
+from luthier_dev import binaries, versions
 from luthier_dev.controlplane import ControlPlane
 from luthier_dev.paths import REPOSITORY
 from luthier_dev.processes import free_ports
@@ -80,6 +82,7 @@ class OperatorProcess:
             "LUTHIER_HTTP_PORT": str(self._port),
             "LUTHIER_PROGRESS_INTERVAL_S": "0.5",
             "LUTHIER_DRAIN_S": "1",
+            "LUTHIER_KUBERAY_RETRY_S": "0.5",
             **settings,
         }
         self._process: subprocess.Popen[bytes] | None = None
@@ -93,7 +96,21 @@ class OperatorProcess:
                 stderr=log,
             )
         if wait:
-            wait_until(lambda: self.get("/readyz")[1], "the operator", timeout_s=30, interval_s=0.05)
+            wait_until(lambda: self.get("/readyz")[1], "the operator", timeout_s=60, interval_s=0.05)
+
+    def start_and_listen(self) -> Iterator[str]:
+        """Start without waiting, and yield each line of the log as soon as it is written."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "luthier_operator", "--log-format", "text"],
+            env={**self._environment, "LUTHIER_LOG_LEVEL": "DEBUG"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stderr
+        with self._process.stderr as lines, self._log.open("a") as log:
+            for line in lines:
+                log.write(line)
+                yield line
 
     def get(self, path: str) -> tuple[str, str | None]:
         """Return what the operator's endpoint answers, and what is wrong with that."""
@@ -151,14 +168,14 @@ class Namespace:
         where = ["--subresource=status"] if status else []
         self.kubectl("patch", kind, name, "--type=merge", *where, "-p", json.dumps(patch))
 
-    def until(self, what: str, condition: Callable[[], object], timeout_s: float = 20) -> None:
+    def until(self, what: str, condition: Callable[[], object], timeout_s: float = 60) -> None:
         wait_until(lambda: None if condition() else "not so yet", what, timeout_s, interval_s=0.05)
 
     def ready_reason(self, kind: str, name: str) -> str:
         conditions = self.get(kind, name).get("status", {}).get("conditions", [])
         return next((c["reason"] for c in conditions if c["type"] == "Ready"), "")
 
-    def await_reason(self, kind: str, name: str, reason: str, timeout_s: float = 20) -> Raw:
+    def await_reason(self, kind: str, name: str, reason: str, timeout_s: float = 60) -> Raw:
         self.until(f"{kind} {name} {reason}", lambda: self.ready_reason(kind, name) == reason, timeout_s)
         return self.get(kind, name)
 
@@ -232,10 +249,34 @@ def namespace(cluster: ControlPlane) -> Namespace:
     return Namespace(cluster)
 
 
+def as_chart(cluster: ControlPlane, folder: Path, release: str, *values: str) -> Path:
+    """Give a service account the roles that the chart gives it; return the kubeconfig of that service account."""
+    kubectl = cluster.kubectl
+    templates = ["templates/serviceaccount.yaml", "templates/rbac.yaml"]
+    rendered = subprocess.run(
+        [
+            *(str(binaries.path("helm")), "template", release, str(REPOSITORY / "charts" / "luthier")),
+            *(flag for template in templates for flag in ("--show-only", template)),
+            *("--namespace", "default", "--kube-version", versions.KUBERNETES),
+            *(flag for value in values for flag in ("--set", value)),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    kubectl("apply", "--server-side", "-f", "-", stdin=rendered)
+    admin = yaml.safe_load(cluster.kubeconfig.read_text())
+    admin["users"][0]["user"] = {"token": kubectl("create", "token", release, "--duration=2h").strip()}
+    path = folder / "kubeconfig"
+    path.write_text(yaml.safe_dump(admin))
+    return path
+
+
 @pytest.fixture(scope="module")
 def operator(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    """A running operator, for all tests of a module."""
-    process = OperatorProcess(cluster.kubeconfig, tmp_path_factory.mktemp("operator"))
+    """A running operator with the chart's rights in the whole cluster, for all tests of a module."""
+    folder = tmp_path_factory.mktemp("operator")
+    process = OperatorProcess(as_chart(cluster, folder, "luthier"), folder)
     process.start()
     try:
         yield process
@@ -246,8 +287,9 @@ def operator(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def own_operator(cluster: ControlPlane, namespace: Namespace, tmp_path: Path) -> Iterator[OperatorProcess]:
-    """An operator for one test, which sees that test's namespace only; the test starts it."""
-    process = OperatorProcess(cluster.kubeconfig, tmp_path, LUTHIER_WATCH_NAMESPACES=namespace.name)
+    """An operator with the chart's rights in one test's namespace, and none elsewhere; the test starts it."""
+    kubeconfig = as_chart(cluster, tmp_path, namespace.name, f"watchNamespaces={{{namespace.name}}}")
+    process = OperatorProcess(kubeconfig, tmp_path, LUTHIER_WATCH_NAMESPACES=namespace.name)
     try:
         yield process
     finally:

@@ -37,7 +37,7 @@ def test_apply_becomes_prepare_then_train_then_a_version(operator: Any, namespac
     assert RunDocument.from_json(train["metadata"]["annotations"]["luthier.dev/run-document"]).resolved
     assert namespace.get("ftj", "reviews")["status"]["phase"] == "Training"
     namespace.train_ends()
-    namespace.kubectl("wait", "ftj/reviews", "--for=condition=Ready", "--timeout=20s")
+    namespace.kubectl("wait", "ftj/reviews", "--for=condition=Ready", "--timeout=60s")
     status = namespace.get("ftj", "reviews")["status"]
     assert (status["phase"], status["artifact"]["version"], status["observedGeneration"]) == ("Succeeded", "v1", 1)
     line = namespace.kubectl("get", "ftj").splitlines()[1]
