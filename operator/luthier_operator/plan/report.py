@@ -86,7 +86,8 @@ def training(
     """The training stage goes on."""
     text = "The training pod is starting."
     if progress is not None:
-        text = f"{progress.stage}: step {progress.step} of {progress.total_steps}."
+        steps = f": step {progress.step} of {progress.total_steps}" if progress.total_steps else ""
+        text = f"{progress.stage}{steps}."
     return _under_way("Training", Reason.TRAINING, text, trouble, failure)
 
 
@@ -112,7 +113,7 @@ def status(
     kept = before.progress if same_run else None
     shown = (progress_of(progress) if progress else kept) if training_goes_on else None
     message = verdict.message
-    if verdict.reason is Reason.TRAINING and progress is None and shown and shown.step:
+    if verdict.reason is Reason.TRAINING and progress is None and shown:
         ready = find_condition(before.conditions, ConditionType.READY)
         message = ready.message if ready and ready.reason == Reason.TRAINING else message
     return FineTuneJobStatus(
