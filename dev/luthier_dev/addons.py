@@ -80,6 +80,8 @@ def install_kuberay(cluster: Cluster) -> None:
         steps.say("KubeRay is installed on this cluster already: it is used as it is.")
         return
     cluster.load_images(["luthier-kuberay"])
+    if _runs(cluster, KUBERAY_NAMESPACE, "kuberay-operator", "luthier-kuberay"):
+        return
     with steps.step("Install KubeRay's operator", usually_s=6):
         binaries.ensure(["ray-operator"])
         crds = [path.read_text() for path in sorted(binaries.kuberay_crds().glob("*.yaml"))]
@@ -154,6 +156,18 @@ def _missing_bucket(client: S3Client, buckets: Sequence[str]) -> str | None:
         except (BotoCoreError, ClientError) as error:
             return f"bucket {bucket}: {error}"
     return None
+
+
+def _runs(cluster: Cluster, namespace: str, deployment: str, image: str) -> bool:
+    """Whether a deployment of the present image is available: its manifests need not be applied again."""
+    found = cluster.kubectl(
+        "get", "deployment", deployment, "--namespace", namespace, "--ignore-not-found", "--output=json"
+    )
+    if not found:
+        return False
+    body = json.loads(found)
+    reference = body["spec"]["template"]["spec"]["containers"][0]["image"]
+    return reference == cluster.image_ref(image) and body["status"].get("availableReplicas", 0) > 0
 
 
 def _is_anothers(cluster: Cluster, crd: str) -> bool:

@@ -85,7 +85,7 @@ def make_snapshot(where: Layout, name: str, parent: str, files: Path) -> None:
     if found is None:
         raise MachineError(f"containerd names no folder for a snapshot, but: {mount.strip()}")
     target = found.group(1) or found.group(2)
-    subprocess.run(["cp", "--archive", "--link", "--no-target-directory", str(files), target], check=True)
+    mounts.link_tree(files, Path(target), mounted=files.parents[1])
     _checked(where, *_SNAPSHOTS, "commit", name, draft)
 
 
