@@ -167,7 +167,7 @@ def _runs(cluster: Cluster, namespace: str, deployment: str, image: str) -> bool
         return False
     body = json.loads(found)
     reference = body["spec"]["template"]["spec"]["containers"][0]["image"]
-    return reference == cluster.image_ref(image) and body["status"].get("availableReplicas", 0) > 0
+    return bool(reference == cluster.image_ref(image) and body["status"].get("availableReplicas", 0) > 0)
 
 
 def _is_anothers(cluster: Cluster, crd: str) -> bool:

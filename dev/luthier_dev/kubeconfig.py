@@ -18,9 +18,7 @@ def write(path: Path, server: str, authority: Path, user: KeyPair, name: str = "
     document = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [
-            {"name": name, "cluster": {"server": server, "certificate-authority-data": _embed(authority)}}
-        ],
+        "clusters": [{"name": name, "cluster": {"server": server, "certificate-authority-data": _embed(authority)}}],
         "users": [
             {
                 "name": name,
