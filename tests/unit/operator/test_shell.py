@@ -1,0 +1,237 @@
+"""The shell's own small rules: one reconcile at a time, own writes are seen, errors have one meaning."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from luthier_operator.cache import Cache, Stored, owner_of, stored
+from luthier_operator.cluster.errors import (
+    ApiNotInstalled,
+    ClusterError,
+    Conflict,
+    Exists,
+    Gone,
+    Refused,
+    Transient,
+    Unexpected,
+    error_of,
+)
+from luthier_operator.observed import Key
+from luthier_operator.resources import merge_patch
+from luthier_operator.settings import Settings, SettingsError
+from luthier_operator.workqueue import RetryLater, WorkQueue
+
+pytestmark = pytest.mark.unit
+
+
+async def run(queue: WorkQueue[str], until: asyncio.Event) -> None:
+    task = asyncio.create_task(queue.run())
+    async with asyncio.timeout(5):
+        await until.wait()
+    task.cancel()
+
+
+async def test_a_key_is_reconciled_by_one_worker_at_a_time_and_no_wake_up_is_lost() -> None:
+    at_work, most, calls = 0, 0, []
+    finished = asyncio.Event()
+
+    async def reconcile(key: str) -> None:
+        nonlocal at_work, most
+        at_work += 1
+        most = max(most, at_work)
+        calls.append(key)
+        if len(calls) == 1:
+            queue.wake(key)  # arrives while it is at work
+            queue.wake(key)
+        await asyncio.sleep(0)
+        at_work -= 1
+        if len(calls) == 2:
+            finished.set()
+
+    queue: WorkQueue[str] = WorkQueue(reconcile, workers=4)
+    queue.wake("a")
+    queue.wake("a")
+    await run(queue, finished)
+    assert (most, calls) == (1, ["a", "a"])
+
+
+async def test_different_keys_are_reconciled_side_by_side() -> None:
+    both = asyncio.Barrier(2)
+    finished = asyncio.Event()
+
+    async def reconcile(_: str) -> None:
+        await both.wait()
+        finished.set()
+
+    queue: WorkQueue[str] = WorkQueue(reconcile, workers=2)
+    queue.wake("a")
+    queue.wake("b")
+    await run(queue, finished)
+
+
+async def test_failures_are_tried_again_later_each_time_and_success_forgets_them() -> None:
+    loop, times, finished = asyncio.get_running_loop(), [], asyncio.Event()
+
+    async def reconcile(_: str) -> None:
+        times.append(loop.time())
+        if len(times) < 4:
+            raise RetryLater("not yet") if len(times) < 3 else RuntimeError("a bug is retried too")
+        finished.set()
+
+    queue: WorkQueue[str] = WorkQueue(reconcile, workers=1, first_delay_s=0.01)
+    queue.wake("a")
+    await run(queue, finished)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert gaps[0] >= 0.009 and gaps[1] >= 0.019 and gaps[2] >= 0.039
+
+
+async def test_of_several_wishes_to_be_woken_later_the_earliest_holds() -> None:
+    finished, count = asyncio.Event(), 0
+
+    async def reconcile(_: str) -> None:
+        nonlocal count
+        count += 1
+        finished.set()
+
+    queue: WorkQueue[str] = WorkQueue(reconcile, workers=1)
+    for delay in (60.0, 0.01, 30.0):
+        queue.wake_after("a", delay)
+    await run(queue, finished)
+    assert count == 1
+
+
+def job(version: int, **metadata: Any) -> dict[str, Any]:
+    labels = {"luthier.dev/finetunejob": "reviews"}
+    meta = {"name": "j", "namespace": "n", "uid": "u", "resourceVersion": str(version), "labels": labels, **metadata}
+    return {"kind": "Job", "metadata": meta, "spec": {}}
+
+
+KEY = Key("FineTuneJob", "n", "reviews")
+
+
+def cache_with(*items: Stored) -> Cache:
+    cache = Cache()
+    cache.attach({"Job": {KEY: list(items)}})
+    return cache
+
+
+def test_what_was_written_is_seen_until_the_watch_has_caught_up() -> None:
+    cache = cache_with()
+    cache.wrote("Job", job(5))
+    assert len(cache.jobs(KEY)) == 1
+    cache.caught_up("Job", job(4), deleted=False)
+    assert len(cache.jobs(KEY)) == 1
+    cache.caught_up("Job", job(5), deleted=False)
+    assert not cache.jobs(KEY)
+
+
+def test_a_newer_word_of_the_watch_goes_before_what_was_written() -> None:
+    cache = cache_with(stored("Job", job(7, annotations={"luthier.dev/spec-hash": "new"})))
+    cache.wrote("Job", job(6))
+    assert [j.spec_hash for j in cache.jobs(KEY)] == ["new"]
+
+
+def test_a_deletion_that_the_watch_has_told_already_leaves_no_ghost() -> None:
+    cache = cache_with()
+    cache.wrote("Job", job(9, deletionTimestamp="2026-01-01T00:00:00Z"))
+    assert not cache.jobs(KEY)
+
+
+def test_objects_of_two_kinds_of_owner_with_one_name_are_kept_apart() -> None:
+    pod = {"metadata": {"namespace": "n", "labels": {"luthier.dev/modeldeployment": "reviews"}}}
+    assert owner_of("Pod", pod) == Key("ModelDeployment", "n", "reviews")
+    assert owner_of("Job", job(1)) == KEY
+
+
+def answer(code: int, reason: str = "", message: str = "m", **details: str) -> ClusterError:
+    body = json.dumps({"kind": "Status", "reason": reason, "message": message, "details": details})
+    return error_of(code, body.encode(), {"Retry-After": "7"})
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (answer(404, "NotFound", name="j"), Gone),
+        (answer(404, "NotFound"), ApiNotInstalled),
+        (error_of(404, b"404 page not found", {}), ApiNotInstalled),
+        (answer(422, "Invalid"), Refused),
+        (answer(403, "Forbidden", "exceeded quota: jobs"), Refused),
+        (answer(403, "Forbidden", "namespace n is being terminated"), Gone),
+        (answer(403, "Forbidden", "cannot create jobs"), Unexpected),
+        (answer(401), Unexpected),
+        (answer(409, "Conflict"), Conflict),
+        (answer(409, "AlreadyExists"), Exists),
+        (answer(429), Transient),
+        (answer(503), Transient),
+        (error_of(502, b"<html>bad gateway</html>", {}), Transient),
+    ],
+)
+def test_each_answer_of_the_api_server_has_one_meaning(error: ClusterError, kind: type) -> None:
+    assert type(error) is kind
+
+
+def test_the_server_s_wish_to_be_left_alone_is_kept() -> None:
+    error = answer(429)
+    assert isinstance(error, Transient) and error.retry_after_s == 7
+
+
+def apply_merge(target: Any, patch: Any) -> Any:
+    """RFC 7386, as its own text has it."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = apply_merge(result.get(key), value)
+    return result
+
+
+documents = st.recursive(
+    st.booleans() | st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+objects = st.dictionaries(st.sampled_from("abcd"), documents, max_size=4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(objects, objects)
+def test_a_merge_patch_makes_the_new_of_the_old_and_is_empty_for_equals(old: Any, new: Any) -> None:
+    assert apply_merge(old, merge_patch(old, new)) == new
+    assert merge_patch(new, new) == {}
+
+
+IMAGES = {"LUTHIER_TRAINER_IMAGE": "t", "LUTHIER_SERVER_IMAGE": "s"}
+
+
+def test_settings_are_read_from_the_environment() -> None:
+    found = Settings.from_environment(
+        {
+            **IMAGES,
+            "LUTHIER_WATCH_NAMESPACES": "a, b",
+            "LUTHIER_TRAIN_RESOURCES": '{"limits": {"memory": "4Gi"}}',
+            "LUTHIER_SERVICE_PORT": "set by Kubernetes",
+            "PATH": "/bin",
+        }
+    )
+    assert found.watch_namespaces == ["a", "b"]
+    assert found.defaults().train.limits == {"memory": "4Gi"}
+    assert Settings.from_environment({**IMAGES, "LUTHIER_WATCH_NAMESPACES": ""}).watch_namespaces == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [({}, "LUTHIER_TRAINER_IMAGE"), ({**IMAGES, "LUTHIER_WORKERS": "many"}, "LUTHIER_WORKERS")],
+)
+def test_a_bad_setting_is_named(environment: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        Settings.from_environment(environment)
