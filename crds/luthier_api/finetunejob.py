@@ -42,7 +42,7 @@ class FineTuneJobSpec(Placement, TrainingSpec):
     )
     concurrency_policy: Literal["Replace", "Forbid"] = Field(
         default="Replace",
-        description="What an edited spec does to a running run: Replace stops it, Forbid lets it finish.",
+        description="What an edited spec does to a running run: Replace stops it, Forbid lets a training finish.",
     )
     suspend: bool = Field(default=False, description="Stop the run and free its GPU; false starts it again.")
     backoff_limit: Annotated[int, Field(ge=0, le=100)] = Field(
