@@ -48,6 +48,7 @@ PROGRAMS = [
 ]
 """What must be built for the node; containerd and its companions are packages."""
 _DAEMONS = {*PROGRAMS[:6], "containerd"}
+_PATIENCE_S = 30.0
 _LONGEST_SOCKET_PATH = 100  # the kernel's limit is 107 bytes
 _LONGEST_SUFFIX = len("/run/containerd.sock.ttrpc")
 
@@ -67,10 +68,21 @@ def site() -> Site:
 
 
 def is_well() -> bool:
-    """Whether all programs of the node run, the API server answers and the node is ready."""
-    if not _NAMESPACE.exists() or not processes.owned_names(SCOPE) >= _DAEMONS:
+    """Whether all programs of the node run, the API server answers and the node is ready.
+
+    A busy machine gets time to answer: whoever hears False takes down what runs there.
+    """
+    running = processes.owned_names(SCOPE)
+    if not running:
         return False
-    return controlplane.missing_readiness(site()) is None and _missing_node() is None
+    try:
+        if ended := _DAEMONS - running:
+            raise NotReady(f"{', '.join(sorted(ended))} no longer runs")
+        _wait(lambda: controlplane.missing_readiness(site()) or _missing_node(), "the node", _PATIENCE_S)
+    except NotReady as error:
+        steps.say(f"What runs of an earlier cluster is not whole, so it is started anew: {error}")
+        return False
+    return True
 
 
 def start(pause_image: str) -> None:
