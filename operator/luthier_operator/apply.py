@@ -81,10 +81,10 @@ class Writes:
             self._tell("event", f"{note.reason}: {note.message}")
         return plan.requeue_after_s
 
-    async def say(self, status: ApiModel, again_s: float | None = None) -> float | None:
-        """Write only a status; return when to look again."""
+    async def say(self, status: ApiModel, events: tuple[EventNote, ...], again_s: float | None = None) -> float | None:
+        """Write only a status, and the Events that it brings; return when to look again."""
         wanted = None if status == self.status else status.to_wire()
-        return await self.carry_out(Plan(status=wanted, requeue_after_s=again_s))
+        return await self.carry_out(Plan(status=wanted, events=events, requeue_after_s=again_s))
 
     def _tell(self, what: str, detail: str) -> None:
         metrics.WRITES.labels(what).inc()

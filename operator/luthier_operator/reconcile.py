@@ -100,7 +100,8 @@ class Reconciler:
         try:
             resource = FineTuneJobResource(meta, read_spec(FineTuneJobSpec, raw), status)
         except Unreadable as error:
-            return await writes.say(report.refused(meta, status, str(error), writes.now))
+            after = report.refused(meta, status, str(error), writes.now)
+            return await writes.say(after, report.transitions(status, after))
         plan = plan_finetunejob(resource, await self._observe(meta), now, self._defaults)
         if plan.assumes_gone:
             plan = plan_finetunejob(resource, await self._observe_live(meta), now, self._defaults)
@@ -108,7 +109,8 @@ class Reconciler:
             return await writes.carry_out(plan)
         except Refused as error:
             text = f"The cluster refuses what the run needs: {error}"
-            return await writes.say(report.refused(meta, status, text, writes.now), REFUSED_RETRY_S)
+            after = report.refused(meta, status, text, writes.now)
+            return await writes.say(after, report.transitions(status, after), REFUSED_RETRY_S)
 
     async def _modeldeployment(self, raw: Raw, version: int) -> float | None:
         meta, now = meta_of("ModelDeployment", raw), self._clock()
@@ -117,14 +119,16 @@ class Reconciler:
         try:
             resource = ModelDeploymentResource(meta, read_spec(ModelDeploymentSpec, raw), status)
         except Unreadable as error:
-            return await writes.say(serving_report.refused(meta, status, str(error), writes.now))
+            after = serving_report.refused(meta, status, str(error), writes.now)
+            return await writes.say(after, serving_report.transitions(status, after))
         observed = await self._observe_serving(resource)
         plan = plan_modeldeployment(resource, observed, now, self._defaults)
         try:
             return await writes.carry_out(plan)
         except Refused as error:
             text = f"The cluster refuses the server: {error}"
-            return await writes.say(serving_report.refused(meta, status, text, writes.now), REFUSED_RETRY_S)
+            after = serving_report.refused(meta, status, text, writes.now)
+            return await writes.say(after, serving_report.transitions(status, after), REFUSED_RETRY_S)
 
     async def _observe(self, meta: Meta) -> ObservedRuns:
         jobs, pods = self._cache.jobs(meta.key), self._cache.pods(meta.key)

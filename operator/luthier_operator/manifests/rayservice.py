@@ -209,7 +209,14 @@ def _head(owner: Meta, spec: ModelDeploymentSpec, defaults: Defaults) -> dict[st
     placed = spec.runtime.model_copy(update={"service_account_name": None, "node_selector": {}})
     limits = {"requests": dict(defaults.serve_head.requests), "limits": dict(defaults.serve_head.limits)}
     container = {**_container("ray-head", spec, defaults), "resources": limits}
-    return _template(owner, "head", {"containers": [container], **pods.placement(placed)})
+    fewest, most = _workers(spec)
+    pod = {
+        "containers": [container],
+        # Ray's autoscaler, which runs beside the head, asks Kubernetes for pods; nothing else here talks to it.
+        "automountServiceAccountToken": most > fewest,
+        **pods.placement(placed),
+    }
+    return _template(owner, "head", pod)
 
 
 def _worker(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defaults) -> dict[str, Any]:

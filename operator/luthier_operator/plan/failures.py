@@ -48,7 +48,10 @@ def trouble_of(pods: Iterable[PodView]) -> Trouble | None:
             said = clip(pod.waiting_message or pod.waiting_reason)
             return Trouble(Reason.CONFIG_ERROR, f"The pod cannot start: {said} Repair that, and it goes on by itself.")
         if pod.unschedulable is not None and not pod.ip:
-            return Trouble(Reason.UNSCHEDULABLE, f"No node takes the pod: {clip(pod.unschedulable)}")
+            return Trouble(
+                Reason.UNSCHEDULABLE,
+                f"No node takes the pod: {clip(pod.unschedulable) or 'the scheduler gave no reason.'}",
+            )
     return None
 
 
@@ -99,7 +102,7 @@ def clip(text: str) -> str:
     """Return the text as the end of a sentence, on one line, not longer than a person reads."""
     line = " ".join(text.split())
     line = line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
-    return line if line.endswith((".", "…", "!", "?")) else line + "."
+    return line if not line or line.endswith((".", "…", "!", "?")) else line + "."
 
 
 def _what_happened(pod: PodView, reason: Reason) -> str:

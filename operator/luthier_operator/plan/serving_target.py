@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from luthier_api.finetunejob import VersionStatus
-from luthier_api.modeldeployment import FineTuneJobRef, ModelDeploymentSpec
+from luthier_api.modeldeployment import FineTuneJobRef, ModelDeploymentSpec, ServedModel
 from luthier_api.reasons import Reason
 from luthier_api.storage import StorageAccess
 from luthier_operator.manifests.access import Grant
@@ -40,14 +40,15 @@ def target_of(spec: ModelDeploymentSpec, job: FineTuneJobView | None) -> Target 
     if model.fine_tune_job_ref is None:
         assert model.uri and model.digest
         version = model.uri.rstrip("/").rpartition("/")[2]
-        return Target(version, model.uri.rstrip("/"), model.digest, Grant("model", StorageAccess(**_access(model))))
+        return Target(version, model.uri.rstrip("/"), model.digest, _grant(model))
     if job is None:
         name = model.fine_tune_job_ref.name
         return NoTarget(Reason.WAITING_FOR_MODEL, f"There is no FineTuneJob {name} in this namespace yet.")
-    return _version_of(model.fine_tune_job_ref, job)
+    grant = Grant("output", job.storage) if model.is_unset() else _grant(model)
+    return _version_of(model.fine_tune_job_ref, job, grant)
 
 
-def _version_of(ref: FineTuneJobRef, job: FineTuneJobView) -> Target | NoTarget:
+def _version_of(ref: FineTuneJobRef, job: FineTuneJobView, grant: Grant) -> Target | NoTarget:
     versions = job.status.versions
     if ref.version:
         found = next((version for version in versions if version.version == ref.version), None)
@@ -55,17 +56,18 @@ def _version_of(ref: FineTuneJobRef, job: FineTuneJobView) -> Target | NoTarget:
             known = ", ".join(version.version for version in versions[:5]) or "none yet"
             text = f"FineTuneJob {ref.name} has no version {ref.version}; it has: {known}."
             return NoTarget(Reason.MODEL_NOT_FOUND, text, final=True)
-        return _target(found, job)
+        return _target(found, grant)
     promotable = next((version for version in versions if version.promotable), None)
     if promotable is None:
         why = f"it is {job.status.phase.lower()}" if not versions else "no version of it passed its gates"
         return NoTarget(Reason.WAITING_FOR_MODEL, f"Waiting for FineTuneJob {ref.name} to publish a version: {why}.")
-    return _target(promotable, job)
+    return _target(promotable, grant)
 
 
-def _target(version: VersionStatus, job: FineTuneJobView) -> Target:
-    return Target(version.version, version.uri, version.digest, Grant("output", job.storage))
+def _target(version: VersionStatus, grant: Grant) -> Target:
+    return Target(version.version, version.uri, version.digest, grant)
 
 
-def _access(access: StorageAccess) -> dict[str, object]:
-    return {name: getattr(access, name) for name in StorageAccess.model_fields}
+def _grant(model: ServedModel) -> Grant:
+    """Return the way to storage that the spec itself names."""
+    return Grant("model", StorageAccess(**{name: getattr(model, name) for name in StorageAccess.model_fields}))

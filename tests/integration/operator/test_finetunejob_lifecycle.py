@@ -132,6 +132,18 @@ def test_an_unschedulable_pod_says_what_is_short(operator: Any, namespace: Any) 
     assert "Insufficient cpu" in json.dumps(status["conditions"])
 
 
+def test_what_the_api_server_refuses_is_said_with_its_own_words_and_can_be_repaired(
+    operator: Any, namespace: Any
+) -> None:
+    namespace.submit(prepareResources={"requests": {"memory": "4Gi"}, "limits": {"memory": "1Gi"}})
+    status = namespace.await_reason("ftj", "reviews", "InvalidSpec")["status"]
+    (stalled,) = [c for c in status["conditions"] if c["type"] == "Stalled"]
+    assert "must be less than or equal to memory limit" in stalled["message"]
+    assert "InvalidSpec" in [e["reason"] for e in namespace.all("events")]
+    namespace.submit(prepareResources={"limits": {"memory": "1Gi"}})
+    namespace.run_through()
+
+
 def test_an_edit_replaces_the_running_jobs(operator: Any, namespace: Any) -> None:
     namespace.submit()
     namespace.await_pod("prepare")
