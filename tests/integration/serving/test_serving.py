@@ -6,7 +6,9 @@ import asyncio
 import http.client
 import io
 import json
+import os
 import shutil
+import signal
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -19,12 +21,13 @@ import boto3
 import numpy as np
 import pytest
 
-from luthier_api.documents import SERVING_DOCUMENT_FILE, FrontConfig, Route
+from luthier_api.documents import SERVING_DOCUMENT_FILE, Access, FrontConfig, Route
 from luthier_api.reasons import Reason
 from luthier_artifacts import PublishedVersion
 from luthier_serving.classifier import Classifier
 from luthier_serving.engines import open_engine
 from luthier_serving.errors import LoadError
+from luthier_serving.loading import load_classifier
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -231,28 +234,58 @@ async def test_clients_that_hang_up_do_not_disturb_the_others(ray: Any, both: An
     assert [(status, document["input_text"]) for status, document, _ in answers] == [(200, text) for text in TEXTS * 8]
 
 
-def test_an_artifact_that_is_not_what_was_promised_is_refused_and_the_old_one_serves_on(
+async def test_the_death_of_the_only_replica_delays_requests_and_fails_none(ray: Any, both: Any, models: Any) -> None:
+    await asyncio.to_thread(serve_first, ray, models, max_queued_requests=1000)
+    many = {"texts": ["the film was good"] * 500}
+    async with aiohttp.ClientSession() as session:
+        asked = [asyncio.create_task(ask(session, ray.url, many)) for _ in range(20)]
+        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        [replica] = ray.applications()["rev-1"]["deployments"]["Revision"]["replicas"]
+        os.kill(replica["pid"], signal.SIGKILL)
+        asked += [asyncio.create_task(ask(session, ray.url, {"text": "bad"})) for _ in range(20)]
+        answers = await asyncio.gather(*asked)
+    failed = [document for status, document, _ in answers if status != 200]
+    assert failed == []
+    [successor] = ray.applications()["rev-1"]["deployments"]["Revision"]["replicas"]
+    assert successor["pid"] != replica["pid"]
+
+
+def test_an_artifact_with_one_byte_changed_is_refused_and_the_old_one_serves_on(
     ray: Any, both: Any, models: Any, s3: Any, tmp_path: Path
 ) -> None:
-    changed = publish_changed(models, s3, tmp_path)
     serve_first(ray, models)
-    good = [models.revision("rev-1", models.first), models.revision("rev-2", models.second)]
-    bad = {
-        "one-byte-changed": models.revision("one-byte-changed", changed),
-        "another-digest": models.revision("another-digest", models.first, digest="sha256:" + "0" * 64),
-        "no-such-version": models.revision("no-such-version", models.first, model_uri=models.first.uri[:-4] + "0000"),
-    }
-    ray.deploy(front_config(("rev-1", models.first, 100)), *good, *bad.values())
-    messages = {}
-    for name in bad:
-        application = ray.wait_for(name, "DEPLOY_FAILED", timeout_s=120)
-        message = application["deployments"]["Revision"]["message"]
-        messages[name] = message.rsplit("LoadError: ", 1)[1].splitlines()[0]
-    assert messages["one-byte-changed"].startswith("IntegrityError: ")
-    assert SERVING_DOCUMENT_FILE in messages["one-byte-changed"]
-    assert messages["another-digest"].startswith("IntegrityError: ") and "0000" in messages["another-digest"]
-    assert messages["no-such-version"].startswith("ModelNotFound: ")
+    changed = models.revision("changed", publish_changed(models, s3, tmp_path))
+    ray.deploy(front_config(("rev-1", models.first, 100)), *both, changed)
+    application = ray.wait_for("changed", "DEPLOY_FAILED", timeout_s=120)
+    message = application["deployments"]["Revision"]["message"]
+    sentence = message.rsplit("LoadError: ", 1)[1].splitlines()[0]
+    assert sentence.startswith("IntegrityError: ") and SERVING_DOCUMENT_FILE in sentence
     assert ray.served_version() == models.first.version
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "reason"),
+    [
+        ({"digest": "sha256:" + "0" * 64}, None, Reason.INTEGRITY_ERROR),
+        ({"model_uri": "s3://models/nowhere/reviews/versions/20260131-235959-0a1b2c3d"}, None, Reason.MODEL_NOT_FOUND),
+        ({"model_uri": "s3://no-such-bucket/m/versions/20260131-235959-0a1b2c3d"}, None, Reason.BUCKET_NOT_FOUND),
+        ({"model_uri": "https://models/m/versions/20260131-235959-0a1b2c3d"}, None, Reason.INVALID_SPEC),
+        ({}, "a-stranger", Reason.STORAGE_DENIED),
+        ({"access": Access(endpoint="http://127.0.0.1:9", credentials="output")}, None, Reason.STORAGE_UNAVAILABLE),
+    ],
+)
+def test_what_storage_does_not_give_is_a_reason_and_one_sentence(
+    models: Any, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: Any, key: Any, reason: Reason
+) -> None:
+    monkeypatch.setenv("LUTHIER_OUTPUT_AWS_ACCESS_KEY_ID", key or s3.access_key)
+    monkeypatch.setenv("LUTHIER_OUTPUT_AWS_SECRET_ACCESS_KEY", s3.secret_key)
+    monkeypatch.setenv("LUTHIER_CACHE", str(tmp_path))
+    monkeypatch.setenv("LUTHIER_LOAD_PATIENCE_S", "0")
+    monkeypatch.setenv("RAYON_NUM_THREADS", "1")
+    with pytest.raises(LoadError) as failure:
+        load_classifier(models.revision("rev", models.first, **changes))
+    assert failure.value.reason is reason
+    assert "\n" not in str(failure.value) and len(str(failure.value)) > 40
 
 
 def publish_changed(models: Any, s3: Any, tmp_path: Path) -> PublishedVersion:
