@@ -151,11 +151,15 @@ def _conditions(verdict: Verdict, message: str, memory: Memory) -> list[tuple[Co
         (ConditionType.READY, verdict.ready, verdict.reason, message),
         (ConditionType.RECONCILING, verdict.going_on, verdict.reason, message),
         (ConditionType.STALLED, verdict.stalled, verdict.reason, message),
-        (ConditionType.PREPARED, prepared, verdict.reason, ""),
-        (ConditionType.PUBLISHED, published, verdict.reason, ""),
+        (ConditionType.PREPARED, prepared, verdict.reason, _PREPARED[prepared]),
+        (ConditionType.PUBLISHED, published, verdict.reason, _PUBLISHED[published]),
     ]
     only_when_true = (ConditionType.RECONCILING, ConditionType.STALLED)
     return [row for row in rows if row[1] or row[0] not in only_when_true]
+
+
+_PREPARED = {True: "The inputs are known and the data passed its checks.", False: "The inputs are not known yet."}
+_PUBLISHED = {True: "A version answers this spec.", False: "No version answers this spec yet."}
 
 
 def _artifact(memory: Memory) -> ArtifactStatus | None:
