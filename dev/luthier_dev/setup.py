@@ -48,6 +48,7 @@ def install_chart(cluster: Cluster) -> None:
             "--namespace",
             SYSTEM_NAMESPACE,
             "--create-namespace",
+            "--take-ownership",  # of CRDs that were applied by hand, or kept by an earlier release
             "--wait",
             "--timeout",
             "3m",

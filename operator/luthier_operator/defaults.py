@@ -25,7 +25,7 @@ class Defaults:
     prepare: PodResources = PodResources({"cpu": "250m", "memory": "512Mi"}, {"memory": "2Gi"})
     train: PodResources = PodResources({"cpu": "1", "memory": "2Gi"}, {"memory": "8Gi"})
     serve: PodResources = PodResources({"cpu": "500m", "memory": "1Gi"}, {"memory": "2Gi"})
-    serve_head: PodResources = PodResources({"cpu": "250m", "memory": "1Gi"}, {"memory": "2Gi"})
+    serve_head: PodResources = PodResources({"cpu": "250m", "memory": "1280Mi"}, {"memory": "2Gi"})
     autoscaler: PodResources = PodResources({"cpu": "50m", "memory": "128Mi"}, {"cpu": "500m", "memory": "512Mi"})
     progress_interval_s: float = 10.0
     drain_s: float = 15.0
