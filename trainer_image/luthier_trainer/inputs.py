@@ -7,6 +7,7 @@ It judges nothing that it brings; that is for `readers` and `base_model`.
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from luthier_api.documents import Access, RunDocument, credential_env
 from luthier_api.keys import digest_of
@@ -107,7 +108,7 @@ def _fetch_from_hub(uri: str, revision: str | None, access: Access, folder: Path
     )
 
     # Which HTTP library raises differs by release; the hub's own error inherits from that library's.
-    connection_errors = (HfHubHTTPError.__bases__[0], LocalEntryNotFoundError, ConnectionError, TimeoutError)
+    http_error = cast(type[Exception], HfHubHTTPError.__bases__[0])
 
     repository = uri.removeprefix(HUB_SCHEME).strip("/")
     variable = credential_env(access.credentials or "model")["HF_TOKEN"]
@@ -124,7 +125,7 @@ def _fetch_from_hub(uri: str, revision: str | None, access: Access, folder: Path
         raise InputNotFound(f"{uri} does not exist, or is private and HF_TOKEN does not open it.") from error
     except HFValidationError as error:
         raise InvalidSpec(f"{uri} does not name a model; write hf://owner/name.") from error
-    except connection_errors as error:
+    except (http_error, LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
         raise StorageUnavailable(f"The hub did not give {uri}: {str(error).splitlines()[0]}") from error
     entries = [entry for entry in describe_folder(folder) if is_wanted(entry.path)]
     return FetchedModel(folder, tree_digest(entries), info.sha)

@@ -23,10 +23,10 @@ _CHART_WIDTH, _CHART_HEIGHT = 640, 200
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of the loss chart, in the chart's own coordinates."""
+    """A line of the loss chart: its points in the chart's own coordinates, and the first and the last loss."""
 
     name: str
-    points: str
+    points: list[tuple[float, float]]
     first: float
     last: float
 
@@ -65,7 +65,7 @@ def loss_curves(history: Sequence[dict[str, Any]]) -> list[Curve]:
     return [
         Curve(
             name,
-            " ".join(f"{x / last_step * _CHART_WIDTH:.1f},{(1 - y / highest) * _CHART_HEIGHT:.1f}" for x, y in line),
+            [(round(x / last_step * _CHART_WIDTH, 1), round((1 - y / highest) * _CHART_HEIGHT, 1)) for x, y in line],
             line[0][1],
             line[-1][1],
         )
