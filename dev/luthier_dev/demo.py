@@ -28,7 +28,7 @@ from luthier_dev.watching import Watched, describe_serving, describe_training
 NAMESPACE = "luthier-demo"
 EXAMPLE = REPOSITORY / "examples" / "sentiment"
 NAME = "sentiment"
-EDIT = ('learningRate: "1e-4"', 'learningRate: "5e-5"')
+EDIT = ('learningRate: "2e-4"', 'learningRate: "1e-4"')
 TRAINING_S = 900.0
 SERVING_S = 600.0
 TEXTS = 6
@@ -108,11 +108,11 @@ def _train_and_serve(scene: Scene, manifest: str) -> dict[str, Any]:
     with steps.step("kubectl apply -f examples/sentiment/"):
         scene.apply(manifest)
         scene.apply((EXAMPLE / "modeldeployment.yaml").read_text())
-    with steps.step("Train the first version: prepare, fine-tune, evaluate, export, publish", usually_s=90):
+    with steps.step("Train the first version: prepare, fine-tune, evaluate, export, publish", usually_s=70):
         job = scene.job.wait_until_ready(TRAINING_S, describe_training)
     artifact: dict[str, Any] = job["status"]["artifact"]
     _tell_quality(artifact)
-    with steps.step("Serve it: a Ray cluster, the front, the first revision", usually_s=60):
+    with steps.step("Serve it: a Ray cluster, the front, the first revision", usually_s=25):
         scene.deployment.wait_until_ready(SERVING_S, describe_serving)
     scene.show()
     return artifact
@@ -134,7 +134,7 @@ def _ask(url: str, eval_csv: Path) -> None:
     chosen = [
         row for label in ("negative", "positive") for row in [r for r in rows if r["label"] == label][: TEXTS // 2]
     ]
-    with steps.step(f"POST {url}/predict with {len(chosen)} held-out reviews"):
+    with steps.step(f"POST /predict with {len(chosen)} held-out reviews"):
         answer = httpx.post(
             f"{url}/predict", json={"texts": [row["text"] for row in chosen]}, timeout=30, trust_env=False
         )
@@ -153,11 +153,11 @@ def _edit(scene: Scene, url: str, original: str, edited: str) -> str:
         if line[:1] in "+-" and line[:3] not in ("+++", "---"):
             steps.say(f"  {line}")
     with Trickle(url, QUESTION) as trickle:
-        with steps.step("Train the second version, while the first one answers", usually_s=70):
+        with steps.step("Train the second version, while the first one answers", usually_s=60):
             scene.apply(edited)
             job = scene.job.wait_until_ready(TRAINING_S, describe_training)
         second: str = job["status"]["artifact"]["version"]
-        with steps.step("Roll the second version out", usually_s=20):
+        with steps.step("Roll the second version out", usually_s=6):
             _wait_for_version(scene, url, second)
     answers = trickle.answers
     shown = ", ".join(f"{count} by {version}" for version, count in sorted(answers.by_version.items()))
@@ -176,7 +176,7 @@ def _revert(scene: Scene, url: str, original: str, first: dict[str, Any], second
     steps.say("Now the edit is reverted:")
     before = scene.jobs()
     started = time.monotonic()
-    with steps.step(f"Serve {first['version']} again", usually_s=20):
+    with steps.step(f"Serve {first['version']} again", usually_s=3):
         scene.apply(original)
         _wait_for_version(scene, url, first["version"])
     took = time.monotonic() - started
