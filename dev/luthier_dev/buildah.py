@@ -22,8 +22,12 @@ from luthier_dev.paths import REPOSITORY, layout
 
 SCOPE = steps.SCOPE
 _BASE_PACKAGES = ["python3", "python3-venv", "wget", "ca-certificates", "procps"]
-# What python:*-slim leaves out too. Licences, in doc/*/copyright, stay.
-_BASE_LEFT_OUT = ["man", "locale", "info", "i18n", "doc/*/examples"]
+# What python:*-slim leaves out too, and perl's library, which nothing in the images runs. Licences stay.
+_BASE_LEFT_OUT = [
+    *(f"/usr/share/{each}/*" for each in ("man", "locale", "info", "i18n", "perl", "doc/*/examples")),
+    "/usr/lib/*/perl/*",
+    "/usr/lib/*/gconv/*",
+]
 _BASE_DOCKERFILE = REPOSITORY / "dev" / "base" / "Dockerfile"
 # What this machine is told about package indexes and certificates goes into the build, and never into an image.
 _MACHINE_SETTINGS = [Path("/etc/ssl/certs"), Path("/etc/pip.conf"), Path("/etc/uv")]
@@ -103,7 +107,7 @@ class Buildah:
                 steps.run_logged(
                     [
                         *("mmdebstrap", "--variant=minbase", f"--include={','.join(_BASE_PACKAGES)}"),
-                        *(f"--dpkgopt=path-exclude=/usr/share/{each}/*" for each in _BASE_LEFT_OUT),
+                        *(f"--dpkgopt=path-exclude={each}" for each in _BASE_LEFT_OUT),
                         *("--aptopt=Acquire::Languages none", release, str(partial)),
                     ]
                 )

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from stories import Site
 
+from luthier_dev import node
 from luthier_dev.addons import s3_url
+from luthier_dev.cluster import NodeCluster, provider
 from luthier_dev.setup import SECRET, make_namespace, set_up
 
 SET_UP_AND_ONE_TEST_S = 1800  # the first test pays for what is not built yet
@@ -25,9 +27,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def site() -> Iterator[Site]:
     """Everything up: `site.kubectl("get", "pods")`, `site.cluster.url_for_service(...)`, `site.s3`."""
+    found = provider()
+    started_here = isinstance(found, NodeCluster) and not node.is_well()
     cluster, storage = set_up()
     with s3_url(cluster) as url:
         yield Site(cluster, storage, url)
+    if started_here:  # a cluster that was up before stays up
+        cluster.down()
 
 
 @pytest.fixture

@@ -33,7 +33,11 @@ CASES: dict[str, tuple[dict[str, Any], Reason, tuple[str, ...]]] = {
         Reason.BUCKET_NOT_FOUND,
         ("no-such-bucket",),
     ),
-    "wrong-key": ({"output": {"secretRef": {"name": "wrong-key"}}}, Reason.STORAGE_DENIED, ("denied",)),
+    "wrong-key": (
+        {"output": {"secretRef": {"name": "wrong-key"}}},
+        Reason.STORAGE_DENIED,
+        ("access key", "AWS_ACCESS_KEY_ID"),
+    ),
     "no-secret": ({"output": {"secretRef": {"name": "absent"}}}, Reason.CONFIG_ERROR, ('"absent" not found',)),
     "no-dataset": (
         {"dataset": {"train": {"uri": f"{DATA}/absent.csv"}}},

@@ -86,7 +86,7 @@ def test_a_manifest_becomes_a_verified_version_by_two_jobs(story: Site, folder: 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("E2E_AWS_ACCESS_KEY_ID", story.storage.admin.access_key)
         patch.setenv("E2E_AWS_SECRET_ACCESS_KEY", story.storage.admin.secret_key)
-        manifest = download_version(artifact["uri"], tmp_path / "v", config, None, digest=artifact["digest"])
+        manifest = download_version(artifact["uri"], tmp_path / "v", config, digest=artifact["digest"])
     names = {entry.path for entry in manifest.files}
     assert {"model.safetensors", "model.onnx", "config.json", "tokenizer.json", "report.html"} <= names
 
