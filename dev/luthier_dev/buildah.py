@@ -22,12 +22,10 @@ from luthier_dev.paths import REPOSITORY, layout
 
 SCOPE = steps.SCOPE
 _BASE_PACKAGES = ["python3", "python3-venv", "wget", "ca-certificates", "procps"]
-# What python:*-slim leaves out too, and perl's library, which nothing in the images runs. Licences stay.
-_BASE_LEFT_OUT = [
-    *(f"/usr/share/{each}/*" for each in ("man", "locale", "info", "i18n", "perl", "doc/*/examples")),
-    "/usr/lib/*/perl/*",
-    "/usr/lib/*/gconv/*",
-]
+# What python:*-slim leaves out too. Licences stay.
+_BASE_LEFT_OUT = [f"/usr/share/{each}/*" for each in ("man", "locale", "info", "i18n", "doc/*/examples")]
+# Perl's library is needed while packages are set up, and by nothing that runs in the images.
+_BASE_REMOVED = ["usr/share/perl", "usr/lib/*/perl", "usr/lib/*/gconv"]
 _BASE_DOCKERFILE = REPOSITORY / "dev" / "base" / "Dockerfile"
 # What this machine is told about package indexes and certificates goes into the build, and never into an image.
 _MACHINE_SETTINGS = [Path("/etc/ssl/certs"), Path("/etc/pip.conf"), Path("/etc/uv")]
@@ -108,6 +106,7 @@ class Buildah:
                     [
                         *("mmdebstrap", "--variant=minbase", f"--include={','.join(_BASE_PACKAGES)}"),
                         *(f"--dpkgopt=path-exclude={each}" for each in _BASE_LEFT_OUT),
+                        *(f'--customize-hook=rm -rf "$1"/{each}' for each in _BASE_REMOVED),
                         *("--aptopt=Acquire::Languages none", release, str(partial)),
                     ]
                 )
@@ -155,7 +154,7 @@ def remove_all() -> None:
 
 def _base_reference() -> str:
     """Name of the base image, by what decides its contents."""
-    recipe = [_release(), *_BASE_PACKAGES, *_BASE_LEFT_OUT, _BASE_DOCKERFILE.read_text()]
+    recipe = [_release(), *_BASE_PACKAGES, *_BASE_LEFT_OUT, *_BASE_REMOVED, _BASE_DOCKERFILE.read_text()]
     return f"localhost/luthier-base:{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
 
 
