@@ -70,6 +70,7 @@ class Resolved(Document):
     model_digest: Digest = Field(description="Digest over the base model's files.")
     model_revision: Text | None = Field(default=None, description="Commit that an hf:// revision stands for.")
     dataset_digest: Digest = Field(description="Digest over the dataset's files.")
+    image: Text | None = Field(default=None, description="Trainer image that prepare ran; train runs the same.")
 
 
 class RunDocument(Document):

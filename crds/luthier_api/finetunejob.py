@@ -27,6 +27,12 @@ RETRY_ANNOTATION = "luthier.dev/retry"
 class FineTuneJobSpec(Placement, TrainingSpec):
     """What is to be trained, and on what."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("self.output.uri.startsWith('s3://')", "output.uri must be s3://: files in a pod are gone with it")
+        )
+    )
+
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
         default=None, description="Trainer image. Unset: the one that came with the operator."
     )

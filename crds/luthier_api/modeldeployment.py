@@ -37,6 +37,7 @@ class ServedModel(StorageAccess):
     model_config = ConfigDict(
         json_schema_extra=cel(
             ("has(self.fineTuneJobRef) != has(self.uri)", "give exactly one of fineTuneJobRef and uri"),
+            ("!has(self.uri) || self.uri.startsWith('s3://')", "uri must be s3://"),
             (
                 "has(self.uri) == has(self.digest)",
                 "uri and digest belong together: the digest is what makes the served files verifiable",

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from luthier_api.base import ApiModel, DnsLabel, ObjectName, Quantity
+from luthier_api.base import ApiModel, DnsLabel, ObjectName, Quantity, cel
 
 ResourceName = Annotated[str, Field(max_length=128, pattern=r"^[a-z0-9A-Z]([-a-zA-Z0-9_./]*[a-zA-Z0-9])?$")]
 Resources = Annotated[dict[ResourceName, Quantity], Field(max_length=16)]
@@ -14,6 +14,16 @@ LabelKey = Annotated[str, Field(max_length=317)]
 
 class ResourceRequirements(ApiModel):
     """CPU and memory of a pod, as in a container."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!(has(self.limits) && 'nvidia.com/gpu' in self.limits)"
+                " && !(has(self.requests) && 'nvidia.com/gpu' in self.requests)",
+                "GPUs are asked for by gpusPerNode or gpusPerReplica, not in resources",
+            )
+        )
+    )
 
     requests: Resources = Field(default={}, description="What the scheduler sets aside.")
     limits: Resources = Field(default={}, description="What the pod may not exceed.")

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class ConditionType(StrEnum):
-    """Condition types. The first three follow kstatus, so that kubectl wait, Flux and Argo CD need nothing special."""
+    """Condition types. The first three follow kstatus, so that kubectl wait and Flux need nothing special."""
 
     READY = "Ready"
     RECONCILING = "Reconciling"

@@ -53,7 +53,7 @@ class StorageAccess(ApiModel):
 
     def is_unset(self) -> bool:
         """Tell whether nothing is said here, so that the output's access applies."""
-        return self.secret_ref is None and self.endpoint is None and self.region is None and self.ca_bundle is None
+        return all(getattr(self, name) is None for name in StorageAccess.model_fields)
 
 
 class Input(StorageAccess):

@@ -65,6 +65,20 @@ class GateOperator(StrEnum):
 class Model(Input):
     """The base model: a folder in hub format (config.json, model.safetensors, tokenizer.json)."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.revision) || self.uri.startsWith('hf://')",
+                "revision is for hf:// models only; name the files by their URI",
+            ),
+            (
+                "!self.uri.startsWith('hf://')"
+                " || !(has(self.endpoint) || has(self.region) || has(self.caBundle) || has(self.forcePathStyle))",
+                "endpoint, region, caBundle and forcePathStyle are for s3:// models only",
+            ),
+        )
+    )
+
     revision: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
         default=None,
         description="For hf:// the commit, tag or branch; it is resolved to a commit before training.",

@@ -79,6 +79,7 @@ def resolve(run: RunDocument, dataset: FetchedDataset, model: FetchedModel, base
         model_digest=model.digest,
         model_revision=model.revision,
         dataset_digest=dataset.digest,
+        image=run.image,
     )
 
 

@@ -35,9 +35,12 @@ class DocumentTooLarge(ValueError):
     """The spec does not fit into a run document. Its message is one sentence for people."""
 
 
-def trainer_image(spec: FineTuneJobSpec, defaults: Defaults) -> str:
-    """Return the image of a run's pods."""
-    return spec.image or defaults.trainer_image
+def trainer_image(spec: FineTuneJobSpec, resolved: Resolved | None, defaults: Defaults) -> str:
+    """Return the image of a run's pods.
+
+    train runs on what prepare ran on: the image is in the run key, and the operator may be upgraded in between.
+    """
+    return spec.image or (resolved.image if resolved else None) or defaults.trainer_image
 
 
 def grants(spec: FineTuneJobSpec) -> dict[str, Grant]:
@@ -46,7 +49,7 @@ def grants(spec: FineTuneJobSpec) -> dict[str, Grant]:
     hub = spec.model.uri.startswith("hf://")
     return {
         "output": output,
-        "model": output if spec.model.is_unset() else Grant("model", spec.model, hub),
+        "model": output if spec.model.is_unset() and not hub else Grant("model", spec.model, hub),
         "dataset": output if spec.dataset.is_unset() else Grant("dataset", spec.dataset),
     }
 
@@ -61,7 +64,7 @@ def run_document(
         output_access=granted["output"].access,
         model_access=granted["model"].access,
         dataset_access=granted["dataset"].access,
-        image=trainer_image(spec, defaults),
+        image=trainer_image(spec, resolved, defaults),
         origin=Origin(name=owner.name, namespace=owner.namespace, uid=owner.uid, generation=owner.generation, run=run),
         resolved=resolved,
     )
@@ -104,7 +107,7 @@ def job(
             **({"activeDeadlineSeconds": deadline} if deadline else {}),
             "template": {
                 "metadata": {"labels": labels, "annotations": {names.RUN_DOCUMENT: document}},
-                "spec": _pod(spec, stage, defaults),
+                "spec": _pod(spec, stage, trainer_image(spec, resolved, defaults), defaults),
             },
         },
     }
@@ -126,7 +129,7 @@ def _codes(retry: Retry) -> dict[str, Any]:
     return {"containerName": CONTAINER, "operator": "In", "values": codes_with(retry)}
 
 
-def _pod(spec: FineTuneJobSpec, stage: Stage, defaults: Defaults) -> dict[str, Any]:
+def _pod(spec: FineTuneJobSpec, stage: Stage, image: str, defaults: Defaults) -> dict[str, Any]:
     given = list(dict.fromkeys(grants(spec).values()))
     training = stage == "train"
     return {
@@ -139,7 +142,7 @@ def _pod(spec: FineTuneJobSpec, stage: Stage, defaults: Defaults) -> dict[str, A
         "containers": [
             {
                 "name": CONTAINER,
-                "image": trainer_image(spec, defaults),
+                "image": image,
                 "imagePullPolicy": defaults.image_pull_policy,
                 "command": ["python", "-m", "luthier_trainer"],
                 "args": [stage, RUN_DOCUMENT_PATH],

@@ -62,6 +62,26 @@ DIGEST = "sha256:" + "0" * 64
             "give either eval",
             id="two sources of evaluation",
         ),
+        pytest.param(
+            FINETUNEJOB, "spec.model.revision", "main", "revision is for hf:// models only", id="revision of a folder"
+        ),
+        pytest.param(
+            FINETUNEJOB,
+            "spec.model",
+            {"uri": "hf://org/bert", "endpoint": "https://minio.example.com"},
+            "are for s3:// models only",
+            id="endpoint of a hub",
+        ),
+        pytest.param(
+            FINETUNEJOB,
+            "spec.resources",
+            {"limits": {"nvidia.com/gpu": "2"}},
+            "GPUs are asked for by gpusPerNode",
+            id="GPU in resources",
+        ),
+        pytest.param(
+            FINETUNEJOB, "spec.output.uri", "file:///tmp/x", "output.uri must be s3://", id="output in the pod"
+        ),
         pytest.param(FINETUNEJOB, "metadata.name", "a" * 53, "at most 52 characters", id="long name"),
         pytest.param(
             MODELDEPLOYMENT,

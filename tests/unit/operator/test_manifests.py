@@ -166,3 +166,21 @@ def test_names_fit_and_never_collide(found: list[str]) -> None:
 def test_long_names_that_begin_alike_stay_apart() -> None:
     pairs = itertools.combinations([names.run_name("a" * 44 + end, HASH) for end in ("", "b", "c", "bb")], 2)
     assert all(one != other for one, other in pairs)
+
+
+def test_a_hub_is_never_asked_at_the_outputs_endpoint_or_with_its_keys(make_spec: Any) -> None:
+    spec = make_spec(model={"uri": "hf://org/bert"})
+    template = build(spec)["spec"]["template"]
+    document = RunDocument.from_json(template["metadata"]["annotations"][names.RUN_DOCUMENT])
+    assert document.model_access == type(document.model_access)()
+    assert document.output_access.credentials == "output"
+
+
+def test_train_runs_on_the_image_that_prepare_ran_on_although_the_operator_was_upgraded(make_spec: Any) -> None:
+    made = job(
+        META, make_spec(), stage="train", run="r", spec_hash=HASH,
+        resolved=RESOLVED.model_copy(update={"image": "trainer:0"}), defaults=DEFAULTS,
+    )  # fmt: skip
+    template = made["spec"]["template"]
+    assert template["spec"]["containers"][0]["image"] == "trainer:0"
+    assert RunDocument.from_json(template["metadata"]["annotations"][names.RUN_DOCUMENT]).image == "trainer:0"
