@@ -100,7 +100,7 @@ def image_sizes_bytes(cluster: Cluster) -> dict[str, int]:
     """Unpacked size of each image that is in use now."""
     used = {name: cluster.image_ref(name) for name in ("luthier-operator", "luthier-server", "luthier-trainer")}
     images = cluster.kubectl.get("nodes")["items"][0]["status"]["images"]
-    sizes = {name: image["sizeBytes"] for image in images for name in image["names"]}
+    sizes = {name: image["sizeBytes"] for image in images for name in image["names"] or []}
     return {name: sizes[reference] for name, reference in used.items() if reference in sizes}
 
 

@@ -1,7 +1,7 @@
 """Conditions, and the one rule about them: lastTransitionTime moves only when status does."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,23 @@ class Condition(ApiModel):
     message: Message = Field(default="", description="One sentence for people: what is so, and what to do.")
     last_transition_time: Timestamp = Field(description="When status last changed.")
     observed_generation: int = Field(default=0, description="The generation of the spec that this speaks of.")
+
+
+_KEYED_BY_TYPE = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+
+
+class ResourceStatus(ApiModel):
+    """What the status of both resources begins with."""
+
+    observed_generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})] = Field(
+        default=0, description="Generation of the spec that this status speaks of."
+    )
+    phase: Text = Field(default="Pending", description="One word for people. Programs read the conditions.")
+    conditions: Annotated[list[Condition], Field(max_length=16, json_schema_extra=_KEYED_BY_TYPE)] = Field(
+        default=[],
+        description="Ready, Reconciling and Stalled as kstatus defines them; Prepared and Published of a FineTuneJob, "
+        "Available of a ModelDeployment.",
+    )
 
 
 def merge_conditions(

@@ -17,7 +17,7 @@ from luthier_api.base import (
     Timestamp,
     cel,
 )
-from luthier_api.conditions import Condition
+from luthier_api.conditions import ResourceStatus
 from luthier_api.pods import Placement, ResourceRequirements
 from luthier_api.training import TrainingSpec
 
@@ -131,25 +131,9 @@ class LastFailure(ApiModel):
     pod: Text | None = Field(default=None, description="Name of the pod.")
 
 
-class FineTuneJobStatus(ApiModel):
+class FineTuneJobStatus(ResourceStatus):
     """What the operator has seen."""
 
-    observed_generation: Annotated[int, Field(ge=0)] = Field(
-        default=0,
-        description="Generation of the spec that this status speaks of.",
-        json_schema_extra={"format": "int64"},
-    )
-    phase: Text = Field(default="Pending", description="One word for people. Programs read the conditions.")
-    conditions: Annotated[
-        list[Condition],
-        Field(
-            max_length=16,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        ),
-    ] = Field(
-        default=[],
-        description="Ready, Reconciling and Stalled as kstatus defines them; Prepared and Published.",
-    )
     current_run: RunStatus | None = Field(default=None, description="The run that is going on or that failed.")
     progress: Progress | None = Field(default=None, description="How far training is.")
     artifact: ArtifactStatus | None = Field(

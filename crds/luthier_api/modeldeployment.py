@@ -15,7 +15,7 @@ from luthier_api.base import (
     Timestamp,
     cel,
 )
-from luthier_api.conditions import Condition
+from luthier_api.conditions import ResourceStatus
 from luthier_api.finetunejob import LastFailure
 from luthier_api.pods import Placement, ResourceRequirements
 from luthier_api.storage import OutputUri, StorageAccess
@@ -166,25 +166,9 @@ class RevisionStatus(ApiModel):
     message: Text | None = Field(default=None, description="Why it is not running.")
 
 
-class ModelDeploymentStatus(ApiModel):
+class ModelDeploymentStatus(ResourceStatus):
     """What the operator has seen."""
 
-    observed_generation: Annotated[int, Field(ge=0)] = Field(
-        default=0,
-        description="Generation of the spec that this status speaks of.",
-        json_schema_extra={"format": "int64"},
-    )
-    phase: Text = Field(default="Pending", description="One word for people. Programs read the conditions.")
-    conditions: Annotated[
-        list[Condition],
-        Field(
-            max_length=16,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        ),
-    ] = Field(
-        default=[],
-        description="Ready, Reconciling and Stalled as kstatus defines them; Available: requests are answered.",
-    )
     url: Text | None = Field(default=None, description="Where requests go inside the cluster.")
     replicas: Count = Field(default=0, description="Replicas of the revision in service.")
     ready_replicas: Count = Field(default=0, description="Those that answer.")

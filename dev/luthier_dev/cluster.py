@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -156,12 +157,13 @@ class NodeCluster:
         return f"http://{service['spec']['clusterIP']}:{port}"
 
 
-class _ForwardedCluster:
+class _ForwardedCluster(ABC):
     """What the two clusters have in common whose Service addresses this machine cannot reach."""
 
     @property
+    @abstractmethod
     def kubeconfig(self) -> Path:
-        raise NotImplementedError
+        """See Cluster."""
 
     @property
     def kubectl(self) -> Kubectl:
