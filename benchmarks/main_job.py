@@ -51,7 +51,7 @@ def apply_to_job(cluster: Cluster) -> list[float]:
 def watch(cluster: Cluster, kind: str) -> subprocess.Popen[str]:
     from luthier_dev import binaries
 
-    command = [str(binaries.path("kubectl")), "get", kind, "--namespace", NAMESPACE, "--watch-only", "--output=name"]
+    command = [str(binaries.path("kubectl")), "get", kind, "--namespace", NAMESPACE, "--watch", "--output=name"]
     return subprocess.Popen(command, env=cluster.kubectl.environment, stdout=subprocess.PIPE, text=True, bufsize=1)
 
 
