@@ -4,6 +4,8 @@ SHELL := /bin/bash
 export LUTHIER_HOME ?= $(HOME)/.cache/luthier
 PY := .venv/bin/python
 PYTEST := .venv/bin/pytest
+# Where unit tests lie (the registry's run on a folder and on S3): collecting the rest would import torch and ray.
+UNIT := tests/unit tests/integration/artifacts
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
@@ -26,12 +28,12 @@ demo: .venv/.demo ## The main job on a real cluster: train, publish, serve, edit
 
 test: .venv/.full ## Unit, integration and e2e tests, with all of their set-up
 	@$(PY) -m luthier_dev test-setup
-	$(PYTEST) -m unit --durations 5
+	$(PYTEST) -m unit $(UNIT) --durations 5
 	$(PYTEST) -m integration --durations 10
 	$(PYTEST) -m e2e --durations 10
 
 unit: .venv/.full ## Unit tests alone: seconds
-	$(PYTEST) -m unit
+	$(PYTEST) -m unit $(UNIT)
 
 integration: .venv/.full ## Against a real API server and a real S3 server
 	@$(PY) -m luthier_dev binaries
