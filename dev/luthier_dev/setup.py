@@ -10,12 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 from luthier_dev import addons, binaries, images, steps
 from luthier_dev.addons import S3
+from luthier_dev.charts import CHART
 from luthier_dev.cluster import Cluster, provider
-from luthier_dev.paths import REPOSITORY
 
 RELEASE = "luthier"
 SYSTEM_NAMESPACE = "luthier-system"
-CHART = REPOSITORY / "charts" / "luthier"
 SECRET = "s3-credentials"
 
 

@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import pytest
 from luthier_api.documents import SERVING_DOCUMENT_FILE, Access, FrontConfig, RevisionConfig, ServingDocument
 from luthier_api.training import Task
 from luthier_artifacts import Metadata, PublishedVersion, StorageConfig, open_registry
+from luthier_dev.processes import free_ports
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz", "good", "bad", "film", "the", "was"]
 START_TIMEOUT_S = 90.0
@@ -37,17 +37,6 @@ IMAGE_SETTINGS = {
     "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
 }
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 @dataclass
