@@ -24,7 +24,9 @@ pytestmark = pytest.mark.e2e
 
 NAMESPACE = "t-bad-input"
 DATA = "s3://data/e2e-bad"
-TINY = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "200Mi"}}
+# Less than Python needs before it comes to torch. With room for half of torch's import the kernel would rather read
+# its libraries again and again from a slow disk, for minutes, than kill.
+TINY = {"requests": {"cpu": "50m", "memory": "16Mi"}, "limits": {"memory": "32Mi"}}
 
 # name: (fields of the spec that are wrong, reason, words that the sentence must have)
 CASES: dict[str, tuple[dict[str, Any], Reason, tuple[str, ...]]] = {
