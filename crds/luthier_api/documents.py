@@ -91,6 +91,7 @@ class Prepared(Document):
     resolved: Resolved = Field(description="What the inputs are.")
     train_examples: Count = Field(description="Examples to train on.")
     eval_examples: Count = Field(description="Examples to evaluate on.")
+    test_examples: Count = Field(default=0, description="Examples of the last test.")
     labels: Count = Field(description="Number of labels.")
     warnings: Annotated[list[Annotated[str, Field(max_length=300)]], Field(max_length=5)] = Field(
         default=[], description="What was odd in the data."
@@ -163,6 +164,14 @@ class ProgressDocument(Document):
     examples_per_second: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="Training examples per second."
     )
+    tokens_per_second: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Real training tokens per second, without padding."
+    )
+    gpu_memory_bytes: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Most memory that the GPU held at once."
+    )
+    checkpoint_step: Count | None = Field(default=None, description="Step of the newest checkpoint in storage.")
+    resumed_from_step: Count | None = Field(default=None, description="Checkpoint that this attempt began at.")
     metrics: Annotated[dict[Annotated[str, Field(max_length=128)], float], Field(max_length=64)] = Field(
         default={}, description="Latest values."
     )
@@ -174,7 +183,11 @@ class ServingDocument(Document):
 
     task: Task = Field(description="What the model does.")
     labels: Annotated[list[Label], Field(min_length=1, max_length=1000)] = Field(
-        description="Labels in the order of the model's outputs."
+        description="Labels in the order of the model's outputs; for regression the name of the number."
+    )
+    pairs: bool = Field(default=False, description="Whether the model reads two texts.")
+    threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.5, description="multi-label: the probability from which a label is given."
     )
     max_length: Annotated[int, Field(ge=4, le=8192)] = Field(description="Tokens kept of each text, special ones too.")
     lowercase: bool = Field(description="Lower the case of every text before tokenization.")

@@ -19,6 +19,8 @@ from luthier_api.training import TrainingSpec
 
 # What does not decide the result: how storage is reached, and names that only say where to put it.
 _ACCESS = {"secretRef", "endpoint", "region", "caBundle", "forcePathStyle"}
+# Nor does how the run survives and where else it is told.
+_CONDUCT = {"checkpoint", "tracking"}
 # What a user may change on a run without stopping it.
 _LIFECYCLE = {"suspend", "concurrencyPolicy", "ttlSecondsAfterFinished"}
 
@@ -31,7 +33,7 @@ def digest_of(value: Any) -> str:
 
 def _without_access(spec: TrainingSpec) -> dict[str, Any]:
     """Return the wire form of the result-deciding part, without how its storage is reached."""
-    fields = set(TrainingSpec.model_fields)
+    fields = set(TrainingSpec.model_fields) - _CONDUCT
     wire: dict[str, Any] = spec.model_dump(mode="json", by_alias=True, exclude_none=True, include=fields)
     for part in ("model", "dataset", "output"):
         wire[part] = {key: value for key, value in wire[part].items() if key not in _ACCESS}
@@ -53,8 +55,8 @@ def data_key(spec: TrainingSpec, *, dataset_digest: str, tokenizer_digest: str) 
     """Return the hash of what decides the prepared data: bytes, columns, cleaning, split, labels, tokenizer."""
     dataset = spec.dataset
     columns = {
-        name: [file.text_column, file.label_column]
-        for name, file in (("train", dataset.train), ("eval", dataset.eval))
+        name: [file.text_column, file.text_pair_column, file.label_column, file.label_separator]
+        for name, file in (("train", dataset.train), ("eval", dataset.eval), ("test", dataset.test))
         if file
     }
     split = dataset.effective_split()
@@ -66,6 +68,7 @@ def data_key(spec: TrainingSpec, *, dataset_digest: str, tokenizer_digest: str) 
             "preprocessing": dataset.preprocessing.to_wire(),
             "split": split.to_wire() if split else None,
             "labels": spec.labels,
+            "labelMap": dataset.label_map,
             "tokenizer": tokenizer_digest,
         }
     )
@@ -78,6 +81,7 @@ def run_key(spec: TrainingSpec, *, model_digest: str, data_key: str, image: str 
             "task": spec.task,
             "model": model_digest,
             "data": data_key,
+            "method": spec.method.to_wire(),
             "precision": spec.precision,
             "hyperparameters": spec.hyperparameters.to_wire(),
             "trainingArguments": spec.training_arguments,

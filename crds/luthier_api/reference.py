@@ -47,6 +47,8 @@ def _rows(path: str, node: dict[str, Any]) -> Iterator[str]:
 
 def reference_pages() -> dict[str, str]:
     """Return {file name: Markdown}: a page for each resource, and one for the exit codes."""
+    if node.get("x-kubernetes-int-or-string"):
+        return "integer or word"
     pages = {"exit-codes.md": exit_code_page()}
     for definition in crds().values():
         kind = definition["spec"]["names"]["kind"]

@@ -1,8 +1,9 @@
 """The CRDs, generated from the models.
 
 pydantic writes JSON Schema; a CRD holds a structural subset of OpenAPI v3. The differences, each handled here: `$ref`
-is inlined, a nullable type becomes an optional one, `title` and null defaults go, `const` becomes `enum`, numeric
-exclusive bounds become the boolean form. What a user may read of it is `kubectl explain`.
+is inlined, an integer or a word becomes int-or-string, a nullable type becomes an optional one, `title` and null
+defaults go, `const` becomes `enum`, numeric exclusive bounds become the boolean form. What a user may
+read of it is `kubectl explain`.
 """
 
 from typing import Any
@@ -25,7 +26,13 @@ def _structural(node: Any, definitions: dict[str, Any]) -> Any:
         target = definitions[node["$ref"].rsplit("/", 1)[1]]
         return _structural({**target, **{key: value for key, value in node.items() if key != "$ref"}}, definitions)
     if "anyOf" in node:
-        (only,) = [option for option in node["anyOf"] if option.get("type") != "null"]
+        options = [option for option in node["anyOf"] if option.get("type") != "null"]
+        if {option.get("type") for option in options} == {"integer", "string"}:
+            # A number or a word; which ones is for CEL to say.
+            return {"x-kubernetes-int-or-string": True} | {
+                k: v for k, v in node.items() if k in ("default", "description")
+            }
+        (only,) = options
         return _structural({**only, **{key: value for key, value in node.items() if key != "anyOf"}}, definitions)
     result = {
         key: _structural(value, definitions) for key, value in node.items() if key not in _DROPPED | {"properties"}

@@ -26,6 +26,8 @@ from luthier_api.base import (
 )
 from luthier_api.storage import Input, OutputUri, StorageAccess
 
+DEFAULT_GLOBAL_BATCH = 32
+
 Column = Annotated[str, Field(min_length=1, max_length=256)]
 Label = Annotated[str, Field(min_length=1, max_length=256)]
 MetricName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.-]+$")]
@@ -35,6 +37,18 @@ class Task(StrEnum):
     """What the model learns to do."""
 
     TEXT_CLASSIFICATION = "text-classification"
+    MULTI_LABEL = "multi-label"
+    REGRESSION = "regression"
+    TOKEN_CLASSIFICATION = "token-classification"
+
+
+class MethodType(StrEnum):
+    """Which weights are trained."""
+
+    FULL = "Full"
+    LORA = "LoRA"
+    QLORA = "QLoRA"
+    FROZEN = "Frozen"
 
 
 class Precision(StrEnum):
@@ -51,6 +65,7 @@ class ExportFormat(StrEnum):
 
     SAFETENSORS = "safetensors"
     ONNX = "onnx"
+    ONNX_INT8 = "onnx-int8"
 
 
 class GateOperator(StrEnum):
@@ -86,14 +101,33 @@ class Model(Input):
 
 
 class DataFile(ApiModel):
-    """One labelled file."""
+    """One labelled file, or several of one form."""
 
     uri: Annotated[
         str,
         Field(max_length=1024, pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^/\s][^\s]*|file:///[^\s]*)$"),
-    ] = Field(description="s3://bucket/key or file:///path of a .csv, .tsv, .jsonl or .parquet file; .gz is unpacked.")
-    text_column: Column = Field(default="text", description="Name of the column that holds the text.")
-    label_column: Column = Field(default="label", description="Name of the column that holds the label.")
+    ] = Field(
+        description="s3://bucket/key or file:///path of a .csv, .tsv, .jsonl or .parquet file; .gz is unpacked. With a "
+        "trailing / all such files below it, with * in the last part all that match, in the order of their names."
+    )
+    text_column: Column = Field(
+        default="text",
+        description="Name of the column that holds the text; for token-classification the words, as a list or "
+        "separated by white space.",
+    )
+    text_pair_column: Column | None = Field(
+        default=None, description="Name of the column that holds a second text, for tasks on pairs of texts."
+    )
+    label_column: Column = Field(
+        default="label",
+        description="Name of the column that holds the label; for multi-label and token-classification several, as a "
+        "list or separated by labelSeparator; for regression a number.",
+    )
+    label_separator: Annotated[str, Field(min_length=1, max_length=8)] | None = Field(
+        default=None,
+        description="Separates the labels of one cell. Default: a comma for multi-label, white space for "
+        "token-classification.",
+    )
 
 
 class Split(ApiModel):
@@ -103,6 +137,11 @@ class Split(ApiModel):
         default=Decimal("0.1"),
         validate_default=True,
         description="Share of the examples that is held out for evaluation.",
+    )
+    test_fraction: Fraction = Field(
+        default=Decimal("0"),
+        validate_default=True,
+        description="Share that is held out for a last test, which chooses nothing.",
     )
     stratify: bool = Field(default=True, description="Keep the share of each label equal in both parts.")
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(default=42, description="Seed of the split.")
@@ -136,6 +175,18 @@ class Quality(ApiModel):
         default=Decimal("1"), validate_default=True, description="Largest share of rows that repeat another."
     )
     min_examples_per_label: PositiveCount = Field(default=2, description="Fewest examples that each label must have.")
+    max_leakage_fraction: Fraction = Field(
+        default=Decimal("1"),
+        validate_default=True,
+        description="Largest share of evaluation and test texts that are also in a training file of their own. Such "
+        "texts are left out of training in any case.",
+    )
+    max_conflicting_fraction: Fraction = Field(
+        default=Decimal("1"), validate_default=True, description="Largest share of texts that have more than one label."
+    )
+    max_cut_fraction: Fraction = Field(
+        default=Decimal("1"), validate_default=True, description="Largest share of texts that are cut at maxLength."
+    )
     max_imbalance_ratio: decimal_type(ge="1", example="20") | None = Field(  # type: ignore[valid-type]
         default=None, description="Largest ratio of the most frequent label's examples to the rarest label's."
     )
@@ -157,7 +208,17 @@ class Dataset(StorageAccess):
     eval: DataFile | None = Field(
         default=None, description="The file to evaluate on. Without it a share of train is held out."
     )
+    test: DataFile | None = Field(
+        default=None, description="The file for a last test, on which no choice is made. Optional."
+    )
     split: Split | None = Field(default=None, description="How to hold out examples when there is no eval file.")
+    label_map: (
+        Annotated[dict[Annotated[str, Field(max_length=256)], Label], Field(min_length=1, max_length=1000)] | None
+    ) = Field(
+        default=None,
+        description='What the file calls a label: the label ({"0": "negative", "1": "positive"}). A label that is not '
+        "in the map is kept. Without a map, integers count spec.labels where those hold none of them.",
+    )
     preprocessing: Preprocessing = Field(default=Preprocessing(), description="Cleaning and tokenization.")
     quality: Quality = Field(default=Quality(), description="Limits that the data must keep.")
 
@@ -170,6 +231,48 @@ class Dataset(StorageAccess):
     def effective_split(self) -> Split | None:
         """Return the split to make: none with an eval file, otherwise the one given or the default."""
         return None if self.eval else self.split or Split()
+
+
+class Lora(ApiModel):
+    """Low-rank adaptation (Hu et al., 2021, arXiv:2106.09685)."""
+
+    r: Annotated[int, Field(ge=1, le=1024)] = Field(default=16, description="Rank of the update of each matrix.")
+    alpha: Annotated[int, Field(ge=1, le=4096)] = Field(default=32, description="The update is scaled by alpha / r.")
+    dropout: Fraction = Field(default=Decimal("0.05"), validate_default=True, description="Dropout before the update.")
+    target_modules: (
+        Annotated[
+            list[Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.]+$")]],
+            Field(min_length=1, max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"}),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="Names of the linear layers that are adapted. Unset: attention and feed-forward layers of the "
+        "architecture.",
+    )
+
+
+class Method(ApiModel):
+    """Which weights are trained."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("!has(self.lora) || self.type in ['LoRA', 'QLoRA']", "lora is for type LoRA or QLoRA only"),
+        )
+    )
+
+    type: MethodType = Field(
+        default=MethodType.FULL,
+        description="Full: all weights. LoRA: low-rank updates and the head. QLoRA: the same over a base model in 4 "
+        "bits, on a GPU. Frozen: the head alone (linear probe).",
+    )
+    lora: Lora | None = Field(default=None, description="Settings of LoRA and QLoRA.")
+
+    @model_validator(mode="after")
+    def _lora_where_it_is_used(self) -> "Method":
+        if self.lora and self.type not in (MethodType.LORA, MethodType.QLORA):
+            raise ValueError("lora is for type LoRA or QLoRA only")
+        return self
 
 
 class EarlyStopping(ApiModel):
@@ -191,7 +294,20 @@ class Hyperparameters(ApiModel):
             (
                 "!(has(self.warmupSteps) && has(self.warmupRatio))",
                 "give either warmupSteps or warmupRatio, not both",
-            )
+            ),
+            (
+                "type(self.batchSize) == string ? self.batchSize == 'auto'"
+                " : self.batchSize >= 1 && self.batchSize <= 65536",
+                "batchSize is a number from 1 to 65536, or auto",
+            ),
+            (
+                "!has(self.globalBatchSize) || self.batchSize == 'auto'",
+                "globalBatchSize is for batchSize auto; otherwise it is batchSize x gradientAccumulationSteps",
+            ),
+            (
+                "self.batchSize != 'auto' || self.gradientAccumulationSteps == 1",
+                "batchSize auto accumulates as needed; say globalBatchSize instead of gradientAccumulationSteps",
+            ),
         )
     )
 
@@ -199,19 +315,44 @@ class Hyperparameters(ApiModel):
     learning_rate: PositiveRate = Field(
         default=Decimal("2e-5"), validate_default=True, description="Peak learning rate."
     )
-    batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(
-        default=16, description="Training examples per device and step."
+    batch_size: Annotated[int, Field(ge=1, le=65536)] | Literal["auto"] = Field(
+        default=16,
+        description="Training examples that are computed at once, over all devices; auto is the most that fits. "
+        "An optimizer step sees batchSize x gradientAccumulationSteps examples, on any number of devices.",
+    )
+    global_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None, description="Examples of an optimizer step with batchSize auto. Default 32."
     )
     eval_batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(
-        default=64, description="Evaluation examples per device and step."
+        default=64, description="Evaluation examples per device that are computed at once, at most."
     )
     gradient_accumulation_steps: Annotated[int, Field(ge=1, le=4096)] = Field(
         default=1, description="Batches whose gradients are summed into one optimizer step."
+    )
+    padding: Literal["auto", "max-length"] = Field(
+        default="auto",
+        description="auto computes no padding; max-length fills every text up to maxLength, as tutorials do.",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="Compute activations again instead of keeping them: less memory, more time."
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none",
+        description="balanced weighs each label by the inverse of its share of the training examples.",
+    )
+    label_smoothing: Fraction = Field(
+        default=Decimal("0"), validate_default=True, description="Share of the target that is spread over all labels."
     )
     weight_decay: Fraction = Field(
         default=Decimal("0.01"),
         validate_default=True,
         description="Decay of weights other than biases and layer norms.",
+    )
+    adam_beta1: Fraction = Field(
+        default=Decimal("0.9"), validate_default=True, description="AdamW's decay of the mean of the gradient."
+    )
+    adam_beta2: Fraction = Field(
+        default=Decimal("0.999"), validate_default=True, description="AdamW's decay of the mean of its square."
     )
     adam_epsilon: PositiveRate = Field(default=Decimal("1e-8"), validate_default=True, description="AdamW's epsilon.")
     max_grad_norm: Positive = Field(
@@ -233,12 +374,13 @@ class Hyperparameters(ApiModel):
         default=None, description="Optimizer steps between evaluations. Unset: once an epoch."
     )
     early_stopping: EarlyStopping | None = Field(default=None, description="Stop early; unset trains all epochs.")
-    metric_for_best_model: MetricName = Field(
-        default="eval_f1_macro",
-        description="Picks the best weights: eval_loss, eval_accuracy, eval_f1_macro or eval_f1_weighted.",
+    metric_for_best_model: MetricName | None = Field(
+        default=None,
+        description="Picks the best weights: eval_loss or any metric of the task's evaluation. Default eval_f1_macro, "
+        "and eval_mse for regression.",
     )
     greater_is_better: bool | None = Field(
-        default=None, description="Direction of that metric. Default: false for a loss, else true."
+        default=None, description="Direction of that metric. Default: false for a loss or an error, else true."
     )
 
     @model_validator(mode="after")
@@ -246,6 +388,20 @@ class Hyperparameters(ApiModel):
         if self.warmup_steps is not None and self.warmup_ratio is not None:
             raise ValueError("give either warmupSteps or warmupRatio, not both")
         return self
+
+    @model_validator(mode="after")
+    def _one_global_batch(self) -> "Hyperparameters":
+        if self.batch_size != "auto" and self.global_batch_size is not None:
+            raise ValueError("globalBatchSize is for batchSize auto; else it is batchSize x gradientAccumulationSteps")
+        if self.batch_size == "auto" and self.gradient_accumulation_steps != 1:
+            raise ValueError("batchSize auto accumulates as needed; say globalBatchSize")
+        return self
+
+    def examples_per_step(self) -> int:
+        """Return the global batch: examples whose gradients make one optimizer step, over all devices."""
+        if self.batch_size == "auto":
+            return self.global_batch_size or DEFAULT_GLOBAL_BATCH
+        return self.batch_size * self.gradient_accumulation_steps
 
 
 class Gate(ApiModel):
@@ -276,6 +432,46 @@ class Evaluation(ApiModel):
         default=[],
         description="A version that misses one is published as not promotable, and is not served by itself.",
     )
+    max_int8_loss: Fraction = Field(
+        default=Decimal("0.01"),
+        validate_default=True,
+        description="How much worse onnx-int8 may be than the model, in the metric that picks the best weights. Beyond "
+        "it the export is marked failed and is not shipped.",
+    )
+
+
+class Checkpoint(ApiModel):
+    """How a run survives the loss of its pod."""
+
+    every_steps: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        default=500, description="Optimizer steps between checkpoints. SIGTERM makes one more."
+    )
+    keep: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=2, description="Checkpoints that are kept while the run goes on. None is left after it."
+    )
+    resume: Literal["Auto", "Never"] = Field(
+        default="Auto", description="Auto goes on from the newest valid checkpoint of the same run; Never starts anew."
+    )
+
+
+class MLflow(ApiModel):
+    """An MLflow tracking server."""
+
+    uri: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s]+$")] = Field(
+        description="URL of the tracking server."
+    )
+    experiment: Annotated[str, Field(min_length=1, max_length=256)] = Field(
+        default="luthier", description="Name of the experiment."
+    )
+
+
+class Tracking(ApiModel):
+    """Where else the run is told. None of it can make a run fail."""
+
+    tensorboard: bool = Field(default=True, description="Put TensorBoard event files into the artifact.")
+    mlflow: MLflow | None = Field(
+        default=None, description="Send parameters, metrics and the artifact's address to an MLflow server."
+    )
 
 
 class Output(StorageAccess):
@@ -303,6 +499,7 @@ class TrainingSpec(ApiModel):
         default=None,
         description="Labels in the order of the model's outputs. Unset: learned from the data, sorted.",
     )
+    method: Method = Field(default=Method(), description="Which weights are trained.")
     precision: Precision = Field(
         default=Precision.AUTO,
         description="fp32, fp16 or bf16; auto takes bf16 or fp16 where the GPU has it, else fp32.",
@@ -314,16 +511,21 @@ class TrainingSpec(ApiModel):
         '{"label_smoothing_factor": "0.1"}). An unknown name, or one that a field above says, is refused.',
     )
     evaluation: Evaluation = Field(default=Evaluation(), description="What is asked of the result.")
+    checkpoint: Checkpoint = Field(default=Checkpoint(), description="How a run survives the loss of its pod.")
+    tracking: Tracking = Field(default=Tracking(), description="Where else the run is told.")
     export: Annotated[list[ExportFormat], Field(max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"})] = (
         Field(
             default=[ExportFormat.SAFETENSORS, ExportFormat.ONNX],
-            description="Formats in the artifact. safetensors is always written; onnx is what CPU serving loads.",
+            description="Formats in the artifact. safetensors is always written; onnx is what CPU serving loads, and "
+            "onnx-int8 before it where it is there.",
         )
     )
     output: Output = Field(description="Where versions are published.")
 
     @model_validator(mode="after")
-    def _labels_are_unique(self) -> "TrainingSpec":
+    def _labels_fit(self) -> "TrainingSpec":
         if self.labels and len(set(self.labels)) != len(self.labels):
             raise ValueError("labels names a label twice")
+        if self.labels and self.task is Task.REGRESSION:
+            raise ValueError("regression has no labels")
         return self

@@ -18,12 +18,12 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from luthier_api.documents import SERVING_DOCUMENT_FILE, Resolved, RunDocument, ServingDocument
-from luthier_api.training import ExportFormat
 from luthier_artifacts import Lineage, Metadata
 from luthier_trainer.base_model import TOKENIZER_FILE, TOKENIZER_FILES, BaseModel
-from luthier_trainer.evaluation import LabelReport
+from luthier_trainer.export import ExportOutcome
 from luthier_trainer.prepared import QUALITY_FILE, PreparedFolder
 from luthier_trainer.report import write_report
+from luthier_trainer.tasks.findings import Evaluation
 from luthier_trainer.tokenization import configure
 from luthier_trainer.workspace import Workspace
 
@@ -46,27 +46,27 @@ class Findings:
     Attributes:
         metrics: by the names of `metric_names`.
         missed_gates: a sentence for each.
-        labels: scores of each label.
-        confusion: rows are what is true, columns what was predicted.
+        evaluation: of the examples that choices were made on.
+        test: of the last test's examples, where there are any.
         history: what the Trainer logged.
         steps: optimizer steps done.
         best_step: the step whose weights were kept.
         device: what it ran on.
         precision: fp32, fp16 or bf16.
-        onnx_difference: largest difference of any logit between ONNX and torch; None without export.
+        exports: what became of each format.
         seconds: time by part of the run.
     """
 
     metrics: dict[str, float]
     missed_gates: list[str]
-    labels: list[LabelReport]
-    confusion: list[list[int]]
+    evaluation: Evaluation
+    test: Evaluation | None
     history: list[dict[str, Any]]
     steps: int
     best_step: int | None
     device: str
     precision: str
-    onnx_difference: float | None
+    exports: list[ExportOutcome]
     seconds: dict[str, float]
 
 
@@ -106,7 +106,7 @@ def metadata_of(run: RunDocument, resolved: Resolved, prepared: PreparedFolder, 
     return Metadata(
         task=run.spec.task,
         labels=prepared.data.labels,
-        exports=sorted({ExportFormat.SAFETENSORS, *run.spec.export}),
+        exports=sorted(outcome.format for outcome in findings.exports if outcome.shipped),
         metrics={name: value for name, value in findings.metrics.items() if math.isfinite(value)},
         promotable=not findings.missed_gates,
         gate_messages=findings.missed_gates,
@@ -156,11 +156,14 @@ def _metrics_document(findings: Findings) -> dict[str, Any]:
     return {
         "metrics": {name: value if math.isfinite(value) else None for name, value in findings.metrics.items()},
         "missedGates": findings.missed_gates,
-        "labels": [asdict(row) for row in findings.labels],
-        "confusionMatrix": {"labels": [row.label for row in findings.labels], "rows": findings.confusion},
+        "labels": [asdict(row) for row in findings.evaluation.labels],
+        "confusionMatrix": {
+            "labels": [row.label for row in findings.evaluation.labels],
+            "rows": findings.evaluation.confusion,
+        },
         "steps": findings.steps,
         "bestStep": findings.best_step,
-        "onnxLargestDifference": findings.onnx_difference,
+        "exports": [asdict(outcome) for outcome in findings.exports],
         "seconds": findings.seconds,
     }
 

@@ -9,6 +9,7 @@ Token types are not an input: for a single text they are zeros, which models fil
 import logging
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,10 @@ import onnxruntime
 import torch
 from transformers import PreTrainedModel
 
+from luthier_api.training import ExportFormat, TrainingSpec
 from luthier_trainer.errors import ExportFailed
+from luthier_trainer.prepared import PreparedFolder
+from luthier_trainer.tasks import TaskModule
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +32,50 @@ PARITY_TEXTS = 64
 _PARITY_BATCH = 8
 # A protobuf message cannot be larger than 2 GiB.
 _ONE_FILE_BYTES = 1_800_000_000
+
+
+@dataclass(frozen=True)
+class ExportOutcome:
+    """What became of one format.
+
+    Attributes:
+        format: as in spec.export.
+        shipped: whether the artifact holds it.
+        difference: largest difference of any logit from the model's, where it was measured.
+        loss: how much worse the best-model metric is than the model's, where it was measured.
+        message: why it was not shipped.
+    """
+
+    format: ExportFormat
+    shipped: bool
+    difference: float | None = None
+    loss: float | None = None
+    message: str | None = None
+
+
+def export_model(
+    model: PreTrainedModel,
+    folder: Path,
+    spec: TrainingSpec,
+    task: TaskModule,
+    prepared: PreparedFolder,
+    *,
+    threads: int,
+) -> list[ExportOutcome]:
+    """Write what spec.export asks for beside safetensors, each compared with the model.
+
+    Raises:
+        ExportFailed: if ONNX in fp32 cannot be written, or computes something else.
+    """
+    model.cpu().eval()  # type: ignore[no-untyped-call]
+    folder.mkdir(parents=True, exist_ok=True)
+    outcomes = [ExportOutcome(ExportFormat.SAFETENSORS, shipped=True)]
+    if ExportFormat.ONNX in spec.export:
+        part = prepared.held_out
+        ids = [part.input_ids(index).tolist() for index in range(len(part))]
+        difference = export_onnx(model, folder, ids, prepared.data.pad_token_id, threads=threads)
+        outcomes.append(ExportOutcome(ExportFormat.ONNX, shipped=True, difference=difference))
+    return outcomes
 
 
 class _Logits(torch.nn.Module):

@@ -14,6 +14,7 @@ from luthier_api.training import Hyperparameters, Precision, TrainingSpec
 from luthier_trainer.arguments import parse_training_arguments
 from luthier_trainer.errors import InvalidSpec
 from luthier_trainer.precision import Device
+from luthier_trainer.tasks import TaskModule
 from luthier_trainer.transformers_source import training_argument_types
 
 DEFAULT_WARMUP_RATIO = 0.06  # RoBERTa (Liu et al., 2019), table 10
@@ -21,7 +22,7 @@ LOGS_PER_RUN = 25
 
 
 def training_arguments(
-    spec: TrainingSpec, *, examples: int, precision: Precision, device: Device, folder: Path
+    spec: TrainingSpec, task: TaskModule, *, examples: int, precision: Precision, device: Device, folder: Path
 ) -> TrainingArguments:
     """Return the arguments of the Trainer.
 
@@ -55,8 +56,8 @@ def training_arguments(
         "save_only_model": True,
         "save_total_limit": 1,
         "load_best_model_at_end": True,
-        "metric_for_best_model": parameters.metric_for_best_model,
-        "greater_is_better": greater_is_better(parameters),
+        "metric_for_best_model": best_metric(parameters, task),
+        "greater_is_better": greater_is_better(parameters, task),
         "logging_strategy": "steps",
         "logging_steps": max(1, steps // LOGS_PER_RUN),
         "logging_first_step": True,
@@ -78,8 +79,7 @@ def training_arguments(
 
 def total_steps(parameters: Hyperparameters, examples: int) -> int:
     """Return the optimizer steps of all epochs; the last batch of an epoch may be smaller."""
-    batches = math.ceil(examples / parameters.batch_size)
-    return parameters.epochs * math.ceil(batches / parameters.gradient_accumulation_steps)
+    return parameters.epochs * math.ceil(examples / parameters.examples_per_step())
 
 
 def warmup_steps(parameters: Hyperparameters, steps: int) -> int:
@@ -90,11 +90,16 @@ def warmup_steps(parameters: Hyperparameters, steps: int) -> int:
     return math.ceil(steps * ratio)
 
 
-def greater_is_better(parameters: Hyperparameters) -> bool:
+def best_metric(parameters: Hyperparameters, task: TaskModule) -> str:
+    """Return the metric that picks the best weights."""
+    return parameters.metric_for_best_model or task.best_metric
+
+
+def greater_is_better(parameters: Hyperparameters, task: TaskModule) -> bool:
     """Tell the direction of the metric that picks the best weights."""
     if parameters.greater_is_better is not None:
         return parameters.greater_is_better
-    return not parameters.metric_for_best_model.endswith("loss")
+    return not best_metric(parameters, task).endswith(("loss", "mse", "rmse", "mae"))
 
 
 def _grouped_by_length() -> dict[str, Any]:

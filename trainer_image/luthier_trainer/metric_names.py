@@ -1,26 +1,36 @@
-"""The names of all metrics that a run produces, so that a gate on one that does not exist is refused beforehand.
+"""The names of all metrics that a run of a task produces, so that a gate on one that does not exist is refused early.
 
-Needs no torch; `evaluation` computes them, and a test holds the two together.
+    eval_*                of the fine-tuned model on the evaluation examples
+    test_*                the same on the last test's examples, where there are any
+    untrained_*           of the same model before training
+    baseline_majority_*   of always giving the most frequent answer
+
+Needs no torch; the tasks compute them.
 """
 
 import difflib
 
 from luthier_api.training import TrainingSpec
 from luthier_trainer.errors import InvalidSpec
+from luthier_trainer.tasks import TaskModule, task_of
 
-# Of the fine-tuned model on the evaluation set, by `evaluation.classification_metrics`.
-EVALUATION = (
-    "eval_accuracy",
-    "eval_f1_macro",
-    "eval_f1_weighted",
-    "eval_precision_macro",
-    "eval_recall_macro",
-    "eval_loss",
-)
-# What it is to be compared with: always saying the most frequent label, and the same model before training.
-BASELINES = ("baseline_majority_accuracy", "untrained_accuracy", "untrained_f1_macro", "untrained_loss")
 TRAINING = ("train_loss", "train_seconds", "train_examples_per_second")
-ALL = EVALUATION + BASELINES + TRAINING
+
+
+def evaluation_metrics(task: TaskModule) -> tuple[str, ...]:
+    """Return the metrics of an evaluation, which may pick the best weights."""
+    return ("eval_loss", *(f"eval_{name}" for name in task.metrics))
+
+
+def all_metrics(task: TaskModule) -> tuple[str, ...]:
+    """Return everything that a gate may ask."""
+    names = ("loss", *task.metrics)
+    prefixes = ("eval_", "test_", "untrained_")
+    return (
+        *(prefix + name for prefix in prefixes for name in names),
+        *(f"baseline_majority_{name}" for name in task.metrics),
+        *TRAINING,
+    )
 
 
 def check_metric_names(spec: TrainingSpec) -> None:
@@ -29,14 +39,15 @@ def check_metric_names(spec: TrainingSpec) -> None:
     Raises:
         InvalidSpec: naming the closest metrics.
     """
+    task = task_of(spec.task)
     wanted = spec.hyperparameters.metric_for_best_model
-    if wanted not in EVALUATION:
-        raise InvalidSpec(_unknown("hyperparameters.metricForBestModel", wanted, EVALUATION))
+    if wanted is not None and wanted not in evaluation_metrics(task):
+        raise InvalidSpec(_unknown("hyperparameters.metricForBestModel", wanted, evaluation_metrics(task)))
     for gate in spec.evaluation.gates:
-        if gate.metric not in ALL:
-            raise InvalidSpec(_unknown("evaluation.gates", gate.metric, ALL))
+        if gate.metric not in all_metrics(task):
+            raise InvalidSpec(_unknown("evaluation.gates", gate.metric, all_metrics(task)))
 
 
 def _unknown(field: str, name: str, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(name, known, n=3) or list(known)
+    close = difflib.get_close_matches(name, known, n=3) or list(known[:8])
     return f"{field} names the metric {name!r}, which no evaluation produces; use one of {', '.join(close)}."

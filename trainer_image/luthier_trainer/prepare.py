@@ -19,11 +19,12 @@ from luthier_trainer.cleaning import Cleaned, Example, clean
 from luthier_trainer.errors import InvalidData
 from luthier_trainer.inputs import FetchedDataset, FetchedModel, fetch_dataset, fetch_model, open_output
 from luthier_trainer.metric_names import check_metric_names
-from luthier_trainer.prepared import LAYOUT_VERSION, Part, PreparedData, read_description, write_prepared
+from luthier_trainer.prepared import LAYOUT_VERSION, Part, PreparedData, part_path, read_description, write_descriptions
 from luthier_trainer.progress import Progress
 from luthier_trainer.quality import QualityReport, TokenLengths, check_gates, measure, order_labels, token_lengths
 from luthier_trainer.readers import read_table
 from luthier_trainer.splitting import split_examples, without_leakage
+from luthier_trainer.tasks import task_of
 from luthier_trainer.tokenization import encode
 from luthier_trainer.versions import as_published
 from luthier_trainer.workspace import Workspace
@@ -127,8 +128,8 @@ def make_prepared(
             "Every training text is also among the examples for evaluation, so there is nothing to learn."
         )
 
-    train_part, train_lengths = _tokenize(train, labels, base, preprocessing.max_length)
-    eval_part, eval_lengths = _tokenize(held_out, labels, base, preprocessing.max_length)
+    train_part, train_lengths = _tokenize(spec, train, labels, base, preprocessing.max_length)
+    eval_part, eval_lengths = _tokenize(spec, held_out, labels, base, preprocessing.max_length)
     quality = measure(
         files,
         labels,
@@ -145,7 +146,10 @@ def make_prepared(
         train_examples=len(train),
         eval_examples=len(held_out),
     )
-    write_prepared(workspace.made, data, quality, train_part, eval_part)
+    workspace.made.mkdir(parents=True, exist_ok=True)
+    train_part.write(part_path(workspace.made, "train"))
+    eval_part.write(part_path(workspace.made, "eval"))
+    write_descriptions(workspace.made, data, quality)
     return data, quality
 
 
@@ -157,10 +161,11 @@ def _parts(spec: TrainingSpec, files: list[Cleaned]) -> tuple[list[Example], lis
 
 
 def _tokenize(
-    examples: list[Example], labels: list[str], base: BaseModel, max_length: int
+    spec: TrainingSpec, examples: list[Example], labels: list[str], base: BaseModel, max_length: int
 ) -> tuple[Part, TokenLengths]:
     index = {label: position for position, label in enumerate(labels)}
     texts = [example.text for example in examples]
     encoded = encode(base.tokenizer(), texts, max_length)
-    part = Part(encoded.ids, [index[example.label] for example in examples], texts)
+    targets = [index[example.label] for example in examples]
+    part = Part.of(encoded.ids, targets, task_of(spec.task).target_type, texts=texts)
     return part, token_lengths(encoded.lengths, max_length)

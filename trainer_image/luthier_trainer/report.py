@@ -36,7 +36,7 @@ def write_report(
 ) -> None:
     """Write the report of one run."""
     templates = Environment(loader=PackageLoader("luthier_trainer"), autoescape=select_autoescape(default=True))
-    largest = max((count for row in findings.confusion for count in row), default=1)
+    largest = max((count for row in findings.evaluation.confusion for count in row), default=1)
     html = templates.get_template("report.html.j2").render(
         run=run,
         spec=run.spec.to_wire(),
@@ -46,7 +46,7 @@ def write_report(
         environment=environment,
         curves=loss_curves(findings.history),
         chart=(_CHART_WIDTH, _CHART_HEIGHT),
-        show_matrix=len(findings.confusion) <= MAX_MATRIX_LABELS,
+        show_matrix=0 < len(findings.evaluation.confusion) <= MAX_MATRIX_LABELS,
         largest=max(1, largest),
     )
     path.write_text(html, encoding="utf-8")

@@ -46,9 +46,10 @@ def test_prepared_data_lies_in_the_registry_and_is_found_again(bench: Any, docum
     data = read_prepared(bench.folder / "data")
     assert data.data.labels == ["negative", "positive"]
     assert len(data.train) == 54
-    assert {label for label in data.held_out.labels} == {0, 1}
-    assert all(2 < len(ids) <= 32 and ids[0] == 2 and ids[-1] == 3 for ids in data.train.input_ids)
-    assert not set(data.train.texts) & set(data.held_out.texts)
+    assert set(data.held_out.targets().to_pylist()) == {0, 1}
+    train = [data.train.input_ids(index) for index in range(len(data.train))]
+    assert all(2 < len(ids) <= 32 and ids[0] == 2 and ids[-1] == 3 for ids in train)
+    assert not {data.train.text(i) for i in range(54)} & {data.held_out.text(i) for i in range(6)}
 
 
 def test_keys_follow_what_decides_the_result_and_nothing_else(bench: Any, document: dict[str, Any]) -> None:
