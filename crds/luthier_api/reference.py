@@ -12,6 +12,8 @@ _HEADER = "<!-- Generated from luthier_api by `make generate`. Do not edit. -->\
 def _type_of(node: dict[str, Any]) -> str:
     if "enum" in node:
         return " \\| ".join(f"`{value}`" for value in node["enum"])
+    if node.get("x-kubernetes-int-or-string"):
+        return "integer or word"
     match node.get("type"):
         case "array":
             return f"list of {_type_of(node['items'])}"
@@ -47,8 +49,6 @@ def _rows(path: str, node: dict[str, Any]) -> Iterator[str]:
 
 def reference_pages() -> dict[str, str]:
     """Return {file name: Markdown}: a page for each resource, and one for the exit codes."""
-    if node.get("x-kubernetes-int-or-string"):
-        return "integer or word"
     pages = {"exit-codes.md": exit_code_page()}
     for definition in crds().values():
         kind = definition["spec"]["names"]["kind"]
