@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from luthier_api.base import (
     ApiModel,
@@ -19,9 +19,11 @@ from luthier_api.base import (
 )
 from luthier_api.conditions import ResourceStatus
 from luthier_api.pods import Placement, ResourceRequirements
-from luthier_api.training import TrainingSpec
+from luthier_api.training import MethodType, Precision, TrainingSpec
 
 RETRY_ANNOTATION = "luthier.dev/retry"
+QLORA_NEEDS_GPU = "method QLoRA needs a GPU: set gpusPerNode to 1, or method.type to LoRA"
+FP16_NEEDS_GPU = "precision fp16 needs a GPU: set gpusPerNode to 1, or precision to auto"
 
 
 class FineTuneJobSpec(Placement, TrainingSpec):
@@ -29,7 +31,10 @@ class FineTuneJobSpec(Placement, TrainingSpec):
 
     model_config = ConfigDict(
         json_schema_extra=cel(
-            ("self.output.uri.startsWith('s3://')", "output.uri must be s3://: files in a pod are gone with it")
+            ("self.output.uri.startsWith('s3://')", "output.uri must be s3://: files in a pod are gone with it"),
+            ("self.task != 'regression' || !has(self.labels)", "regression has no labels"),
+            ("self.method.type != 'QLoRA' || self.gpusPerNode > 0", QLORA_NEEDS_GPU),
+            ("self.precision != 'fp16' || self.gpusPerNode > 0", FP16_NEEDS_GPU),
         )
     )
 
@@ -50,10 +55,14 @@ class FineTuneJobSpec(Placement, TrainingSpec):
         default="Replace",
         description="What an edited spec does to a running run: Replace stops it, Forbid lets a training finish.",
     )
-    suspend: bool = Field(default=False, description="Stop the run and free its GPU; false starts it again.")
+    suspend: bool = Field(
+        default=False,
+        description="Stop the run and free its GPU; false goes on from its newest checkpoint.",
+    )
     backoff_limit: Annotated[int, Field(ge=0, le=100)] = Field(
         default=3,
-        description="Failures that are tried again. Errors that would only come again are not, nor disruptions.",
+        description="Failures that are tried again, from the newest checkpoint. Errors that would only come again are "
+        "not tried again; disruptions always are, and do not count.",
     )
     active_deadline_seconds: PositiveCount | None = Field(
         default=None, description="Longest time that the training Job may take."
@@ -61,6 +70,14 @@ class FineTuneJobSpec(Placement, TrainingSpec):
     ttl_seconds_after_finished: Count | None = Field(
         default=86400, description="How long finished Jobs, and so their logs, are kept. The artifact stays."
     )
+
+    @model_validator(mode="after")
+    def _gpu_where_it_is_needed(self) -> "FineTuneJobSpec":
+        if self.gpus_per_node == 0 and self.method.type is MethodType.QLORA:
+            raise ValueError(QLORA_NEEDS_GPU)
+        if self.gpus_per_node == 0 and self.precision is Precision.FP16:
+            raise ValueError(FP16_NEEDS_GPU)
+        return self
 
 
 class Progress(ApiModel):
@@ -76,7 +93,23 @@ class Progress(ApiModel):
     epoch: Text = Field(default="0", description="Epochs done, with decimals.")
     eta_seconds: Count | None = Field(default=None, description="Time left at the present speed.")
     examples_per_second: Text | None = Field(default=None, description="Training examples per second.")
+    tokens_per_second: Text | None = Field(
+        default=None, description="Real training tokens per second, without padding."
+    )
+    gpu_memory_bytes: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Most memory that the GPU held at once.", json_schema_extra={"format": "int64"}
+    )
     metrics: Metrics = Field(default={}, description="Latest loss, learning rate and evaluation metrics.")
+
+
+class CheckpointStatus(ApiModel):
+    """Where the current run would go on after the loss of its pod. Only for display; the trainer looks by itself."""
+
+    step: Count = Field(description="Optimizer step of the newest checkpoint that the pod told of.")
+    uri: Text = Field(description="Where its files lie.")
+    resumed_from: Count | None = Field(
+        default=None, description="Step that the pod began at; unset when it began at the beginning."
+    )
 
 
 class ArtifactStatus(ApiModel):
@@ -136,6 +169,9 @@ class FineTuneJobStatus(ResourceStatus):
 
     current_run: RunStatus | None = Field(default=None, description="The run that is going on or that failed.")
     progress: Progress | None = Field(default=None, description="How far training is.")
+    checkpoint: CheckpointStatus | None = Field(
+        default=None, description="The newest checkpoint of the current run; a run that published its version has none."
+    )
     artifact: ArtifactStatus | None = Field(
         default=None,
         description="The version that this spec, or until it has one the spec before it, produced.",

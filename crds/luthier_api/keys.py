@@ -8,6 +8,9 @@ Four hashes, each over canonical JSON (sorted keys, no white space, decimals in 
   instance with more memory or another Secret. It names the Jobs.
 - the *run key*: what decides the result with every input resolved to a digest. Equal in every cluster.
 - the *data key*: what decides the prepared data.
+
+The first two leave out what is as its default: a release that adds a field then neither stops a run nor starts one.
+The keys hold every value in full; they are the trainer image's own, and the image is part of the run key.
 """
 
 import hashlib
@@ -31,24 +34,30 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _without_access(spec: TrainingSpec) -> dict[str, Any]:
-    """Return the wire form of the result-deciding part, without how its storage is reached."""
-    fields = set(TrainingSpec.model_fields) - _CONDUCT
-    wire: dict[str, Any] = spec.model_dump(mode="json", by_alias=True, exclude_none=True, include=fields)
-    for part in ("model", "dataset", "output"):
-        wire[part] = {key: value for key, value in wire[part].items() if key not in _ACCESS}
+def _said(spec: FineTuneJobSpec) -> dict[str, Any]:
+    """Return the wire form of all that differs from its default."""
+    wire: dict[str, Any] = spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
     return wire
+
+
+def _result_deciding(spec: FineTuneJobSpec) -> dict[str, Any]:
+    """Return the result-deciding part of what is said, without how its storage is reached."""
+    fields = {field.alias or name for name, field in TrainingSpec.model_fields.items()} - _CONDUCT
+    said = {key: value for key, value in _said(spec).items() if key in fields}
+    for part in ("model", "dataset", "output"):
+        said[part] = {key: value for key, value in said[part].items() if key not in _ACCESS}
+    return said
 
 
 def spec_hash(spec: FineTuneJobSpec, image: str) -> str:
     """Return the hash of what decides a spec's result, with the trainer image that runs it."""
-    return digest_of({"spec": _without_access(spec), "image": image})
+    return digest_of({"spec": _result_deciding(spec), "image": image})
 
 
 def run_hash(spec: FineTuneJobSpec, image: str, retry: str = "") -> str:
     """Return the hash that names a run: all that its pods are made from, and the user's retry annotation."""
-    wire = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return digest_of({"spec": {k: v for k, v in wire.items() if k not in _LIFECYCLE}, "image": image, "retry": retry})
+    said = {key: value for key, value in _said(spec).items() if key not in _LIFECYCLE}
+    return digest_of({"spec": said, "image": image, "retry": retry})
 
 
 def data_key(spec: TrainingSpec, *, dataset_digest: str, tokenizer_digest: str) -> str:

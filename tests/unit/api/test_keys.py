@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
 from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_api.keys import data_key, run_hash, run_key, spec_hash
+from luthier_api.training import Hyperparameters
 
 pytestmark = pytest.mark.unit
 
@@ -36,6 +38,8 @@ BASE = spec()
         (spec(hyperparameters={"learningRate": "2.0e-05"}), True, True),
         (spec(hyperparameters={"learningRate": "3e-5"}), False, False),
         (spec(labels=["a", "b"]), False, False),
+        (spec(checkpoint={"everySteps": 7, "keep": 1, "resume": "Never"}), True, False),
+        (spec(tracking={"mlflow": {"uri": "http://mlflow:5000"}, "tensorboard": False}), True, False),
         (spec(suspend=True), True, True),
         (spec(concurrencyPolicy="Forbid"), True, True),
         (spec(ttlSecondsAfterFinished=5), True, True),
@@ -50,6 +54,24 @@ def test_a_hash_changes_exactly_with_what_it_stands_for(
 ) -> None:
     assert (spec_hash(changed, "image:1") == spec_hash(BASE, "image:1")) is same_result
     assert (run_hash(changed, "image:1") == run_hash(BASE, "image:1")) is same_run
+
+
+class LaterHyperparameters(Hyperparameters):
+    momentum: int = 9
+
+
+class LaterSpec(FineTuneJobSpec):
+    hyperparameters: Hyperparameters = Field(default=LaterHyperparameters())
+    node_count: int = 1
+
+
+@pytest.mark.parametrize("said", [{}, {"epochs": 5}])
+def test_a_release_that_adds_fields_neither_stops_a_run_nor_starts_one(said: dict[str, Any]) -> None:
+    now = spec(hyperparameters=said)
+    later = LaterSpec.model_validate(MINIMAL).model_copy(update={"hyperparameters": LaterHyperparameters(**said)})
+    assert spec_hash(later, "") == spec_hash(now, "")
+    assert run_hash(later, "") == run_hash(now, "")
+    assert run_hash(later.model_copy(update={"node_count": 2}), "") != run_hash(now, "")
 
 
 def test_another_image_is_another_result_and_the_retry_annotation_another_run() -> None:
