@@ -4,6 +4,7 @@ One item of the training data is one optimizer step's whole share of this rank, 
 callback, scheduler and checkpoint, however many pieces it is computed in. Needs torch.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,15 @@ class Examples(Dataset[dict[str, Any]]):
 class FineTuner(Trainer):
     """Trainer that stops where the loss stops being a number, instead of training on for nothing."""
 
-    def __init__(self, *, task: TaskModule, evaluated: Part, **arguments: Any) -> None:
+    def __init__(self, *, task: TaskModule, labels: Sequence[str], evaluated: Part, **arguments: Any) -> None:
         self._task = task
         super().__init__(
             eval_dataset=Examples(evaluated, longest_first=True),
             compute_metrics=lambda output: task.measure(
                 Predictions(
                     np.asarray(output[0]), np.asarray(output[1]), np.ones(len(output[1]), dtype=np.int64), float("nan")
-                )
+                ),
+                labels,
             ),
             **arguments,
         )

@@ -99,7 +99,7 @@ def greater_is_better(parameters: Hyperparameters, task: TaskModule) -> bool:
     """Tell the direction of the metric that picks the best weights."""
     if parameters.greater_is_better is not None:
         return parameters.greater_is_better
-    return not best_metric(parameters, task).endswith(("loss", "mse", "rmse", "mae"))
+    return best_metric(parameters, task).removeprefix("eval_") not in ("loss", *task.errors)
 
 
 def _grouped_by_length() -> dict[str, Any]:

@@ -60,6 +60,7 @@ def train(run: RunDocument, workspace: Workspace, progress: Progress, *, bar: bo
         base = _fetch_base_model(run, resolved, workspace)
         registry.get_prepared(resolved.data_key, workspace.prepared, workspace.cache)
         prepared = read_prepared(workspace.prepared)
+        labels = prepared.data.labels
 
     # Device and precision.
     task = task_of(spec.task)
@@ -81,6 +82,7 @@ def train(run: RunDocument, workspace: Workspace, progress: Progress, *, bar: bo
     watcher = Watcher(progress, len(prepared.train), workspace.root / "log.jsonl", bar=bar)
     tuner = FineTuner(
         task=task,
+        labels=labels,
         evaluated=prepared.held_out,
         model=model,
         args=arguments,
@@ -93,10 +95,10 @@ def train(run: RunDocument, workspace: Workspace, progress: Progress, *, bar: bo
     # Baselines: the most frequent answer, and this very model before training.
     progress.enter("Evaluating")
     with clock.part("baseline"), _memory_errors(spec.hyperparameters):
-        baseline = task.baseline(prepared.train, prepared.held_out, len(prepared.data.labels))
+        baseline = task.baseline(prepared.train, prepared.held_out, labels)
         untrained = tuner.predictions(prepared.held_out)
     metrics = _named("baseline_majority_", baseline)
-    metrics |= _named("untrained_", {"loss": untrained.loss, **task.measure(untrained)})
+    metrics |= _named("untrained_", {"loss": untrained.loss, **task.measure(untrained, labels)})
 
     # Fit.
     if stopping := spec.hyperparameters.early_stopping:
@@ -113,7 +115,7 @@ def train(run: RunDocument, workspace: Workspace, progress: Progress, *, bar: bo
     progress.enter("Evaluating")
     with clock.part("evaluate"), _memory_errors(spec.hyperparameters):
         trained = tuner.predictions(prepared.held_out)
-        evaluation = task.evaluate(trained, prepared.held_out, prepared.data.labels, seed=spec.hyperparameters.seed)
+        evaluation = task.evaluate(trained, prepared.held_out, labels, seed=spec.hyperparameters.seed)
     metrics |= _named("eval_", {"loss": trained.loss, **evaluation.metrics})
     progress.measure(metrics)
     missed = missed_gates(spec.evaluation, metrics)

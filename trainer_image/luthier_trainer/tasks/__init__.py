@@ -7,7 +7,7 @@ judged. Nothing else knows one task from another: adding one adds a module here 
 Needs no torch, because *prepare* has none; scikit-learn is imported where it measures, because *prepare* needs none.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -54,6 +54,7 @@ class TaskModule(Protocol):
         per_token: whether the model has an output for each token, not for each text.
         target_type: Arrow type of the target column.
         metrics: names of what `measure` returns, without prefix.
+        errors: those of them that are better the smaller they are.
         best_metric: picks the best weights unless the spec says another; with eval_ before it.
         takes_pairs: whether examples may be pairs of texts.
     """
@@ -65,6 +66,7 @@ class TaskModule(Protocol):
     per_token: bool
     target_type: pa.DataType
     metrics: tuple[str, ...]
+    errors: tuple[str, ...]
     best_metric: str
     takes_pairs: bool
 
@@ -96,20 +98,28 @@ class TaskModule(Protocol):
     def dense_targets(self, part: Part, outputs: int) -> npt.NDArray[Any]:
         """Return all targets of a part as `Predictions.targets`."""
 
-    def measure(self, predictions: Predictions) -> dict[str, float]:
-        """Return the headline metrics by the names of `metrics`; fast, because every evaluation asks."""
+    def measure(self, predictions: Predictions, labels: Sequence[str]) -> dict[str, float]:
+        """Return the headline metrics by the names of `metrics`; fast, because every evaluation asks.
 
-    def baseline(self, train: Part, evaluated: Part, outputs: int) -> dict[str, float]:
+        Args:
+            predictions: of any part.
+            labels: names of the model's outputs; what an entity is, is read from them.
+        """
+
+    def baseline(self, train: Part, evaluated: Part, labels: Sequence[str]) -> dict[str, float]:
         """Return metrics of always giving the most frequent training answer, by the names of `metrics`."""
 
-    def evaluate(self, predictions: Predictions, part: Part, labels: list[str], *, seed: int) -> Evaluation:
+    def evaluate(self, predictions: Predictions, part: Part, labels: Sequence[str], *, seed: int) -> Evaluation:
         """Return everything that the report shows of a final evaluation; the seed is the bootstrap's."""
 
 
 def task_of(task: Task) -> TaskModule:
     """Return the module of a task."""
     # Each module imports this one's types.
+    from luthier_trainer.tasks.multi_label import MultiLabel
+    from luthier_trainer.tasks.regression import Regression
     from luthier_trainer.tasks.text_classification import TextClassification
+    from luthier_trainer.tasks.token_classification import TokenClassification
 
-    modules: tuple[TaskModule, ...] = (TextClassification(),)
+    modules: tuple[TaskModule, ...] = (TextClassification(), MultiLabel(), Regression(), TokenClassification())
     return next(module for module in modules if module.name is task)

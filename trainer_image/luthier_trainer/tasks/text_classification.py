@@ -3,7 +3,7 @@
 Metrics are scikit-learn's; a label that was never predicted has precision 0.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import pyarrow as pa
 from luthier_api.training import DataFile, Label, Task
 from luthier_trainer.prepared import Part
 from luthier_trainer.tasks import LossName, Parsed, Predictions
+from luthier_trainer.tasks.cells import label_text
 from luthier_trainer.tasks.findings import Evaluation, LabelReport
 
 
@@ -26,20 +27,13 @@ class TextClassification:
     per_token = False
     target_type = pa.int32()
     metrics: tuple[str, ...] = ("accuracy", "f1_macro", "f1_weighted", "precision_macro", "recall_macro")
+    errors: tuple[str, ...] = ()
     best_metric = "eval_f1_macro"
     takes_pairs = True
 
     def parse(self, cell: object, file: DataFile) -> Parsed | None:
-        """Return the label as text: 1 is "1", true is "true", and 1.0 is "1", as a column with gaps has it."""
-        if cell is None or cell == "" or cell != cell:
-            return None
-        if isinstance(cell, bool):
-            return "true" if cell else "false"
-        if isinstance(cell, int) or (isinstance(cell, float) and cell.is_integer()):
-            return str(int(cell))
-        if not isinstance(cell, str):
-            raise ValueError(f"{cell!r}; a label is text, an integer or a boolean")
-        return cell.strip() or None
+        """Return the label."""
+        return label_text(cell)
 
     def words(self, label: Parsed) -> Iterable[Label]:
         """Return the label."""
@@ -62,7 +56,7 @@ class TextClassification:
         targets: npt.NDArray[Any] = part.targets().to_numpy()
         return targets
 
-    def measure(self, predictions: Predictions) -> dict[str, float]:
+    def measure(self, predictions: Predictions, labels: Sequence[str]) -> dict[str, float]:
         """Return accuracy and averaged scores."""
         from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
@@ -80,12 +74,12 @@ class TextClassification:
             "recall_macro": float(macro[1]),
         }
 
-    def baseline(self, train: Part, evaluated: Part, outputs: int) -> dict[str, float]:
+    def baseline(self, train: Part, evaluated: Part, labels: Sequence[str]) -> dict[str, float]:
         """Return the accuracy of always saying the most frequent training label (the first of equals)."""
-        majority = np.bincount(self.dense_targets(train, outputs), minlength=outputs).argmax()
-        return {"accuracy": float((self.dense_targets(evaluated, outputs) == majority).mean())}
+        majority = np.bincount(self.dense_targets(train, len(labels)), minlength=len(labels)).argmax()
+        return {"accuracy": float((self.dense_targets(evaluated, len(labels)) == majority).mean())}
 
-    def evaluate(self, predictions: Predictions, part: Part, labels: list[str], *, seed: int) -> Evaluation:
+    def evaluate(self, predictions: Predictions, part: Part, labels: Sequence[str], *, seed: int) -> Evaluation:
         """Return scores of each label and the confusion matrix beside the metrics."""
         from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -96,7 +90,7 @@ class TextClassification:
         )
         matrix = confusion_matrix(predictions.targets, predicted, labels=every_label)
         return Evaluation(
-            metrics=self.measure(predictions),
+            metrics=self.measure(predictions, labels),
             intervals={},
             labels=[
                 LabelReport(label, float(precision), float(recall), float(f1), int(support))
