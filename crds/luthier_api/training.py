@@ -482,6 +482,10 @@ class Output(StorageAccess):
     )
     uri: OutputUri = Field(description="s3://bucket/prefix/ that models are published under.")
 
+    def checkpoint_uri(self, run_key: str, step: int) -> str:
+        """Return the folder of a run's checkpoint."""
+        return f"{self.uri.rstrip('/')}/{self.name}/checkpoints/{run_key}/{step}"
+
 
 class TrainingSpec(ApiModel):
     """What decides the result of a run."""

@@ -39,7 +39,8 @@ class ProgressReader:
                     content += await response.content.read(MAX_BYTES + 1 - len(content))
             if len(content) > MAX_BYTES:
                 raise ValueError("its answer is longer than 64 KiB")
-            return ProgressDocument.from_json(content)
+            # Only for display, and the pod may be of a newer release than this operator: what is unknown is left out.
+            return ProgressDocument.model_validate_json(content, extra="ignore")
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             metrics.PROGRESS_FAILURES.inc()
             logger.debug("the pod at %s did not tell its progress: %s", ip, error or type(error).__name__)

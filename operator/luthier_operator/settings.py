@@ -42,6 +42,7 @@ class Settings(BaseModel):
     autoscaler_resources: Resources = _DEFAULTS.autoscaler
     progress_interval_s: float = Field(default=_DEFAULTS.progress_interval_s, gt=0)
     drain_s: float = Field(default=_DEFAULTS.drain_s, ge=0)
+    train_grace_s: int = Field(default=_DEFAULTS.train_grace_s, ge=1, le=3600)
     kuberay_retry_s: float = Field(default=_DEFAULTS.kuberay_retry_s, gt=0)
     workers: int = Field(default=16, ge=1, le=256)
     request_timeout_s: float = Field(default=30.0, gt=0)
@@ -81,5 +82,6 @@ class Settings(BaseModel):
             autoscaler=self.autoscaler_resources,
             progress_interval_s=self.progress_interval_s,
             drain_s=self.drain_s,
+            train_grace_s=self.train_grace_s,
             kuberay_retry_s=self.kuberay_retry_s,
         )

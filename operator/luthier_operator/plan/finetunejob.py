@@ -116,8 +116,10 @@ def plan_finetunejob(resource: FineTuneJobResource, observed: ObservedRuns, now:
     memory = harvest(resource.status, wanted, own, observed.pods, rfc3339(now))
     situation = Situation(resource, wanted, memory, observed, rfc3339(now), defaults)
     decision = next(decision for policy in POLICIES if (decision := policy(situation)))
+    run = decision.memory.run
+    output = resource.spec.output if run and run.name == wanted.run else None
     status = report.status(
-        resource.meta, resource.status, decision.memory, decision.verdict, observed.progress, situation.now
+        resource.meta, resource.status, decision.memory, decision.verdict, observed.progress, output, situation.now
     )
     replaced = _replacements(situation)
     return Plan(

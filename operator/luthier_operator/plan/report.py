@@ -10,8 +10,16 @@ from dataclasses import dataclass
 from luthier_api.base import decimal_text
 from luthier_api.conditions import find_condition, merge_conditions
 from luthier_api.documents import ProgressDocument, Published
-from luthier_api.finetunejob import ArtifactStatus, FineTuneJobStatus, LastFailure, Progress, VersionStatus
+from luthier_api.finetunejob import (
+    ArtifactStatus,
+    CheckpointStatus,
+    FineTuneJobStatus,
+    LastFailure,
+    Progress,
+    VersionStatus,
+)
 from luthier_api.reasons import ConditionType, Reason
+from luthier_api.training import Output
 from luthier_operator.observed import JobView, Meta
 from luthier_operator.plan.failures import Trouble
 from luthier_operator.plan.runs import Memory
@@ -105,9 +113,10 @@ def status(
     memory: Memory,
     verdict: Verdict,
     progress: ProgressDocument | None,
+    output: Output | None,
     now: str,
 ) -> FineTuneJobStatus:
-    """Return the whole new status."""
+    """Return the whole new status; `output` is where the run's checkpoints lie, if that is what the spec says now."""
     training_goes_on = memory.run is not None and memory.run.status.stage == "Train"
     same_run = before.current_run and memory.run and before.current_run.name == memory.run.name
     kept = before.progress if same_run else None
@@ -127,6 +136,7 @@ def status(
         ),
         current_run=memory.run.status if memory.run else None,
         progress=shown,
+        checkpoint=_checkpoint(memory, output, progress, before.checkpoint if same_run else None),
         artifact=_artifact(memory),
         versions=list(memory.versions),
         attempts=memory.attempts,
@@ -170,10 +180,26 @@ def _artifact(memory: Memory) -> ArtifactStatus | None:
     return ArtifactStatus(**fields)
 
 
+def _checkpoint(
+    memory: Memory, output: Output | None, progress: ProgressDocument | None, kept: CheckpointStatus | None
+) -> CheckpointStatus | None:
+    """Return what the run would go on from. What ended well has none left; what failed keeps it for a retry."""
+    run = memory.run.status if memory.run else None
+    if run is None or run.stage not in ("Train", "Failed"):
+        return None
+    if progress is None or output is None or run.run_key is None:
+        return kept
+    steps = [step for step in (progress.checkpoint_step, progress.resumed_from_step) if step is not None]
+    if not steps:
+        return kept
+    uri = output.checkpoint_uri(run.run_key, max(steps))
+    return CheckpointStatus(step=max(steps), uri=uri, resumed_from=progress.resumed_from_step)
+
+
 def progress_of(document: ProgressDocument) -> Progress:
     """Return what is shown of a pod's progress."""
     done = min(100, 100 * document.step // document.total_steps) if document.total_steps else 0
-    speed = document.examples_per_second
+    speed, tokens = document.examples_per_second, document.tokens_per_second
     return Progress(
         stage=document.stage,
         percent=done,
@@ -182,6 +208,8 @@ def progress_of(document: ProgressDocument) -> Progress:
         epoch=decimal_text(document.epoch, 3),
         eta_seconds=round(document.eta_seconds) if document.eta_seconds is not None else None,
         examples_per_second=decimal_text(speed, 3) if speed is not None else None,
+        tokens_per_second=decimal_text(tokens, 3) if tokens is not None else None,
+        gpu_memory_bytes=document.gpu_memory_bytes,
         metrics={name: decimal_text(value, 4) for name, value in document.metrics.items()},
     )
 

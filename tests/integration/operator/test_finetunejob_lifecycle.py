@@ -177,7 +177,16 @@ def training_pod() -> Iterator[str]:
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             document = ProgressDocument(
-                stage="Training", step=30, total_steps=120, epoch=0.5, eta_seconds=42, updated_at="2026-01-01T00:00:00Z"
+                stage="Training",
+                step=30,
+                total_steps=120,
+                epoch=0.5,
+                eta_seconds=42,
+                tokens_per_second=812.5,
+                gpu_memory_bytes=5 * 2**30,
+                checkpoint_step=25,
+                resumed_from_step=20,
+                updated_at="2026-01-01T00:00:00Z",
             )
             self.send_response(200 if self.path == "/progress" else 404)
             self.end_headers()
@@ -201,7 +210,11 @@ def test_progress_of_the_training_pod_is_shown(operator: Any, namespace: Any, tr
     pod = namespace.await_pod("train")
     namespace.play(pod, "Running", {"running": {}}, podIP=training_pod, podIPs=[{"ip": training_pod}])
     namespace.until("progress", lambda: namespace.get("ftj", "reviews")["status"].get("progress"))
-    assert namespace.get("ftj", "reviews")["status"]["progress"]["percent"] == 25
+    status = namespace.get("ftj", "reviews")["status"]
+    shown, checkpoint = status["progress"], status["checkpoint"]
+    assert (shown["percent"], shown["tokensPerSecond"], shown["gpuMemoryBytes"]) == (25, "812", 5 * 2**30)
+    assert (checkpoint["step"], checkpoint["resumedFrom"]) == (25, 20)
+    assert checkpoint["uri"].endswith(f"/checkpoints/{status['currentRun']['runKey']}/25")
     assert " 25 " in namespace.kubectl("get", "ftj")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,16 +25,16 @@ HASH = "0" * 64
 RESOLVED = Resolved(run_key=HASH, data_key=HASH, model_digest=f"sha256:{HASH}", dataset_digest=f"sha256:{HASH}")
 
 
-def build(spec: Any, stage: str = "train") -> dict[str, Any]:
+def build(spec: Any, stage: str = "train", defaults: Defaults = DEFAULTS) -> dict[str, Any]:
     resolved = RESOLVED if stage == "train" else None
     return job(
         META,
         spec,
-        stage=stage,
+        stage=stage,  # type: ignore[arg-type]
         run="reviews-abc",
         spec_hash=HASH,
         resolved=resolved,
-        defaults=DEFAULTS,  # type: ignore[arg-type]
+        defaults=defaults,
     )
 
 
@@ -60,6 +61,15 @@ def test_every_pod_keeps_to_the_restricted_standard_and_has_no_kubernetes_creden
         "readOnlyRootFilesystem": True,
     }
     assert {next(iter(set(v) - {"name"})) for v in made["volumes"]} <= {"downwardAPI", "emptyDir", "configMap"}
+
+
+def test_the_training_pod_is_given_time_for_its_last_checkpoint(make_spec: Any) -> None:
+    patient = replace(DEFAULTS, train_grace_s=300)
+    graces = [
+        build(make_spec(), stage, defaults)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+        for stage, defaults in (("train", DEFAULTS), ("train", patient), ("prepare", patient))
+    ]
+    assert graces == [120, 300, 10]
 
 
 def test_only_the_training_pod_asks_for_a_gpu(make_spec: Any) -> None:

@@ -219,18 +219,24 @@ def test_settings_are_read_from_the_environment() -> None:
             **IMAGES,
             "LUTHIER_WATCH_NAMESPACES": "a, b",
             "LUTHIER_TRAIN_RESOURCES": '{"limits": {"memory": "4Gi"}}',
+            "LUTHIER_TRAIN_GRACE_S": "300",
             "LUTHIER_SERVICE_PORT": "set by Kubernetes",
             "PATH": "/bin",
         }
     )
     assert found.watch_namespaces == ["a", "b"]
     assert found.defaults().train.limits == {"memory": "4Gi"}
+    assert found.defaults().train_grace_s == 300
     assert Settings.from_environment({**IMAGES, "LUTHIER_WATCH_NAMESPACES": ""}).watch_namespaces == []
 
 
 @pytest.mark.parametrize(
     ("environment", "named"),
-    [({}, "LUTHIER_TRAINER_IMAGE"), ({**IMAGES, "LUTHIER_WORKERS": "many"}, "LUTHIER_WORKERS")],
+    [
+        ({}, "LUTHIER_TRAINER_IMAGE"),
+        ({**IMAGES, "LUTHIER_WORKERS": "many"}, "LUTHIER_WORKERS"),
+        ({**IMAGES, "LUTHIER_TRAIN_GRACE_S": "0"}, "LUTHIER_TRAIN_GRACE_S"),
+    ],
 )
 def test_a_bad_setting_is_named(environment: dict[str, str], named: str) -> None:
     with pytest.raises(SettingsError, match=named):
