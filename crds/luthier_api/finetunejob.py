@@ -19,7 +19,7 @@ from luthier_api.base import (
 )
 from luthier_api.conditions import ResourceStatus
 from luthier_api.pods import Placement, ResourceRequirements
-from luthier_api.training import MethodType, Precision, TrainingSpec
+from luthier_api.training import TASK_RULES, MethodType, Precision, TrainingSpec
 
 RETRY_ANNOTATION = "luthier.dev/retry"
 QLORA_NEEDS_GPU = "method QLoRA needs a GPU: set gpusPerNode to 1, or method.type to LoRA"
@@ -32,7 +32,7 @@ class FineTuneJobSpec(Placement, TrainingSpec):
     model_config = ConfigDict(
         json_schema_extra=cel(
             ("self.output.uri.startsWith('s3://')", "output.uri must be s3://: files in a pod are gone with it"),
-            ("self.task != 'regression' || !has(self.labels)", "regression has no labels"),
+            *TASK_RULES,
             ("self.method.type != 'QLoRA' || self.gpusPerNode > 0", QLORA_NEEDS_GPU),
             ("self.precision != 'fp16' || self.gpusPerNode > 0", FP16_NEEDS_GPU),
         )

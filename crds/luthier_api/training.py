@@ -200,7 +200,12 @@ class Dataset(StorageAccess):
             (
                 "!(has(self.eval) && has(self.split))",
                 "give either eval (a file of its own) or split (a share of train), not both",
-            )
+            ),
+            (
+                "(!has(self.eval) || has(self.eval.textPairColumn) == has(self.train.textPairColumn))"
+                " && (!has(self.test) || has(self.test.textPairColumn) == has(self.train.textPairColumn))",
+                "give textPairColumn for all files of the dataset or for none",
+            ),
         )
     )
 
@@ -227,6 +232,16 @@ class Dataset(StorageAccess):
         if self.eval and self.split:
             raise ValueError("give either eval (a file of its own) or split (a share of train), not both")
         return self
+
+    @model_validator(mode="after")
+    def _pairs_in_all_files_or_in_none(self) -> "Dataset":
+        if len({file.text_pair_column is None for file in self.files()}) > 1:
+            raise ValueError("give textPairColumn for all files of the dataset or for none")
+        return self
+
+    def files(self) -> list[DataFile]:
+        """Return the labelled files that there are."""
+        return [file for file in (self.train, self.eval, self.test) if file]
 
     def effective_split(self) -> Split | None:
         """Return the split to make: none with an eval file, otherwise the one given or the default."""
@@ -474,6 +489,28 @@ class Tracking(ApiModel):
     )
 
 
+NO_LABELS = "regression has no labels: leave out labels, labelMap, classWeights and labelSmoothing"
+NO_PAIRS = "token-classification has no second text: leave out textPairColumn"
+NO_SEPARATOR = "labelSeparator is for multi-label and token-classification only"
+
+# What a task has no use for is refused rather than ignored. `TrainingSpec` says the same to those without a cluster.
+TASK_RULES: tuple[tuple[str, str], ...] = (
+    (
+        "self.task != 'regression' || (!has(self.labels) && !has(self.dataset.labelMap)"
+        " && self.hyperparameters.classWeights == 'none'"
+        " && self.hyperparameters.labelSmoothing.matches('^0([.]0*)?$'))",
+        NO_LABELS,
+    ),
+    ("self.task != 'token-classification' || !has(self.dataset.train.textPairColumn)", NO_PAIRS),
+    (
+        "self.task in ['multi-label', 'token-classification'] || !(has(self.dataset.train.labelSeparator)"
+        " || (has(self.dataset.eval) && has(self.dataset.eval.labelSeparator))"
+        " || (has(self.dataset.test) && has(self.dataset.test.labelSeparator)))",
+        NO_SEPARATOR,
+    ),
+)
+
+
 class Output(StorageAccess):
     """Where versions are published. Its access is also that of model and dataset where they name none of their own."""
 
@@ -485,6 +522,9 @@ class Output(StorageAccess):
     def checkpoint_uri(self, run_key: str, step: int) -> str:
         """Return the folder of a run's checkpoint."""
         return f"{self.uri.rstrip('/')}/{self.name}/checkpoints/{run_key}/{step}"
+
+
+_SEVERAL_LABELS = (Task.MULTI_LABEL, Task.TOKEN_CLASSIFICATION)
 
 
 class TrainingSpec(ApiModel):
@@ -512,7 +552,7 @@ class TrainingSpec(ApiModel):
     training_arguments: Annotated[dict[Annotated[str, Field(max_length=128)], Text], Field(max_length=64)] = Field(
         default={},
         description="Further fields of transformers.TrainingArguments, by their own names, each value as text ("
-        '{"label_smoothing_factor": "0.1"}). An unknown name, or one that a field above says, is refused.',
+        '{"optim": "adafactor"}). An unknown name, or one that a field above says, is refused.',
     )
     evaluation: Evaluation = Field(default=Evaluation(), description="What is asked of the result.")
     checkpoint: Checkpoint = Field(default=Checkpoint(), description="How a run survives the loss of its pod.")
@@ -530,6 +570,15 @@ class TrainingSpec(ApiModel):
     def _labels_fit(self) -> "TrainingSpec":
         if self.labels and len(set(self.labels)) != len(self.labels):
             raise ValueError("labels names a label twice")
-        if self.labels and self.task is Task.REGRESSION:
-            raise ValueError("regression has no labels")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> "TrainingSpec":
+        labelled = self.hyperparameters.class_weights != "none" or self.hyperparameters.label_smoothing
+        if self.task is Task.REGRESSION and (self.labels or self.dataset.label_map or labelled):
+            raise ValueError(NO_LABELS)
+        if self.task is Task.TOKEN_CLASSIFICATION and self.dataset.train.text_pair_column:
+            raise ValueError(NO_PAIRS)
+        if self.task not in _SEVERAL_LABELS and any(file.label_separator for file in self.dataset.files()):
+            raise ValueError(NO_SEPARATOR)
         return self

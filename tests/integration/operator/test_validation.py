@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_dev.kubectl import KubectlFailed
 
 pytestmark = pytest.mark.integration
@@ -80,6 +81,112 @@ DIGEST = "sha256:" + "0" * 64
             id="GPU in resources",
         ),
         pytest.param(
+            FINETUNEJOB,
+            "spec.hyperparameters.batchSize",
+            "large",
+            "batchSize is a number from 1 to 65536, or auto",
+            id="batch size of another word",
+        ),
+        pytest.param(FINETUNEJOB, "spec.hyperparameters.batchSize", 0, "from 1 to 65536, or auto", id="no batch"),
+        pytest.param(
+            FINETUNEJOB, "spec.hyperparameters.batchSize", 65537, "from 1 to 65536, or auto", id="batch too large"
+        ),
+        pytest.param(
+            FINETUNEJOB,
+            "spec.hyperparameters",
+            {"batchSize": 16, "globalBatchSize": 64},
+            "globalBatchSize is for batchSize auto",
+            id="global batch of a number",
+        ),
+        pytest.param(
+            FINETUNEJOB,
+            "spec.hyperparameters",
+            {"batchSize": "auto", "gradientAccumulationSteps": 2},
+            "say globalBatchSize instead of gradientAccumulationSteps",
+            id="accumulation with auto",
+        ),
+        pytest.param(FINETUNEJOB, "spec.hyperparameters.adamBeta1", "1.5", "at most 1", id="beta too high"),
+        pytest.param(FINETUNEJOB, "spec.hyperparameters.padding", "longest", '"max-length"', id="unknown padding"),
+        pytest.param(
+            FINETUNEJOB, "spec.method", {"lora": {"r": 8}}, "lora is for type LoRA or QLoRA only", id="lora of Full"
+        ),
+        pytest.param(
+            FINETUNEJOB,
+            "spec.method",
+            {"type": "LoRA", "lora": {"targetModules": ["query", "query"]}},
+            "Duplicate value",
+            id="a target twice",
+        ),
+        pytest.param(
+            FINETUNEJOB,
+            "spec",
+            {**FINETUNEJOB["spec"], "method": {"type": "QLoRA"}, "gpusPerNode": 0},
+            "method QLoRA needs a GPU",
+            id="QLoRA on a CPU",
+        ),
+        pytest.param(
+            FINETUNEJOB,
+            "spec",
+            {**FINETUNEJOB["spec"], "precision": "fp16", "gpusPerNode": 0},
+            "precision fp16 needs a GPU",
+            id="fp16 on a CPU",
+        ),
+        *(
+            pytest.param(
+                FINETUNEJOB,
+                "spec",
+                {**FINETUNEJOB["spec"], "task": "regression", **said},
+                "regression has no labels",
+                id=f"regression with {name}",
+            )
+            for name, said in {
+                "labels": {"labels": ["a", "b"]},
+                "labelMap": {"dataset": {**FINETUNEJOB["spec"]["dataset"], "labelMap": {"0": "a"}}},
+                "classWeights": {"hyperparameters": {"classWeights": "balanced"}},
+                "labelSmoothing": {"hyperparameters": {"labelSmoothing": "0.1"}},
+            }.items()
+        ),
+        pytest.param(
+            FINETUNEJOB,
+            "spec",
+            {
+                **FINETUNEJOB["spec"],
+                "task": "token-classification",
+                "dataset": {"train": {"uri": "s3://data/a.csv", "textPairColumn": "b"}},
+            },
+            "token-classification has no second text",
+            id="pairs of words",
+        ),
+        pytest.param(
+            FINETUNEJOB,
+            "spec.dataset.train",
+            {"uri": "s3://data/a.csv", "labelSeparator": ";"},
+            "labelSeparator is for multi-label and token-classification only",
+            id="separator of one label",
+        ),
+        pytest.param(
+            FINETUNEJOB,
+            "spec.dataset",
+            {"train": {"uri": "s3://data/a.csv", "textPairColumn": "b"}, "eval": {"uri": "s3://data/b.csv"}},
+            "give textPairColumn for all files of the dataset or for none",
+            id="pairs to learn and none to evaluate",
+        ),
+        pytest.param(FINETUNEJOB, "spec.dataset.labelMap", {}, "at least 1", id="empty label map"),
+        pytest.param(FINETUNEJOB, "spec.dataset.labelMap", {"0": ""}, "at least 1 chars", id="label without a name"),
+        pytest.param(
+            FINETUNEJOB, "spec.dataset.preprocessing.maxLength", 3, "greater than or equal to 4", id="no length"
+        ),
+        pytest.param(
+            FINETUNEJOB, "spec.dataset.preprocessing.maxLength", 8193, "less than or equal to 8192", id="long texts"
+        ),
+        pytest.param(FINETUNEJOB, "spec.checkpoint.keep", 0, "greater than or equal to 1", id="no checkpoint kept"),
+        pytest.param(FINETUNEJOB, "spec.checkpoint.resume", "Always", 'supported values: "Auto", "Never"', id="resume"),
+        pytest.param(
+            FINETUNEJOB, "spec.tracking", {"mlflow": {}}, "spec.tracking.mlflow.uri: Required", id="MLflow without URI"
+        ),
+        pytest.param(FINETUNEJOB, "spec.tracking.mlflow.uri", "mlflow:5000", "spec.tracking.mlflow.uri", id="no URL"),
+        pytest.param(FINETUNEJOB, "spec.evaluation.maxInt8Loss", "2", "at most 1", id="int8 loss too high"),
+        pytest.param(
             FINETUNEJOB, "spec.output.uri", "file:///tmp/x", "output.uri must be s3://", id="output in the pod"
         ),
         pytest.param(FINETUNEJOB, "metadata.name", "a" * 53, "at most 52 characters", id="long name"),
@@ -131,6 +238,35 @@ def test_a_bad_spec_is_refused_with_a_sentence_that_tells_the_fix(
 def test_the_least_that_a_user_may_say_is_accepted(namespace: Any, resource: dict[str, Any]) -> None:
     namespace.apply(resource)
     assert "reviews" in namespace.kubectl("get", "luthier")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param({"hyperparameters": {"batchSize": "auto"}}, id="auto"),
+        pytest.param({"hyperparameters": {"batchSize": "auto", "globalBatchSize": 64}}, id="auto of a global batch"),
+        pytest.param({"hyperparameters": {"batchSize": 8, "gradientAccumulationSteps": 4}}, id="accumulation"),
+        pytest.param({"method": {"type": "QLoRA"}}, id="QLoRA on the GPU that is the default"),
+        pytest.param({"method": {"type": "LoRA", "lora": {"r": 8}}, "gpusPerNode": 0}, id="LoRA on a CPU"),
+        pytest.param({"task": "regression", "hyperparameters": {"labelSmoothing": "0.0"}}, id="regression"),
+        pytest.param(
+            {
+                "task": "multi-label",
+                "dataset": {
+                    "train": {"uri": "s3://data/shards/", "labelSeparator": "|"},
+                    "test": {"uri": "s3://data/test-*.csv.gz", "labelSeparator": "|"},
+                    "labelMap": {"0": "negative", "1": "positive"},
+                },
+            },
+            id="shards, a label map and several labels",
+        ),
+    ],
+)
+def test_what_is_allowed_is_accepted_and_read_by_the_operator(namespace: Any, said: dict[str, Any]) -> None:
+    wanted = {**FINETUNEJOB, "spec": {**FINETUNEJOB["spec"], **said}}
+    namespace.apply(wanted)
+    stored = namespace.get("ftj", "reviews")["spec"]
+    assert FineTuneJobSpec.model_validate(stored) == FineTuneJobSpec.model_validate(wanted["spec"])
 
 
 def test_explain_tells_what_a_field_means(cluster: Any) -> None:

@@ -31,6 +31,11 @@ CONTEXT: dict[str, Node] = {
     "hyperparameters.globalBatchSize": {"hyperparameters": {"batchSize": "auto"}},
     "dataset.eval": {"dataset": {"eval": {"uri": "s3://data/eval.csv"}}},
     "dataset.test": {"dataset": {"test": {"uri": "s3://data/test.csv"}}},
+    **{f"dataset.{file}.labelSeparator": {"task": "multi-label"} for file in ("train", "eval", "test")},
+    **{
+        f"dataset.{file}.textPairColumn": {"dataset": {"train": {"textPairColumn": "second"}}}
+        for file in ("eval", "test")
+    },
     "tracking.mlflow": {"tracking": {"mlflow": {"uri": "http://mlflow"}}},
     **{f"{part}.caBundle": {part: {"caBundle": {"name": "ca"}}} for part in ("model", "dataset", "output")},
 }
