@@ -111,12 +111,16 @@ def train(run: RunDocument, workspace: Workspace, progress: Progress, *, bar: bo
         "train_examples_per_second": fitted.metrics["train_samples_per_second"],
     }
 
-    # Measure.
+    # Measure: the examples that the best weights were chosen by, then those that chose nothing.
     progress.enter("Evaluating")
     with clock.part("evaluate"), _memory_errors(spec.hyperparameters):
         trained = tuner.predictions(prepared.held_out)
-        evaluation = task.evaluate(trained, prepared.held_out, labels, seed=spec.hyperparameters.seed)
-    metrics |= _named("eval_", {"loss": trained.loss, **evaluation.metrics})
+        evaluation, test = task.evaluate(trained, prepared.held_out, labels, seed=spec.hyperparameters.seed), None
+        metrics |= _named("eval_", {"loss": trained.loss, **evaluation.metrics})
+        if prepared.test:
+            tested = tuner.predictions(prepared.test)
+            test = task.evaluate(tested, prepared.test, labels, seed=spec.hyperparameters.seed)
+            metrics |= _named("test_", {"loss": tested.loss, **test.metrics})
     progress.measure(metrics)
     missed = missed_gates(spec.evaluation, metrics)
 
@@ -128,7 +132,7 @@ def train(run: RunDocument, workspace: Workspace, progress: Progress, *, bar: bo
             metrics=metrics,
             missed_gates=missed,
             evaluation=evaluation,
-            test=None,
+            test=test,
             history=tuner.state.log_history,
             steps=tuner.state.global_step,
             best_step=tuner.state.best_global_step,
