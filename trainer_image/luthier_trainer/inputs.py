@@ -90,6 +90,11 @@ def fetch_model(run: RunDocument, folder: Path, cache: Path) -> FetchedModel:
     return FetchedModel(folder, tree.digest, None)
 
 
+def digest_of_model(folder: Path) -> str:
+    """Return the digest over the files of a local folder that are the model."""
+    return tree_digest(entry for entry in describe_folder(folder) if is_wanted(entry.path))
+
+
 def _or_output(run: RunDocument, access: Access) -> Access:
     """Where an input names no access of its own, the output's is used (as in the resource)."""
     return run.output_access if access == Access() else access
@@ -127,5 +132,4 @@ def _fetch_from_hub(uri: str, revision: str | None, access: Access, folder: Path
         raise InvalidSpec(f"{uri} does not name a model; write hf://owner/name.") from error
     except (http_error, LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
         raise StorageUnavailable(f"The hub did not give {uri}: {str(error).splitlines()[0]}") from error
-    entries = [entry for entry in describe_folder(folder) if is_wanted(entry.path)]
-    return FetchedModel(folder, tree_digest(entries), info.sha)
+    return FetchedModel(folder, digest_of_model(folder), info.sha)

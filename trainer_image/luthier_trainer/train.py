@@ -15,6 +15,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 from luthier_api.documents import Published, Resolved, RunDocument
 from luthier_api.training import Hyperparameters
 from luthier_artifacts import PublishedVersion, Registry
+from luthier_trainer.adapters import ADAPTER_FOLDER, adapter_document, finish
 from luthier_trainer.artifact import Findings, build_artifact, metadata_of
 from luthier_trainer.base_model import BaseModel, check_base_model
 from luthier_trainer.callbacks import Watcher
@@ -24,6 +25,7 @@ from luthier_trainer.finetuner import Examples, FineTuner, padding
 from luthier_trainer.gates import missed_gates
 from luthier_trainer.hyperparameters import training_arguments
 from luthier_trainer.inputs import fetch_model, open_output
+from luthier_trainer.methods import adapt, quantization, trained_weights
 from luthier_trainer.models import detect_device, load_model
 from luthier_trainer.precision import choose_precision
 from luthier_trainer.prepared import PreparedFolder, read_prepared
@@ -73,10 +75,12 @@ def train(run: RunDocument, workspace: Workspace, progress: Progress, *, bar: bo
     )
     log.info("training on %s in %s with %d CPU threads", device.name, precision, threads)
 
-    # Model: the pretrained encoder with the task's head.
+    # Model: the pretrained encoder with the task's head, and of their weights those that the method trains.
     set_seed(spec.hyperparameters.seed)
     with clock.part("load"):
-        model = load_model(base, spec.model.uri, task, prepared.data)
+        held = quantization(spec.method, device, precision)
+        model = adapt(load_model(base, spec.model.uri, task, labels, quantization=held), spec.method)
+    log.info("method %s trains %d of %d weights", spec.method.type, *trained_weights(model))
 
     # Optimization: AdamW on batches of similar length; the best weights by the chosen metric are restored at the end.
     watcher = Watcher(progress, len(prepared.train), workspace.root / "log.jsonl", bar=bar)
@@ -111,6 +115,14 @@ def train(run: RunDocument, workspace: Workspace, progress: Progress, *, bar: bo
         "train_examples_per_second": fitted.metrics["train_samples_per_second"],
     }
 
+    # Merge: what was trained becomes a plain model. That one is measured, exported and published.
+    with clock.part("merge"):
+        about = adapter_document(run, resolved, labels)
+        plain = finish(
+            model, lambda: load_model(base, spec.model.uri, task, labels), about, workspace.artifact / ADAPTER_FOLDER
+        )
+        tuner.model = tuner.model_wrapped = plain.to(arguments.device)
+
     # Measure: the examples that the best weights were chosen by, then those that chose nothing.
     progress.enter("Evaluating")
     with clock.part("evaluate"), _memory_errors(spec.hyperparameters):
@@ -127,7 +139,7 @@ def train(run: RunDocument, workspace: Workspace, progress: Progress, *, bar: bo
     # Export.
     progress.enter("Exporting")
     with clock.part("export"):
-        exports = export_model(model, workspace.artifact, spec, task, prepared, threads=threads)
+        exports = export_model(plain, workspace.artifact, spec, task, prepared, threads=threads)
         findings = Findings(
             metrics=metrics,
             missed_gates=missed,
@@ -141,7 +153,7 @@ def train(run: RunDocument, workspace: Workspace, progress: Progress, *, bar: bo
             exports=exports,
             seconds=clock.seconds,
         )
-        build_artifact(workspace, run, model, base, prepared, findings)
+        build_artifact(workspace, run, plain, base, prepared, findings)
 
     # Publish.
     progress.enter("Uploading")
