@@ -206,6 +206,10 @@ class Dataset(StorageAccess):
                 " && (!has(self.test) || has(self.test.textPairColumn) == has(self.train.textPairColumn))",
                 "give textPairColumn for all files of the dataset or for none",
             ),
+            (
+                "!has(self.test) || !has(self.split) || self.split.testFraction.matches('^0([.]0*)?$')",
+                "give either test (a file of its own) or split.testFraction (a share of train), not both",
+            ),
         )
     )
 
@@ -231,6 +235,8 @@ class Dataset(StorageAccess):
     def _one_source_of_evaluation(self) -> "Dataset":
         if self.eval and self.split:
             raise ValueError("give either eval (a file of its own) or split (a share of train), not both")
+        if self.test and self.split and self.split.test_fraction:
+            raise ValueError("give either test (a file of its own) or split.testFraction (a share of train), not both")
         return self
 
     @model_validator(mode="after")

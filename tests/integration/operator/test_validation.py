@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_dev.kubectl import KubectlFailed
+from luthier_dev.paths import REPOSITORY
 
 pytestmark = pytest.mark.integration
 
@@ -28,6 +30,7 @@ MODELDEPLOYMENT: dict[str, Any] = {
     "metadata": {"name": "reviews"},
     "spec": {"model": {"fineTuneJobRef": {"name": "reviews"}}},
 }
+EXAMPLES = sorted((REPOSITORY / "examples").rglob("*.yaml"))
 DIGEST = "sha256:" + "0" * 64
 
 
@@ -62,6 +65,17 @@ DIGEST = "sha256:" + "0" * 64
             {"train": {"uri": "s3://data/a.csv"}, "eval": {"uri": "s3://data/b.csv"}, "split": {"fraction": "0.1"}},
             "give either eval",
             id="two sources of evaluation",
+        ),
+        pytest.param(
+            FINETUNEJOB,
+            "spec.dataset",
+            {
+                "train": {"uri": "s3://data/a.csv"},
+                "test": {"uri": "s3://data/b.csv"},
+                "split": {"testFraction": "0.1"},
+            },
+            "give either test",
+            id="two sources of the last test",
         ),
         pytest.param(
             FINETUNEJOB, "spec.model.revision", "main", "revision is for hf:// models only", id="revision of a folder"
@@ -267,6 +281,11 @@ def test_what_is_allowed_is_accepted_and_read_by_the_operator(namespace: Any, sa
     namespace.apply(wanted)
     stored = namespace.get("ftj", "reviews")["spec"]
     assert FineTuneJobSpec.model_validate(stored) == FineTuneJobSpec.model_validate(wanted["spec"])
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(path.parents[1])))
+def test_an_example_is_accepted(namespace: Any, path: Path) -> None:
+    assert "created" in namespace.kubectl("apply", "--dry-run=server", "--filename", str(path))
 
 
 def test_explain_tells_what_a_field_means(cluster: Any) -> None:
