@@ -15,17 +15,19 @@ from pathlib import Path
 
 from luthier_artifacts.aliases import Alias, Aliases
 from luthier_artifacts.config import StorageConfig
+from luthier_artifacts.download import download_files
 from luthier_artifacts.errors import IntegrityError, InvalidUri, ObjectNotFound, PreconditionFailed
 from luthier_artifacts.hashing import describe_folder
 from luthier_artifacts.manifest import Manifest, Metadata, reserved_name
 from luthier_artifacts.opening import open_store
 from luthier_artifacts.probe import probe_conditional_writes
-from luthier_artifacts.pruning import remove_version, surplus, sweep_abandoned
+from luthier_artifacts.pruning import prune_steps, remove_version, surplus, sweep_abandoned
 from luthier_artifacts.publishing import VERSION_PATTERN, Publisher
 from luthier_artifacts.store import ObjectStore, Progress
 from luthier_artifacts.trees import (
     delete_tree,
     download_tree,
+    file_keys,
     get_tree,
     put_tree,
     read_manifest,
@@ -229,6 +231,10 @@ class Registry:
         """Delete a checkpoint, its manifest first."""
         delete_tree(self._store, f"{self._run_checkpoints(run_key)}/{step}")
 
+    def prune_checkpoints(self, run_key: str, keep: int) -> None:
+        """Delete all but the newest `keep` checkpoints of a run (0: all), and what killed writers left of older ones."""
+        prune_steps(self._store, self._run_checkpoints(run_key), keep)
+
     def put_prepared(self, data_key: str, folder: Path) -> Manifest:
         """Write prepared data, or return the manifest of what is there."""
         return self._put(self._prepared(data_key), folder)
@@ -273,8 +279,9 @@ def download_version(
     *,
     cache: Path | None = None,
     digest: str | None = None,
+    choose: Callable[[list[str]], Collection[str]] | None = None,
 ) -> Manifest:
-    """Download a version that is named by the URI of its folder, verified.
+    """Download a version that is named by the URI of its folder, or some of its files, verified.
 
     Args:
         version_uri: <uri>/<name>/versions/<version>.
@@ -282,6 +289,7 @@ def download_version(
         config: How to reach storage.
         cache: Folder of the node's cache.
         digest: What the manifest's digest must be.
+        choose: Given the paths of all files, returns those that are wanted; without it, all.
 
     Raises:
         ObjectNotFound: if there is no such version.
@@ -291,7 +299,11 @@ def download_version(
     manifest = read_manifest(store, "")
     if digest is not None and manifest.digest != digest:
         raise IntegrityError(f"{store.uri} has the digest {manifest.digest} instead of {digest}; it was replaced.")
-    download_tree(store, "", manifest, into, cache)
+    files = file_keys("", manifest)
+    if choose is not None:
+        wanted = set(choose([entry.path for entry in manifest.files]))
+        files = {key: entry for key, entry in files.items() if entry.path in wanted}
+    download_files(store, files, into, cache)
     return manifest
 
 

@@ -10,7 +10,8 @@ Reading order:
 - `lane`: one per revision: pieces wait here, together, as short as the load allows. `batching`: when a batch leaves.
 - `handles`: the one place that calls another Ray application.
 - `revision`: the application of one model version; `loading` gets the artifact, verified, or says why not.
-- `classifier`: texts to probabilities: cleaning, tokenization, `planning` of batches, and an engine.
+- `model`: texts to values: `tokenization` (with `offsets`), `planning` of batches, an engine, a task.
+- `tasks`: what logits mean and how an answer says it, one module for each task.
 - `engines`: ONNX Runtime on CPU, torch on GPU. Only the torch engine imports torch.
 - `openapi`, `pages`: the description of the API and the pages for people, without anything from another host.
 - `metrics`, `cpus`, `errors`: what Prometheus sees, how many CPUs there are, what can go wrong.

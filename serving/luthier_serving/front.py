@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 
 from luthier_api.documents import FrontConfig
 from luthier_api.reasons import Reason
+from luthier_serving.answers import About
 from luthier_serving.errors import LoadError, Unavailable
 from luthier_serving.handles import RevisionClient
 from luthier_serving.http import build_http
@@ -60,8 +61,8 @@ class FrontReplica:
     def _connect(self, revision: str) -> Send:
         return self._clients.setdefault(revision, RevisionClient(revision)).predict
 
-    async def _ready(self) -> dict[str, str]:
-        """Return the version of a revision that has weight and answers.
+    async def _ready(self) -> About:
+        """Return the model of a revision that has weight and answers.
 
         Raises:
             Unavailable: there is none.
@@ -71,7 +72,7 @@ class FrontReplica:
                 continue
             try:
                 async with asyncio.timeout(READY_TIMEOUT_S):
-                    return {"version": await self._clients[route.revision].version()}
+                    return await self._clients[route.revision].about()
             except (Unavailable, TimeoutError):
                 continue
         raise Unavailable("No model answers yet; try again later.")

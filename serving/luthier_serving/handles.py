@@ -19,7 +19,7 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
-from luthier_serving.answers import Answer
+from luthier_serving.answers import About, Answer, Text
 from luthier_serving.errors import Overloaded, RequestError, Unavailable
 from luthier_serving.lane import Send
 
@@ -35,7 +35,7 @@ class RevisionClient:
         self._revision = revision
         self._handle: DeploymentHandle[Any] | None = None
 
-    async def predict(self, texts: list[str]) -> Answer:
+    async def predict(self, texts: list[Text]) -> Answer:
         """Return the revision's answer to a batch.
 
         Raises:
@@ -60,19 +60,19 @@ class RevisionClient:
                 raise RequestError("The model failed on this request; the server's log says why.") from error
         raise Unavailable(f"The replicas of revision {self._revision} keep failing; try again later.")
 
-    async def version(self) -> str:
-        """Return the version that the revision serves.
+    async def about(self) -> About:
+        """Return the model that the revision serves.
 
         Raises:
             Unavailable: it does not answer.
         """
         try:
             handle = await self._connect()
-            version: str = await handle.describe.remote()
+            about: About = await handle.describe.remote()
         except (RayError, RayServeException) as error:
             self._handle = None
             raise Unavailable(f"The model's revision {self._revision} does not answer.") from error
-        return version
+        return about
 
     async def _connect(self) -> DeploymentHandle[Any]:
         if self._handle is None:

@@ -16,11 +16,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from luthier_serving.answers import Answer, Row
+from luthier_serving.answers import About, Answer, Row, Text
 from luthier_serving.errors import RequestError
 from luthier_serving.openapi import openapi_document
 from luthier_serving.pages import DOCS_PAGE, PAGE_HEADERS, TRY_PAGE
 from luthier_serving.predictor import Predictor
+from luthier_serving.tasks import OUTPUTS
 from luthier_serving.validation import Limits, Question, body_too_large, check_content_type, parse_question
 
 VERSION_HEADER = "X-Luthier-Version"
@@ -39,13 +40,13 @@ class Meter(Protocol):
         """Count one request to /predict."""
 
 
-def build_http(predictor: Predictor, meter: Meter, ready: Callable[[], Awaitable[dict[str, Any]]]) -> Starlette:
+def build_http(predictor: Predictor, meter: Meter, ready: Callable[[], Awaitable[About]]) -> Starlette:
     """Return the application.
 
     Args:
         predictor: answers texts.
         meter: counts requests.
-        ready: returns what /readyz says, or raises `RequestError`.
+        ready: returns the model that answers, or raises `RequestError`.
     """
 
     async def predict(request: Request) -> Response:
@@ -70,12 +71,15 @@ def build_http(predictor: Predictor, meter: Meter, ready: Callable[[], Awaitable
 
     async def readyz(request: Request) -> Response:
         try:
-            return _json(200, {"status": "ready", **await ready()})
+            return _json(200, {"status": "ready", **_model(await ready())})
         except RequestError as error:
             return _refused(error)
 
     async def openapi(request: Request) -> Response:
-        return _json(200, openapi_document(predictor.config))
+        try:
+            return _json(200, openapi_document(predictor.config, await ready()))
+        except RequestError:
+            return _json(200, openapi_document(predictor.config, None))
 
     async def docs(request: Request) -> Response:
         return HTMLResponse(DOCS_PAGE, headers=PAGE_HEADERS)
@@ -112,24 +116,26 @@ async def _read_question(request: Request, limits: Limits) -> Question:
 
 
 def _answered(question: Question, answer: Answer) -> Response:
-    results = [_result(text, row, answer) for text, row in zip(question.texts, answer.rows, strict=True)]
-    headers = {VERSION_HEADER: answer.version}
+    first = answer.rows[0]
+    if first.refused:
+        # All of a request are pairs, or none is.
+        raise RequestError(str(first.error), status=422)
+    results = [_result(text, row, answer.about) for text, row in zip(question.texts, answer.rows, strict=True)]
+    headers = {VERSION_HEADER: answer.about.version}
     if not question.single:
         return _json(200, {"predictions": results}, headers)
-    return _json(500 if answer.rows[0].error else 200, results[0], headers)
+    return _json(500 if first.error else 200, results[0], headers)
 
 
-def _result(text: str, row: Row, answer: Answer) -> dict[str, Any]:
+def _result(text: Text, row: Row, about: About) -> dict[str, Any]:
+    read = {"input_text": text} if isinstance(text, str) else {"input_text": text[0], "input_text_pair": text[1]}
     if row.error is not None:
-        return {"input_text": text, "error": row.error, "version": answer.version}
-    confidence = max(row.probabilities)
-    return {
-        "input_text": text,
-        "prediction": answer.labels[row.probabilities.index(confidence)],
-        "confidence": confidence,
-        "probabilities": dict(zip(answer.labels, row.probabilities, strict=True)),
-        "version": answer.version,
-    }
+        return {**read, "error": row.error, "version": about.version}
+    return {**read, **OUTPUTS[about.task].result(read["input_text"], row.values, about), "version": about.version}
+
+
+def _model(about: About) -> dict[str, Any]:
+    return {"version": about.version, "task": about.task, "pairs": about.pairs, "weights": about.weights}
 
 
 def _refused(error: RequestError) -> Response:

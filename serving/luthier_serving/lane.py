@@ -5,16 +5,16 @@ the batch it was in goes on. Knows nothing of Ray: it is given a coroutine that 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from luthier_serving.answers import Answer
+from luthier_serving.answers import Answer, Text
 from luthier_serving.batching import BatchLimits, BatchQueue
 
 
 @dataclass(frozen=True)
 class _Piece:
-    texts: list[str]
+    texts: Sequence[Text]
     future: "asyncio.Future[Answer]"
 
     @property
@@ -26,7 +26,7 @@ class _Piece:
         return self.future.done()
 
 
-Send = Callable[[list[str]], Awaitable[Answer]]
+Send = Callable[[list[Text]], Awaitable[Answer]]
 
 
 class Lane:
@@ -55,7 +55,7 @@ class Lane:
         """Pieces that have not left."""
         return self._queue.waiting
 
-    async def ask(self, texts: list[str]) -> Answer:
+    async def ask(self, texts: Sequence[Text]) -> Answer:
         """Return the answer to these texts, which travel in one batch.
 
         Raises:
@@ -112,4 +112,4 @@ def _hand_out(answer: Answer, batch: list[_Piece]) -> None:
         rows = answer.rows[start : start + piece.size]
         start += piece.size
         if not piece.future.done():
-            piece.future.set_result(Answer(rows, answer.labels, answer.version, answer.replica))
+            piece.future.set_result(Answer(rows, answer.about, answer.replica))

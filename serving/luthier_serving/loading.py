@@ -1,13 +1,14 @@
-"""Gets a model version onto this machine, verified, and makes a classifier of it; or says in one sentence why not.
+"""Gets a model version onto this machine, verified, and opens it; or says in one sentence why not.
 
 The folder is kept per digest under the cache, so that a replica that starts again on a node downloads nothing. The
-registry verifies every file by sha256 whichever way it came.
+registry verifies every file by sha256 whichever way it came. Only the files that the engine reads are fetched.
 """
 
 import logging
 import os
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from luthier_api.documents import RevisionConfig
@@ -23,10 +24,10 @@ from luthier_artifacts import (
     StorageUnavailable,
     download_version,
 )
-from luthier_serving.classifier import Classifier
 from luthier_serving.cpus import available_cpus
-from luthier_serving.engines import open_engine
+from luthier_serving.engines import files_to_read
 from luthier_serving.errors import LoadError
+from luthier_serving.model import Model, open_model
 
 CACHE_ENV = "LUTHIER_CACHE"
 DEFAULT_CACHE = "/var/cache/luthier"
@@ -47,8 +48,8 @@ _REASONS: list[tuple[type[StorageError], Reason]] = [
 ]
 
 
-def load_classifier(config: RevisionConfig) -> Classifier:
-    """Return the classifier of a revision, ready to answer.
+def load_model(config: RevisionConfig) -> Model:
+    """Return the model of a revision, ready to answer.
 
     Raises:
         LoadError: storage, the artifact or the engine does not allow it.
@@ -61,8 +62,14 @@ def load_classifier(config: RevisionConfig) -> Classifier:
     with tempfile.TemporaryDirectory(prefix="loading-", dir=cache) as work:
         folder = Path(work) / "model"
         _fetch(config, folder, cache / "content")
-        engine = open_engine(folder, config.engine, gpus=config.gpus_per_replica, cpus=cpus)
-        return Classifier(folder, engine, max_tokens=config.max_batch_tokens)
+        return open_model(
+            folder,
+            config.engine,
+            version=config.version,
+            gpus=config.gpus_per_replica,
+            cpus=cpus,
+            max_tokens=config.max_batch_tokens,
+        )
 
 
 def cache_folder() -> Path:
@@ -87,10 +94,11 @@ def cache_folder() -> Path:
 
 def _fetch(config: RevisionConfig, folder: Path, cache: Path) -> None:
     deadline = time.monotonic() + float(os.environ.get(PATIENCE_ENV, DEFAULT_PATIENCE_S))
+    needed = partial(files_to_read, config.engine, gpus=config.gpus_per_replica)
     while True:
         try:
             storage = StorageConfig.from_access(config.access)
-            download_version(config.model_uri, folder, storage, cache=cache, digest=config.digest)
+            download_version(config.model_uri, folder, storage, cache=cache, digest=config.digest, choose=needed)
             return
         except StorageError as error:
             if not error.retryable or time.monotonic() + RETRY_DELAY_S > deadline:

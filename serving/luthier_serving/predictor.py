@@ -5,10 +5,10 @@ on their way are not disturbed. Knows nothing of HTTP or Ray.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from luthier_api.documents import FrontConfig
-from luthier_serving.answers import Answer
+from luthier_serving.answers import Answer, Text
 from luthier_serving.batching import BatchLimits
 from luthier_serving.errors import Overloaded, RequestError, Unavailable
 from luthier_serving.lane import Lane, Send
@@ -50,7 +50,7 @@ class Predictor:
         """Pieces accepted and not yet answered."""
         return self._pending
 
-    async def predict(self, texts: list[str]) -> tuple[str, Answer]:
+    async def predict(self, texts: Sequence[Text]) -> tuple[str, Answer]:
         """Return the name of the revision that answered, and its answer to these texts.
 
         Raises:
@@ -76,12 +76,12 @@ class Predictor:
         finally:
             self._pending -= len(pieces)
 
-    async def _ask(self, lane: Lane, pieces: list[list[str]]) -> Answer:
+    async def _ask(self, lane: Lane, pieces: list[Sequence[Text]]) -> Answer:
         if len(pieces) == 1:
             return await lane.ask(pieces[0])
         answers = await asyncio.gather(*(lane.ask(piece) for piece in pieces))
         first = answers[0]
-        return Answer([row for answer in answers for row in answer.rows], first.labels, first.version, first.replica)
+        return Answer([row for answer in answers for row in answer.rows], first.about, first.replica)
 
     def _open_lane(self, revision: str, limits: BatchLimits) -> Lane:
         return Lane(self._connect(revision), limits, lambda texts: self._on_batch(revision, texts))

@@ -17,9 +17,9 @@ from ray.serve import Application
 
 from luthier_api.documents import RevisionConfig
 from luthier_api.reasons import Reason
-from luthier_serving.answers import Answer, Row
+from luthier_serving.answers import About, Answer, Row, Text
 from luthier_serving.errors import LoadError
-from luthier_serving.loading import load_classifier
+from luthier_serving.loading import load_model
 
 DEPLOYMENT = "Revision"
 # Enough texts of common length to fill a batch of the token budget on a GPU, where batches are merged.
@@ -34,24 +34,27 @@ class RevisionReplica:
     async def __init__(self, document: str):  # type: ignore[misc]  # Ray Serve awaits it
         self._config = RevisionConfig.from_json(document)
         # Downloading and loading take minutes for a large model; the replica answers Ray meanwhile.
-        self._classifier = await asyncio.to_thread(load_classifier, self._config)
+        self._model = await asyncio.to_thread(load_model, self._config)
         self._replica = serve.get_replica_context().replica_id.unique_id
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
-        self._calls: asyncio.Queue[tuple[list[str], asyncio.Future[list[Row]]]] = asyncio.Queue()
+        self._calls: asyncio.Queue[tuple[list[Text], asyncio.Future[list[Row]]]] = asyncio.Queue()
         # Merging calls fills a GPU; on a CPU a larger batch is no faster, and the first call in it would wait.
-        self._merge_texts = self._config.max_batch_tokens // TOKENS_OF_A_COMMON_TEXT if self._classifier.merges else 1
+        self._merge_texts = self._config.max_batch_tokens // TOKENS_OF_A_COMMON_TEXT if self._model.merges else 1
         self._worker = asyncio.create_task(self._work())
-        logger.info("revision %s serves %s (%s)", self._config.name, self._config.version, self._config.digest)
+        logger.info(
+            "revision %s serves %s (%s, %s)",
+            *(self._config.name, self._config.version, self._model.about.weights, self._config.digest),
+        )
 
-    async def predict(self, texts: list[str]) -> Answer:
+    async def predict(self, texts: list[Text]) -> Answer:
         """Return one row per text, in order."""
         future: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
         self._calls.put_nowait((texts, future))
-        return Answer(await future, self._classifier.labels, self._config.version, self._replica)
+        return Answer(await future, self._model.about, self._replica)
 
-    async def describe(self) -> str:
-        """Return the version that is served; an answer means that the replica is ready."""
-        return self._config.version
+    async def describe(self) -> About:
+        """Return the model that is served; an answer means that the replica is ready."""
+        return self._model.about
 
     async def check_health(self) -> None:
         """Tell Ray Serve to replace this replica when nothing computes any more."""
@@ -67,7 +70,7 @@ class RevisionReplica:
             calls = [(texts, future) for texts, future in calls if not future.done()]
             texts = [text for texts, _ in calls for text in texts]
             try:
-                rows = await loop.run_in_executor(self._pool, self._classifier.predict, texts)
+                rows = await loop.run_in_executor(self._pool, self._model.predict, texts)
             except Exception as error:
                 for _, future in calls:
                     if not future.done():

@@ -5,12 +5,16 @@ Pure: no HTTP objects, so that the whole table of bad input is tested as functio
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from luthier_serving.answers import Text
 from luthier_serving.errors import RequestError
 
 EXPECTED = 'send {"text": "..."} or {"texts": ["...", "..."]}'
+# The field of the second texts, for each field of the first.
+PAIR_FIELDS = {"text": "text_pair", "texts": "text_pairs"}
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Question:
-    """The texts of one request. A single text is answered with one object, a list with a list."""
+    """The texts of one request, or its pairs. A single one is answered with one object, a list with a list."""
 
-    texts: list[str]
+    texts: Sequence[Text]
     single: bool
 
 
@@ -57,19 +61,49 @@ def parse_question(body: bytes, limits: Limits) -> Question:
     if len(body) > limits.body_bytes:
         raise body_too_large(limits)
     document = _parse_object(body)
-    unknown = sorted(set(document) - {"text", "texts"})
+    unknown = sorted(set(document) - {*PAIR_FIELDS, *PAIR_FIELDS.values()})
     if unknown:
         raise RequestError(f"Unknown field {unknown[0][:100]!r}; {EXPECTED}.", status=422)
-    if len(document) != 1:
+    given = [field for field in PAIR_FIELDS if field in document]
+    if len(given) != 1:
         raise RequestError(f"Give exactly one of the fields text and texts; {EXPECTED}.", status=422)
-    [(field, value)] = document.items()
-    if field == "text" and isinstance(value, str):
-        _check_text(value, "text", limits)
-        return Question([value], single=True)
+    [field] = given
+    single = field == "text" and isinstance(document[field], str)
+    first = _read_texts(document[field], field, limits, single=single)
+    if len(document) == 1:
+        return Question(first, single)
+    return Question(_read_pairs(first, document, field, limits, single=single), single)
+
+
+def _read_pairs(first: list[str], document: dict[str, Any], field: str, limits: Limits, *, single: bool) -> list[Text]:
+    pair_field = PAIR_FIELDS[field]
+    if pair_field not in document or len(document) != 2:
+        [wrong, *_] = sorted(set(document) - {field, pair_field})
+        raise RequestError(f"{wrong} does not go with {field}; send {field} with {pair_field}.", status=422)
+    value = document[pair_field]
+    if single != isinstance(value, str):
+        wanted = "a string" if single else "a list of strings"
+        raise RequestError(
+            f"The field {pair_field} is {_json_type(value)}, not {wanted}, which {field} is.", status=422
+        )
+    second = _read_texts(value, pair_field, limits, single=single)
+    if len(first) != len(second):
+        raise RequestError(
+            f"{field} holds {len(first)} and {pair_field} {len(second)} texts; send one of {pair_field} for each of "
+            f"{field}.",
+            status=422,
+        )
+    return list(zip(first, second, strict=True))
+
+
+def _read_texts(value: Any, field: str, limits: Limits, *, single: bool) -> list[str]:
+    if single:
+        _check_text(value, field, limits)
+        return [value]
     if not isinstance(value, list):
         wanted = "a string or a list of strings" if field == "text" else "a list of strings"
         raise RequestError(f"The field {field} is {_json_type(value)}, not {wanted}; {EXPECTED}.", status=422)
-    return Question(_check_list(value, field, limits), single=False)
+    return _check_list(value, field, limits)
 
 
 def _parse_object(body: bytes) -> dict[str, Any]:

@@ -3,23 +3,30 @@
 The only module of the server that imports torch and transformers.
 """
 
+import inspect
+import logging
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from luthier_api.reasons import Reason
-from luthier_serving.engines import Ids, Logits
+from luthier_serving.engines import Batch, Logits
 from luthier_serving.errors import LoadError
+
+WEIGHTS = "model.safetensors"
+
+logger = logging.getLogger("ray.serve")
 
 
 class TorchEngine:
     """A model in half precision on the GPU of this replica; in single precision on CPU."""
 
     name = "torch"
+    weights = WEIGHTS
 
-    def __init__(self, folder: Path, *, gpus: int, threads: int):
+    def __init__(self, folder: Path, *, per_token: bool, gpus: int, threads: int):
         if gpus and not torch.cuda.is_available():
             raise LoadError(
                 Reason.INVALID_SPEC,
@@ -29,10 +36,9 @@ class TorchEngine:
         self._device = torch.device("cuda" if gpus else "cpu")
         self.pads = bool(gpus)
         torch.set_num_threads(threads)
+        auto_class = AutoModelForTokenClassification if per_token else AutoModelForSequenceClassification
         try:
-            self._model = AutoModelForSequenceClassification.from_pretrained(
-                str(folder), dtype=self._dtype(), local_files_only=True
-            )
+            self._model = auto_class.from_pretrained(str(folder), dtype=self._dtype(), local_files_only=True)
             self._model.to(self._device).eval()
         except torch.cuda.OutOfMemoryError as error:
             raise LoadError(
@@ -40,14 +46,16 @@ class TorchEngine:
             ) from error
         except Exception as error:  # safetensors and transformers raise classes of their own, and many
             raise LoadError(Reason.INVALID_MODEL, f"transformers cannot load the artifact: {error}") from error
+        self._tells_texts_apart = _tells_texts_apart(self._model)
+        logger.info("torch loaded %s on %s in %s", WEIGHTS, self._device, self._dtype())
 
-    def logits(self, input_ids: Ids, attention_mask: Ids) -> Logits:
-        """Return logits [texts, labels]."""
+    def logits(self, batch: Batch) -> Logits:
+        """Return logits [texts, labels], or [texts, tokens, labels] of a model per token."""
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        if batch.token_type_ids is not None and self._tells_texts_apart:
+            inputs["token_type_ids"] = batch.token_type_ids
         with torch.inference_mode():
-            output = self._model(
-                input_ids=torch.from_numpy(input_ids).to(self._device),
-                attention_mask=torch.from_numpy(attention_mask).to(self._device),
-            )
+            output = self._model(**{name: torch.from_numpy(ids).to(self._device) for name, ids in inputs.items()})
             logits: Logits = output.logits.float().cpu().numpy().astype(np.float32, copy=False)
             return logits
 
@@ -55,3 +63,9 @@ class TorchEngine:
         if self._device.type == "cpu":
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _tells_texts_apart(model: torch.nn.Module) -> bool:
+    """Tell whether the model has an embedding for the second text's tokens: DistilBERT takes none, RoBERTa has one."""
+    takes = "token_type_ids" in inspect.signature(model.forward).parameters
+    return takes and getattr(model.config, "type_vocab_size", 0) > 1

@@ -71,6 +71,21 @@ def test_a_download_is_the_folder_that_was_published(storage, published, model: 
     )
 
 
+def test_some_files_of_a_version_can_be_chosen_and_are_verified_like_all(
+    storage, store: ObjectStore, published: PublishedVersion, tmp_path: Path
+) -> None:
+    def no_weights(paths: list[str]) -> list[str]:
+        assert set(paths) == {entry.path for entry in published.manifest.files}
+        return [path for path in paths if path != "model.safetensors"]
+
+    store.delete([_weights_key(published)])
+    into, manifest = tmp_path / "out", published.manifest
+    assert download_version(published.uri, into, storage.config, digest=published.digest, choose=no_weights) == manifest
+    verify_folder(into, [entry for entry in manifest.files if entry.path != "model.safetensors"])
+    with pytest.raises(ObjectNotFound):
+        download_version(published.uri, tmp_path / "all", storage.config, choose=lambda paths: paths)
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [

@@ -24,10 +24,10 @@ import pytest
 from luthier_api.documents import SERVING_DOCUMENT_FILE, Access, FrontConfig, Route
 from luthier_api.reasons import Reason
 from luthier_artifacts import PublishedVersion
-from luthier_serving.classifier import Classifier
 from luthier_serving.engines import open_engine
 from luthier_serving.errors import LoadError
-from luthier_serving.loading import load_classifier
+from luthier_serving.loading import load_model
+from luthier_serving.model import open_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -64,8 +64,7 @@ async def ask(session: aiohttp.ClientSession, url: str, document: object) -> tup
 
 
 async def test_one_text_and_lists_are_answered_as_the_model_computes_them(ray: Any, both: Any, models: Any) -> None:
-    engine = open_engine(models.folder, "onnxruntime", gpus=0, cpus=1)
-    expected = Classifier(models.folder, engine, max_tokens=4096).predict(TEXTS)
+    expected = open_model(models.folder, "onnxruntime").predict(TEXTS)
     async with aiohttp.ClientSession() as session:
         status, document, headers = await ask(session, ray.url, {"text": TEXTS[0]})
         assert (status, headers["X-Luthier-Version"]) == (200, models.first.version)
@@ -76,16 +75,13 @@ async def test_one_text_and_lists_are_answered_as_the_model_computes_them(ray: A
     assert len(several["predictions"]) == 250
     for row, wanted in zip(several["predictions"], expected * 50, strict=True):
         assert list(row["probabilities"]) == ["negative", "positive"]
-        assert list(row["probabilities"].values()) == pytest.approx(wanted.probabilities, abs=1e-5)
+        assert list(row["probabilities"].values()) == pytest.approx(wanted.values, abs=1e-5)
     assert several["predictions"][0]["probabilities"] == several["predictions"][4]["probabilities"]
 
 
 def test_torch_and_onnxruntime_compute_the_same(models: Any) -> None:
-    rows = [
-        Classifier(models.folder, open_engine(models.folder, name, gpus=0, cpus=1), max_tokens=256).predict(TEXTS)
-        for name in ("torch", "onnxruntime")
-    ]
-    torch_rows, onnx_rows = (np.array([row.probabilities for row in each]) for each in rows)
+    rows = [open_model(models.folder, name, max_tokens=256).predict(TEXTS) for name in ("torch", "onnxruntime")]
+    torch_rows, onnx_rows = (np.array([row.values for row in each]) for each in rows)
     assert np.abs(torch_rows - onnx_rows).max() < 1e-4
     assert torch_rows.std(axis=0).max() > 0.01, "texts that all get the same answer would prove nothing"
 
@@ -104,7 +100,7 @@ def test_weights_cut_short_are_refused_in_one_sentence(
     shutil.copytree(models.folder, folder)
     (folder / file).write_bytes((folder / file).read_bytes()[:1000])
     with pytest.raises(LoadError, match=words) as failure:
-        open_engine(folder, engine, gpus=0, cpus=1)
+        open_engine(folder, engine, per_token=False, gpus=0, cpus=1)
     assert failure.value.reason is Reason.INVALID_MODEL and "\n" not in str(failure.value)
 
 
@@ -139,7 +135,9 @@ async def test_pages_probes_and_the_description_are_served(ray: Any, both: Any, 
         async with session.get(ray.url + "/healthz") as reply:
             assert reply.status == 200
         async with session.get(ray.url + "/readyz") as reply:
-            assert await reply.json() == {"status": "ready", "version": models.first.version}
+            ready = await reply.json()
+    assert ready["status"] == "ready" and ready["version"] == models.first.version
+    assert (ready["task"], ready["weights"]) == ("text-classification", "model.onnx")
 
 
 def test_what_the_front_counts_can_be_scraped(ray: Any, both: Any) -> None:
@@ -283,7 +281,7 @@ def test_what_storage_does_not_give_is_a_reason_and_one_sentence(
     monkeypatch.setenv("LUTHIER_LOAD_PATIENCE_S", "0")
     monkeypatch.setenv("RAYON_NUM_THREADS", "1")
     with pytest.raises(LoadError) as failure:
-        load_classifier(models.revision("rev", models.first, **changes))
+        load_model(models.revision("rev", models.first, **changes))
     assert failure.value.reason is reason
     assert "\n" not in str(failure.value) and len(str(failure.value)) > 40
 

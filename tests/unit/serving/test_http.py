@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 from starlette.testclient import TestClient
 
 from luthier_api.documents import FrontConfig, Route
-from luthier_serving.answers import Answer, Row
+from luthier_api.training import Task
+from luthier_serving.answers import About, Answer, Row, Span, Text
 from luthier_serving.errors import Overloaded, RequestError, Unavailable
 from luthier_serving.http import build_http
 from luthier_serving.lane import Send
@@ -29,9 +31,12 @@ class Counter:
         self.codes.append((code, revision))
 
 
-def answer(texts: list[str], version: str = "v1") -> Answer:
+ABOUT = About("v1", "model.onnx", Task.TEXT_CLASSIFICATION, ("negative", "positive"), pairs=False, threshold=0.5)
+
+
+def answer(texts: list[Text], version: str = "v1") -> Answer:
     rows = [Row([], "The model failed on this text.") if "poison" in text else Row([0.25, 0.75]) for text in texts]
-    return Answer(rows, ("negative", "positive"), version, "replica-1")
+    return Answer(rows, ABOUT._replace(version=version), "replica-1")
 
 
 def config(**changes: Any) -> FrontConfig:
@@ -45,12 +50,12 @@ def predictor(send: Send, **changes: Any) -> Predictor:
     return made
 
 
-async def respond(texts: list[str]) -> Answer:
+async def respond(texts: list[Text]) -> Answer:
     return answer(texts)
 
 
-async def is_ready() -> dict[str, str]:
-    return {"version": "v1"}
+async def is_ready() -> About:
+    return ABOUT
 
 
 @pytest.fixture
@@ -88,6 +93,88 @@ def test_a_text_that_the_model_fails_on_does_not_take_its_neighbours_along(clien
     first, second, third = client.post("/predict", json={"texts": ["a", "poison", "c"]}).json()["predictions"]
     assert first["prediction"] == third["prediction"] == "positive"
     assert second == {"input_text": "poison", "error": "The model failed on this text.", "version": "v1"}
+
+
+ANSWERS: list[tuple[Task, tuple[str, ...], Row, dict[str, Any]]] = [
+    (Task.TEXT_CLASSIFICATION, ("a", "b"), Row([0.9, 0.1]), {
+        "prediction": "a", "confidence": 0.9, "probabilities": {"a": 0.9, "b": 0.1}}),
+    (Task.MULTI_LABEL, ("a", "b", "c"), Row([0.7, 0.2, 0.3]), {
+        "prediction": ["a", "c"], "probabilities": {"a": 0.7, "b": 0.2, "c": 0.3}}),
+    (Task.MULTI_LABEL, ("a", "b"), Row([0.1, 0.29]), {"prediction": [], "probabilities": {"a": 0.1, "b": 0.29}}),
+    (Task.REGRESSION, ("stars",), Row([3.25]), {"prediction": 3.25}),
+    (Task.TOKEN_CLASSIFICATION, ("O", "B-PER", "B-LOC"), Row([Span(0, 3, 1, 0.8), Span(9, 14, 2, 0.75)]), {
+        "prediction": [
+            {"label": "PER", "text": "Zoë", "start": 0, "end": 3, "confidence": 0.8},
+            {"label": "LOC", "text": "Paris", "start": 9, "end": 14, "confidence": 0.75},
+        ]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "labels", "row", "expected"), ANSWERS)
+def test_each_task_answers_in_its_own_words_and_as_it_is_described(
+    task: Task, labels: tuple[str, ...], row: Row, expected: dict[str, Any]
+) -> None:
+    about = About("v1", "model.onnx", task, labels, pairs=False, threshold=0.3)
+
+    async def send(texts: list[Text]) -> Answer:
+        return Answer([row] * len(texts), about, "replica-1")
+
+    async def ready() -> About:
+        return about
+
+    with TestClient(build_http(predictor(send), Counter(), ready)) as client:
+        one = client.post("/predict", json={"text": "Zoë  saw Paris"}).json()
+        several = client.post("/predict", json={"texts": ["Zoë  saw Paris"] * 2}).json()
+        described = client.get("/openapi.json").json()
+    assert one == {"input_text": "Zoë  saw Paris", **expected, "version": "v1"}
+    assert several == {"predictions": [one, one]}
+    for document in (described, openapi_document(config(), None)):
+        check(one, "Prediction", document)
+        check(several, "Predictions", document)
+    with pytest.raises(jsonschema.ValidationError):
+        check({**one, "prediction": {"of": "no task"}}, "Prediction", described)
+
+
+def check(instance: object, name: str, description: dict[str, Any]) -> None:
+    """Hold an answer against the description."""
+    schema = {"$ref": f"#/components/schemas/{name}", "components": description["components"]}
+    jsonschema.Draft202012Validator(schema).validate(instance)
+
+
+async def refuse(texts: list[Text]) -> Answer:
+    return Answer([Row([], "The model reads single texts.", refused=True)] * len(texts), ABOUT, "replica-1")
+
+
+@pytest.mark.parametrize("asked", [{"text": "a", "text_pair": "b"}, {"texts": ["a", "b"], "text_pairs": ["c", "d"]}])
+def test_a_request_that_the_model_does_not_read_is_the_callers_mistake(asked: dict[str, Any]) -> None:
+    with TestClient(build_http(predictor(refuse), Counter(), is_ready)) as client:
+        reply = client.post("/predict", json=asked)
+    assert (reply.status_code, reply.json()) == (422, {"error": "The model reads single texts."})
+
+
+def test_pairs_come_back_as_they_were_sent_and_so_says_the_description() -> None:
+    asked: list[list[Text]] = []
+
+    async def send(texts: list[Text]) -> Answer:
+        asked.append(texts)
+        return Answer([Row([0.25, 0.75])] * len(texts), ABOUT._replace(pairs=True), "replica-1")
+
+    async def ready() -> About:
+        return ABOUT._replace(pairs=True)
+
+    with TestClient(build_http(predictor(send), Counter(), ready)) as client:
+        one = client.post("/predict", json={"text": "a", "text_pair": "b"}).json()
+        several = client.post("/predict", json={"texts": ["a", "c"], "text_pairs": ["b", "d"]}).json()["predictions"]
+        description = client.get("/openapi.json").json()
+    assert asked == [[("a", "b")], [("a", "b"), ("c", "d")]]
+    assert (one["input_text"], one["input_text_pair"], one["prediction"]) == ("a", "b", "positive")
+    assert several[0] == one and several[1]["input_text_pair"] == "d"
+    check(one, "Prediction", description)
+    body = description["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+    for example in body["examples"].values():
+        jsonschema.Draft202012Validator(body["schema"]).validate(example["value"])
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft202012Validator(body["schema"]).validate({"text": "a"})
 
 
 @pytest.mark.parametrize(
@@ -131,7 +218,7 @@ def test_after_a_refused_body_the_connection_still_answers(client: TestClient, c
 def test_a_failure_behind_the_front_becomes_a_sentence(
     failure: Exception, status: int, retry_after: str | None, words: str
 ) -> None:
-    async def fail(texts: list[str]) -> Answer:
+    async def fail(texts: list[Text]) -> Answer:
         raise failure
 
     with TestClient(build_http(predictor(fail), Counter(), is_ready), raise_server_exceptions=False) as client:
@@ -148,20 +235,28 @@ def test_without_a_revision_the_answer_is_503_with_retry_after(routes: list[Rout
 
 
 def test_health_is_the_process_and_readiness_is_the_model() -> None:
-    async def is_not_ready() -> dict[str, str]:
+    async def is_not_ready() -> About:
         raise Unavailable("No model answers yet.")
 
     with TestClient(build_http(predictor(respond), Counter(), is_not_ready)) as client:
         assert client.get("/healthz").status_code == 200
         assert client.get("/readyz").status_code == 503
     with TestClient(build_http(predictor(respond), Counter(), is_ready)) as client:
-        assert client.get("/readyz").json() == {"status": "ready", "version": "v1"}
+        assert client.get("/readyz").json() == {
+            "status": "ready",
+            "version": "v1",
+            "task": "text-classification",
+            "pairs": False,
+            "weights": "model.onnx",
+        }
 
 
 def test_the_description_names_exactly_what_is_served() -> None:
     app = build_http(predictor(respond), Counter(), is_ready)
     served = {(route.path, method.lower()) for route in app.routes for method in route.methods - {"HEAD"}}
-    described = {(path, method) for path, methods in openapi_document(config())["paths"].items() for method in methods}
+    described = {
+        (path, method) for path, methods in openapi_document(config(), None)["paths"].items() for method in methods
+    }
     assert described == served
 
 
@@ -182,7 +277,7 @@ def test_a_page_loads_nothing_from_elsewhere(page: str) -> None:
 async def test_more_requests_than_may_wait_are_refused_and_room_is_given_back() -> None:
     release = asyncio.Event()
 
-    async def hold(texts: list[str]) -> Answer:
+    async def hold(texts: list[Text]) -> Answer:
         await release.wait()
         return answer(texts)
 
@@ -198,10 +293,10 @@ async def test_more_requests_than_may_wait_are_refused_and_room_is_given_back() 
 
 
 async def test_a_client_that_goes_away_takes_only_its_own_text_along() -> None:
-    batches: list[list[str]] = []
+    batches: list[list[Text]] = []
     release = asyncio.Event()
 
-    async def hold(texts: list[str]) -> Answer:
+    async def hold(texts: list[Text]) -> Answer:
         batches.append(texts)
         await release.wait()
         return answer(texts)
@@ -222,7 +317,7 @@ async def test_a_client_that_goes_away_takes_only_its_own_text_along() -> None:
 async def test_a_client_that_goes_away_while_its_batch_is_computed_does_not_disturb_the_others() -> None:
     started, release = asyncio.Event(), asyncio.Event()
 
-    async def hold(texts: list[str]) -> Answer:
+    async def hold(texts: list[Text]) -> Answer:
         started.set()
         await release.wait()
         return answer(texts)
@@ -236,7 +331,7 @@ async def test_a_client_that_goes_away_while_its_batch_is_computed_does_not_dist
 
 
 async def test_an_answer_that_takes_too_long_is_a_504_and_frees_its_place() -> None:
-    async def hang(texts: list[str]) -> Answer:
+    async def hang(texts: list[Text]) -> Answer:
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -251,7 +346,7 @@ async def test_new_weights_take_hold_at_once_and_requests_on_their_way_are_answe
     release = asyncio.Event()
 
     def connect(revision: str) -> Send:
-        async def send(texts: list[str]) -> Answer:
+        async def send(texts: list[Text]) -> Answer:
             await release.wait()
             return answer(texts, version=revision)
 
@@ -263,5 +358,5 @@ async def test_new_weights_take_hold_at_once_and_requests_on_their_way_are_answe
     await asyncio.sleep(0)
     front.configure(config(routes=[Route(revision="new", version="2", weight=100)]))
     release.set()
-    assert (await front.predict(["b"]))[1].version == "new"
-    assert (await on_its_way)[1].version == "old"
+    assert (await front.predict(["b"]))[1].about.version == "new"
+    assert (await on_its_way)[1].about.version == "old"

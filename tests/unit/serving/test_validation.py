@@ -41,6 +41,17 @@ BAD = [
     ("half a surrogate pair", b'{"text": "\\ud83d"}', 422, "surrogate"),
     ("10,000 texts", json.dumps({"texts": ["a"] * 10_000}).encode(), 413, "10000 texts; send at most 1000"),
     ("a long text", json.dumps({"text": "a" * 100_001}).encode(), 413, "100001 characters"),
+    ("pair without a first", b'{"text_pair": "a"}', 422, "exactly one of the fields text and texts"),
+    ("lists of pairs with one text", b'{"text": "a", "text_pairs": ["b"]}', 422, "text_pairs does not go with text;"),
+    ("a text with a list of texts", b'{"texts": ["a"], "text_pair": "b"}', 422, "text_pair does not go with texts;"),
+    ("two kinds of pairs", b'{"text": "a", "text_pair": "b", "text_pairs": ["c"]}', 422, "text_pairs does not go"),
+    ("a pair of a text and a list", b'{"text": "a", "text_pair": ["b"]}', 422, "text_pair is a list, not a string"),
+    ("a pair of a list and a text", b'{"text": ["a"], "text_pair": "b"}', 422, "text_pair is a string, not a list"),
+    ("a pair with null", b'{"text": "a", "text_pair": null}', 422, "text_pair is null, not a string"),
+    ("a pair missing", b'{"texts": ["a", "b"], "text_pairs": ["c"]}', 422, "texts holds 2 and text_pairs 1 texts"),
+    ("an empty second text", b'{"text": "a", "text_pair": " "}', 422, "text_pair is empty"),
+    ("a number for a second text", b'{"texts": ["a"], "text_pairs": [1]}', 422, "text_pairs[0] is a number"),
+    ("a long second text", json.dumps({"text": "a", "text_pair": "a" * 100_001}).encode(), 413, "text_pair has 100001"),
     ("10 MB of text", json.dumps({"text": "a" * 10_000_000}).encode(), 413, "larger than 1048576 bytes"),
 ]
 
@@ -77,6 +88,11 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lam
 def test_texts_come_out_as_they_went_in(texts: list[str], field: str, ascii_only: bool) -> None:
     question = parse_question(json.dumps({field: texts}, ensure_ascii=ascii_only).encode(), LIMITS)
     assert (question.texts, question.single) == (texts, False)
+    pairs = {field: texts, {"text": "text_pair", "texts": "text_pairs"}[field]: texts[::-1]}
+    question = parse_question(json.dumps(pairs, ensure_ascii=ascii_only).encode(), LIMITS)
+    assert (question.texts, question.single) == (list(zip(texts, texts[::-1], strict=True)), False)
+    question = parse_question(json.dumps({"text": texts[0], "text_pair": texts[-1]}).encode(), LIMITS)
+    assert (question.texts, question.single) == ([(texts[0], texts[-1])], True)
     one = parse_question(json.dumps({"text": texts[0]}, ensure_ascii=ascii_only).encode(), LIMITS)
     assert (one.texts, one.single) == ([texts[0]], True)
 
