@@ -3,7 +3,7 @@
     eval_*                of the fine-tuned model on the evaluation examples
     test_*                the same on the last test's examples, where there are any
     untrained_*           of the same model before training
-    baseline_majority_*   of always giving the most frequent answer
+    baseline_majority_*   of always giving the most frequent answer, or the mean number
 
 Needs no torch; the tasks compute them.
 """
@@ -43,9 +43,16 @@ def check_metric_names(spec: TrainingSpec) -> None:
     wanted = spec.hyperparameters.metric_for_best_model
     if wanted is not None and wanted not in evaluation_metrics(task):
         raise InvalidSpec(_unknown("hyperparameters.metricForBestModel", wanted, evaluation_metrics(task)))
+    split = spec.dataset.effective_split()
+    tested = spec.dataset.test is not None or (split is not None and split.test_fraction > 0)
     for gate in spec.evaluation.gates:
         if gate.metric not in all_metrics(task):
             raise InvalidSpec(_unknown("evaluation.gates", gate.metric, all_metrics(task)))
+        if gate.metric.startswith("test_") and not tested:
+            raise InvalidSpec(
+                f"evaluation.gates asks for {gate.metric!r}, and there is nothing to test on; name dataset.test, or "
+                "hold examples out by dataset.split.testFraction."
+            )
 
 
 def _unknown(field: str, name: str, known: tuple[str, ...]) -> str:

@@ -9,15 +9,18 @@ Needs no torch, because *prepare* has none; scikit-learn is imported where it me
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from luthier_api.training import DataFile, Label, Task
-from luthier_trainer.prepared import Part
 from luthier_trainer.tasks.findings import Evaluation
+
+if TYPE_CHECKING:
+    # The prepared data is described by what reads it, which asks the tasks.
+    from luthier_trainer.prepared import Part
 
 LossName = Literal["cross-entropy", "binary-cross-entropy", "mean-squared-error"]
 # As *prepare* knows the label of one example: a word, several words, or a number.
@@ -95,7 +98,7 @@ class TaskModule(Protocol):
             words: for tasks per token the word that each token belongs to, None for special tokens.
         """
 
-    def dense_targets(self, part: Part, outputs: int) -> npt.NDArray[Any]:
+    def dense_targets(self, part: "Part", outputs: int) -> npt.NDArray[Any]:
         """Return all targets of a part as `Predictions.targets`."""
 
     def measure(self, predictions: Predictions, labels: Sequence[str]) -> dict[str, float]:
@@ -106,10 +109,10 @@ class TaskModule(Protocol):
             labels: names of the model's outputs; what an entity is, is read from them.
         """
 
-    def baseline(self, train: Part, evaluated: Part, labels: Sequence[str]) -> dict[str, float]:
+    def baseline(self, train: "Part", evaluated: "Part", labels: Sequence[str]) -> dict[str, float]:
         """Return metrics of always giving the most frequent training answer, by the names of `metrics`."""
 
-    def evaluate(self, predictions: Predictions, part: Part, labels: Sequence[str], *, seed: int) -> Evaluation:
+    def evaluate(self, predictions: Predictions, part: "Part", labels: Sequence[str], *, seed: int) -> Evaluation:
         """Return everything that the report shows of a final evaluation; the seed is the bootstrap's."""
 
 

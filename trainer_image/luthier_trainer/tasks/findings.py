@@ -60,7 +60,9 @@ class Evaluation:
     Attributes:
         metrics: headline metrics, names without prefix.
         intervals: 95 % bootstrap interval of each.
+        resamples: how often the texts were drawn for them.
         labels: scores of each label.
+        entities: scores of each kind of entity, where words are labelled.
         confusion: rows are what is true, columns what was predicted; empty where labels do not exclude each other.
         calibration: of the answers' confidences.
         roc, precision_recall: a curve for each label.
@@ -70,7 +72,9 @@ class Evaluation:
 
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
+    resamples: int = 0
     labels: list[LabelReport] = field(default_factory=list)
+    entities: list[LabelReport] = field(default_factory=list)
     confusion: list[list[int]] = field(default_factory=list)
     calibration: Calibration | None = None
     roc: list[Curve] = field(default_factory=list)

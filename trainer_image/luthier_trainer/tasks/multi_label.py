@@ -1,7 +1,8 @@
 """Multi-label classification: any number of labels for each text, none included.
 
-A cell holds a list (JSON lines, Parquet) or the labels separated by `labelSeparator`, a comma unless said otherwise. A
-text without any label is an empty list, or a cell with the separator alone; an empty cell is a missing label.
+A label is given from a probability of one half. A cell holds a list (JSON lines, Parquet) or the labels separated by
+`labelSeparator`, a comma unless said otherwise. A text without any label is an empty list, or a cell with the separator
+alone; an empty cell is a missing label.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,11 +15,17 @@ import pyarrow as pa
 from luthier_api.training import DataFile, Label, Task
 from luthier_trainer.prepared import Part
 from luthier_trainer.tasks import LossName, Parsed, Predictions
+from luthier_trainer.tasks.bootstrap import bootstrap, resamples_for
 from luthier_trainer.tasks.cells import label_list
-from luthier_trainer.tasks.counts import Counts
-from luthier_trainer.tasks.findings import Evaluation, LabelReport
+from luthier_trainer.tasks.choices import label_reports
+from luthier_trainer.tasks.confidence import Reliability, sigmoid
+from luthier_trainer.tasks.counts import Array, Judged
+from luthier_trainer.tasks.findings import Evaluation
+from luthier_trainer.tasks.mistakes import listed, surest_mistakes
+from luthier_trainer.tasks.ranking import Rankings, curves
 
 DEFAULT_SEPARATOR = ","
+THRESHOLD = 0.5  # as in luthier.json
 
 
 class MultiLabel:
@@ -33,8 +40,9 @@ class MultiLabel:
     metrics: tuple[str, ...] = (
         *("accuracy", "f1_macro", "f1_micro", "f1_weighted"),
         *("precision_macro", "recall_macro", "hamming_loss"),
+        *("roc_auc", "average_precision", "ece"),
     )
-    errors: tuple[str, ...] = ("hamming_loss",)
+    errors: tuple[str, ...] = ("hamming_loss", "ece")
     best_metric = "eval_f1_macro"
     takes_pairs = True
 
@@ -68,44 +76,76 @@ class MultiLabel:
         return targets
 
     def measure(self, predictions: Predictions, labels: Sequence[str]) -> dict[str, float]:
-        """Return the headline metrics; accuracy is the share of texts whose whole set is right."""
-        given, targets = _given(predictions), predictions.targets != 0
-        counts = Counts.of_sets(given, targets)
-        return {
-            "accuracy": float((given == targets).all(axis=-1).mean()),
-            "f1_macro": float(counts.macro(counts.f1())),
-            "f1_micro": float(counts.micro().f1()[..., 0]),
-            "f1_weighted": float(counts.weighted(counts.f1())),
-            "precision_macro": float(counts.macro(counts.precision())),
-            "recall_macro": float(counts.macro(counts.recall())),
-            "hamming_loss": float((given != targets).mean()),
-        }
+        """Return the metrics; accuracy is the share of texts whose whole set is right."""
+        return _Scores(predictions).metrics(np.ones(len(predictions.targets)))
 
     def baseline(self, train: Part, evaluated: Part, labels: Sequence[str]) -> dict[str, float]:
         """Return metrics of always giving the labels that at least half of the training texts have."""
-        share = self.dense_targets(train, len(labels)).mean(axis=0)
+        share = np.clip(self.dense_targets(train, len(labels)).mean(axis=0), 1e-9, 1 - 1e-9)
         targets = self.dense_targets(evaluated, len(labels))
-        logits = np.broadcast_to(share - 0.5, targets.shape)
-        ones = np.ones(len(targets), dtype=np.int64)
-        return self.measure(Predictions(logits, targets, ones, float("nan")), labels)
+        logits = np.broadcast_to(np.log(share / (1 - share)), targets.shape)
+        every = np.ones(len(targets), dtype=np.int64)
+        return self.measure(Predictions(logits, targets, every, float("nan")), labels)
 
     def evaluate(self, predictions: Predictions, part: Part, labels: Sequence[str], *, seed: int) -> Evaluation:
-        """Return scores of each label beside the metrics."""
-        counts = Counts.of_sets(_given(predictions), predictions.targets)
-        rows = zip(labels, counts.precision(), counts.recall(), counts.f1(), counts.actual, strict=True)
+        """Return everything but a confusion matrix: labels do not exclude each other."""
+        scores = _Scores(predictions)
+        every = np.ones(scores.size)
+        resamples = resamples_for(scores.size + scores.rankings.numbers)
+        roc, precision_recall = curves(scores.probabilities, scores.actual, labels, scores.texts)
+        wrong = scores.given != scores.actual
+        # Of a text's wrong yeses and noes the surest one.
+        surety = np.where(wrong, np.maximum(scores.probabilities, 1 - scores.probabilities), 0).max(axis=-1)
+        names = np.array(labels, dtype=object)
         return Evaluation(
-            metrics=self.measure(predictions, labels),
-            intervals={},
-            labels=[LabelReport(name, float(p), float(r), float(f), int(n)) for name, p, r, f, n in rows],
+            metrics=scores.metrics(every),
+            intervals=bootstrap(scores.metrics, scores.size, resamples=resamples, seed=seed),
+            resamples=resamples,
+            labels=label_reports(labels, scores.judged.counts(every)),
+            calibration=scores.reliability.calibration(),
+            roc=roc,
+            precision_recall=precision_recall,
+            mistakes=surest_mistakes(
+                part,
+                surety,
+                wrong.any(axis=-1),
+                lambda text: (listed(names[scores.actual[text]]), listed(names[scores.given[text]])),
+            ),
         )
+
+
+class _Scores:
+    """The metrics as a function of how often each text counts."""
+
+    def __init__(self, predictions: Predictions) -> None:
+        self.actual = predictions.targets != 0
+        self.probabilities = sigmoid(predictions.logits)
+        self.given = self.probabilities >= THRESHOLD
+        self.size, labels = self.actual.shape
+        self.texts = np.arange(self.size)
+        self.judged = Judged.sets(self.given, self.actual)
+        self.rankings = Rankings(self.probabilities, self.actual, self.texts)
+        # Every label of every text is a claim: that it is there, with this probability.
+        claims = np.repeat(self.texts, labels)
+        self.reliability = Reliability(self.probabilities.ravel(), self.actual.ravel(), claims, self.size)
+        self._whole = (self.given == self.actual).all(axis=-1).astype(np.float64)
+        self._off = (self.given != self.actual).mean(axis=-1)
+
+    def metrics(self, weights: Array) -> dict[str, float]:
+        counts = self.judged.counts(weights)
+        return {
+            "accuracy": float(weights @ self._whole / weights.sum()),
+            "f1_macro": counts.macro(counts.f1()),
+            "f1_micro": float(counts.together().f1()[0]),
+            "f1_weighted": counts.weighted(counts.f1()),
+            "precision_macro": counts.macro(counts.precision()),
+            "recall_macro": counts.macro(counts.recall()),
+            "hamming_loss": float(weights @ self._off / weights.sum()),
+            **self.rankings.areas(weights),
+            "ece": self.reliability.error(weights),
+        }
 
 
 def _labels(label: Parsed) -> tuple[str, ...]:
     assert isinstance(label, tuple)
     return label
-
-
-def _given(predictions: Predictions) -> npt.NDArray[np.bool_]:
-    """Return which labels are given [texts, labels]: those of a probability of at least one half."""
-    given: npt.NDArray[np.bool_] = predictions.logits >= 0
-    return given

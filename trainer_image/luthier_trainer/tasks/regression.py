@@ -11,7 +11,13 @@ import pyarrow as pa
 from luthier_api.training import DataFile, Label, Task
 from luthier_trainer.prepared import Part
 from luthier_trainer.tasks import LossName, Parsed, Predictions
+from luthier_trainer.tasks.bootstrap import bootstrap, resamples_for
+from luthier_trainer.tasks.counts import Array
 from luthier_trainer.tasks.findings import Evaluation
+from luthier_trainer.tasks.mistakes import surest_mistakes
+
+SCATTER_POINTS = 1000
+_PASSES = 4  # over the numbers, for each resample
 
 
 class Regression:
@@ -66,19 +72,7 @@ class Regression:
 
     def measure(self, predictions: Predictions, labels: Sequence[str]) -> dict[str, float]:
         """Return errors and correlations; a correlation with what does not vary is 0."""
-        from scipy.stats import rankdata  # type: ignore[import-untyped]
-
-        said, true = predictions.logits.reshape(-1).astype(np.float64), predictions.targets.astype(np.float64)
-        off = said - true
-        mse, variance = float((off**2).mean()), float(true.var())
-        return {
-            "mse": mse,
-            "rmse": math.sqrt(mse),
-            "mae": float(np.abs(off).mean()),
-            "r2": 1 - mse / variance if variance > 0 else float(mse == 0),
-            "pearson": _correlation(said, true),
-            "spearman": _correlation(rankdata(said), rankdata(true)),
-        }
+        return _Scores(predictions).metrics(np.ones(len(predictions.targets)))
 
     def baseline(self, train: Part, evaluated: Part, labels: Sequence[str]) -> dict[str, float]:
         """Return metrics of always saying the mean of the training numbers."""
@@ -87,16 +81,75 @@ class Regression:
         return self.measure(Predictions(logits, targets, np.ones(len(targets), dtype=np.int64), float("nan")), labels)
 
     def evaluate(self, predictions: Predictions, part: Part, labels: Sequence[str], *, seed: int) -> Evaluation:
-        """Return a scatter beside the metrics."""
-        pairs = zip(predictions.targets, predictions.logits.reshape(-1), strict=True)
+        """Return true and predicted numbers and the largest errors beside the metrics."""
+        scores = _Scores(predictions)
+        size = len(scores.true)
+        resamples = resamples_for(_PASSES * size)
+        shown = np.unique(np.linspace(0, size - 1, min(size, SCATTER_POINTS)).round().astype(int))
+        off = np.abs(scores.said - scores.true)
         return Evaluation(
-            metrics=self.measure(predictions, labels),
-            intervals={},
-            scatter=[(float(true), float(said)) for true, said in pairs][:1000],
+            metrics=scores.metrics(np.ones(size)),
+            intervals=bootstrap(scores.metrics, size, resamples=resamples, seed=seed),
+            resamples=resamples,
+            scatter=[(float(scores.true[i]), float(scores.said[i])) for i in shown],
+            mistakes=surest_mistakes(
+                part, off, off > 0, lambda text: (f"{scores.true[text]:.4g}", f"{scores.said[text]:.4g}")
+            ),
         )
 
 
-def _correlation(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    spread = float(np.sqrt((a**2).sum() * (b**2).sum()))
-    return float((a * b).sum()) / spread if spread > 0 else 0.0
+class _Scores:
+    """The metrics as a function of how often each text counts."""
+
+    def __init__(self, predictions: Predictions) -> None:
+        self.said = predictions.logits.reshape(-1).astype(np.float64)
+        self.true = predictions.targets.astype(np.float64)
+        self._off = self.said - self.true
+        self._said_ranks, self._true_ranks = _Ranks(self.said), _Ranks(self.true)
+
+    def metrics(self, weights: Array) -> dict[str, float]:
+        total = weights.sum()
+        mse = float(weights @ self._off**2 / total)
+        true = _centred(self.true, weights)
+        variance = float(weights @ true**2 / total)
+        return {
+            "mse": mse,
+            "rmse": math.sqrt(mse),
+            "mae": float(weights @ np.abs(self._off) / total),
+            "r2": 1 - mse / variance if variance > 0 else float(mse == 0),
+            "pearson": _correlation(self.said, self.true, weights),
+            "spearman": _correlation(self._said_ranks.of(weights), self._true_ranks.of(weights), weights),
+        }
+
+
+class _Ranks:
+    """Ranks of numbers, equal ones sharing the mean of theirs."""
+
+    def __init__(self, numbers: Array) -> None:
+        different, self._place = np.unique(numbers, return_inverse=True)
+        self._size = len(different)
+
+    def of(self, weights: Array) -> Array:
+        """Return the rank of each number among all, each as often as its weight says."""
+        drawn = np.bincount(self._place, weights, self._size)
+        ranks: Array = (np.cumsum(drawn) - (drawn - 1) / 2)[self._place]
+        return ranks
+
+
+def _correlation(a: Array, b: Array, weights: Array) -> float:
+    """Return Pearson's correlation, 0 where one side does not vary."""
+    a, b = _centred(a, weights), _centred(b, weights)
+    spread = math.sqrt(float(weights @ a**2) * float(weights @ b**2))
+    # Rounding may pass 1.
+    return min(1.0, max(-1.0, float(weights @ (a * b)) / spread)) if spread > 0 else 0.0
+
+
+def _centred(numbers: Array, weights: Array) -> Array:
+    """Return numbers less their mean; exactly 0 where those that count are all the same, whatever rounding says."""
+    drawn = numbers[weights > 0]
+    base = drawn[0]
+    if (drawn == base).all():
+        return np.zeros_like(numbers)
+    moved = numbers - base
+    centred: Array = moved - weights @ moved / weights.sum()
+    return centred

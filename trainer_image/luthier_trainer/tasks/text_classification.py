@@ -1,7 +1,4 @@
-"""Text classification: one label for each text or pair of texts, of two or more.
-
-Metrics are scikit-learn's; a label that was never predicted has precision 0.
-"""
+"""Text classification: one label for each text or pair of texts, of two or more."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,8 +10,13 @@ import pyarrow as pa
 from luthier_api.training import DataFile, Label, Task
 from luthier_trainer.prepared import Part
 from luthier_trainer.tasks import LossName, Parsed, Predictions
+from luthier_trainer.tasks.bootstrap import bootstrap, resamples_for
 from luthier_trainer.tasks.cells import label_text
-from luthier_trainer.tasks.findings import Evaluation, LabelReport
+from luthier_trainer.tasks.choices import Choices, label_reports
+from luthier_trainer.tasks.counts import Array
+from luthier_trainer.tasks.findings import Evaluation
+from luthier_trainer.tasks.mistakes import surest_mistakes
+from luthier_trainer.tasks.ranking import Rankings, curves
 
 
 class TextClassification:
@@ -26,8 +28,11 @@ class TextClassification:
     loss: LossName = "cross-entropy"
     per_token = False
     target_type = pa.int32()
-    metrics: tuple[str, ...] = ("accuracy", "f1_macro", "f1_weighted", "precision_macro", "recall_macro")
-    errors: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = (
+        *("accuracy", "f1_macro", "f1_weighted", "precision_macro", "recall_macro", "mcc"),
+        *("roc_auc", "average_precision", "ece"),
+    )
+    errors: tuple[str, ...] = ("ece",)
     best_metric = "eval_f1_macro"
     takes_pairs = True
 
@@ -57,44 +62,60 @@ class TextClassification:
         return targets
 
     def measure(self, predictions: Predictions, labels: Sequence[str]) -> dict[str, float]:
-        """Return accuracy and averaged scores."""
-        from sklearn.metrics import accuracy_score, precision_recall_fscore_support
-
-        logits, targets = predictions.logits, predictions.targets
-        predicted, every_label = logits.argmax(axis=-1), np.arange(logits.shape[-1])
-        macro, weighted = (
-            precision_recall_fscore_support(targets, predicted, labels=every_label, average=average, zero_division=0)
-            for average in ("macro", "weighted")
-        )
-        return {
-            "accuracy": float(accuracy_score(targets, predicted)),
-            "f1_macro": float(macro[2]),
-            "f1_weighted": float(weighted[2]),
-            "precision_macro": float(macro[0]),
-            "recall_macro": float(macro[1]),
-        }
+        """Return the metrics; areas are means over the labels, each against all others."""
+        return _Scores(predictions).metrics(np.ones(len(predictions.targets)))
 
     def baseline(self, train: Part, evaluated: Part, labels: Sequence[str]) -> dict[str, float]:
-        """Return the accuracy of always saying the most frequent training label (the first of equals)."""
-        majority = np.bincount(self.dense_targets(train, len(labels)), minlength=len(labels)).argmax()
-        return {"accuracy": float((self.dense_targets(evaluated, len(labels)) == majority).mean())}
+        """Return metrics of always saying the most frequent training label, as sure as it is frequent."""
+        counts = np.bincount(self.dense_targets(train, len(labels)), minlength=len(labels))
+        targets = self.dense_targets(evaluated, len(labels))
+        # A label that training never showed gets a probability of nearly 0: its logarithm has to be finite.
+        logits = np.broadcast_to(np.log(np.maximum(counts, 1e-9) / counts.sum()), (len(targets), len(labels)))
+        every = np.ones(len(targets), dtype=np.int64)
+        return self.measure(Predictions(logits, targets, every, float("nan")), labels)
 
     def evaluate(self, predictions: Predictions, part: Part, labels: Sequence[str], *, seed: int) -> Evaluation:
-        """Return scores of each label and the confusion matrix beside the metrics."""
-        from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
-        every_label = np.arange(len(labels))
-        predicted = predictions.logits.argmax(axis=-1)
-        scores = precision_recall_fscore_support(
-            predictions.targets, predicted, labels=every_label, average=None, zero_division=0
-        )
-        matrix = confusion_matrix(predictions.targets, predicted, labels=every_label)
+        """Return everything."""
+        scores = _Scores(predictions)
+        choices = scores.choices
+        resamples = resamples_for(choices.size + scores.rankings.numbers)
+        roc, precision_recall = curves(choices.probabilities, scores.has, labels, choices.texts)
         return Evaluation(
-            metrics=self.measure(predictions, labels),
-            intervals={},
-            labels=[
-                LabelReport(label, float(precision), float(recall), float(f1), int(support))
-                for label, precision, recall, f1, support in zip(labels, *scores, strict=True)
-            ],
-            confusion=[[int(count) for count in row] for row in matrix],
+            metrics=scores.metrics(choices.all_texts()),
+            intervals=bootstrap(scores.metrics, choices.size, resamples=resamples, seed=seed),
+            resamples=resamples,
+            labels=label_reports(labels, choices.counts()),
+            confusion=choices.confusion(),
+            calibration=choices.reliability.calibration(),
+            roc=roc,
+            precision_recall=precision_recall,
+            mistakes=surest_mistakes(
+                part,
+                choices.confidence,
+                choices.predicted != choices.actual,
+                lambda text: (labels[choices.actual[text]], labels[choices.predicted[text]]),
+            ),
         )
+
+
+class _Scores:
+    """The metrics as a function of how often each text counts."""
+
+    def __init__(self, predictions: Predictions) -> None:
+        self.choices = Choices(predictions)
+        probabilities = self.choices.probabilities
+        self.has = self.choices.actual[:, None] == np.arange(probabilities.shape[-1])
+        self.rankings = Rankings(probabilities, self.has, self.choices.texts)
+
+    def metrics(self, weights: Array) -> dict[str, float]:
+        counts = self.choices.judged.counts(weights)
+        return {
+            "accuracy": counts.accuracy(),
+            "f1_macro": counts.macro(counts.f1()),
+            "f1_weighted": counts.weighted(counts.f1()),
+            "precision_macro": counts.macro(counts.precision()),
+            "recall_macro": counts.macro(counts.recall()),
+            "mcc": counts.matthews(),
+            **self.rankings.areas(weights),
+            "ece": self.choices.reliability.error(weights),
+        }

@@ -2,6 +2,10 @@
 
 Texts come as words. A word may be several tokens: its first one is judged and learned, the others and special tokens
 are not (Devlin et al., 2019, section 5.3). Words beyond maxLength are neither learned nor judged.
+
+Accuracy is over all words. Averages of F1 are over the labels other than O, which is most of a text and says nothing
+of what was looked for. What counts as one entity, says `spans`; *_entities are over all entities of all kinds, as the
+CoNLL evaluation has it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,11 +18,16 @@ import pyarrow as pa
 from luthier_api.training import DataFile, Label, Task
 from luthier_trainer.prepared import Part
 from luthier_trainer.tasks import IGNORED, LossName, Parsed, Predictions
+from luthier_trainer.tasks.bootstrap import bootstrap, resamples_for
 from luthier_trainer.tasks.cells import label_list
-from luthier_trainer.tasks.counts import Counts
-from luthier_trainer.tasks.findings import Evaluation, LabelReport
+from luthier_trainer.tasks.choices import Choices, label_reports
+from luthier_trainer.tasks.counts import Array, Judged, Tally
+from luthier_trainer.tasks.findings import Evaluation, Mistake
+from luthier_trainer.tasks.mistakes import surest_mistakes
+from luthier_trainer.tasks.ranking import curves
+from luthier_trainer.tasks.spans import OUTSIDE, Scheme, Spans
 
-OUTSIDE = "O"
+_PASSES = 8  # over the words, for each resample
 
 
 class TokenClassification:
@@ -30,8 +39,11 @@ class TokenClassification:
     loss: LossName = "cross-entropy"
     per_token = True
     target_type = pa.list_(pa.int32())
-    metrics: tuple[str, ...] = ("accuracy", "f1_macro", "f1_weighted")
-    errors: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = (
+        *("accuracy", "f1_macro", "f1_weighted"),
+        *("precision_entities", "recall_entities", "f1_entities", "ece"),
+    )
+    errors: tuple[str, ...] = ("ece",)
     best_metric = "eval_f1_macro"
     takes_pairs = False
 
@@ -73,34 +85,90 @@ class TokenClassification:
         return judged
 
     def measure(self, predictions: Predictions, labels: Sequence[str]) -> dict[str, float]:
-        """Return accuracy over all words, and F1 over the labels other than O."""
-        counts = self._counts(predictions, labels)
-        named = counts.without([position for position, label in enumerate(labels) if label == OUTSIDE])
-        return {
-            "accuracy": float(counts.accuracy()),
-            "f1_macro": float(named.macro(named.f1())),
-            "f1_weighted": float(named.weighted(named.f1())),
-        }
+        """Return the metrics."""
+        return _Scores(predictions, labels).metrics(np.ones(len(predictions.rows_per_text)))
 
     def baseline(self, train: Part, evaluated: Part, labels: Sequence[str]) -> dict[str, float]:
-        """Return metrics of always saying the most frequent training label."""
-        shares = np.bincount(self.dense_targets(train, len(labels)), minlength=len(labels)).astype(float)
+        """Return metrics of always saying the most frequent training label, as sure as it is frequent."""
+        counts = np.bincount(self.dense_targets(train, len(labels)), minlength=len(labels))
         targets = self.dense_targets(evaluated, len(labels))
-        logits = np.broadcast_to(shares, (len(targets), len(labels)))
-        return self.measure(Predictions(logits, targets, np.ones(len(targets), dtype=np.int64), float("nan")), labels)
+        logits = np.broadcast_to(np.log(np.maximum(counts, 1e-9) / counts.sum()), (len(targets), len(labels)))
+        return self.measure(Predictions(logits, targets, _judged_words(evaluated), float("nan")), labels)
 
     def evaluate(self, predictions: Predictions, part: Part, labels: Sequence[str], *, seed: int) -> Evaluation:
-        """Return scores of each label beside the metrics."""
-        counts = self._counts(predictions, labels)
-        rows = zip(labels, counts.precision(), counts.recall(), counts.f1(), counts.actual, strict=True)
+        """Return everything, and scores of each kind of entity."""
+        scores = _Scores(predictions, labels)
+        choices = scores.choices
+        every = choices.all_texts()
+        resamples = resamples_for(_PASSES * len(choices.texts))
+        has = choices.actual[:, None] == np.arange(len(labels))
+        roc, precision_recall = curves(choices.probabilities, has, labels, choices.texts)
         return Evaluation(
-            metrics=self.measure(predictions, labels),
-            intervals={},
-            labels=[LabelReport(name, float(p), float(r), float(f), int(n)) for name, p, r, f, n in rows],
+            metrics=scores.metrics(every),
+            intervals=bootstrap(scores.metrics, choices.size, resamples=resamples, seed=seed),
+            resamples=resamples,
+            labels=label_reports(labels, choices.counts()),
+            entities=label_reports(scores.scheme.kinds, scores.entities.counts(every)),
+            confusion=choices.confusion(),
+            calibration=choices.reliability.calibration(),
+            roc=roc,
+            precision_recall=precision_recall,
+            mistakes=_mistakes(part, choices, labels),
         )
 
-    def _counts(self, predictions: Predictions, labels: Sequence[str]) -> Counts:
-        return Counts.of_labels(predictions.logits.argmax(axis=-1), predictions.targets, len(labels))
+
+class _Scores:
+    """The metrics as a function of how often each text counts."""
+
+    def __init__(self, predictions: Predictions, labels: Sequence[str]) -> None:
+        self.choices = Choices(predictions)
+        self.scheme = Scheme(labels)
+        self._outside = [position for position, label in enumerate(labels) if label == OUTSIDE]
+        predicted = self.scheme.spans(self.choices.predicted, self.choices.texts)
+        actual = self.scheme.spans(self.choices.actual, self.choices.texts)
+        right = Spans(*(column[actual.among(predicted)] for column in actual))
+        self.entities = Judged(*(Tally(s.text, s.kind, len(self.scheme.kinds)) for s in (right, predicted, actual)))
+
+    def metrics(self, weights: Array) -> dict[str, float]:
+        counts = self.choices.judged.counts(weights)
+        named, entities = counts.without(self._outside), self.entities.counts(weights).together()
+        return {
+            "accuracy": counts.accuracy(),
+            "f1_macro": named.macro(named.f1()),
+            "f1_weighted": named.weighted(named.f1()),
+            "precision_entities": float(entities.precision()[0]),
+            "recall_entities": float(entities.recall()[0]),
+            "f1_entities": float(entities.f1()[0]),
+            "ece": self.choices.reliability.error(weights),
+        }
+
+
+def _judged_words(part: Part) -> npt.NDArray[np.int64]:
+    """Return the number of judged words of each text."""
+    column = part.targets().combine_chunks()
+    ends = np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))
+    judged = np.concatenate([[0], np.cumsum(column.flatten().to_numpy() != IGNORED)])
+    counts: npt.NDArray[np.int64] = np.diff(judged[ends], prepend=0)
+    return counts
+
+
+def _mistakes(part: Part, choices: Choices, labels: Sequence[str]) -> list[Mistake]:
+    """Return of the texts with wrong words those whose surest wrong word is the surest."""
+    wrong = choices.predicted != choices.actual
+    surety = np.where(wrong, choices.confidence, 0)
+    highest = np.zeros(choices.size)
+    np.maximum.at(highest, choices.texts, surety)
+    starts = np.searchsorted(choices.texts, np.arange(choices.size + 1))
+
+    def describe(text: int) -> tuple[str, str]:
+        rows = slice(starts[text], starts[text + 1])
+        place = int(surety[rows].argmax())
+        row, words = starts[text] + place, part.text(text).split()
+        # A text of which words were cut off, or are no token at all, does not say which word the row is.
+        word = f"{words[place]}: " if len(words) == rows.stop - rows.start else ""
+        return word + labels[choices.actual[row]], word + labels[choices.predicted[row]]
+
+    return surest_mistakes(part, highest, highest > 0, describe)
 
 
 def _labels(label: Parsed) -> tuple[str, ...]:
