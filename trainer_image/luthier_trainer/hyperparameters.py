@@ -6,7 +6,6 @@ Imports transformers, so only *train* uses it. Values that a user gives in spec.
 
 import math
 from pathlib import Path
-from typing import Any
 
 from transformers import TrainingArguments
 
@@ -15,7 +14,6 @@ from luthier_trainer.arguments import parse_training_arguments
 from luthier_trainer.errors import InvalidSpec
 from luthier_trainer.precision import Device
 from luthier_trainer.tasks import TaskModule
-from luthier_trainer.transformers_source import training_argument_types
 
 DEFAULT_WARMUP_RATIO = 0.06  # RoBERTa (Liu et al., 2019), table 10
 LOGS_PER_RUN = 25
@@ -30,18 +28,19 @@ def training_arguments(
         InvalidSpec: if transformers refuses a value.
     """
     parameters = spec.hyperparameters
-    evaluation = "epoch" if parameters.eval_steps is None else "steps"
     steps = total_steps(parameters, examples)
     given = {
         "output_dir": str(folder),
         "num_train_epochs": parameters.epochs,
-        "per_device_train_batch_size": parameters.batch_size,
-        "per_device_eval_batch_size": parameters.eval_batch_size,
-        "gradient_accumulation_steps": parameters.gradient_accumulation_steps,
+        # A batch of the Trainer is a whole optimizer step (see `finetuner`), so these two say nothing about memory.
+        "per_device_train_batch_size": parameters.examples_per_step(),
+        "gradient_accumulation_steps": 1,
         "learning_rate": float(parameters.learning_rate),
         "lr_scheduler_type": parameters.scheduler if parameters.scheduler != "constant" else "constant_with_warmup",
         "warmup_steps": warmup_steps(parameters, steps),
         "weight_decay": float(parameters.weight_decay),
+        "adam_beta1": float(parameters.adam_beta1),
+        "adam_beta2": float(parameters.adam_beta2),
         "adam_epsilon": float(parameters.adam_epsilon),
         "max_grad_norm": float(parameters.max_grad_norm),
         "seed": parameters.seed,
@@ -49,15 +48,14 @@ def training_arguments(
         "fp16": precision is Precision.FP16,
         "use_cpu": not device.is_gpu,
         "dataloader_pin_memory": device.is_gpu,
-        "eval_strategy": evaluation,
-        "eval_steps": parameters.eval_steps,
-        # Only the best weights are kept, and only the weights: they are what is restored at the end.
-        "save_strategy": "best",
-        "save_only_model": True,
-        "save_total_limit": 1,
-        "load_best_model_at_end": True,
-        "metric_for_best_model": best_metric(parameters, task),
-        "greater_is_better": greater_is_better(parameters, task),
+        # A GPU waits for no batch; a CPU has nothing to gain from a second process.
+        "dataloader_num_workers": 2 if device.is_gpu else 0,
+        # By steps also where it is once an epoch, so that a checkpoint never lies between a step and its evaluation.
+        "eval_strategy": "steps",
+        "eval_steps": eval_steps(parameters, examples),
+        # Checkpoints to resume from (see `fitting`); the best weights are kept by `best`.
+        "save_strategy": "steps",
+        "save_steps": spec.checkpoint.every_steps,
         "logging_strategy": "steps",
         "logging_steps": max(1, steps // LOGS_PER_RUN),
         "logging_first_step": True,
@@ -67,7 +65,6 @@ def training_arguments(
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "label_names": ["labels"],
-        **_grouped_by_length(),
         **parse_training_arguments(spec.training_arguments),
     }
     try:
@@ -77,9 +74,19 @@ def training_arguments(
         raise InvalidSpec(f"transformers refuses the training arguments ({names}): {_first_line(error)}") from error
 
 
+def steps_per_epoch(parameters: Hyperparameters, examples: int) -> int:
+    """Return the optimizer steps in which every example is seen once; the last one may see fewer."""
+    return math.ceil(examples / parameters.examples_per_step())
+
+
 def total_steps(parameters: Hyperparameters, examples: int) -> int:
-    """Return the optimizer steps of all epochs; the last batch of an epoch may be smaller."""
-    return parameters.epochs * math.ceil(examples / parameters.examples_per_step())
+    """Return the optimizer steps of all epochs."""
+    return parameters.epochs * steps_per_epoch(parameters, examples)
+
+
+def eval_steps(parameters: Hyperparameters, examples: int) -> int:
+    """Return the optimizer steps between evaluations: as many as there are in an epoch unless the spec says others."""
+    return parameters.eval_steps or steps_per_epoch(parameters, examples)
 
 
 def warmup_steps(parameters: Hyperparameters, steps: int) -> int:
@@ -100,13 +107,6 @@ def greater_is_better(parameters: Hyperparameters, task: TaskModule) -> bool:
     if parameters.greater_is_better is not None:
         return parameters.greater_is_better
     return best_metric(parameters, task).removeprefix("eval_") not in ("loss", *task.errors)
-
-
-def _grouped_by_length() -> dict[str, Any]:
-    """Batches of texts of about the same length: on short texts half of a batch would else be padding."""
-    if "train_sampling_strategy" in training_argument_types():
-        return {"train_sampling_strategy": "group_by_length"}
-    return {"group_by_length": True}
 
 
 def _first_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
+from transformers import PrinterCallback, set_seed
 
 from luthier_api.documents import Published, Resolved, RunDocument
 from luthier_api.training import Hyperparameters
@@ -18,12 +18,16 @@ from luthier_artifacts import PublishedVersion, Registry
 from luthier_trainer.adapters import ADAPTER_FOLDER, adapter_document, finish
 from luthier_trainer.artifact import Findings, build_artifact, metadata_of
 from luthier_trainer.base_model import BaseModel, check_base_model
+from luthier_trainer.best import BestWeights
 from luthier_trainer.callbacks import Watcher
+from luthier_trainer.checkpoints import Checkpoints
+from luthier_trainer.distributed import World
 from luthier_trainer.errors import GpuOutOfMemory, InputChanged, InvalidSpec, OutOfMemory
 from luthier_trainer.export import export_model
-from luthier_trainer.finetuner import Examples, FineTuner, padding
+from luthier_trainer.finetuner import FineTuner
+from luthier_trainer.fitting import fit
 from luthier_trainer.gates import missed_gates
-from luthier_trainer.hyperparameters import training_arguments
+from luthier_trainer.hyperparameters import best_metric, greater_is_better, training_arguments
 from luthier_trainer.inputs import fetch_model, open_output
 from luthier_trainer.methods import adapt, quantization, trained_weights
 from luthier_trainer.models import detect_device, load_model
@@ -31,6 +35,7 @@ from luthier_trainer.precision import choose_precision
 from luthier_trainer.prepared import PreparedFolder, read_prepared
 from luthier_trainer.processors import cpu_limit
 from luthier_trainer.progress import Progress
+from luthier_trainer.stopping import Stop
 from luthier_trainer.tasks import task_of
 from luthier_trainer.versions import as_published
 from luthier_trainer.workspace import Workspace
@@ -38,7 +43,15 @@ from luthier_trainer.workspace import Workspace
 log = logging.getLogger(__name__)
 
 
-def train(run: RunDocument, workspace: Workspace, progress: Progress, *, bar: bool = False) -> Published:
+def train(
+    run: RunDocument,
+    workspace: Workspace,
+    progress: Progress,
+    *,
+    bar: bool = False,
+    stop: Stop | None = None,
+    world: World | None = None,
+) -> Published:
     """Produce the version that the run document describes, or find that somebody else has.
 
     Args:
@@ -46,19 +59,25 @@ def train(run: RunDocument, workspace: Workspace, progress: Progress, *, bar: bo
         workspace: local folders.
         progress: what the outside sees.
         bar: draw a progress bar on standard error.
+        stop: tells when somebody asks this process to stop.
+        world: the processes that train together; each calls this, and the first one alone writes.
 
     Raises:
         TrainerError, StorageError: with one sentence of what is wrong and what to do.
     """
     spec, resolved = run.spec, _resolved(run)
+    stop, world = stop or Stop(), world or World()
     registry = open_output(run)
-    if found := registry.find_run(resolved.run_key):
+    checkpoints = Checkpoints(
+        registry, resolved.run_key, spec.checkpoint, workspace.checkpoints, workspace.resumed, progress
+    )
+    if found := world.agree(registry.find_run(resolved.run_key) if world.is_first else None):
         return as_published(found, resolved.run_key)
     clock = _Clock()
 
     # Data and base model: exactly those that prepare saw.
     progress.enter("Downloading")
-    with clock.part("download"):
+    with clock.part("download"), world.leader_first():
         base = _fetch_base_model(run, resolved, workspace)
         registry.get_prepared(resolved.data_key, workspace.prepared, workspace.cache)
         prepared = read_prepared(workspace.prepared)
@@ -66,7 +85,7 @@ def train(run: RunDocument, workspace: Workspace, progress: Progress, *, bar: bo
 
     # Device and precision.
     task = task_of(spec.task)
-    threads = cpu_limit()
+    threads = max(1, cpu_limit() // world.local_size)
     torch.set_num_threads(threads)
     device = detect_device()
     precision = choose_precision(spec.precision, device)
@@ -82,18 +101,9 @@ def train(run: RunDocument, workspace: Workspace, progress: Progress, *, bar: bo
         model = adapt(load_model(base, spec.model.uri, task, labels, quantization=held), spec.method)
     log.info("method %s trains %d of %d weights", spec.method.type, *trained_weights(model))
 
-    # Optimization: AdamW on batches of similar length; the best weights by the chosen metric are restored at the end.
+    # Optimization: AdamW on texts without padding.
     watcher = Watcher(progress, len(prepared.train), workspace.root / "log.jsonl", bar=bar)
-    tuner = FineTuner(
-        task=task,
-        labels=labels,
-        evaluated=prepared.held_out,
-        model=model,
-        args=arguments,
-        train_dataset=Examples(prepared.train),
-        data_collator=padding(base, prepared.data.pad_token_id),
-        callbacks=[watcher],
-    )
+    tuner = FineTuner(model, arguments, task, spec.hyperparameters, prepared, callbacks=[watcher])
     tuner.remove_callback(PrinterCallback)
 
     # Baselines: the most frequent answer, and this very model before training.
@@ -104,11 +114,16 @@ def train(run: RunDocument, workspace: Workspace, progress: Progress, *, bar: bo
     metrics = _named("baseline_majority_", baseline)
     metrics |= _named("untrained_", {"loss": untrained.loss, **task.measure(untrained, labels)})
 
-    # Fit.
-    if stopping := spec.hyperparameters.early_stopping:
-        tuner.add_callback(EarlyStoppingCallback(stopping.patience, float(stopping.threshold)))
+    # Fit: from the newest checkpoint of this run, if there is one, to the best weights by the chosen metric.
+    best = BestWeights(
+        best_metric(spec.hyperparameters, task),
+        greater_is_better=greater_is_better(spec.hyperparameters, task),
+        stopping=spec.hyperparameters.early_stopping,
+        folder=workspace.training / "best",
+        world=world,
+    )
     with clock.part("fit"), _memory_errors(spec.hyperparameters):
-        fitted = tuner.train()
+        fitted = fit(tuner, best, checkpoints, stop, world, progress)
     metrics |= {
         "train_loss": fitted.training_loss,
         "train_seconds": clock.seconds["fit"],
@@ -118,10 +133,9 @@ def train(run: RunDocument, workspace: Workspace, progress: Progress, *, bar: bo
     # Merge: what was trained becomes a plain model. That one is measured, exported and published.
     with clock.part("merge"):
         about = adapter_document(run, resolved, labels)
-        plain = finish(
-            model, lambda: load_model(base, spec.model.uri, task, labels), about, workspace.artifact / ADAPTER_FOLDER
-        )
-        tuner.model = tuner.model_wrapped = plain.to(arguments.device)
+        adapter = workspace.artifact / ADAPTER_FOLDER if world.is_first else None
+        plain = finish(model, lambda: load_model(base, spec.model.uri, task, labels), about, adapter)
+        tuner.use(plain)
 
     # Measure: the examples that the best weights were chosen by, then those that chose nothing.
     progress.enter("Evaluating")
@@ -136,10 +150,12 @@ def train(run: RunDocument, workspace: Workspace, progress: Progress, *, bar: bo
     progress.measure(metrics)
     missed = missed_gates(spec.evaluation, metrics)
 
-    # Export.
+    # Export. The first process speaks for all from here on.
+    if not world.is_first:
+        return world.hear(Published)
     progress.enter("Exporting")
     with clock.part("export"):
-        exports = export_model(plain, workspace.artifact, spec, task, prepared, threads=threads)
+        exports = export_model(plain, workspace.artifact, spec, task, prepared, trained, threads=threads)
         findings = Findings(
             metrics=metrics,
             missed_gates=missed,
@@ -147,7 +163,7 @@ def train(run: RunDocument, workspace: Workspace, progress: Progress, *, bar: bo
             test=test,
             history=tuner.state.log_history,
             steps=tuner.state.global_step,
-            best_step=tuner.state.best_global_step,
+            best_step=best.record.step,
             device=device.name,
             precision=precision,
             exports=exports,
@@ -159,9 +175,10 @@ def train(run: RunDocument, workspace: Workspace, progress: Progress, *, bar: bo
     progress.enter("Uploading")
     with clock.part("upload"):
         version = _publish(registry, workspace, run, resolved, prepared, findings)
+    checkpoints.delete_all()
     progress.enter("Done")
     log.info("seconds: %s", " ".join(f"{name}={seconds:.1f}" for name, seconds in clock.seconds.items()))
-    return as_published(version, resolved.run_key)
+    return world.agree(as_published(version, resolved.run_key))
 
 
 def _resolved(run: RunDocument) -> Resolved:
@@ -176,7 +193,12 @@ def _fetch_base_model(run: RunDocument, resolved: Resolved, workspace: Workspace
         raise InputChanged(
             f"The base model {run.spec.model.uri} has changed since the run was prepared; start the run again."
         )
-    return check_base_model(fetched.folder, run.spec.model.uri, max_length=run.spec.dataset.preprocessing.max_length)
+    return check_base_model(
+        fetched.folder,
+        run.spec.model.uri,
+        auto_class=task_of(run.spec.task).auto_class,
+        max_length=run.spec.dataset.preprocessing.max_length,
+    )
 
 
 def _publish(

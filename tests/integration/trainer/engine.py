@@ -1,0 +1,128 @@
+"""Builds the training engine without a run around it: tokenized texts in memory, and a tiny model of any task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
+
+from luthier_api.training import Precision, Task, TrainingSpec
+from luthier_trainer.finetuner import FineTuner
+from luthier_trainer.hyperparameters import training_arguments
+from luthier_trainer.models import detect_device
+from luthier_trainer.prepared import LAYOUT_VERSION, Part, PreparedData, PreparedFolder
+from luthier_trainer.quality import QualityReport
+from luthier_trainer.tasks import IGNORED, TaskModule, task_of
+
+LABELS = {
+    Task.TEXT_CLASSIFICATION: ["negative", "positive"],
+    Task.MULTI_LABEL: ["long", "good", "exclaims"],
+    Task.REGRESSION: ["rating"],
+    Task.TOKEN_CLASSIFICATION: ["word", "mark", "other"],
+}
+
+
+def target(task: Task, text: str, label: str, ids: Sequence[int]) -> Any:
+    """Something to learn of a review, whatever the task."""
+    match task:
+        case Task.TEXT_CLASSIFICATION:
+            return int(label == "positive")
+        case Task.MULTI_LABEL:
+            return [n for n, true in enumerate((len(text) > 80, label == "positive", "!" in text)) if true]
+        case Task.REGRESSION:
+            return len(text) / 50 - 1
+        case Task.TOKEN_CLASSIFICATION:
+            return [IGNORED, *(each % 3 if each % 4 else IGNORED for each in ids[1:-1]), IGNORED]
+
+
+def part_of(folder: Path, task: TaskModule, rows: Sequence[tuple[str, str]], *, max_length: int, pairs: bool) -> Part:
+    """Tokenize texts; as pairs each has the one before it as its second."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ids, seconds = [], []
+    for place, (text, _) in enumerate(rows):
+        first = tokenizer.encode(text).ids
+        second = tokenizer.encode(rows[place - 1][0]).ids[1:] if pairs else []
+        first, second = (first[: max_length // 2], second[: max_length // 2]) if pairs else (first[:max_length], [])
+        ids.append([*first, *second])
+        seconds.append(len(first) if pairs else 0)
+    targets = [target(task.name, text, label, each) for (text, label), each in zip(rows, ids, strict=True)]
+    return Part.of(ids, targets, task.target_type, second_starts=seconds)
+
+
+def data_of(
+    folder: Path,
+    task: Task,
+    rows: Sequence[tuple[str, str]],
+    *,
+    held_out: int,
+    max_length: int = 32,
+    pairs: bool = False,
+) -> PreparedFolder:
+    """Prepare rows, the last of which are held out."""
+    module = task_of(task)
+    train, kept = (
+        part_of(folder, module, chosen, max_length=max_length, pairs=pairs)
+        for chosen in (rows[:-held_out], rows[-held_out:])
+    )
+    data = PreparedData(
+        layout_version=LAYOUT_VERSION,
+        labels=LABELS[task],
+        max_length=max_length,
+        pad_token_id=0,
+        pairs=pairs,
+        train_examples=len(train),
+        eval_examples=len(kept),
+    )
+    return PreparedFolder(data, QualityReport.model_construct(), train, kept, None)
+
+
+def model_of(folder: Path, task: Task, **config: Any) -> PreTrainedModel:
+    """Load a tiny model with a task's head; the same one every time."""
+    torch.manual_seed(7)
+    model: PreTrainedModel = getattr(transformers, task_of(task).auto_class).from_pretrained(
+        folder, num_labels=len(LABELS[task]), dtype=torch.float32, **config
+    )
+    # An untrained head says almost the same of every text, and equal logits would prove little.
+    for name, weights in model.named_parameters():
+        if "classifier" in name and name.endswith("weight"):
+            weights.data *= 20
+    return model
+
+
+def spec_of(task: Task, **fields: Any) -> TrainingSpec:
+    """A spec; keyword arguments are hyperparameters."""
+    defaults = {"epochs": 1, "batchSize": 16, "learningRate": "5e-4"}
+    return TrainingSpec.model_validate(
+        {
+            "task": task,
+            "model": {"uri": "file:///model"},
+            "dataset": {"train": {"uri": "file:///train.csv"}},
+            "hyperparameters": defaults | fields,
+            "output": {"name": "m", "uri": "file:///registry/"},
+        }
+    )
+
+
+def tuner_of(
+    output: Path,
+    model: torch.nn.Module,
+    prepared: PreparedFolder,
+    spec: TrainingSpec,
+    *callbacks: TrainerCallback,
+    change: Callable[[transformers.TrainingArguments], None] = lambda arguments: None,
+    precision: Precision = Precision.FP32,
+) -> FineTuner:
+    """Make the engine as `train` does."""
+    task = task_of(spec.task)
+    arguments = training_arguments(
+        spec, task, examples=len(prepared.train), precision=precision, device=detect_device(), folder=output
+    )
+    change(arguments)
+    tuner = FineTuner(model, arguments, task, spec.hyperparameters, prepared, callbacks=list(callbacks))
+    tuner.remove_callback(PrinterCallback)
+    return tuner
