@@ -1,4 +1,4 @@
-"""Removing versions: which ones may go, and what killed writers left behind.
+"""Removing versions and checkpoints: which ones may go, and what killed writers left behind.
 
 A version is removed by sealing it (see `publishing`): its manifest is replaced by an empty object, so it stops
 existing in one step and cannot come back by a request that was under way. Then its files go, and much later the seal.
@@ -12,7 +12,8 @@ from itertools import groupby
 
 from luthier_artifacts.manifest import MANIFEST_NAME
 from luthier_artifacts.publishing import Publisher
-from luthier_artifacts.trees import manifest_key
+from luthier_artifacts.store import ObjectStore
+from luthier_artifacts.trees import manifest_key, tree_names
 
 # No upload pauses for a week, and no request is under way for so long.
 ABANDONED_AFTER = timedelta(days=7)
@@ -51,3 +52,22 @@ def sweep_abandoned(publisher: Publisher, now: datetime) -> list[str]:
             publisher.store.delete([info.key for info in objects])
             swept.append(version)
     return swept
+
+
+def prune_steps(store: ObjectStore, place: str, keep: int) -> None:
+    """Delete the trees at `place`/<number> but those of the `keep` highest numbers, and whatever lies below those.
+
+    Manifests go first, so that nothing exists in part. What lies at a higher number without a manifest stays, because
+    it may be about to exist; only `keep` 0 deletes that too.
+    """
+    steps = sorted(int(name) for name in tree_names(store, place) if name.isdigit())
+    kept = steps[-keep:] if keep > 0 else []
+    if keep > 0 and not kept:
+        return
+    store.delete([manifest_key(f"{place}/{step}") for step in steps if step not in kept])
+
+    def goes(key: str) -> bool:
+        name = key.removeprefix(f"{place}/").partition("/")[0]
+        return not kept or (name.isdigit() and int(name) < kept[0])
+
+    store.delete([info.key for info in store.list(place) if goes(info.key)])

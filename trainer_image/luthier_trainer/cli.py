@@ -5,6 +5,7 @@
     termination message   the Result document, at most 4 KiB, for the operator
     exit code             luthier_api.exitcodes
 
+Told to train with several processes (see `launch`), it starts them and answers for all of them.
 The one place that catches everything: whatever ends a run becomes a Result and an exit code here.
 """
 
@@ -12,12 +13,10 @@ import argparse
 import contextlib
 import logging
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 
 from pydantic import ValidationError
 
@@ -31,11 +30,13 @@ from luthier_api.documents import (
     RunDocument,
 )
 from luthier_api.exitcodes import ExitCode
-from luthier_trainer.errors import InvalidSpec, StopRequested
+from luthier_trainer.errors import InvalidSpec
+from luthier_trainer.launch import RESULTS_VARIABLE, Launch, launch, torchrun_numbers
 from luthier_trainer.logs import logging_to
 from luthier_trainer.outcome import exit_code_of, failure_result, is_known
 from luthier_trainer.processors import limit_threads
 from luthier_trainer.progress import Progress, ProgressServer
+from luthier_trainer.stopping import Stop
 from luthier_trainer.workspace import Workspace
 
 COMMANDS = ("prepare", "train", "run")
@@ -49,10 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = _parser().parse_args(_with_command(list(sys.argv[1:] if arguments is None else arguments)))
     limit_threads()
+    stop, rank = Stop(), torchrun_numbers()[0]
     with _folder(options.workspace) as folder:
+        workspace = Workspace.of(folder, rank)
+        workspace.root.mkdir(parents=True, exist_ok=True)
         try:
-            with _stop_on_sigterm():
-                result, code = _run(options, Workspace(folder)), ExitCode.OK
+            with stop.on_sigterm():
+                result, code = _run(options, workspace, stop)
         except KeyboardInterrupt:
             log.error("interrupted; nothing was published")
             return INTERRUPTED
@@ -61,32 +65,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             result, code = failure_result(error), exit_code_of(error)
             _report(error, result)
-    _leave(result)
+    _leave(result, rank)
     return code
 
 
-def _run(options: argparse.Namespace, workspace: Workspace) -> Result:
+def _run(options: argparse.Namespace, workspace: Workspace, stop: Stop) -> tuple[Result, ExitCode]:
     run = read_run_document(options.document)
     progress = Progress()
     bar = run.origin is None and sys.stderr.isatty()
-    with logging_to(workspace.console_log, run.origin), _server(options.port, run, progress):
+    # One of several processes speaks for all.
+    speaks = torchrun_numbers()[0] == 0 and Launch.wanted() is None
+    server = _server(options.port, run, progress) if speaks else contextlib.nullcontext()
+    with logging_to(workspace.console_log, run.origin), server:
         output = run.spec.output
         log.info("%s: %s -> %s/%s", options.command, run.spec.model.uri, output.uri.rstrip("/"), output.name)
-        return _command(options.command, run, workspace, progress, bar)
+        return _command(options, run, workspace, progress, bar, stop)
 
 
-def _command(command: str, run: RunDocument, workspace: Workspace, progress: Progress, bar: bool) -> Result:
+def _command(
+    options: argparse.Namespace, run: RunDocument, workspace: Workspace, progress: Progress, bar: bool, stop: Stop
+) -> tuple[Result, ExitCode]:
+    command = options.command
     if command in ("prepare", "run"):
+        if torchrun_numbers()[1] > 1:
+            raise InvalidSpec(f"torchrun can only start `train`, not `{command}`: run `prepare` by itself first.")
         from luthier_trainer.prepare import prepare
 
         answer = prepare(run, workspace, progress)
         if command == "prepare" or isinstance(answer, Published):
-            return _result(answer)
+            return _result(answer), ExitCode.OK
         run = run.model_copy(update={"resolved": answer.resolved})
+    if plan := Launch.wanted():
+        return launch(plan, run, workspace, port=options.port)
     # torch takes seconds to import, and prepare must not.
+    from luthier_trainer.distributed import joined
     from luthier_trainer.train import train
 
-    return _result(train(run, workspace, progress, bar=bar))
+    with joined() as world:
+        return _result(train(run, workspace, progress, bar=bar, stop=stop, world=world)), ExitCode.OK
 
 
 def read_run_document(path: Path) -> RunDocument:
@@ -117,9 +133,14 @@ def _report(error: BaseException, result: Result) -> None:
         logging.getLogger("luthier_trainer").error("crashed", exc_info=error)
 
 
-def _leave(result: Result) -> None:
+def _leave(result: Result, rank: int) -> None:
     """Leave the result on standard output and as the termination message, where the kubelet made a file for it."""
     text = result.to_termination_message()
+    if RESULTS_VARIABLE in os.environ and "RANK" in os.environ:
+        Path(os.environ[RESULTS_VARIABLE], f"{rank}.json").write_text(text)
+        return
+    if rank:
+        return
     print(text)
     path = Path(os.environ.get(TERMINATION_VARIABLE, TERMINATION_MESSAGE_PATH))
     if TERMINATION_VARIABLE in os.environ or (path.exists() and os.access(path, os.W_OK)):
@@ -141,18 +162,6 @@ def _server(port: int | None, run: RunDocument, progress: Progress) -> contextli
     if run.origin is not None:
         return ProgressServer(progress, "0.0.0.0", TRAINER_PORT if port is None else port)
     return contextlib.nullcontext() if port is None else ProgressServer(progress, "127.0.0.1", port)
-
-
-@contextlib.contextmanager
-def _stop_on_sigterm() -> Iterator[None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise StopRequested
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _with_command(arguments: list[str]) -> list[str]:

@@ -10,7 +10,8 @@
     ├── GpuOutOfMemory
     ├── LossNotFinite     training diverged
     ├── ExportFailed      the model cannot be written in a format that was asked for, or does not compute the same there
-    └── Preempted         somebody asked the process to stop
+    ├── Preempted         somebody asked the process to stop
+    └── PeerLost          another process of the same training ended
 
     StopRequested         raised by the signal handler; not an Exception, so that no library swallows it
 
@@ -85,6 +86,13 @@ class ExportFailed(TrainerError):
 class Preempted(TrainerError):
     """Somebody asked the process to stop."""
 
+    exit_code = ExitCode.PREEMPTED
+
+
+class PeerLost(TrainerError):
+    """Another process of the same training ended, and this one cannot go on without it."""
+
+    # Tried again for free: what is counted is the failure of the one that ended.
     exit_code = ExitCode.PREEMPTED
 
 

@@ -155,7 +155,7 @@ def test_a_race_that_is_lost_gives_the_winners_version(bench: Any, document: dic
                 (folder / "model.safetensors").write_bytes(b"won")
                 winners.append(bench.registry.publish(folder, document["resolved"]["runKey"], Metadata()).version)
 
-    published = train(RunDocument.from_json(json.dumps(document)), Workspace(bench.folder / "loser"), Rival())
+    published = train(RunDocument.from_json(json.dumps(document)), Workspace.of(bench.folder / "loser"), Rival())
     assert [published.version] == winners == bench.registry.list_versions()
     assert published.reused
 
