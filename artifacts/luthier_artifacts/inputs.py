@@ -1,4 +1,4 @@
-"""What a run reads: datasets and base models, as single files or whole folders, from s3:// and file://.
+"""What a run reads: datasets and base models, as single files, several or whole folders, from s3:// and file://.
 
 Nothing here has a manifest, so nothing can be verified against one. Instead the identity of what is read is pinned:
 by an etag when an input is looked at, so that a change is refused later, and by a digest over the bytes once they are
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from luthier_artifacts.config import StorageConfig
 from luthier_artifacts.download import fetch_all, link_or_copy, open_cache, place_folder
-from luthier_artifacts.errors import IntegrityError, ObjectNotFound
+from luthier_artifacts.errors import IntegrityError, InvalidUri, ObjectNotFound
 from luthier_artifacts.hashing import sha256_of, verify_folder
 from luthier_artifacts.manifest import FileEntry, tree_digest
 from luthier_artifacts.opening import open_location, open_store
@@ -156,7 +157,58 @@ def fetch_tree(
         IntegrityError: if a file changes meanwhile, or `dest` holds something else.
     """
     store = open_store(uri, config)
-    infos = _tree(store, wanted)
+    return _fetch(store, _tree(store, wanted), dest, cache)
+
+
+def fetch_files(
+    uri: str,
+    dest: Path,
+    config: StorageConfig | None = None,
+    *,
+    cache: Path | None = None,
+    wanted: Wanted | None = None,
+) -> FetchedTree:
+    """Download the files that a URI names: one, those below a prefix, or those that a pattern matches.
+
+    Args:
+        uri: a file; with a trailing / all files below it that are not hidden and that `wanted` does not refuse; with *
+            in its last part all files of that folder whose names match, where * stands for any characters.
+        dest: Folder that will hold the files by their names in the folder that the URI names.
+        config: How to reach storage.
+        cache: Folder of the node's cache.
+        wanted: Says by its relative path whether a file below a prefix is wanted.
+
+    Returns:
+        The files in the order of their names.
+
+    Raises:
+        ObjectNotFound: if there are none.
+        InvalidUri: if * stands in another part.
+        IntegrityError: if a file changes meanwhile, or `dest` holds something else.
+    """
+    location = parse_uri(uri)
+    if "*" in location.path.rpartition("/")[0]:
+        raise InvalidUri(f"{uri} has * in the name of a folder; it may stand in the last part only.")
+    if uri.endswith("/"):
+        store = open_location(location, config)
+        infos = _tree(store, wanted)
+    else:
+        folder, name = location.split()
+        store = open_location(folder, config)
+        infos = _matching(store, name) if "*" in name else [store.stat(name)]
+    if not infos:
+        raise ObjectNotFound(f"{uri} names no file that can be used; check the path and the names there.")
+    return _fetch(store, infos, dest, cache)
+
+
+def _matching(store: ObjectStore, pattern: str) -> list[ObjectInfo]:
+    """List the files directly in a store's folder whose names match; a hidden one only if the pattern begins so."""
+    matches = re.compile("[^/]*".join(re.escape(piece) for piece in pattern.split("*"))).fullmatch
+    hidden = pattern.startswith(".")
+    return [info for info in store.list() if matches(info.key) and (hidden or not info.key.startswith("."))]
+
+
+def _fetch(store: ObjectStore, infos: list[ObjectInfo], dest: Path, cache: Path | None) -> FetchedTree:
     with open_cache(dest, cache) as node_cache:
 
         def fetch(info: ObjectInfo, parts: ThreadPoolExecutor) -> FileEntry:
@@ -167,7 +219,7 @@ def fetch_tree(
             verify_folder(dest, entries)
         else:
             place_folder(node_cache, entries, dest)
-    return FetchedTree({entry.path: entry for entry in entries})
+    return FetchedTree({entry.path: entry for entry in sorted(entries, key=lambda entry: entry.path)})
 
 
 def _find(location: Location, config: StorageConfig | None) -> tuple[ObjectStore, ObjectInfo]:

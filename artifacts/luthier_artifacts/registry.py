@@ -232,7 +232,7 @@ class Registry:
         delete_tree(self._store, f"{self._run_checkpoints(run_key)}/{step}")
 
     def prune_checkpoints(self, run_key: str, keep: int) -> None:
-        """Delete all but the newest `keep` checkpoints of a run (0: all), and what killed writers left of older ones."""
+        """Delete all but a run's newest `keep` checkpoints (0: all), and what killed writers left of older ones."""
         prune_steps(self._store, self._run_checkpoints(run_key), keep)
 
     def put_prepared(self, data_key: str, folder: Path) -> Manifest:

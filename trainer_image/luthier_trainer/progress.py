@@ -60,6 +60,14 @@ class Progress:
             examples_per_second=round(done * examples_per_step / elapsed, 2),
         )
 
+    def resume(self, step: int) -> None:
+        """Say that an earlier attempt did `step` steps, and this one goes on from there."""
+        self._update(resumed_from_step=step, checkpoint_step=step, step=step)
+
+    def store_checkpoint(self, step: int) -> None:
+        """Say which checkpoint is the newest in storage."""
+        self._update(checkpoint_step=step)
+
     def measure(self, values: Mapping[str, float]) -> None:
         """Keep the latest values of some metrics; what is not finite has no place in JSON."""
         finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
