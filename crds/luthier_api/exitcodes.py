@@ -58,7 +58,7 @@ OUTCOMES: dict[ExitCode, Outcome] = {
     ExitCode.INPUT_NOT_FOUND: Outcome(
         Reason.INPUT_NOT_FOUND, Retry.NEVER, "Check the URI of the model and of the dataset."
     ),
-    ExitCode.INVALID_MODEL: Outcome(Reason.INVALID_MODEL, Retry.NEVER, "Use a complete model that can classify text."),
+    ExitCode.INVALID_MODEL: Outcome(Reason.INVALID_MODEL, Retry.NEVER, "Use a complete model that can learn the task."),
     ExitCode.BUCKET_NOT_FOUND: Outcome(Reason.BUCKET_NOT_FOUND, Retry.NEVER, "Create the bucket or correct its name."),
     ExitCode.STORAGE_DENIED: Outcome(Reason.STORAGE_DENIED, Retry.NEVER, "Check the Secret and what it may do."),
     ExitCode.STORAGE_UNSAFE: Outcome(
@@ -73,7 +73,7 @@ OUTCOMES: dict[ExitCode, Outcome] = {
     ExitCode.GPU_OUT_OF_MEMORY: Outcome(
         Reason.GPU_OUT_OF_MEMORY,
         Retry.NEVER,
-        "Lower batchSize or maxLength, or raise gradientAccumulationSteps.",
+        "Set batchSize to auto, or lower maxLength, or set gradientCheckpointing.",
     ),
     ExitCode.LOSS_NOT_FINITE: Outcome(
         Reason.LOSS_NOT_FINITE, Retry.NEVER, "Lower learningRate, add warmup, or use precision bf16 or fp32."
@@ -82,7 +82,7 @@ OUTCOMES: dict[ExitCode, Outcome] = {
         Reason.EXPORT_FAILED, Retry.NEVER, "Leave the format out of export, or use another model."
     ),
     ExitCode.STORAGE_UNAVAILABLE: Outcome(Reason.STORAGE_UNAVAILABLE, Retry.COUNTED, "Storage did not answer."),
-    ExitCode.PREEMPTED: Outcome(Reason.PREEMPTED, Retry.FREE, "The pod was asked to stop; it starts again."),
+    ExitCode.PREEMPTED: Outcome(Reason.PREEMPTED, Retry.FREE, "The pod was asked to stop; the next one goes on from the newest checkpoint."),
     # Without a DisruptionTarget condition a SIGKILL is nearly always the kernel's OOM killer, and would come again.
     ExitCode.KILLED: Outcome(
         Reason.OUT_OF_MEMORY, Retry.NEVER, "Raise resources.limits.memory, or lower batchSize or maxLength."

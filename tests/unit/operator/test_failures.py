@@ -37,7 +37,7 @@ DISRUPTED = {"type": "DisruptionTarget", "status": "True", "reason": "Preemption
         pytest.param(ended(137, reason="OOMKilled"), "OutOfMemory", "limit of 2Gi", id="killed for memory"),
         pytest.param(ended(1, reason="OOMKilled"), "OutOfMemory", "limit of 2Gi", id="a child was killed for memory"),
         pytest.param(ended(137, conditions=[DISRUPTED]), "Preempted", "preempted", id="disrupted"),
-        pytest.param(ended(73), "GpuOutOfMemory", "Lower batchSize", id="a known code"),
+        pytest.param(ended(73), "GpuOutOfMemory", "batchSize to auto", id="a known code"),
         pytest.param(ended(42), "Crashed", "exit code 42", id="an unknown code"),
         pytest.param(ended(65, "{" * 4000), "InvalidData", "exit code 65", id="a broken word"),
         pytest.param(
