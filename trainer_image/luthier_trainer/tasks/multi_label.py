@@ -60,8 +60,8 @@ class MultiLabel:
         return tuple(sorted({names.get(each, each) for each in _labels(label)}))
 
     def stratum(self, label: Parsed) -> str:
-        """Return the set as a word."""
-        return "\n".join(_labels(label))
+        """Return the first label: whole sets are often unique, and what is unique cannot be divided."""
+        return next(iter(_labels(label)), "")
 
     def encode(self, label: Parsed, index: Mapping[Label, int], words: list[int | None] | None) -> list[int]:
         """Return the labels' positions."""

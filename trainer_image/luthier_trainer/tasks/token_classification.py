@@ -60,8 +60,8 @@ class TokenClassification:
         return tuple(names.get(each, each) for each in _labels(label))
 
     def stratum(self, label: Parsed) -> str:
-        """Return which labels there are."""
-        return "\n".join(sorted(set(_labels(label)) - {OUTSIDE}))
+        """Return whether anything is found in the text."""
+        return "found" if set(_labels(label)) - {OUTSIDE} else ""
 
     def encode(self, label: Parsed, index: Mapping[Label, int], words: list[int | None] | None) -> list[int]:
         """Return for the first token of each word its label's position, for the others IGNORED.
