@@ -46,7 +46,8 @@ class Model:
         self._output = OUTPUTS[document.task]
         self._tokenization = Tokenization(folder, document, per_token=self._output.per_token)
         self._engine = engine
-        self._max_tokens = max_tokens
+        # A text of more tokens than fit is a batch of its own.
+        self._max_tokens = max_tokens if engine.independent else 0
         self.about = About(
             version, engine.weights, document.task, tuple(document.labels), document.pairs, document.threshold
         )

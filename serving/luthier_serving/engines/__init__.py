@@ -20,8 +20,9 @@ from luthier_serving.errors import LoadError
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
 
+INT8_FILE = "model.int8.onnx"
 # In the order in which ONNX Runtime would have them: what the trainer ships has passed its accuracy check there.
-ONNX_FILES = ("model.int8.onnx", "model.onnx")
+ONNX_FILES = (INT8_FILE, "model.onnx")
 
 
 class Batch(NamedTuple):
@@ -39,11 +40,13 @@ class Engine(Protocol):
         name: for logs.
         weights: name of the file that it loaded.
         pads: whether texts of different lengths may share a batch at little cost, as on a GPU.
+        independent: whether a text gets the same logits whatever else is in its batch.
     """
 
     name: str
     weights: str
     pads: bool
+    independent: bool
 
     def logits(self, batch: Batch) -> Logits:
         """Return logits [texts, labels], or [texts, tokens, labels] of a model per token."""

@@ -1,6 +1,7 @@
 """ONNX Runtime on CPU: loads `model.int8.onnx` of an artifact, or `model.onnx` where there is none.
 
-On a CPU padding is computed like text, so batches of this engine hold texts of one length only (see `planning`).
+On a CPU padding is computed like text, so batches of this engine hold texts of one length only (see `planning`); with
+int8 one text only, so that a text's answer does not depend on its neighbours.
 """
 
 import logging
@@ -10,7 +11,7 @@ import numpy as np
 import onnxruntime
 
 from luthier_api.reasons import Reason
-from luthier_serving.engines import ONNX_FILES, Batch, Logits, chosen_onnx
+from luthier_serving.engines import INT8_FILE, ONNX_FILES, Batch, Logits, chosen_onnx
 from luthier_serving.errors import LoadError
 
 KNOWN_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
@@ -33,6 +34,8 @@ class OnnxEngine:
                 "or serve it with engine torch.",
             )
         self.weights = chosen
+        # Dynamic quantization has one scale for all activations of a batch.
+        self.independent = chosen != INT8_FILE
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

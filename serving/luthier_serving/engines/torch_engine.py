@@ -25,6 +25,7 @@ class TorchEngine:
 
     name = "torch"
     weights = WEIGHTS
+    independent = True
 
     def __init__(self, folder: Path, *, per_token: bool, gpus: int, threads: int):
         if gpus and not torch.cuda.is_available():

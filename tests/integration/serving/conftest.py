@@ -26,6 +26,7 @@ from luthier_artifacts import Metadata, PublishedVersion, StorageConfig, open_re
 from luthier_dev.processes import free_ports
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz", "good", "bad", "film", "the", "was"]
+INPUTS = ["input_ids", "attention_mask"]
 START_TIMEOUT_S = 90.0
 # What the image sets, beside what keeps this Ray to itself.
 IMAGE_SETTINGS = {
@@ -242,14 +243,12 @@ def launched_ray(s3: Any) -> Iterator[LocalRay]:
 
 @pytest.fixture(scope="session")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of random weights with everything that an artifact holds, exported by the trainer's own function."""
+    """A BERT of random weights with everything that an artifact holds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch and transformers warn about their own insides while they are imported
         import torch
         from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
         from transformers import BertConfig, BertForSequenceClassification
-
-        from luthier_trainer.export import export_onnx
     folder = tmp_path_factory.mktemp("artifact")
     torch.manual_seed(7)
     model = BertForSequenceClassification(
@@ -270,10 +269,21 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     tokenizer.save(str(folder / "tokenizer.json"))
+    text = torch.tensor([[2, 30, 31, 3]] * 2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.save_pretrained(folder)
-    export_onnx(model, folder, [[2, 30, 3], [2, 32, 33, 34, 3], [2, 31, 32, 3]], 0, threads=2)
+        torch.onnx.export(
+            model,
+            kwargs={"input_ids": text, "attention_mask": torch.ones_like(text)},
+            f=str(folder / "model.onnx"),
+            dynamo=True,
+            dynamic_shapes={name: dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC) for name in INPUTS},
+            input_names=INPUTS,
+            output_names=["logits"],
+            opset_version=18,
+            verbose=False,
+        )
     (folder / SERVING_DOCUMENT_FILE).write_text(serving_document("negative", "positive"))
     return folder
 

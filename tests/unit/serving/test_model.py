@@ -24,6 +24,7 @@ class Arithmetic:
     """Counts good and bad words under the mask. Remembers the shapes it saw; fails on `crash`."""
 
     name = weights = "arithmetic"
+    independent = True
 
     def __init__(self, pads: bool = False, width: int = 2):
         self.pads = pads
@@ -82,6 +83,14 @@ def test_on_a_cpu_texts_of_different_lengths_are_not_padded_together(tmp_path: P
     assert sorted(engine.shapes) == [(2, 3), (2, 4)]
 
 
+def test_an_engine_whose_texts_influence_each_other_is_given_them_one_by_one(tmp_path: Path) -> None:
+    engine = Arithmetic(pads=True)
+    engine.independent = False
+    rows = model(tmp_path, engine).predict(["good film", "bad", "bad film", "good"])
+    assert {shape[0] for shape in engine.shapes} == {1}
+    assert [row.values.index(max(row.values)) for row in rows] == [1, 0, 0, 1]
+
+
 def test_long_texts_are_cut_to_the_length_of_training(tmp_path: Path) -> None:
     engine = Arithmetic()
     model(tmp_path, engine).predict(["good " * 1000])
@@ -126,7 +135,7 @@ class Recorder:
     """Gives the same logits to every text, or token, and remembers what it was given."""
 
     name = weights = "recorder"
-    pads = True
+    pads = independent = True
 
     def __init__(self, *logits: float, per_token: bool = False):
         self.answer = np.array(logits, dtype=np.float32)
