@@ -22,6 +22,8 @@ RUN_DOCUMENT_PATH = "/etc/luthier/run.json"
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 CA_BUNDLE_DIR = "/etc/luthier/ca"
 TRAINER_PORT = 8080
+# Environment variable of a training pod: seconds between SIGTERM and SIGKILL.
+GRACE_VARIABLE = "LUTHIER_GRACE_S"
 SERVE_PORT = 8000
 SERVING_DOCUMENT_FILE = "luthier.json"
 

@@ -82,7 +82,9 @@ OUTCOMES: dict[ExitCode, Outcome] = {
         Reason.EXPORT_FAILED, Retry.NEVER, "Leave the format out of export, or use another model."
     ),
     ExitCode.STORAGE_UNAVAILABLE: Outcome(Reason.STORAGE_UNAVAILABLE, Retry.COUNTED, "Storage did not answer."),
-    ExitCode.PREEMPTED: Outcome(Reason.PREEMPTED, Retry.FREE, "The pod was asked to stop; the next one goes on from the newest checkpoint."),
+    ExitCode.PREEMPTED: Outcome(
+        Reason.PREEMPTED, Retry.FREE, "The pod was asked to stop; the next one goes on from the newest checkpoint."
+    ),
     # Without a DisruptionTarget condition a SIGKILL is nearly always the kernel's OOM killer, and would come again.
     ExitCode.KILLED: Outcome(
         Reason.OUT_OF_MEMORY, Retry.NEVER, "Raise resources.limits.memory, or lower batchSize or maxLength."

@@ -21,6 +21,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from luthier_api.documents import (
+    GRACE_VARIABLE,
     RUN_DOCUMENT_PATH,
     TERMINATION_MESSAGE_PATH,
     TRAINER_PORT,
@@ -30,7 +31,7 @@ from luthier_api.documents import (
     RunDocument,
 )
 from luthier_api.exitcodes import ExitCode
-from luthier_trainer.errors import InvalidSpec
+from luthier_trainer.errors import InvalidSpec, Preempted
 from luthier_trainer.launch import RESULTS_VARIABLE, Launch, launch, torchrun_numbers
 from luthier_trainer.logs import logging_to
 from luthier_trainer.outcome import exit_code_of, failure_result, is_known
@@ -42,15 +43,26 @@ from luthier_trainer.workspace import Workspace
 COMMANDS = ("prepare", "train", "run")
 TERMINATION_VARIABLE = "LUTHIER_TERMINATION_LOG"
 INTERRUPTED = 130
+_OVERDUE = (
+    "The run was asked to stop, and its last checkpoint could not be stored in time; the next attempt goes on from the "
+    "checkpoint before. Raise the chart's trainer.terminationGracePeriodSeconds if that happens often."
+)
 
 log = logging.getLogger("luthier_trainer")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    options = _parser().parse_args(_with_command(list(sys.argv[1:] if arguments is None else arguments)))
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["merge"]:
+        # It has no run document, and torch takes seconds to import.
+        from luthier_trainer.merge import main as merge
+
+        return merge(arguments[1:])
+    options = _parser().parse_args(_with_command(arguments))
     limit_threads()
-    stop, rank = Stop(), torchrun_numbers()[0]
+    rank = torchrun_numbers()[0]
+    stop = stop_in_time(rank)
     with _folder(options.workspace) as folder:
         workspace = Workspace.of(folder, rank)
         workspace.root.mkdir(parents=True, exist_ok=True)
@@ -103,6 +115,22 @@ def _command(
 
     with joined() as world:
         return _result(train(run, workspace, progress, bar=bar, stop=stop, world=world)), ExitCode.OK
+
+
+def stop_in_time(rank: int) -> Stop:
+    """Return what listens to SIGTERM, and ends the process as preempted before it would be killed.
+
+    A kill would look like that of the kernel for memory, after which no pod is started again.
+    """
+
+    def overdue() -> None:
+        _leave(failure_result(Preempted(_OVERDUE)), rank)
+        sys.stdout.flush()
+        # The main thread may wait for storage; nothing that it would clean up matters in a pod that is removed.
+        os._exit(ExitCode.PREEMPTED)
+
+    grace_s = os.environ.get(GRACE_VARIABLE)
+    return Stop(float(grace_s) if grace_s else None, overdue)
 
 
 def read_run_document(path: Path) -> RunDocument:
@@ -175,6 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m luthier_trainer",
         description="Fine-tune a text classifier as a run document says, with Kubernetes or without.",
+        epilog="Another command, merge ARTIFACT BASE OUT, makes a plain model of an adapter and its base model.",
     )
     parser.add_argument("command", choices=COMMANDS, help="prepare (no GPU, no torch), train, or run, which is both")
     parser.add_argument("document", type=Path, nargs="?", default=Path(RUN_DOCUMENT_PATH), help="the run document")

@@ -7,6 +7,7 @@ object per stage, immutable with the Job and gone with it.
 from typing import Any
 
 from luthier_api.documents import (
+    GRACE_VARIABLE,
     RUN_DOCUMENT_PATH,
     TERMINATION_MESSAGE_PATH,
     TRAINER_PORT,
@@ -132,6 +133,7 @@ def _codes(retry: Retry) -> dict[str, Any]:
 def _pod(spec: FineTuneJobSpec, stage: Stage, image: str, defaults: Defaults) -> dict[str, Any]:
     given = list(dict.fromkeys(grants(spec).values()))
     training = stage == "train"
+    grace = [{"name": GRACE_VARIABLE, "value": str(defaults.train_grace_s)}] if training else []
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -147,7 +149,7 @@ def _pod(spec: FineTuneJobSpec, stage: Stage, image: str, defaults: Defaults) ->
                 "command": ["python", "-m", "luthier_trainer"],
                 "args": [stage, RUN_DOCUMENT_PATH],
                 "workingDir": _WORK,
-                "env": [*_fixed_environment(), *environment(given)],
+                "env": [*_fixed_environment(), *grace, *environment(given)],
                 "ports": [{"name": "http", "containerPort": TRAINER_PORT}] if training else [],
                 "resources": pods.resources(
                     spec.resources if training else spec.prepare_resources,

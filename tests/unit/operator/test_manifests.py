@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier_api.documents import Resolved, RunDocument
+from luthier_api.documents import GRACE_VARIABLE, Resolved, RunDocument
 from luthier_api.exitcodes import OUTCOMES, Retry
 from luthier_operator import names
 from luthier_operator.defaults import Defaults
@@ -63,13 +63,16 @@ def test_every_pod_keeps_to_the_restricted_standard_and_has_no_kubernetes_creden
     assert {next(iter(set(v) - {"name"})) for v in made["volumes"]} <= {"downwardAPI", "emptyDir", "configMap"}
 
 
-def test_the_training_pod_is_given_time_for_its_last_checkpoint(make_spec: Any) -> None:
+def test_the_training_pod_is_given_time_for_its_last_checkpoint_and_told_how_much(make_spec: Any) -> None:
+    def times(stage: str, defaults: Defaults) -> tuple[int, list[str]]:
+        pod = build(make_spec(), stage, defaults)["spec"]["template"]["spec"]
+        told = [each["value"] for each in pod["containers"][0]["env"] if each["name"] == GRACE_VARIABLE]
+        return pod["terminationGracePeriodSeconds"], told
+
     patient = replace(DEFAULTS, train_grace_s=300)
-    graces = [
-        build(make_spec(), stage, defaults)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-        for stage, defaults in (("train", DEFAULTS), ("train", patient), ("prepare", patient))
-    ]
-    assert graces == [120, 300, 10]
+    assert times("train", DEFAULTS) == (120, ["120"])
+    assert times("train", patient) == (300, ["300"])
+    assert times("prepare", patient) == (10, [])
 
 
 def test_only_the_training_pod_asks_for_a_gpu(make_spec: Any) -> None:
