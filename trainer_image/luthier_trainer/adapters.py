@@ -67,7 +67,7 @@ def adapter_document(run: RunDocument, resolved: Resolved, labels: list[Label]) 
 def finish(
     model: Trainable, load: Callable[[], PreTrainedModel], about: AdapterDocument, folder: Path | None
 ) -> PreTrainedModel:
-    """Return a plain model of what was trained, on the CPU; with updates also write them as an adapter.
+    """Return a plain model of what was trained; with updates also write them as an adapter.
 
     Args:
         model: as `methods.adapt` made it, trained.
@@ -140,7 +140,7 @@ def merge_folders(artifact: Path, base: Path, out: Path) -> None:
             f"{base} is not the base model of this adapter: its files' digest is {digest}, and the adapter was trained "
             f"on {about.base_model_uri} with {about.base_model_digest}."
         )
-    checked = check_base_model(base, str(base), max_length=1)
+    checked = check_base_model(base, str(base), auto_class=task_of(about.task).auto_class, max_length=1)
     fresh = load_model(checked, str(base), task_of(about.task), about.labels)
     config, weights = _read_adapter(artifact / ADAPTER_FOLDER)
     merged(fresh, config, weights).save_pretrained(out)

@@ -1,4 +1,4 @@
-"""Checks that a folder in hub format is a complete model that a text classifier can be made of.
+"""Checks that a folder in hub format is a complete model that can be given the head of a task.
 
 Reads config.json, the headers of the safetensors files and tokenizer.json; no weights and no torch, so that *prepare*
 finds a model that was cut short before a GPU is asked for.
@@ -13,7 +13,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from luthier_trainer.errors import InvalidModel, InvalidSpec
-from luthier_trainer.transformers_source import classifier_model_types
+from luthier_trainer.transformers_source import model_types
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
@@ -73,25 +73,26 @@ def is_wanted(path: str) -> bool:
     return path == CONFIG_FILE or path in TOKENIZER_FILES or ".safetensors" in suffixes
 
 
-def check_base_model(folder: Path, uri: str, *, max_length: int) -> BaseModel:
+def check_base_model(folder: Path, uri: str, *, auto_class: str, max_length: int) -> BaseModel:
     """Check a model's folder.
 
     Args:
         folder: the local copy.
         uri: where it came from, for messages.
+        auto_class: name of the transformers Auto class that has the task's head.
         max_length: tokens of a text that the model is asked to read.
 
     Raises:
-        InvalidModel: if files are missing or cut short, or the architecture has no text classifier.
+        InvalidModel: if files are missing or cut short, or the architecture lacks the head.
         InvalidSpec: if the model cannot read as many tokens.
     """
     config = _json_file(folder / CONFIG_FILE, uri)
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise InvalidModel(f"{uri}/{CONFIG_FILE} has no model_type, so it is not a transformers model.")
-    if model_type not in classifier_model_types():
+    if model_type not in model_types(auto_class):
         raise InvalidModel(
-            f"The base model {uri} is of type {model_type!r}, which cannot classify text; use an encoder such as BERT, "
+            f"The base model {uri} is of type {model_type!r}, which has no {auto_class}; use an encoder such as BERT, "
             "RoBERTa or DistilBERT."
         )
     for shard in _weight_files(folder, uri):

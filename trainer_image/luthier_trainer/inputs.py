@@ -5,35 +5,45 @@ It judges nothing that it brings; that is for `readers` and `base_model`.
 """
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from luthier_api.documents import Access, RunDocument, credential_env
 from luthier_api.keys import digest_of
+from luthier_api.training import DataFile
 from luthier_artifacts import (
     Registry,
     StorageConfig,
     StorageDenied,
     StorageUnavailable,
     describe_folder,
-    fetch_file,
+    fetch_files,
     fetch_tree,
     open_registry,
     tree_digest,
 )
 from luthier_trainer.base_model import is_wanted
 from luthier_trainer.errors import InputNotFound, InvalidSpec
+from luthier_trainer.prepared import PartName
+from luthier_trainer.readers import SourceFile, format_of, is_known
 
 HUB_SCHEME = "hf://"
 
 
 @dataclass(frozen=True)
 class FetchedDataset:
-    """The dataset's files, and the digest over their bytes."""
+    """The dataset's files.
 
-    train: Path
-    eval: Path | None
+    Attributes:
+        files: of each part, in order.
+        names: how to speak of each part's files together.
+        digest: over their bytes, formats and order; where they lie and what they are called is not in it.
+    """
+
+    files: dict[PartName, list[SourceFile]]
+    names: dict[PartName, str]
     digest: str
 
 
@@ -57,17 +67,29 @@ def fetch_dataset(run: RunDocument, folder: Path) -> FetchedDataset:
 
     Raises:
         StorageError: if it does not exist or cannot be read.
+        InvalidSpec: if the name of a file says no format that is known.
     """
     dataset = run.spec.dataset
     config = StorageConfig.from_access(_or_output(run, run.dataset_access))
-    folder.mkdir(parents=True, exist_ok=True)
-    paths: dict[str, Path] = {}
-    digests: dict[str, str] = {}
-    for part, file in (("train", dataset.train), ("eval", dataset.eval)):
-        if file:
-            paths[part] = folder / part
-            digests[part] = fetch_file(file.uri, paths[part], config).sha256
-    return FetchedDataset(paths["train"], paths.get("eval"), f"sha256:{digest_of(digests)}")
+    wanted: dict[PartName, DataFile | None] = {"train": dataset.train, "eval": dataset.eval, "test": dataset.test}
+    files: dict[PartName, list[SourceFile]] = {}
+    names: dict[PartName, str] = {}
+    digests: dict[PartName, list[tuple[str, str]]] = {}
+    for part, file in wanted.items():
+        if not file:
+            continue
+        # What an earlier attempt left may be of other files.
+        shutil.rmtree(folder / part, ignore_errors=True)
+        found = fetch_files(file.uri, folder / part, config, wanted=is_known).files
+        digests[part] = [(format_of(name), entry.sha256) for name, entry in found.items()]
+        files[part] = [SourceFile(folder / part / name, name) for name in found]
+        names[part] = _last_part(file.uri)
+    return FetchedDataset(files, names, f"sha256:{digest_of(digests)}")
+
+
+def _last_part(uri: str) -> str:
+    name = uri.rstrip("/").rsplit("/", 1)[-1]
+    return f"{name}/" if uri.endswith("/") else name
 
 
 def fetch_model(run: RunDocument, folder: Path, cache: Path) -> FetchedModel:

@@ -21,7 +21,7 @@ import pyarrow as pa
 from luthier_api.base import Document
 from luthier_trainer.quality import QualityReport
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 PREPARED_FILE = "prepared.json"
 QUALITY_FILE = "quality.json"
 
@@ -156,14 +156,18 @@ class PartWriter:
         """Add examples."""
         self._writer.write_batch(batch)
 
+    def close(self) -> None:
+        """Finish the file; it cannot be read before."""
+        self._writer.close()
+        self._sink.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, type_: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._writer.close()
-        self._sink.close()
+        self.close()
 
 
 @dataclass(frozen=True)

@@ -1,230 +1,259 @@
-"""What the data is like, and whether it keeps the limits of spec.dataset.quality.
+"""What the data is like: quality.json in the artifact, and the warnings that follow from it.
 
-`measure` makes the report (quality.json in the artifact), `check_gates` judges a report. Judging needs only the report,
-so that prepared data which was found, not made, is judged by the limits of today. Pure.
+Pure. `measure` describes the examples before they are tokenized, `with_tokens` adds their lengths; `limits` judges.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from luthier_api.base import Document
-from luthier_api.training import Quality
-from luthier_trainer.cleaning import Cleaned, Example
-from luthier_trainer.errors import InvalidData
 
 # Beyond these a practitioner would want to know, though nothing forbids it.
 WARN_IMBALANCE_RATIO = 10
 WARN_CUT_FRACTION = 0.1
 WARN_EVAL_EXAMPLES = 50
-LABELS_SHOWN = 10
 WARNINGS_KEPT = 5
+# Lengths are spread over orders of magnitude, so that their logarithms are what has quartiles to compare with.
+OUTLIER_RANGES = 3
+OUTLIER_LEAST_FACTOR = 4
+OUTLIERS_SHOWN = 3
 
 _Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class FileQuality(Document):
-    """What one file is like before the split."""
+    """What one input, of one file or several, is like before the split.
+
+    Attributes:
+        missing: rows without text or label.
+        duplicates: rows that repeat the text and the label of an earlier one, dropped or not.
+        texts: different texts.
+        conflicting_texts: those of them that have more than one label.
+    """
 
     name: str
+    files: int = 1
     rows: int
     missing: int
     missing_fraction: _Fraction
     duplicates: int
     duplicate_fraction: _Fraction
+    texts: int
     conflicting_texts: int
 
 
+class Leakage(Document):
+    """Texts that stand in more than one part.
+
+    Attributes:
+        evaluated: different texts of evaluation and test files of their own.
+        leaked: those of them that are in the training file too.
+        left_out_of_train: training examples that went because their text is evaluated or tested.
+        left_out_of_eval: evaluation examples that went because their text is tested.
+    """
+
+    evaluated: int = 0
+    leaked: int = 0
+    left_out_of_train: int = 0
+    left_out_of_eval: int = 0
+
+
 class TokenLengths(Document):
-    """How long the texts are in tokens, special tokens included, before they are cut."""
+    """How long the examples of a part are in tokens, special tokens included, before they are cut."""
 
     mean: float
+    min: int
     p50: int
     p90: int
     p95: int
     p99: int
     max: int
+    cut: int
     cut_fraction: _Fraction
     max_length: int
 
 
+class Outliers(Document):
+    """Examples of a part that are far shorter or longer than the others.
+
+    The rule is Tukey's, on logarithms of lengths in tokens: further from the middle half than three times its width,
+    and at least a factor of four.
+
+    Attributes:
+        shorter_than, longer_than: where that begins.
+        short, long: examples beyond.
+        places: of the first few.
+    """
+
+    shorter_than: int
+    longer_than: int
+    short: int
+    long: int
+    places: list[str]
+
+
+class NumberSummary(Document):
+    """How the numbers of a part are spread, for regression."""
+
+    min: float
+    p5: float
+    p25: float
+    p50: float
+    p75: float
+    p95: float
+    max: float
+    mean: float
+    std: float
+
+
 class LabelCount(Document):
-    """How often a label stands in each part."""
+    """How often a label stands in each part; for token-classification in words, else in examples."""
 
     train: int
     eval: int
+    test: int = 0
+
+    @property
+    def total(self) -> int:
+        """All parts together."""
+        return self.train + self.eval + self.test
 
 
 class QualityReport(Document):
-    """quality.json."""
+    """quality.json.
+
+    Attributes:
+        files: each input.
+        examples: of each part.
+        labels: how often each stands in each part; empty for regression.
+        numbers: of each part, for regression.
+        leakage: texts in more than one part.
+        scripts: share of the letters of all texts that belongs to each script.
+        tokens, outliers: of each part.
+    """
 
     files: list[FileQuality]
+    examples: dict[str, int]
     labels: dict[str, LabelCount]
     imbalance_ratio: float
-    leaked: int
-    tokens: dict[str, TokenLengths]
-    warnings: list[str]
-
-    def total(self, label: str) -> int:
-        """Examples of a label in both parts."""
-        return self.labels[label].train + self.labels[label].eval
-
-
-def order_labels(wanted: Sequence[str] | None, files: Sequence[Cleaned]) -> list[str]:
-    """Return the labels in the order of the model's outputs: those of the spec, or those of the data, sorted.
-
-    Raises:
-        InvalidData: if there are fewer than two, or the data has one that the spec does not name.
-    """
-    found: dict[str, tuple[Cleaned, Example]] = {}
-    for file in files:
-        for example in file.examples:
-            found.setdefault(example.label, (file, example))
-    if wanted:
-        for label, (file, example) in found.items():
-            if label not in wanted:
-                raise InvalidData(
-                    f"{file.table.place(example.number)} has the label {label!r}, which spec.labels does not name; it "
-                    f"names {_listed(list(wanted))}."
-                )
-    if len(found) < 2:
-        label, (file, _) = next(iter(found.items()))
-        raise InvalidData(
-            f"{file.table.name} holds only one label, {label!r}; a classifier needs at least two. Check that "
-            "labelColumn is the right column."
-        )
-    return list(wanted) if wanted else sorted(found)
+    numbers: dict[str, NumberSummary] = Field(default={})
+    leakage: Leakage
+    scripts: dict[str, float]
+    tokens: dict[str, TokenLengths] = Field(default={})
+    outliers: dict[str, Outliers] = Field(default={})
+    warnings: list[str] = Field(default=[])
 
 
 def measure(
-    files: Sequence[Cleaned],
-    labels: Sequence[str],
-    train: Sequence[Example],
-    held_out: Sequence[Example],
+    files: Sequence[FileQuality],
+    examples: Mapping[str, int],
+    labels: Mapping[str, LabelCount],
+    values: Mapping[str, npt.NDArray[np.float64]],
     *,
-    leaked: int,
-    lengths: dict[str, TokenLengths],
+    leakage: Leakage,
+    scripts: dict[str, float],
 ) -> QualityReport:
-    """Describe the data.
+    """Describe the data as far as it is known before it is tokenized.
 
     Args:
-        files: the cleaned files.
-        labels: all labels, in order.
-        train: examples to learn from, after the split.
-        held_out: examples to evaluate on.
-        leaked: training examples that were left out because their text is evaluated.
-        lengths: token lengths by part.
+        files: what each input is like.
+        examples: of each part, after the split.
+        labels: counts by label, in the order of the model's outputs.
+        values: the numbers of each part, for regression.
+        leakage: what stands in more than one part.
+        scripts: share of letters by script.
     """
-    counts = {"train": Counter(e.label for e in train), "eval": Counter(e.label for e in held_out)}
-    per_label = {label: LabelCount(train=counts["train"][label], eval=counts["eval"][label]) for label in labels}
-    totals = [count.train + count.eval for count in per_label.values()]
-    ratio = max(totals) / max(1, min(totals))
-    report = QualityReport(
-        files=[_file_quality(file) for file in files],
-        labels=per_label,
-        imbalance_ratio=round(ratio, 3),
-        leaked=leaked,
-        tokens=lengths,
-        warnings=[],
+    totals = [count.total for count in labels.values()]
+    return QualityReport(
+        files=list(files),
+        examples=dict(examples),
+        labels=dict(labels),
+        imbalance_ratio=round(max(totals) / max(1, min(totals)), 3) if totals else 1.0,
+        numbers={part: _number_summary(each) for part, each in values.items() if len(each)},
+        leakage=leakage,
+        scripts=scripts,
     )
-    return report.model_copy(update={"warnings": _warnings(report, len(held_out))})
 
 
-def check_gates(report: QualityReport, limits: Quality) -> None:
-    """Judge a report.
-
-    Raises:
-        InvalidData: naming the first limit that is missed, what was found and what to do.
-    """
-    for file in report.files:
-        # Counts, not the quotients: 1 of 10 as a float is more than the decimal 0.1.
-        if file.missing > limits.max_missing_fraction * file.rows:
-            raise InvalidData(
-                f"{file.missing} of {file.rows} rows of {file.name} have no text or no label, which is more than "
-                f"quality.maxMissingFraction = {limits.max_missing_fraction} allows."
-            )
-        if file.duplicates > limits.max_duplicate_fraction * file.rows:
-            raise InvalidData(
-                f"{file.duplicates} of {file.rows} rows of {file.name} repeat another row, which is more than "
-                f"quality.maxDuplicateFraction = {limits.max_duplicate_fraction} allows."
-            )
-    rare = [label for label in report.labels if report.total(label) < limits.min_examples_per_label]
-    if rare:
-        shown = ", ".join(f"{label!r} has {report.total(label)}" for label in rare[:LABELS_SHOWN])
-        raise InvalidData(
-            f"Each label needs at least {limits.min_examples_per_label} examples (quality.minExamplesPerLabel), and "
-            f"{shown}{_more(rare)}; add examples, or remove these rows."
-        )
-    ratio = limits.max_imbalance_ratio
-    most, least = max(report.labels, key=report.total), min(report.labels, key=report.total)
-    if ratio is not None and report.total(most) > ratio * report.total(least):
-        raise InvalidData(
-            f"The label {most!r} has {report.total(most)} examples and {least!r} has {report.total(least)}, a ratio of "
-            f"{report.imbalance_ratio:g}, which is more than quality.maxImbalanceRatio = {ratio} allows."
-        )
-    untrained = [label for label, count in report.labels.items() if count.train == 0]
-    if untrained:
-        raise InvalidData(
-            f"The labels {_listed(untrained)} are only among the examples for evaluation, so they cannot be learned; "
-            "add training examples."
-        )
+def with_tokens(report: QualityReport, tokens: dict[str, TokenLengths], outliers: dict[str, Outliers]) -> QualityReport:
+    """Return the whole report: with lengths, and the warnings that follow from all of it."""
+    whole = report.model_copy(update={"tokens": tokens, "outliers": outliers})
+    return whole.model_copy(update={"warnings": _warnings(whole)})
 
 
-def token_lengths(lengths: Sequence[int], max_length: int) -> TokenLengths:
-    """Describe how long the texts are, given each one's number of tokens before it is cut."""
-    ordered = sorted(lengths)
+def file_quality(
+    name: str, *, files: int, rows: int, missing: int, duplicates: int, texts: int, conflicting: int
+) -> FileQuality:
+    """Describe one input."""
+    return FileQuality(
+        name=name,
+        files=files,
+        rows=rows,
+        missing=missing,
+        missing_fraction=missing / rows,
+        duplicates=duplicates,
+        duplicate_fraction=duplicates / rows,
+        texts=texts,
+        conflicting_texts=conflicting,
+    )
+
+
+def token_lengths(lengths: npt.ArrayLike, max_length: int) -> TokenLengths:
+    """Describe how long examples are, given each one's number of tokens before it is cut."""
+    ordered = np.sort(np.asarray(lengths))
 
     def percentile(share: float) -> int:
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+        return int(ordered[min(len(ordered) - 1, int(share * len(ordered)))])
 
+    cut = int((ordered > max_length).sum())
     return TokenLengths(
-        mean=round(sum(ordered) / len(ordered), 1),
+        mean=round(float(ordered.mean()), 1),
+        min=int(ordered[0]),
         p50=percentile(0.5),
         p90=percentile(0.9),
         p95=percentile(0.95),
         p99=percentile(0.99),
-        max=ordered[-1],
-        cut_fraction=round(sum(length > max_length for length in ordered) / len(ordered), 4),
+        max=int(ordered[-1]),
+        cut=cut,
+        cut_fraction=round(cut / len(ordered), 4),
         max_length=max_length,
     )
 
 
-def _file_quality(file: Cleaned) -> FileQuality:
-    rows = len(file.table.rows)
-    return FileQuality(
-        name=file.table.name,
-        rows=rows,
-        missing=file.missing,
-        missing_fraction=file.missing / rows,
-        duplicates=file.duplicates,
-        duplicate_fraction=file.duplicates / rows,
-        conflicting_texts=file.conflicting,
-    )
+def length_limits(lengths: npt.ArrayLike) -> tuple[int, int]:
+    """Return the number of tokens below which, and that above which, an example is an outlier; see `Outliers`."""
+    low, high = np.quantile(np.asarray(lengths), [0.25, 0.75]).tolist()
+    # A distance of logarithms is a ratio.
+    ratio = max((high / low) ** OUTLIER_RANGES, OUTLIER_LEAST_FACTOR)
+    return math.ceil(low / ratio), math.floor(high * ratio)
 
 
-def _warnings(report: QualityReport, held_out: int) -> list[str]:
+def _number_summary(values: npt.NDArray[np.float64]) -> NumberSummary:
+    names = ("min", "p5", "p25", "p50", "p75", "p95", "max")
+    quantiles = np.quantile(values, [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]).tolist()
+    return NumberSummary(**dict(zip(names, quantiles, strict=True)), mean=float(values.mean()), std=float(values.std()))
+
+
+def _warnings(report: QualityReport) -> list[str]:
     found = []
     for file in report.files:
         if file.missing:
             found.append(f"{file.missing} of {file.rows} rows of {file.name} lack text or label and were left out.")
         if file.conflicting_texts:
             found.append(f"{file.conflicting_texts} texts of {file.name} stand there with more than one label.")
-    if report.leaked:
-        found.append(f"{report.leaked} training examples were left out because their text is in the evaluation set.")
+    if left_out := report.leakage.left_out_of_train:
+        found.append(f"{left_out} training examples were left out because their text is in the evaluation or test set.")
+    if left_out := report.leakage.left_out_of_eval:
+        found.append(f"{left_out} evaluation examples were left out because their text is in the test set.")
     if report.imbalance_ratio > WARN_IMBALANCE_RATIO:
         found.append(f"The most frequent label has {report.imbalance_ratio:g} times the examples of the rarest.")
     if (cut := report.tokens["train"].cut_fraction) > WARN_CUT_FRACTION:
         found.append(f"{cut:.0%} of the texts are cut at maxLength = {report.tokens['train'].max_length} tokens.")
-    if held_out < WARN_EVAL_EXAMPLES:
-        found.append(f"Only {held_out} examples are evaluated, so the metrics are coarse.")
+    if (evaluated := report.examples["eval"]) < WARN_EVAL_EXAMPLES:
+        found.append(f"Only {evaluated} examples are evaluated, so the metrics are coarse.")
     return [warning[:300] for warning in found[:WARNINGS_KEPT]]
-
-
-def _listed(labels: list[str]) -> str:
-    return ", ".join(repr(label) for label in labels[:LABELS_SHOWN]) + _more(labels)
-
-
-def _more(labels: list[str]) -> str:
-    return f" and {len(labels) - LABELS_SHOWN} more" if len(labels) > LABELS_SHOWN else ""

@@ -1,11 +1,12 @@
 """What transformers says about itself, read from its source, because importing it would import torch.
 
 `import torch` costs seconds and half a gigabyte, and *prepare* runs where neither is to spare. Two facts are needed
-before a GPU is asked for: which model types have a sequence classifier, and which fields TrainingArguments has. Both
+before a GPU is asked for: which model types have the head of a task, and which fields TrainingArguments has. Both
 are plain literals in the source of every transformers release that is supported.
 """
 
 import ast
+import re
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -18,9 +19,10 @@ def transformers_version() -> str:
 
 
 @cache
-def classifier_model_types() -> frozenset[str]:
-    """Return the model types (config.json's model_type) that AutoModelForSequenceClassification can build."""
-    name = "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES"
+def model_types(auto_class: str) -> frozenset[str]:
+    """Return the model types (config.json's model_type) of an Auto class, such as AutoModelForTokenClassification."""
+    head = auto_class.removeprefix("AutoModelFor")
+    name = f"MODEL_FOR_{re.sub('(?<!^)(?=[A-Z])', '_', head).upper()}_MAPPING_NAMES"
     for node in _module("models/auto/modeling_auto.py").body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
             assert isinstance(node.value, ast.Call)

@@ -139,7 +139,7 @@ def add_a_field(bench: Any, document: dict[str, Any], models: Models) -> None:
     ("damage", "code", "sentence"),
     [
         (cut_weights, ExitCode.INVALID_MODEL, "model.safetensors is cut short: its header promises"),
-        (make_it_speech, ExitCode.INVALID_MODEL, "is of type 'whisper', which cannot classify text"),
+        (make_it_speech, ExitCode.INVALID_MODEL, "is of type 'whisper', which has no AutoModelForSequ"),
         (lose_the_bucket, ExitCode.BUCKET_NOT_FOUND, "no-such-bucket"),
         (lose_the_dataset, ExitCode.INPUT_NOT_FOUND, "nothing.csv"),
         (lose_the_model, ExitCode.INPUT_NOT_FOUND, "/nothing"),

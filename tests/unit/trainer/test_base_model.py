@@ -9,9 +9,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
-from luthier_trainer.base_model import check_base_model, is_wanted
+from luthier_trainer.base_model import BaseModel, check_base_model, is_wanted
 from luthier_trainer.errors import InvalidModel, InvalidSpec
-from luthier_trainer.tokenization import encode
 
 pytestmark = pytest.mark.unit
 
@@ -43,13 +42,17 @@ def model(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def check(model: Path, max_length: int, auto_class: str = "AutoModelForSequenceClassification") -> BaseModel:
+    return check_base_model(model, URI, auto_class=auto_class, max_length=max_length)
+
+
 def configure(model: Path, **fields: object) -> None:
     path = model / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 def test_a_complete_model_passes(model: Path) -> None:
-    found = check_base_model(model, URI, max_length=16)
+    found = check(model, max_length=16)
     assert (found.model_type, found.pad_token_id, len(found.tokenizer_digest)) == ("bert", 0, 64)
 
 
@@ -80,7 +83,7 @@ def lose_a_shard(model: Path) -> None:
         (lambda m: (m / "config.json").write_text("{}"), r"s3://models/base/config\.json has no model_type"),
         (
             lambda m: configure(m, model_type="whisper"),
-            r"The base model s3://models/base is of type 'whisper', which cann",
+            r"The base model s3://models/base is of type 'whisper', which has",
         ),
         (
             lambda m: (m / "model.safetensors").unlink(),
@@ -102,7 +105,7 @@ def lose_a_shard(model: Path) -> None:
 def test_an_incomplete_model_is_refused_in_one_sentence(model: Path, damage, sentence: str) -> None:
     damage(model)
     with pytest.raises(InvalidModel, match=f"^{sentence}"):
-        check_base_model(model, URI, max_length=16)
+        check(model, max_length=16)
 
 
 @pytest.mark.parametrize(
@@ -111,18 +114,18 @@ def test_an_incomplete_model_is_refused_in_one_sentence(model: Path, damage, sen
 )
 def test_no_more_tokens_are_asked_for_than_the_model_reads(model: Path, fields: dict, limit: int) -> None:
     configure(model, **fields)
-    check_base_model(model, URI, max_length=limit)
+    check(model, max_length=limit)
     with pytest.raises(
         InvalidSpec, match=rf"^preprocessing\.maxLength is {limit + 1} and .* reads at most {limit} tokens"
     ):
-        check_base_model(model, URI, max_length=limit + 1)
+        check(model, max_length=limit + 1)
 
 
 def test_the_tokenizers_own_limit_counts_too(model: Path) -> None:
     (model / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 8, "pad_token": {"content": "[PAD]"}}))
-    assert check_base_model(model, URI, max_length=8).pad_token_id == 0
+    assert check(model, max_length=8).pad_token_id == 0
     with pytest.raises(InvalidSpec, match="reads at most 8 tokens"):
-        check_base_model(model, URI, max_length=9)
+        check(model, max_length=9)
 
 
 def test_only_the_files_of_the_model_are_wanted() -> None:
@@ -132,7 +135,9 @@ def test_only_the_files_of_the_model_are_wanted() -> None:
     assert not any(is_wanted(path) for path in ("README.md", "pytorch_model.bin", "onnx/config.json", "train.py"))
 
 
-def test_texts_are_cut_at_the_limit_and_measured_without_it() -> None:
-    encoded = encode(tokenizer(), ["good", "good bad good bad good", "bad bad"], max_length=4)
-    assert encoded.ids == [[2, 4, 3], [2, 4, 5, 3], [2, 5, 5, 3]]
-    assert encoded.lengths == [3, 7, 4]
+def test_the_head_that_is_needed_is_the_tasks(model: Path) -> None:
+    # BART classifies texts, and has no head for tokens.
+    configure(model, model_type="bart")
+    assert check(model, max_length=16).model_type == "bart"
+    with pytest.raises(InvalidModel, match=r"is of type 'bart', which has no AutoModelForTokenClassification; use an"):
+        check(model, max_length=16, auto_class="AutoModelForTokenClassification")

@@ -1,126 +1,310 @@
-"""Cleaning, splitting, measuring and gating, as tables and properties."""
+"""Cleaning, labels, duplicates, splitting, measuring and gating, as tables and properties."""
 
 from collections import Counter
+from collections.abc import Iterable
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier_api.training import Preprocessing, Quality, Split
-from luthier_trainer.cleaning import Cleaned, Example, clean
+from luthier_api.training import DataFile, Preprocessing, Quality, Split, Task
+from luthier_trainer import duplicates, labels
+from luthier_trainer.cleaning import Cleaner, Example
 from luthier_trainer.errors import InvalidData
-from luthier_trainer.quality import check_gates, measure, order_labels, token_lengths
-from luthier_trainer.readers import Row, Table
-from luthier_trainer.splitting import split_examples, without_leakage
+from luthier_trainer.labels import LabelCensus
+from luthier_trainer.limits import check_gates
+from luthier_trainer.quality import (
+    LabelCount,
+    Leakage,
+    QualityReport,
+    file_quality,
+    length_limits,
+    measure,
+    token_lengths,
+    with_tokens,
+)
+from luthier_trainer.readers import Row, SourceFile
+from luthier_trainer.scripts import ScriptCount
+from luthier_trainer.splitting import split_rows
+from luthier_trainer.tasks import task_of
 
 pytestmark = pytest.mark.unit
 
-
-def table(*rows: tuple[str | None, str | None]) -> Table:
-    return Table("a.csv", "line", [Row(text, label, number) for number, (text, label) in enumerate(rows, 2)])
+SOURCE = SourceFile(Path("nowhere"), "a.csv")
 
 
-def cleaned(*rows: tuple[str | None, str | None]) -> Cleaned:
-    return clean(table(*rows), Preprocessing())
-
-
-def report(train: dict[str, int], held_out: dict[str, int] | None = None, *, missing: int = 0, duplicates: int = 0):
-    held_out = held_out or {}
-    rows = [(f"{label} {n}", label) for label, count in train.items() for n in range(count)]
-    rows += [(None, "x")] * missing + rows[:1] * duplicates
-    file = cleaned(*rows)
-    evaluated = [Example(f"e {n}", label, n) for label, count in held_out.items() for n in range(count)]
-    lengths = {"train": token_lengths([3], 8), "eval": token_lengths([3], 8)}
-    return measure([file], sorted({*train, *held_out}), file.examples, evaluated, leaked=0, lengths=lengths)
-
-
-def test_cleaning_normalizes_texts_and_leaves_out_what_is_missing_or_repeated() -> None:
-    result = clean(
-        table(("  Very\n GOOD ", " pos"), ("very good", "pos"), ("very good", "neg"), ("  ", "pos"), ("a", None)),
-        Preprocessing(lowercase=True),
+def clean(
+    text: Any,
+    label: object,
+    *,
+    pair: str | None = None,
+    task: Task = Task.TEXT_CLASSIFICATION,
+    names: dict[str, str] | None = None,
+    columns: dict[str, str] | None = None,
+    **rules: bool,
+) -> Example | None:
+    cleaner = Cleaner(
+        task_of(task), DataFile(uri="s3://data/a.csv", **(columns or {})), Preprocessing(**rules), names or {}
     )
-    assert result.examples == [Example("very good", "pos", 2), Example("very good", "neg", 4)]
-    assert (result.missing, result.duplicates, result.conflicting) == (2, 1, 1)
+    return cleaner.clean(Row(text, pair, label, 7), SOURCE)
 
 
-def test_cleaning_keeps_what_it_is_told_to_keep() -> None:
-    rows = table((" A  b ", "x"), (" A  b ", "x"))
-    result = clean(rows, Preprocessing(strip_whitespace=False, drop_duplicates=False))
-    assert [example.text for example in result.examples] == [" A  b ", " A  b "]
-    assert result.duplicates == 1
+def test_cleaning_normalizes_text_and_label() -> None:
+    assert clean("  Very\n GOOD ", " pos", lowercase=True) == Example("very good", None, "pos", 7)
+    assert clean(" A  b ", 1.0, strip_whitespace=False) == Example(" A  b ", None, "1", 7)
+    assert clean("a", "x", pair=" B\tc ", columns={"text_pair_column": "more"}) == Example("a", "B c", "x", 7)
 
 
 @pytest.mark.parametrize(
-    ("rows", "sentence"),
+    ("row", "what"),
     [
-        ([("good", "x"), (None, "x")], "a.csv, line 3 has no text, and preprocessing.dropMissing is false."),
-        ([("good", "x"), ("bad", None)], "a.csv, line 3 has no label, and preprocessing.dropMissing is false."),
+        ({"text": None, "label": "x"}, "text"),
+        ({"text": " \t ", "label": "x"}, "text"),
+        ({"text": "good", "label": None}, "label"),
+        ({"text": "good", "label": "  "}, "label"),
+        ({"text": "good", "label": "x", "columns": {"text_pair_column": "more"}}, "second text"),
+        ({"text": ["", " "], "label": ["x", "y"], "task": Task.TOKEN_CLASSIFICATION}, "text"),
     ],
 )
-def test_a_missing_value_is_an_error_where_it_must_not_be_dropped(rows: list, sentence: str) -> None:
+def test_a_row_without_text_or_label_is_left_out_or_refused(row: dict[str, Any], what: str) -> None:
+    assert clean(**row) is None
     with pytest.raises(InvalidData) as refused:
-        clean(table(*rows), Preprocessing(drop_missing=False))
+        clean(**row, drop_missing=False)
+    assert str(refused.value) == f"a.csv, line 7 has no {what}, and preprocessing.dropMissing is false."
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "label", "sentence"),
+    [
+        (Task.TEXT_CLASSIFICATION, "a", 0.5, "holds 0.5; a label is text, an integer or a boolean."),
+        (Task.REGRESSION, "a", "abc", "holds 'abc', which is no number."),
+        (Task.REGRESSION, "a", "x" * 1000, "holds '" + "x" * 299 + "…."),
+        (Task.MULTI_LABEL, "a", ["x", None], "holds ['x', None], a list with an empty label."),
+    ],
+)
+def test_a_label_that_is_none_of_the_tasks_is_refused_with_its_place(
+    task: Task, text: str, label: object, sentence: str
+) -> None:
+    with pytest.raises(InvalidData) as refused:
+        clean(text, label, task=task)
+    assert str(refused.value) == f"a.csv, line 7, column 'label' {sentence}"
+
+
+def test_words_and_their_labels_are_as_many() -> None:
+    task = Task.TOKEN_CLASSIFICATION
+    assert clean("New  York sleeps", "B I O", task=task) == Example(["New", "York", "sleeps"], None, ("B", "I", "O"), 7)
+    assert clean([" New York", ""], ["B", "O"], task=task) == Example(["New York", ""], None, ("B", "O"), 7)
+    with pytest.raises(InvalidData, match=r"^a\.csv, line 7 has 2 words and 3 labels; give each word one, and words"):
+        clean("New York", "B I O", task=task)
+
+
+def test_a_label_map_names_labels_anew_and_keeps_the_others() -> None:
+    names = {"0": "negative", "1": "positive"}
+    assert [clean("a", cell, names=names).label for cell in (0, "1", 1.0, "neutral")] == [
+        "negative",
+        "positive",
+        "positive",
+        "neutral",
+    ]
+    assert clean("a", "1,0,2", names=names, task=Task.MULTI_LABEL).label == ("2", "negative", "positive")
+
+
+def census(*words: str) -> LabelCensus:
+    made = LabelCensus()
+    for number, word in enumerate(words, 2):
+        made.add([word], SOURCE, number)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "names", "index"),
+    [
+        ("bab", None, ["a", "b"], {"a": 0, "b": 1}),
+        ("ba", ["b", "a", "c"], ["b", "a", "c"], {"b": 0, "a": 1, "c": 2}),
+        (["10", "9", "-1"], None, ["-1", "9", "10"], {"-1": 0, "9": 1, "10": 2}),
+        (["10", "9", "x"], None, ["10", "9", "x"], {"10": 0, "9": 1, "x": 2}),
+        ("10", ["negative", "positive"], ["negative", "positive"], {"0": 0, "1": 1}),
+        ("20", ["0", "2"], ["0", "2"], {"0": 0, "2": 1}),
+    ],
+)
+def test_labels_are_learned_sorted_or_taken_in_the_order_of_the_spec(
+    found: Iterable[str], wanted: list[str] | None, names: list[str], index: dict[str, int]
+) -> None:
+    chosen = census(*found).choose(wanted, least=2)
+    assert (chosen.names, chosen.index) == (names, index)
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "sentence"),
+    [
+        (
+            "ab",
+            ["a", "c"],
+            "a.csv, line 3 has the label 'b', which spec.labels does not name; it names 'a', 'c'.",
+        ),
+        (
+            "02",
+            ["negative", "positive"],
+            "a.csv, line 3 has the label '2', which spec.labels does not name; it has 2 labels, counted from 0.",
+        ),
+        (
+            "01x",
+            ["negative", "positive"],
+            "a.csv, line 2 has the label '0', which spec.labels does not name; it names 'negative', 'positive'.",
+        ),
+        (
+            "aa",
+            None,
+            "a.csv holds only one label, 'a'; a classifier needs at least two. Check that labelColumn is the right "
+            "column.",
+        ),
+        ("", None, "The data holds no label at all; check that labelColumn is the right column."),
+    ],
+)
+def test_a_label_that_the_spec_does_not_name_is_refused_with_its_first_place(
+    found: str, wanted: list[str] | None, sentence: str
+) -> None:
+    with pytest.raises(InvalidData) as refused:
+        census(*found).choose(wanted, least=2)
     assert str(refused.value) == sentence
 
 
-def test_a_file_without_a_whole_row_is_refused() -> None:
-    with pytest.raises(InvalidData, match=r"^a\.csv holds 2 rows, and not one has both a text and a label\.$"):
-        cleaned((None, "x"), ("good", None))
+def test_a_column_of_texts_is_no_column_of_labels() -> None:
+    with pytest.raises(InvalidData, match=r"^a\.csv, line 1002 has the label '1000', and 1000 others came before it"):
+        census(*map(str, range(labels.MAX_LABELS + 1)))
+    with pytest.raises(InvalidData, match=r"^a\.csv, line 2 has the label 'x{60}…' of 257 characters, and at most 256"):
+        census("x" * 257)
 
 
-labels = st.lists(st.sampled_from("abcd"), min_size=2, max_size=60)
+texts_and_labels = st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from("xy")), max_size=40)
+
+
+def hashed(texts: Iterable[str]) -> duplicates.Hashes:
+    """Two columns, of which neither tells texts apart alone."""
+    return np.array([[ord(text) // 2, ord(text) % 2] for text in texts], dtype=np.uint64).reshape(-1, 2)
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=20), min_size=1, max_size=3).filter(any))
+def test_texts_have_the_same_number_where_they_are_the_same(inputs: list[list[str]]) -> None:
+    numbers = duplicates.number_texts([hashed(texts) for texts in inputs])
+    assert [len(each) for each in numbers] == [len(each) for each in inputs]
+    pairs = {
+        (text, int(number))
+        for texts, each in zip(inputs, numbers, strict=True)
+        for text, number in zip(texts, each, strict=True)
+    }
+    assert len(pairs) == len({text for text, _ in pairs}) == len({number for _, number in pairs})
+
+
+@given(texts_and_labels)
+def test_repeats_and_conflicts_are_those_that_a_dictionary_finds(rows: list[tuple[str, str]]) -> None:
+    texts = np.array([ord(text) - 97 for text, _ in rows], dtype=np.int64)
+    hashes = np.array([ord(label) for _, label in rows], dtype=np.uint64)
+    seen: set[tuple[str, str]] = set()
+    expected = []
+    for row in rows:
+        expected.append(row in seen)
+        seen.add(row)
+    assert duplicates.repeats(texts, hashes).tolist() == expected
+    assert duplicates.conflicts(texts, hashes) == sum(count > 1 for count in Counter(t for t, _ in seen).values())
+    assert duplicates.distinct(texts) == len({text for text, _ in rows})
+
+
+drawn_labels = st.lists(st.sampled_from("abcd"), min_size=2, max_size=60)
 splits = st.builds(
     Split,
     fraction=st.integers(1, 99).map(lambda percent: Decimal(percent) / 100),
+    test_fraction=st.integers(0, 60).map(lambda percent: Decimal(percent) / 100),
     stratify=st.booleans(),
     seed=st.integers(0, 2**31 - 1),
 )
 
 
-@given(labels, splits)
-def test_a_split_loses_nothing_repeats_nothing_and_is_the_same_again(drawn: list[str], split: Split) -> None:
-    examples = [Example(f"text {number}", label, number) for number, label in enumerate(drawn)]
-    train, held_out = split_examples(examples, split)
-    assert sorted(train + held_out, key=lambda example: example.number) == examples
-    assert split_examples(examples, split) == (train, held_out)
+def split(drawn: list[str], by: Split) -> list[list[int]]:
+    """Row numbers with gaps, as they are where duplicates were dropped."""
+    names = sorted(set(drawn), reverse=True)
+    strata = np.array([names.index(label) for label in drawn])
+    return [part.tolist() for part in split_rows(np.arange(len(drawn)) * 3, strata, names, by)]
 
 
-@given(labels, splits)
-def test_a_stratified_split_has_each_label_in_its_share(drawn: list[str], split: Split) -> None:
-    split = split.model_copy(update={"stratify": True})
-    _, held_out = split_examples([Example("", label, number) for number, label in enumerate(drawn)], split)
-    found = Counter(example.label for example in held_out)
+@given(drawn_labels, splits)
+def test_a_split_loses_nothing_repeats_nothing_and_is_the_same_again(drawn: list[str], by: Split) -> None:
+    train, held_out, test = split(drawn, by)
+    assert sorted(train + held_out + test) == [3 * index for index in range(len(drawn))]
+    assert all(part == sorted(part) for part in (train, held_out, test))
+    assert split(drawn, by) == [train, held_out, test]
+    assert (train and held_out) or by.stratify
+    assert bool(by.test_fraction) >= bool(test)
+
+
+@given(drawn_labels, splits)
+def test_a_stratified_split_has_each_label_in_its_share(drawn: list[str], by: Split) -> None:
+    by = by.model_copy(update={"stratify": True})
+    train, held_out, test = ([Counter(drawn[row // 3] for row in part)] for part in split(drawn, by))
     for label, count in Counter(drawn).items():
-        if count == 1:
-            assert found[label] == 0
-        else:
-            assert 1 <= found[label] <= count - 1
-            assert abs(found[label] - count * float(split.fraction)) <= 1
+        learned, evaluated, tested = train[0][label], held_out[0][label], test[0][label]
+        assert learned >= 1
+        assert evaluated == (0 if count == 1 else min(max(1, round(count * float(by.fraction))), count - 1))
+        wanted = max(1, round(count * float(by.test_fraction))) if by.test_fraction else 0
+        assert tested == min(wanted, count - evaluated - 1)
 
 
-@given(st.lists(st.sampled_from("abcdef")), st.lists(st.sampled_from("abcdef")))
-def test_no_text_that_is_evaluated_is_learned(train: list[str], held_out: list[str]) -> None:
-    evaluated = [Example(text, "x", 0) for text in held_out]
-    kept = without_leakage([Example(text, "y", 0) for text in train], evaluated)
-    assert {e.text for e in kept} == set(train) - set(held_out)
+@given(drawn_labels, splits)
+def test_what_is_evaluated_does_not_depend_on_what_is_tested(drawn: list[str], by: Split) -> None:
+    untested = by.model_copy(update={"stratify": False, "test_fraction": Decimal(0)})
+    tested = untested.model_copy(update={"test_fraction": Decimal("0.3")})
+    assert split(drawn, tested)[1] == split(drawn, untested)[1]
+
+
+def test_a_split_is_the_one_of_earlier_releases() -> None:
+    assert split(list("abbaabab" * 4), Split(fraction="0.25", seed=7))[1] == [6, 12, 36, 51, 60, 78, 90, 93]
+
+
+def report(
+    train: dict[str, int],
+    held_out: dict[str, int] | None = None,
+    *,
+    missing: int = 0,
+    repeated: int = 0,
+    conflicting: int = 0,
+    leaked: int = 0,
+    lengths: tuple[int, ...] = (3,),
+) -> QualityReport:
+    held_out = held_out or {}
+    learned, evaluated = sum(train.values()), sum(held_out.values())
+    rows = max(1, learned + missing + repeated)
+    file = file_quality(
+        "a.csv", files=1, rows=rows, missing=missing, duplicates=repeated, texts=rows, conflicting=conflicting
+    )
+    found = measure(
+        [file],
+        {"train": len(lengths), "eval": evaluated},
+        {
+            label: LabelCount(train=train.get(label, 0), eval=held_out.get(label, 0))
+            for label in sorted({*train, *held_out})
+        },
+        {},
+        leakage=Leakage(evaluated=10, leaked=leaked, left_out_of_train=leaked),
+        scripts={},
+    )
+    return with_tokens(found, {"train": token_lengths(lengths, 8)}, {})
 
 
 @pytest.mark.parametrize(
     ("limits", "data", "sentence"),
     [
-        (Quality(), report({"a": 5, "b": 5}, {"a": 1, "b": 1}), None),
+        (Quality(), report({"a": 5, "b": 5}, {"a": 1, "b": 1}, leaked=10, conflicting=9, lengths=(99,)), None),
         (
             Quality(),
             report({"a": 5, "b": 1}, {"a": 1}),
             "Each label needs at least 2 examples (quality.minExamplesPerLabel), and 'b' has 1; add examples, or "
             "remove these rows.",
         ),
-        (
-            Quality(max_missing_fraction="0.1"),
-            report({"a": 5, "b": 4}, missing=1),
-            None,
-        ),
+        (Quality(max_missing_fraction="0.1"), report({"a": 5, "b": 4}, missing=1), None),
         (
             Quality(max_missing_fraction="0.1"),
             report({"a": 4, "b": 4}, missing=1),
@@ -129,8 +313,22 @@ def test_no_text_that_is_evaluated_is_learned(train: list[str], held_out: list[s
         ),
         (
             Quality(max_duplicate_fraction="0.25"),
-            report({"a": 4, "b": 2}, duplicates=3),
+            report({"a": 4, "b": 2}, repeated=3),
             "3 of 9 rows of a.csv repeat another row, which is more than quality.maxDuplicateFraction = 0.25 allows.",
+        ),
+        (Quality(max_conflicting_fraction="0.2"), report({"a": 5, "b": 5}, conflicting=2), None),
+        (
+            Quality(max_conflicting_fraction="0.2"),
+            report({"a": 5, "b": 5}, conflicting=3),
+            "3 of 10 texts of a.csv have more than one label, which is more than quality.maxConflictingFraction = 0.2 "
+            "allows.",
+        ),
+        (Quality(max_leakage_fraction="0.1"), report({"a": 5, "b": 5}, leaked=1), None),
+        (
+            Quality(max_leakage_fraction="0.1"),
+            report({"a": 5, "b": 5}, leaked=2),
+            "2 of 10 texts for evaluation and test are also in the training file, which is more than "
+            "quality.maxLeakageFraction = 0.1 allows.",
         ),
         (
             Quality(max_imbalance_ratio="2"),
@@ -144,9 +342,17 @@ def test_no_text_that_is_evaluated_is_learned(train: list[str], held_out: list[s
             "The labels 'c' are only among the examples for evaluation, so they cannot be learned; add training "
             "examples.",
         ),
+        (Quality(max_cut_fraction="0.5"), report({"a": 5, "b": 5}, lengths=(3, 8, 9, 40)), None),
+        (
+            Quality(max_cut_fraction="0.4"),
+            report({"a": 5, "b": 5}, lengths=(3, 8, 9, 40)),
+            "2 of 4 texts are cut at preprocessing.maxLength, which is more than quality.maxCutFraction = 0.4 allows; "
+            "raise maxLength, or shorten the texts.",
+        ),
+        (Quality(min_examples_per_label=100, max_imbalance_ratio="1"), report({}), None),
     ],
 )
-def test_a_report_is_judged_by_the_limits(limits: Quality, data, sentence: str | None) -> None:
+def test_a_report_is_judged_by_the_limits(limits: Quality, data: QualityReport, sentence: str | None) -> None:
     if sentence is None:
         check_gates(data, limits)
         return
@@ -155,24 +361,13 @@ def test_a_report_is_judged_by_the_limits(limits: Quality, data, sentence: str |
     assert str(refused.value) == sentence
 
 
-def test_labels_are_learned_sorted_or_taken_in_the_order_of_the_spec() -> None:
-    file = cleaned(("x", "b"), ("y", "a"))
-    assert order_labels(None, [file]) == ["a", "b"]
-    assert order_labels(["b", "a", "c"], [file]) == ["b", "a", "c"]
-    with pytest.raises(InvalidData, match=r"^a\.csv, line 2 has the label 'b', which spec\.labels does not name; it n"):
-        order_labels(["a", "c"], [file])
-
-
-def test_a_single_label_is_no_classification() -> None:
-    with pytest.raises(InvalidData, match=r"^a\.csv holds only one label, 'a'; a classifier needs at least two\."):
-        order_labels(None, [cleaned(("x", "a"), ("y", "a"))])
-
-
 def test_odd_data_that_nothing_forbids_is_warned_of() -> None:
-    warnings = report({"a": 50, "b": 2}, {"a": 3}, missing=1).warnings
+    warnings = report({"a": 50, "b": 2}, {"a": 3}, missing=1, leaked=4, lengths=(9, 3)).warnings
     assert warnings == [
         "1 of 53 rows of a.csv lack text or label and were left out.",
+        "4 training examples were left out because their text is in the evaluation or test set.",
         "The most frequent label has 26.5 times the examples of the rarest.",
+        "50% of the texts are cut at maxLength = 8 tokens.",
         "Only 3 examples are evaluated, so the metrics are coarse.",
     ]
 
@@ -180,5 +375,26 @@ def test_odd_data_that_nothing_forbids_is_warned_of() -> None:
 @given(st.lists(st.integers(1, 600), min_size=1), st.integers(4, 512))
 def test_token_lengths_are_ordered_and_count_what_is_cut(lengths: list[int], limit: int) -> None:
     found = token_lengths(lengths, limit)
-    assert found.p50 <= found.p90 <= found.p95 <= found.p99 <= found.max == max(lengths)
-    assert found.cut_fraction == round(sum(length > limit for length in lengths) / len(lengths), 4)
+    assert min(lengths) == found.min <= found.p50 <= found.p90 <= found.p95 <= found.p99 <= found.max == max(lengths)
+    assert found.cut == sum(length > limit for length in lengths)
+    assert found.cut_fraction == round(found.cut / len(lengths), 4)
+
+
+def test_outliers_are_far_from_the_middle_half_and_at_least_a_factor_of_four() -> None:
+    assert length_limits([20] * 50) == (5, 80)
+    assert length_limits([10] * 30 + [20] * 40 + [40] * 30) == (1, 40 * 4**3)
+
+
+def test_letters_are_counted_by_script() -> None:
+    scripts = ScriptCount()
+    scripts.add(["Привет, мир! 123", "hello"])
+    scripts.add(["中文ひら", "ｆ𝒳ª", ""])
+    letters = 9 + 5 + 4 + 3
+    assert scripts.shares() == {
+        "Cyrillic": round(9 / letters, 4),
+        "Latin": round(6 / letters, 4),
+        "Han": round(2 / letters, 4),
+        "Hiragana": round(2 / letters, 4),
+        "Other": round(2 / letters, 4),
+    }
+    assert ScriptCount().shares() == {}

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,17 +13,22 @@ import pytest
 from luthier_api.training import DataFile
 from luthier_trainer import readers
 from luthier_trainer.errors import InvalidData, InvalidSpec
-from luthier_trainer.readers import Row, read_table
+from luthier_trainer.readers import Row, SourceFile, format_of, is_known, read_rows
 
 pytestmark = pytest.mark.unit
 
-GOOD = [Row("good", "positive", 2), Row("bad", "negative", 3)]
+
+def row(text: Any, label: object, number: int, pair: str | None = None) -> Row:
+    return Row(text, pair, label, number)
 
 
-def read(tmp_path: Path, name: str, content: bytes, **columns: str) -> list[Row]:
+GOOD = [row("good", "positive", 2), row("bad", "negative", 3)]
+
+
+def read(tmp_path: Path, name: str, content: bytes, *, words: bool = False, **columns: str) -> list[Row]:
     path = tmp_path / "download"
     path.write_bytes(content)
-    return read_table(path, DataFile(uri=f"s3://data/folder/{name}", **columns)).rows
+    return list(read_rows(SourceFile(path, name), DataFile(uri=f"s3://data/folder/{name}", **columns), words=words))
 
 
 def parquet(**columns: object) -> bytes:
@@ -38,30 +44,32 @@ def parquet(**columns: object) -> bytes:
         ("no-newline-at-the-end.csv", b"text,label\ngood,positive\nbad,negative", GOOD),
         ("bom.csv", b"\xef\xbb\xbftext,label\ngood,positive\nbad,negative\n", GOOD),
         ("crlf.csv", b"text,label\r\ngood,positive\r\nbad,negative\r\n", GOOD),
-        ("blank-lines.csv", b"text,label\n\ngood,positive\n\n\n", [Row("good", "positive", 3)]),
-        ("header-with-spaces.csv", b"text , label\ngood,positive\n", [Row("good", "positive", 2)]),
-        ("other-columns.csv", b"id,label,text\n7,positive,good\n", [Row("good", "positive", 2)]),
-        ("empty-cells.csv", b"text,label\n,positive\ngood,\n", [Row(None, "positive", 2), Row("good", None, 3)]),
+        ("blank-lines.csv", b"text,label\n\ngood,positive\n\n\n", [row("good", "positive", 3)]),
+        ("header-with-spaces.csv", b"text , label\ngood,positive\n", [row("good", "positive", 2)]),
+        ("other-columns.csv", b"id,label,text\n7,positive,good\n", [row("good", "positive", 2)]),
+        ("empty-cells.csv", b"text,label\n,positive\ngood,\n", [row(None, "positive", 2), row("good", None, 3)]),
         (
             "lines-in-cells.csv",
             b'text,label\n"one\ntwo, ""three""",positive\ngood,negative\n',
-            [Row('one\ntwo, "three"', "positive", 2), Row("good", "negative", 4)],
+            [row('one\ntwo, "three"', "positive", 2), row("good", "negative", 4)],
         ),
-        ("quote-inside.csv", b'text,label\n5" screen,positive\n', [Row('5" screen', "positive", 2)]),
+        ("quote-inside.csv", b'text,label\n5" screen,positive\n', [row('5" screen', "positive", 2)]),
+        ("no-bytes.jsonl", b"", []),
+        ("header-only.csv", b"text,label\n", []),
         ("a.tsv", b"text\tlabel\ngood\tpositive\nbad\tnegative\n", GOOD),
         ("A.CSV.GZ", gzip.compress(b"text,label\ngood,positive\nbad,negative\n"), GOOD),
         (
             "a.jsonl",
             b'\n{"text": "good", "label": 1}\n{"text": "bad", "label": false, "id": 3}\n{"text": null}\n',
-            [Row("good", "1", 2), Row("bad", "false", 3), Row(None, None, 4)],
+            [row("good", 1, 2), row("bad", False, 3), row(None, None, 4)],
         ),
-        ("a.parquet", parquet(text=["good", None], label=[1, 0]), [Row("good", "1", 1), Row(None, "0", 2)]),
+        ("a.parquet", parquet(text=["good", None], label=[1, 0]), [row("good", 1, 1), row(None, 0, 2)]),
         (
             "gaps.parquet",
-            parquet(text=["good", "bad"], label=[1.0, float("nan")]),
-            [Row("good", "1", 1), Row("bad", None, 2)],
+            parquet(text=["good", "bad"], label=[1.0, None]),
+            [row("good", 1.0, 1), row("bad", None, 2)],
         ),
-        ("words.parquet", parquet(text=["good"], label=pa.array(["x"]).dictionary_encode()), [Row("good", "x", 1)]),
+        ("words.parquet", parquet(text=["good"], label=pa.array(["x"]).dictionary_encode()), [row("good", "x", 1)]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -76,7 +84,6 @@ def test_a_readable_file_gives_its_rows_with_their_places(
     [
         ("none.csv", b"", "none.csv is empty (0 bytes)."),
         ("blank.csv", b"\n\n", "blank.csv holds only blank lines."),
-        ("header.csv", b"text,label\n", "header.csv holds no rows."),
         (
             "latin1.csv",
             b"text,label\ncaf\xe9,positive\n",
@@ -142,9 +149,14 @@ def test_a_readable_file_gives_its_rows_with_their_places(
             "number.jsonl, line 1, column 'text' holds 5, which is not text.",
         ),
         (
-            "score.jsonl",
-            b'{"text": "a", "label": 0.5}\n',
-            "score.jsonl, line 1, column 'label' holds 0.5; a label is text, an integer or a boolean.",
+            "list-of-words.jsonl",
+            b'{"text": ["a"], "label": "x"}\n',
+            "list-of-words.jsonl, line 1, column 'text' holds ['a'], which is not text.",
+        ),
+        (
+            "surrogate-in-a-list.jsonl",
+            b'{"text": "a", "label": ["x", "\\ud800"]}\n',
+            "surrogate-in-a-list.jsonl, line 1, column 'label' holds half of a surrogate pair, which is no character.",
         ),
         (
             "surrogate.jsonl",
@@ -200,6 +212,55 @@ def test_an_unknown_format_is_a_fault_of_the_spec(tmp_path: Path) -> None:
         read(tmp_path, "data.xlsx", b"PK")
 
 
+def test_the_format_is_in_the_name() -> None:
+    assert [format_of(name) for name in ("a.csv", "B.JSONL.gz", "x.csv.parquet")] == [".csv", ".jsonl", ".parquet"]
+    assert [name for name in ("a.tsv.gz", "a.ndjson", "_SUCCESS", "a.csv.crc", "a.gz") if is_known(name)] == [
+        "a.tsv.gz",
+        "a.ndjson",
+    ]
+
+
 def test_columns_are_the_ones_that_the_spec_names(tmp_path: Path) -> None:
     content = json.dumps({"review": "good", "stars": 5}).encode()
-    assert read(tmp_path, "a.jsonl", content, text_column="review", label_column="stars") == [Row("good", "5", 1)]
+    assert read(tmp_path, "a.jsonl", content, text_column="review", label_column="stars") == [row("good", 5, 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b"label,more,text\nyes,so it is,rain\nno,,sun\n"),
+        ("a.tsv", b"more\ttext\tlabel\nso it is\train\tyes\n\tsun\tno\n"),
+        ("a.jsonl", b'{"text":"rain","more":"so it is","label":"yes"}\n{"text":"sun","label":"no"}\n'),
+        ("a.parquet", parquet(text=["rain", "sun"], more=["so it is", None], label=["yes", "no"])),
+    ],
+)
+def test_a_second_text_is_read_where_it_is_asked_for(tmp_path: Path, name: str, content: bytes) -> None:
+    rows = read(tmp_path, name, content, text_pair_column="more")
+    assert [(row.text, row.pair, row.label) for row in rows] == [("rain", "so it is", "yes"), ("sun", None, "no")]
+    with pytest.raises(InvalidData, match=r"has no column 'other'; it has "):
+        read(tmp_path, name, content, text_pair_column="other")
+
+
+def test_words_may_come_as_a_list(tmp_path: Path) -> None:
+    lines = b'{"text": ["New York", "is"], "label": ["B", "O"]}\n{"text": "New York", "label": "B I"}\n'
+    expected = [(["New York", "is"], ["B", "O"]), ("New York", "B I")]
+    assert [(row.text, row.label) for row in read(tmp_path, "a.jsonl", lines, words=True)] == expected
+    table = parquet(text=[["New York", "is"]], label=[["B", "O"]])
+    assert [(row.text, row.label) for row in read(tmp_path, "a.parquet", table, words=True)] == expected[:1]
+    with pytest.raises(InvalidData, match=r"^a\.jsonl, line 1, column 'text' holds 5, which is not text\.$"):
+        read(tmp_path, "a.jsonl", b'{"text": ["a", 5], "label": ["B", "O"]}\n', words=True)
+
+
+def test_a_row_is_given_before_the_next_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'text,label\ngood,positive\n"open,negative\n')
+    rows = read_rows(SourceFile(path, "a.csv"), DataFile(uri="s3://data/a.csv"))
+    assert next(rows) == row("good", "positive", 2)
+    with pytest.raises(InvalidData, match="line 3 opens a quote"):
+        next(rows)
+
+
+def test_a_column_that_only_late_objects_have_is_there(tmp_path: Path) -> None:
+    wide = json.dumps({f"key {number}": 0 for number in range(readers.MAX_KEYS)}).encode()
+    lines = wide + b'\n{"text": "good", "label": "x"}\n'
+    assert read(tmp_path, "a.jsonl", lines)[1] == row("good", "x", 2)

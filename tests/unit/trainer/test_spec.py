@@ -15,7 +15,7 @@ from luthier_trainer.gates import missed_gates
 from luthier_trainer.metric_names import check_metric_names
 from luthier_trainer.precision import Device, choose_precision
 from luthier_trainer.processors import cpu_limit
-from luthier_trainer.transformers_source import classifier_model_types, training_argument_types
+from luthier_trainer.transformers_source import model_types, training_argument_types
 
 pytestmark = pytest.mark.unit
 
@@ -81,8 +81,9 @@ def test_every_argument_that_is_refused_by_name_exists_in_transformers() -> None
     assert {*SPEC_FIELDS, *OWNED} - set(training_argument_types()) <= {"warmup_ratio"}
 
 
-def test_the_usual_encoders_can_classify_and_others_cannot() -> None:
-    types = classifier_model_types()
+@pytest.mark.parametrize("auto_class", ["AutoModelForSequenceClassification", "AutoModelForTokenClassification"])
+def test_the_usual_encoders_have_a_tasks_head_and_others_do_not(auto_class: str) -> None:
+    types = model_types(auto_class)
     assert {"bert", "roberta", "distilbert", "deberta-v2", "electra", "xlm-roberta"} <= types
     assert not {"whisper", "clip", "vit"} & types
 
@@ -160,8 +161,8 @@ def test_the_cpu_limit_is_that_of_the_cgroup(tmp_path: Path, files: dict[str, st
 def test_prepare_and_everything_it_imports_leaves_torch_alone() -> None:
     code = (
         "import json, sys, luthier_trainer.cli, luthier_trainer.prepare\n"
-        "from luthier_trainer.transformers_source import classifier_model_types as types\n"
-        "types()\n"
+        "from luthier_trainer.transformers_source import model_types\n"
+        "model_types('AutoModelForTokenClassification')\n"
         "print(json.dumps(sorted({'torch', 'transformers', 'sklearn'} & set(sys.modules))))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

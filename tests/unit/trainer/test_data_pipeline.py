@@ -1,0 +1,300 @@
+"""Files to prepared data, without storage and without torch: tokens, parts, tasks, and pieces of any size."""
+
+import csv
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import ByteLevel, Sequence, Whitespace
+from tokenizers.processors import TemplateProcessing
+
+from luthier_api.training import TrainingSpec
+from luthier_trainer import staging
+from luthier_trainer.base_model import BaseModel
+from luthier_trainer.errors import InvalidData
+from luthier_trainer.inputs import FetchedDataset
+from luthier_trainer.pipeline import make_prepared
+from luthier_trainer.prepared import PreparedFolder, read_prepared
+from luthier_trainer.readers import SourceFile
+from luthier_trainer.tasks import IGNORED
+from luthier_trainer.tokenization import TextEncoder, for_words
+
+pytestmark = pytest.mark.unit
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "'", "s"]
+GOOD, BAD, FILM = 4, 5, 6
+
+
+def tokenizer() -> Tokenizer:
+    made = Tokenizer(WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    made.pre_tokenizer = Whitespace()
+    made.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    # Files of real models say such things; they must not decide what is trained.
+    made.enable_truncation(2)
+    made.enable_padding(length=9)
+    return made
+
+
+def test_texts_are_cut_at_the_limit_and_measured_without_it() -> None:
+    encoded = TextEncoder(tokenizer(), 4).encode(["good", "good bad good bad good", "bad bad"])
+    assert encoded.ids == [[2, 4, 3], [2, 4, 5, 3], [2, 5, 5, 3]]
+    assert encoded.lengths == [3, 7, 4]
+    assert encoded.second_starts == [0, 0, 0]
+
+
+def test_of_pairs_the_second_texts_place_is_known_and_the_longer_text_is_cut() -> None:
+    encoded = TextEncoder(tokenizer(), 7, pairs=True).encode(
+        ["good film", "good good good good good good", "good"], ["bad", "bad bad bad", "\u200b"]
+    )
+    assert encoded.ids[0] == [2, GOOD, FILM, 3, BAD, 3]
+    assert (len(encoded.ids[1]), encoded.ids[1].count(BAD)) == (7, 2)
+    assert encoded.second_starts[:2] == [4, 4]
+    assert encoded.lengths == [6, 12, 5]
+
+
+def test_every_token_knows_its_word() -> None:
+    encoded = TextEncoder(tokenizer(), 6, per_token=True).encode([["good", "", "film's", "bad"], ["bad"]])
+    assert encoded.ids[0] == [2, GOOD, FILM, 7, 8, 3]
+    assert encoded.words == [[None, 0, 2, 2, 2, None], [None, 0, None]]
+    assert encoded.lengths == [7, 3]
+
+
+def test_a_byte_level_tokenizer_sees_a_space_before_each_word() -> None:
+    made = tokenizer()
+    made.pre_tokenizer = Sequence([ByteLevel(add_prefix_space=False)])
+    before = for_words(made).pre_tokenizer
+    assert before.pre_tokenize_str("good") == [("Ġgood", (0, 4))]
+
+
+@pytest.fixture
+def folder() -> Any:
+    with tempfile.TemporaryDirectory() as made:
+        yield Path(made)
+
+
+Rows = list[tuple[Any, ...]]
+CSV = ("text", "label")
+
+
+def write(folder: Path, files: dict[str, Rows], columns: tuple[str, ...] = CSV) -> FetchedDataset:
+    """The files of each part; a name such as train/1.jsonl says the part."""
+    found: dict[str, list[SourceFile]] = {}
+    for name, rows in files.items():
+        part, _, file = name.partition("/")
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as opened:
+            if name.endswith(".csv"):
+                csv.writer(opened).writerows([columns, *rows])
+            else:
+                opened.writelines(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows)
+        found.setdefault(part, []).append(SourceFile(path, file))
+    return FetchedDataset(
+        found,  # type: ignore[arg-type]
+        {part: f"{part} files" for part in found},  # type: ignore[misc]
+        "sha256:" + "0" * 64,
+    )
+
+
+def prepare(
+    folder: Path,
+    files: dict[str, Rows],
+    columns: tuple[str, ...] = CSV,
+    batch_rows: int = staging.BATCH_ROWS,
+    **spec: Any,
+) -> PreparedFolder:
+    data = write(folder / "data", files, columns)
+    wire = {
+        "model": {"uri": "s3://models/base"},
+        "output": {"uri": "s3://models/registry", "name": "m"},
+        **spec,
+        "dataset": {"train": {"uri": "s3://data/train.csv"}, **spec.get("dataset", {})},
+    }
+    for part in data.files:
+        wire["dataset"].setdefault(part, {"uri": f"s3://data/{part}.csv"})
+        if "pair" in columns:
+            wire["dataset"][part]["textPairColumn"] = "pair"
+    tokenizer().save(str(folder / "tokenizer.json"))
+    base = BaseModel(folder, "bert", 0, "0" * 64)
+    make_prepared(TrainingSpec.model_validate(wire), data, base, folder / "made", batch_rows=batch_rows)
+    assert not list(folder.glob("staging-*"))
+    return read_prepared(folder / "made")
+
+
+def texts(part: Any) -> list[str]:
+    return [part.text(index) for index in range(len(part))]
+
+
+REVIEWS: Rows = [(f"good {number}", "pos") for number in range(10)] + [(f"bad {number}", "neg") for number in range(10)]
+
+
+def test_a_split_makes_three_parts_that_share_no_text(folder: Path) -> None:
+    split = {"fraction": "0.2", "testFraction": "0.1"}
+    made = prepare(folder, {"train/a.csv": [*REVIEWS, ("bad 3", "neg")]}, dataset={"split": split})
+    assert (made.data.train_examples, made.data.eval_examples, made.data.test_examples) == (14, 4, 2)
+    assert made.test is not None
+    assert sorted(texts(made.train) + texts(made.held_out) + texts(made.test)) == sorted(text for text, _ in REVIEWS)
+    assert made.data.labels == ["neg", "pos"]
+    assert [made.train.target(index) for index in range(14)] == [1] * 7 + [0] * 7
+    assert made.quality.labels["pos"].to_wire() == {"train": 7, "eval": 2, "test": 1}
+    assert made.quality.files[0].duplicates == 1
+    assert made.quality.scripts == {"Latin": 1.0}
+
+
+def test_files_of_their_own_keep_their_examples_and_training_loses_what_they_hold(folder: Path) -> None:
+    made = prepare(
+        folder,
+        {
+            "train/a.csv": REVIEWS,
+            "eval/b.csv": [("good 1", "pos"), ("good  2", "neg"), ("bad new", "neg"), ("film", "pos")],
+            "test/c.csv": [("bad 5", "neg"), ("film", "pos"), ("good and bad", "pos")],
+        },
+    )
+    assert texts(made.held_out) == ["good 1", "good 2", "bad new"]
+    assert made.test is not None
+    assert texts(made.test) == ["bad 5", "film", "good and bad"]
+    assert {"good 1", "good 2", "bad 5"}.isdisjoint(texts(made.train))
+    assert made.quality.leakage.to_wire() == {"evaluated": 6, "leaked": 3, "leftOutOfTrain": 3, "leftOutOfEval": 1}
+    assert made.quality.examples == {"train": 17, "eval": 3, "test": 3}
+
+
+def test_a_test_file_leaves_evaluation_to_a_split_of_train(folder: Path) -> None:
+    made = prepare(folder, {"train/a.csv": REVIEWS, "test/c.csv": [("film", "pos"), ("film 2", "neg")]})
+    assert (made.data.train_examples, made.data.eval_examples, made.data.test_examples) == (18, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("files", "quality", "sentence"),
+    [
+        ({"eval/b.csv": REVIEWS[3:6]}, {"maxLeakageFraction": "0.9"}, "3 of 3 texts for evaluation and test are also"),
+        ({"eval/b.csv": REVIEWS}, {}, "Every training text is also among the examples for evaluation, so there is n"),
+        (
+            {"eval/b.csv": [("x", "pos")], "test/c.csv": [("x", "pos")]},
+            {},
+            "No example is left for evaluation: add examples, or test on other texts than those.",
+        ),
+        ({"eval/b.csv": []}, {}, "eval files holds no rows."),
+        ({"eval/b.csv": [("", "x"), ("y", "")]}, {}, "eval files holds 2 rows, and not one has both a text and a la"),
+        ({"eval/b.csv": [("x", "other")]}, {"minExamplesPerLabel": 1}, "The labels 'other' are only among the examp"),
+        ({}, {"maxCutFraction": "0.1"}, None),
+    ],
+)
+def test_data_that_cannot_be_used_is_refused_before_it_is_tokenized(
+    folder: Path, files: dict[str, Rows], quality: dict[str, Any], sentence: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sentence is None:
+        prepare(folder, {"train/a.csv": REVIEWS, **files}, dataset={"quality": quality})
+        return
+    monkeypatch.setattr(TextEncoder, "encode_ahead", None)
+    with pytest.raises(InvalidData) as refused:
+        prepare(folder, {"train/a.csv": REVIEWS, **files}, dataset={"quality": quality})
+    assert str(refused.value).startswith(sentence)
+
+
+def test_faults_and_outliers_are_told_by_the_file_and_line_of_each_of_several(folder: Path) -> None:
+    long = [("good " * 100, "pos")]
+    made = prepare(folder, {"train/1.csv": REVIEWS, "train/2.csv": [], "train/3.jsonl": REVIEWS[:2] + long})
+    (file,) = made.quality.files
+    assert (file.name, file.files, file.rows, file.duplicates) == ("train files", 3, 23, 2)
+    outliers = {place for each in made.quality.outliers.values() for place in each.places}
+    assert outliers <= {"3.jsonl, line 3: 102 tokens"}
+    with pytest.raises(InvalidData, match=r"^3\.jsonl, line 2, column 'label' holds 0\.5; a label is text"):
+        prepare(folder, {"train/1.csv": REVIEWS, "train/3.jsonl": [("good", "pos"), ("bad", 0.5)]})
+
+
+def test_integers_count_the_labels_of_the_spec(folder: Path) -> None:
+    rows: Rows = [(text, int(label == "pos")) for text, label in REVIEWS]
+    made = prepare(folder, {"train/a.jsonl": rows}, labels=["negative", "positive"])
+    assert made.data.labels == ["negative", "positive"]
+    assert all(made.train.target(index) == int("good" in made.train.text(index)) for index in range(len(made.train)))
+    assert made.quality.labels["positive"].total == 10
+
+
+def test_a_label_map_merges_labels(folder: Path) -> None:
+    rows = [*REVIEWS, ("bad 1", "negative")]
+    made = prepare(folder, {"train/a.csv": rows}, dataset={"labelMap": {"neg": "negative", "pos": "positive"}})
+    assert made.data.labels == ["negative", "positive"]
+    assert (made.quality.files[0].duplicates, made.quality.files[0].conflicting_texts) == (1, 0)
+
+
+def test_pairs_are_compared_and_tokenized_as_pairs(folder: Path) -> None:
+    rows: Rows = [(f"good {number}", "bad film", "x") for number in range(5)]
+    rows += [("good 1", "film", "y"), ("good 2", "film", "y"), ("good 3", "", "y")]
+    limits = {"quality": {"maxMissingFraction": "0.2"}}
+    made = prepare(folder, {"train/a.csv": rows}, ("text", "pair", "label"), dataset=limits)
+    assert made.data.pairs
+    assert (made.quality.files[0].missing, made.quality.files[0].conflicting_texts) == (1, 0)
+    assert made.train.input_ids(0).tolist()[-4:] == [3, BAD, FILM, 3]
+    assert made.train.second_start(0) == len(made.train.input_ids(0)) - 3
+    assert made.train.text_pair(0) == "bad film"
+
+
+def test_regression_learns_numbers_which_no_limit_on_labels_judges(folder: Path) -> None:
+    rows: Rows = [(f"good {number}", number / 4) for number in range(20)] + [("good 1", 9)]
+    made = prepare(
+        folder,
+        {"train/a.jsonl": rows},
+        task="regression",
+        dataset={"quality": {"minExamplesPerLabel": 100, "maxImbalanceRatio": "1"}},
+    )
+    assert (made.data.labels, made.quality.labels) == (["label"], {})
+    found = {made.train.text(index): made.train.target(index) for index in range(len(made.train))}
+    assert found.items() <= {(text, float(number)) for text, number in rows}
+    numbers = made.quality.numbers
+    assert min(numbers["train"].min, numbers["eval"].min) == 0
+    assert made.quality.files[0].conflicting_texts == 1
+
+
+def test_several_labels_become_positions(folder: Path) -> None:
+    rows: Rows = [(f"good {number}", ["a", "b"][: number % 3]) for number in range(12)]
+    made = prepare(folder, {"train/a.jsonl": rows}, task="multi-label")
+    expected = {text: [("a", "b").index(each) for each in labels] for text, labels in rows}
+    assert {made.train.text(i): made.train.target(i) for i in range(len(made.train))}.items() <= expected.items()
+    assert made.quality.labels["a"].total == 8
+
+
+def test_words_labels_stand_at_their_first_tokens(folder: Path) -> None:
+    rows: Rows = [(["good", "film's", f"n{number}"], ["A", "O", "B"]) for number in range(8)]
+    made = prepare(folder, {"train/a.jsonl": rows}, task="token-classification")
+    assert made.data.labels == ["A", "B", "O"]
+    assert made.train.target(0) == [IGNORED, 0, 2, IGNORED, IGNORED, 1, IGNORED]
+    assert made.train.text(0).startswith("good film's n")
+    assert made.quality.labels["O"].total == 8
+
+
+words = st.sampled_from(["good", "bad", "film", "good film", "bad " * 12, "", "привет", '"quoted, text"'])
+rows = st.lists(st.tuples(words, st.sampled_from(["x", "y", ""])), max_size=30)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows, rows, st.sampled_from([1, 2, 3, 7]), st.sampled_from([1, 30, 10**6]), st.sampled_from([1, 4, 10**6]))
+def test_pieces_of_any_size_give_the_same_data(
+    learned: Rows, more: Rows, batch_rows: int, batch_characters: int, batch_wanted: int
+) -> None:
+    always: Rows = [(f"{word} {number}", label) for word, label in (("good", "x"), ("bad", "y")) for number in range(5)]
+    files = {"train/1.csv": always + learned, "train/2.jsonl": more, "test/t.csv": [("film good bad", "x"), *more]}
+    dataset = {"quality": {"maxMissingFraction": "1"}, "preprocessing": {"maxLength": 8}}
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        whole = prepare(Path(one), files, dataset=dataset)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(staging, "BATCH_CHARACTERS", batch_characters)
+            patched.setattr(staging, "BATCH_ROWS", batch_wanted)
+            pieces = prepare(Path(other), files, batch_rows=batch_rows, dataset=dataset)
+        assert (pieces.data, pieces.quality) == (whole.data, whole.quality)
+        for name in ("train", "held_out", "test"):
+            assert contents(getattr(pieces, name)) == contents(getattr(whole, name))
+
+
+def contents(part: Any) -> list[tuple[Any, ...]]:
+    return [
+        (part.input_ids(index).tolist(), part.second_start(index), part.target(index), part.text(index))
+        for index in range(len(part))
+    ]
