@@ -11,6 +11,7 @@ import json
 import math
 import platform
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -24,6 +25,7 @@ from luthier_trainer.export import ExportOutcome
 from luthier_trainer.prepared import QUALITY_FILE, PreparedFolder
 from luthier_trainer.report import write_report
 from luthier_trainer.tasks.findings import Evaluation
+from luthier_trainer.tasks import task_of
 from luthier_trainer.tokenization import configure
 from luthier_trainer.workspace import Workspace
 
@@ -81,11 +83,12 @@ def build_artifact(
     """Fill workspace.artifact; model.onnx is there already if it was asked for."""
     folder = workspace.artifact
     model.save_pretrained(folder)
-    _write_tokenizer(workspace, base, prepared)
+    _write_tokenizer(workspace, base, prepared, per_token=task_of(run.spec.task).per_token)
     preprocessing = run.spec.dataset.preprocessing
     serving = ServingDocument(
         task=run.spec.task,
         labels=prepared.data.labels,
+        pairs=prepared.data.pairs,
         max_length=prepared.data.max_length,
         lowercase=preprocessing.lowercase,
         strip_whitespace=preprocessing.strip_whitespace,
@@ -95,9 +98,10 @@ def build_artifact(
     (folder / RUN_FILE).write_text(without_access(run).to_json(indent=2) + "\n")
     (folder / METRICS_FILE).write_text(json.dumps(_metrics_document(findings), indent=2, sort_keys=True) + "\n")
     shutil.copyfile(workspace.prepared / QUALITY_FILE, folder / QUALITY_FILE)
-    for name, source in ((LOG_FILE, workspace.root / LOG_FILE), (CONSOLE_FILE, workspace.console_log)):
-        if source.exists():
-            shutil.copyfile(source, folder / name)
+    # Of every attempt: what was logged before a checkpoint came with it.
+    (folder / LOG_FILE).write_text("".join(json.dumps(_finite(entry)) + "\n" for entry in findings.history))
+    if workspace.console_log.exists():
+        shutil.copyfile(workspace.console_log, folder / CONSOLE_FILE)
     write_report(folder / REPORT_FILE, run, prepared, findings, environment())
 
 
@@ -139,12 +143,13 @@ def environment() -> dict[str, str]:
     }
 
 
-def _write_tokenizer(workspace: Workspace, base: BaseModel, prepared: PreparedFolder) -> None:
+def _write_tokenizer(workspace: Workspace, base: BaseModel, prepared: PreparedFolder, *, per_token: bool) -> None:
     """Copy the base model's tokenizer, set to cut at maxLength and not to pad."""
     for name in TOKENIZER_FILES:
         if (base.folder / name).exists() and name != TOKENIZER_FILE:
             shutil.copyfile(base.folder / name, workspace.artifact / name)
-    configure(base.tokenizer(), prepared.data.max_length).save(str(workspace.artifact / TOKENIZER_FILE))
+    tokenizer = configure(base.tokenizer(), prepared.data.max_length, per_token=per_token)
+    tokenizer.save(str(workspace.artifact / TOKENIZER_FILE))
     settings_path = workspace.artifact / "tokenizer_config.json"
     settings = json.loads(settings_path.read_bytes()) if settings_path.exists() else {}
     settings["model_max_length"] = prepared.data.max_length
@@ -166,6 +171,11 @@ def _metrics_document(findings: Findings) -> dict[str, Any]:
         "exports": [asdict(outcome) for outcome in findings.exports],
         "seconds": findings.seconds,
     }
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what JSON has a form for."""
+    return {name: value for name, value in values.items() if not isinstance(value, float) or math.isfinite(value)}
 
 
 def _version_of(package: str) -> str | None:

@@ -35,18 +35,20 @@ class Encoded:
     words: list[list[int | None]]
 
 
-def configure(tokenizer: Tokenizer, max_length: int) -> Tokenizer:
-    """Cut at max_length and never pad, whatever the tokenizer's file says. Special tokens are kept."""
+def configure(tokenizer: Tokenizer, max_length: int, *, per_token: bool = False) -> Tokenizer:
+    """Return the tokenizer as training and serving use it: it cuts at max_length and never pads.
+
+    For tasks per token, one that tells words by the space before them (byte-level BPE) finds a space before each word;
+    transformers asks for the same, `add_prefix_space=True` with `is_split_into_words`.
+    """
+    if per_token:
+        tokenizer = _with_prefix_space(tokenizer)
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
     return tokenizer
 
 
-def for_words(tokenizer: Tokenizer) -> Tokenizer:
-    """Let a tokenizer that tells words by the space before them (byte-level BPE) find one before each word.
-
-    transformers asks for the same: `add_prefix_space=True` with `is_split_into_words`.
-    """
+def _with_prefix_space(tokenizer: Tokenizer) -> Tokenizer:
     settings = json.loads(tokenizer.to_str())
     before = settings.get("pre_tokenizer") or {}
     for step in (before, *before.get("pretokenizers", ())):
@@ -66,7 +68,7 @@ class TextEncoder:
     """
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, *, pairs: bool = False, per_token: bool = False) -> None:
-        self._tokenizer = configure(for_words(tokenizer) if per_token else tokenizer, max_length)
+        self._tokenizer = configure(tokenizer, max_length, per_token=per_token)
         self._pairs, self._per_token = pairs, per_token
         self._special = self._tokenizer.num_special_tokens_to_add(is_pair=pairs)
 

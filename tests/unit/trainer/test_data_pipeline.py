@@ -23,7 +23,7 @@ from luthier_trainer.pipeline import make_prepared
 from luthier_trainer.prepared import PreparedFolder, read_prepared
 from luthier_trainer.readers import SourceFile
 from luthier_trainer.tasks import IGNORED
-from luthier_trainer.tokenization import TextEncoder, for_words
+from luthier_trainer.tokenization import TextEncoder, configure
 
 pytestmark = pytest.mark.unit
 
@@ -70,7 +70,7 @@ def test_every_token_knows_its_word() -> None:
 def test_a_byte_level_tokenizer_sees_a_space_before_each_word() -> None:
     made = tokenizer()
     made.pre_tokenizer = Sequence([ByteLevel(add_prefix_space=False)])
-    before = for_words(made).pre_tokenizer
+    before = configure(made, 8, per_token=True).pre_tokenizer
     assert before.pre_tokenize_str("good") == [("Ġgood", (0, 4))]
 
 
