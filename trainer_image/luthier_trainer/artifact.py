@@ -24,8 +24,8 @@ from luthier_trainer.base_model import TOKENIZER_FILE, TOKENIZER_FILES, BaseMode
 from luthier_trainer.export import ExportOutcome
 from luthier_trainer.prepared import QUALITY_FILE, PreparedFolder
 from luthier_trainer.report import write_report
-from luthier_trainer.tasks.findings import Evaluation
 from luthier_trainer.tasks import task_of
+from luthier_trainer.tasks.findings import Evaluation
 from luthier_trainer.tokenization import configure
 from luthier_trainer.workspace import Workspace
 
