@@ -1,8 +1,8 @@
 """The part of a FineTuneJob that decides its result: task, model, data, method and what is produced.
 
 `TrainingSpec` is the base of `FineTuneJobSpec` and travels whole in the run document, so that the trainer and the
-operator read one definition. Defaults are those of the usual Hugging Face text-classification practice; where a field
-has the name of a `transformers.TrainingArguments` field in camelCase it means the same.
+operator read one definition. Defaults are those of the usual Hugging Face text-classification practice. Its two large
+parts lie in `dataset` and `hyperparameters`; whoever uses a spec finds all of it here.
 """
 
 from decimal import Decimal
@@ -11,26 +11,49 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from luthier_api.base import (
-    AnyDecimal,
-    ApiModel,
-    Fraction,
-    NonNegative,
-    OpenFraction,
-    Positive,
-    PositiveCount,
-    PositiveRate,
-    Text,
-    cel,
-    decimal_type,
+from luthier_api.base import AnyDecimal, ApiModel, Fraction, Text, cel
+from luthier_api.dataset import Column, DataFile, Dataset, Label, Preprocessing, Quality, Split
+from luthier_api.hyperparameters import (
+    DEFAULT_GLOBAL_BATCH,
+    EarlyStopping,
+    Hyperparameters,
+    Lora,
+    Method,
+    MethodType,
+    MetricName,
+    Precision,
 )
 from luthier_api.storage import Input, OutputUri, StorageAccess
 
-DEFAULT_GLOBAL_BATCH = 32
-
-Column = Annotated[str, Field(min_length=1, max_length=256)]
-Label = Annotated[str, Field(min_length=1, max_length=256)]
-MetricName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.-]+$")]
+__all__ = [
+    "Checkpoint",
+    "Column",
+    "DEFAULT_GLOBAL_BATCH",
+    "DataFile",
+    "Dataset",
+    "EarlyStopping",
+    "Evaluation",
+    "ExportFormat",
+    "Gate",
+    "GateOperator",
+    "Hyperparameters",
+    "Label",
+    "Lora",
+    "MLflow",
+    "Method",
+    "MethodType",
+    "MetricName",
+    "Model",
+    "Output",
+    "Precision",
+    "Preprocessing",
+    "Quality",
+    "Split",
+    "TASK_RULES",
+    "Task",
+    "Tracking",
+    "TrainingSpec",
+]
 
 
 class Task(StrEnum):
@@ -40,24 +63,6 @@ class Task(StrEnum):
     MULTI_LABEL = "multi-label"
     REGRESSION = "regression"
     TOKEN_CLASSIFICATION = "token-classification"
-
-
-class MethodType(StrEnum):
-    """Which weights are trained."""
-
-    FULL = "Full"
-    LORA = "LoRA"
-    QLORA = "QLoRA"
-    FROZEN = "Frozen"
-
-
-class Precision(StrEnum):
-    """Numeric precision of training."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    FP16 = "fp16"
-    BF16 = "bf16"
 
 
 class ExportFormat(StrEnum):
@@ -98,331 +103,6 @@ class Model(Input):
         default=None,
         description="For hf:// the commit, tag or branch; it is resolved to a commit before training.",
     )
-
-
-class DataFile(ApiModel):
-    """One labelled file, or several of one form."""
-
-    uri: Annotated[
-        str,
-        Field(max_length=1024, pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^/\s][^\s]*|file:///[^\s]*)$"),
-    ] = Field(
-        description="s3://bucket/key or file:///path of a .csv, .tsv, .jsonl or .parquet file; .gz is unpacked. With a "
-        "trailing / all such files below it, with * in the last part all that match, in the order of their names."
-    )
-    text_column: Column = Field(
-        default="text",
-        description="Name of the column that holds the text; for token-classification the words, as a list or "
-        "separated by white space.",
-    )
-    text_pair_column: Column | None = Field(
-        default=None, description="Name of the column that holds a second text, for tasks on pairs of texts."
-    )
-    label_column: Column = Field(
-        default="label",
-        description="Name of the column that holds the label; for multi-label and token-classification several, as a "
-        "list or separated by labelSeparator; for regression a number.",
-    )
-    label_separator: Annotated[str, Field(min_length=1, max_length=8)] | None = Field(
-        default=None,
-        description="Separates the labels of one cell. Default: a comma for multi-label, white space for "
-        "token-classification.",
-    )
-
-
-class Split(ApiModel):
-    """How examples for evaluation are set aside from the training file."""
-
-    fraction: OpenFraction = Field(
-        default=Decimal("0.1"),
-        validate_default=True,
-        description="Share of the examples that is held out for evaluation.",
-    )
-    test_fraction: Fraction = Field(
-        default=Decimal("0"),
-        validate_default=True,
-        description="Share that is held out for a last test, which chooses nothing.",
-    )
-    stratify: bool = Field(default=True, description="Keep the share of each label equal in both parts.")
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(default=42, description="Seed of the split.")
-
-
-class Preprocessing(ApiModel):
-    """What is done to the texts before tokenization."""
-
-    lowercase: bool = Field(
-        default=False, description="Lower the case of every text. Uncased tokenizers do it by themselves."
-    )
-    strip_whitespace: bool = Field(
-        default=True, description="Remove white space around the text and collapse runs inside it."
-    )
-    drop_duplicates: bool = Field(default=True, description="Keep one of several rows with the same text and label.")
-    drop_missing: bool = Field(
-        default=True, description="Leave out rows without text or label; false makes them an error."
-    )
-    max_length: Annotated[int, Field(ge=4, le=8192)] = Field(default=128, description="Tokens kept of each text.")
-
-
-class Quality(ApiModel):
-    """Limits that the data must keep. They are checked before a GPU is asked for."""
-
-    max_missing_fraction: Fraction = Field(
-        default=Decimal("0.05"),
-        validate_default=True,
-        description="Largest share of rows without text or label.",
-    )
-    max_duplicate_fraction: Fraction = Field(
-        default=Decimal("1"), validate_default=True, description="Largest share of rows that repeat another."
-    )
-    min_examples_per_label: PositiveCount = Field(default=2, description="Fewest examples that each label must have.")
-    max_leakage_fraction: Fraction = Field(
-        default=Decimal("1"),
-        validate_default=True,
-        description="Largest share of evaluation and test texts that are also in a training file of their own. Such "
-        "texts are left out of training in any case.",
-    )
-    max_conflicting_fraction: Fraction = Field(
-        default=Decimal("1"), validate_default=True, description="Largest share of texts that have more than one label."
-    )
-    max_cut_fraction: Fraction = Field(
-        default=Decimal("1"), validate_default=True, description="Largest share of texts that are cut at maxLength."
-    )
-    max_imbalance_ratio: decimal_type(ge="1", example="20") | None = Field(  # type: ignore[valid-type]
-        default=None, description="Largest ratio of the most frequent label's examples to the rarest label's."
-    )
-
-
-class Dataset(StorageAccess):
-    """The labelled examples."""
-
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            (
-                "!(has(self.eval) && has(self.split))",
-                "give either eval (a file of its own) or split (a share of train), not both",
-            ),
-            (
-                "(!has(self.eval) || has(self.eval.textPairColumn) == has(self.train.textPairColumn))"
-                " && (!has(self.test) || has(self.test.textPairColumn) == has(self.train.textPairColumn))",
-                "give textPairColumn for all files of the dataset or for none",
-            ),
-            (
-                "!has(self.test) || !has(self.split) || self.split.testFraction.matches('^0([.]0*)?$')",
-                "give either test (a file of its own) or split.testFraction (a share of train), not both",
-            ),
-        )
-    )
-
-    train: DataFile = Field(description="The file to learn from.")
-    eval: DataFile | None = Field(
-        default=None, description="The file to evaluate on. Without it a share of train is held out."
-    )
-    test: DataFile | None = Field(
-        default=None, description="The file for a last test, on which no choice is made. Optional."
-    )
-    split: Split | None = Field(default=None, description="How to hold out examples when there is no eval file.")
-    label_map: (
-        Annotated[dict[Annotated[str, Field(max_length=256)], Label], Field(min_length=1, max_length=1000)] | None
-    ) = Field(
-        default=None,
-        description='What the file calls a label: the label ({"0": "negative", "1": "positive"}). A label that is not '
-        "in the map is kept. Without a map, integers count spec.labels where those hold none of them.",
-    )
-    preprocessing: Preprocessing = Field(default=Preprocessing(), description="Cleaning and tokenization.")
-    quality: Quality = Field(default=Quality(), description="Limits that the data must keep.")
-
-    @model_validator(mode="after")
-    def _one_source_of_evaluation(self) -> "Dataset":
-        if self.eval and self.split:
-            raise ValueError("give either eval (a file of its own) or split (a share of train), not both")
-        if self.test and self.split and self.split.test_fraction:
-            raise ValueError("give either test (a file of its own) or split.testFraction (a share of train), not both")
-        return self
-
-    @model_validator(mode="after")
-    def _pairs_in_all_files_or_in_none(self) -> "Dataset":
-        if len({file.text_pair_column is None for file in self.files()}) > 1:
-            raise ValueError("give textPairColumn for all files of the dataset or for none")
-        return self
-
-    def files(self) -> list[DataFile]:
-        """Return the labelled files that there are."""
-        return [file for file in (self.train, self.eval, self.test) if file]
-
-    def effective_split(self) -> Split | None:
-        """Return the split to make: none with an eval file, otherwise the one given or the default."""
-        return None if self.eval else self.split or Split()
-
-
-class Lora(ApiModel):
-    """Low-rank adaptation (Hu et al., 2021, arXiv:2106.09685)."""
-
-    r: Annotated[int, Field(ge=1, le=1024)] = Field(default=16, description="Rank of the update of each matrix.")
-    alpha: Annotated[int, Field(ge=1, le=4096)] = Field(default=32, description="The update is scaled by alpha / r.")
-    dropout: Fraction = Field(default=Decimal("0.05"), validate_default=True, description="Dropout before the update.")
-    target_modules: (
-        Annotated[
-            list[Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.]+$")]],
-            Field(min_length=1, max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"}),
-        ]
-        | None
-    ) = Field(
-        default=None,
-        description="Names of the linear layers that are adapted. Unset: attention and feed-forward layers of the "
-        "architecture.",
-    )
-
-
-class Method(ApiModel):
-    """Which weights are trained."""
-
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            ("!has(self.lora) || self.type in ['LoRA', 'QLoRA']", "lora is for type LoRA or QLoRA only"),
-        )
-    )
-
-    type: MethodType = Field(
-        default=MethodType.FULL,
-        description="Full: all weights. LoRA: low-rank updates and the head. QLoRA: the same over a base model in 4 "
-        "bits, on a GPU. Frozen: the head alone (linear probe).",
-    )
-    lora: Lora | None = Field(default=None, description="Settings of LoRA and QLoRA.")
-
-    @model_validator(mode="after")
-    def _lora_where_it_is_used(self) -> "Method":
-        if self.lora and self.type not in (MethodType.LORA, MethodType.QLORA):
-            raise ValueError("lora is for type LoRA or QLoRA only")
-        return self
-
-
-class EarlyStopping(ApiModel):
-    """Stop when the metric no longer improves."""
-
-    patience: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=3, description="Evaluations without improvement before training stops."
-    )
-    threshold: NonNegative = Field(
-        default=Decimal("0"), validate_default=True, description="Least change that counts as an improvement."
-    )
-
-
-class Hyperparameters(ApiModel):
-    """How the model is trained. AdamW with decoupled weight decay (Loshchilov and Hutter, 2019)."""
-
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            (
-                "!(has(self.warmupSteps) && has(self.warmupRatio))",
-                "give either warmupSteps or warmupRatio, not both",
-            ),
-            (
-                "type(self.batchSize) == string ? self.batchSize == 'auto'"
-                " : self.batchSize >= 1 && self.batchSize <= 65536",
-                "batchSize is a number from 1 to 65536, or auto",
-            ),
-            (
-                "!has(self.globalBatchSize) || self.batchSize == 'auto'",
-                "globalBatchSize is for batchSize auto; otherwise it is batchSize x gradientAccumulationSteps",
-            ),
-            (
-                "self.batchSize != 'auto' || self.gradientAccumulationSteps == 1",
-                "batchSize auto accumulates as needed; say globalBatchSize instead of gradientAccumulationSteps",
-            ),
-        )
-    )
-
-    epochs: Annotated[int, Field(ge=1, le=1000)] = Field(default=3, description="Passes over the training examples.")
-    learning_rate: PositiveRate = Field(
-        default=Decimal("2e-5"), validate_default=True, description="Peak learning rate."
-    )
-    batch_size: Annotated[int, Field(ge=1, le=65536)] | Literal["auto"] = Field(
-        default=16,
-        description="Training examples that are computed at once, over all devices; auto is the most that fits. "
-        "An optimizer step sees batchSize x gradientAccumulationSteps examples, on any number of devices.",
-    )
-    global_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        default=None, description="Examples of an optimizer step with batchSize auto. Default 32."
-    )
-    eval_batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(
-        default=64, description="Evaluation examples per device that are computed at once, at most."
-    )
-    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=4096)] = Field(
-        default=1, description="Batches whose gradients are summed into one optimizer step."
-    )
-    padding: Literal["auto", "max-length"] = Field(
-        default="auto",
-        description="auto computes no padding; max-length fills every text up to maxLength, as tutorials do.",
-    )
-    gradient_checkpointing: bool = Field(
-        default=False, description="Compute activations again instead of keeping them: less memory, more time."
-    )
-    class_weights: Literal["none", "balanced"] = Field(
-        default="none",
-        description="balanced weighs each label by the inverse of its share of the training examples.",
-    )
-    label_smoothing: Fraction = Field(
-        default=Decimal("0"), validate_default=True, description="Share of the target that is spread over all labels."
-    )
-    weight_decay: Fraction = Field(
-        default=Decimal("0.01"),
-        validate_default=True,
-        description="Decay of weights other than biases and layer norms.",
-    )
-    adam_beta1: Fraction = Field(
-        default=Decimal("0.9"), validate_default=True, description="AdamW's decay of the mean of the gradient."
-    )
-    adam_beta2: Fraction = Field(
-        default=Decimal("0.999"), validate_default=True, description="AdamW's decay of the mean of its square."
-    )
-    adam_epsilon: PositiveRate = Field(default=Decimal("1e-8"), validate_default=True, description="AdamW's epsilon.")
-    max_grad_norm: Positive = Field(
-        default=Decimal("1.0"), validate_default=True, description="Gradients are clipped to this norm."
-    )
-    scheduler: Literal["linear", "cosine", "polynomial", "constant"] = Field(
-        default="linear", description="How the learning rate falls after warmup."
-    )
-    warmup_steps: Annotated[int, Field(ge=0, le=10_000_000)] | None = Field(
-        default=None, description="Optimizer steps of linear warmup."
-    )
-    warmup_ratio: Fraction | None = Field(
-        default=None, description="Warmup as a share of all steps. Default 0.06 when neither is given."
-    )
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
-        default=42, description="Seed of initialization, order and dropout."
-    )
-    eval_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
-        default=None, description="Optimizer steps between evaluations. Unset: once an epoch."
-    )
-    early_stopping: EarlyStopping | None = Field(default=None, description="Stop early; unset trains all epochs.")
-    metric_for_best_model: MetricName | None = Field(
-        default=None,
-        description="Picks the best weights: eval_loss or any metric of the task's evaluation. Default eval_f1_macro, "
-        "and eval_mse for regression.",
-    )
-    greater_is_better: bool | None = Field(
-        default=None, description="Direction of that metric. Default: false for a loss or an error, else true."
-    )
-
-    @model_validator(mode="after")
-    def _one_warmup(self) -> "Hyperparameters":
-        if self.warmup_steps is not None and self.warmup_ratio is not None:
-            raise ValueError("give either warmupSteps or warmupRatio, not both")
-        return self
-
-    @model_validator(mode="after")
-    def _one_global_batch(self) -> "Hyperparameters":
-        if self.batch_size != "auto" and self.global_batch_size is not None:
-            raise ValueError("globalBatchSize is for batchSize auto; else it is batchSize x gradientAccumulationSteps")
-        if self.batch_size == "auto" and self.gradient_accumulation_steps != 1:
-            raise ValueError("batchSize auto accumulates as needed; say globalBatchSize")
-        return self
-
-    def examples_per_step(self) -> int:
-        """Return the global batch: examples whose gradients make one optimizer step, over all devices."""
-        if self.batch_size == "auto":
-            return self.global_batch_size or DEFAULT_GLOBAL_BATCH
-        return self.batch_size * self.gradient_accumulation_steps
 
 
 class Gate(ApiModel):

@@ -1,0 +1,166 @@
+"""The labelled examples of a FineTuneJob: files, columns, cleaning, split, and the limits that they must keep."""
+
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, model_validator
+
+from luthier_api.base import ApiModel, Fraction, OpenFraction, PositiveCount, cel, decimal_type
+from luthier_api.storage import StorageAccess
+
+Column = Annotated[str, Field(min_length=1, max_length=256)]
+Label = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class DataFile(ApiModel):
+    """One labelled file, or several of one form."""
+
+    uri: Annotated[
+        str,
+        Field(max_length=1024, pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^/\s][^\s]*|file:///[^\s]*)$"),
+    ] = Field(
+        description="s3://bucket/key or file:///path of a .csv, .tsv, .jsonl or .parquet file; .gz is unpacked. With a "
+        "trailing / all such files below it, with * in the last part all that match, in the order of their names."
+    )
+    text_column: Column = Field(
+        default="text",
+        description="Name of the column that holds the text; for token-classification the words, as a list or "
+        "separated by white space.",
+    )
+    text_pair_column: Column | None = Field(
+        default=None, description="Name of the column that holds a second text, for tasks on pairs of texts."
+    )
+    label_column: Column = Field(
+        default="label",
+        description="Name of the column that holds the label; for multi-label and token-classification several, as a "
+        "list or separated by labelSeparator; for regression a number.",
+    )
+    label_separator: Annotated[str, Field(min_length=1, max_length=8)] | None = Field(
+        default=None,
+        description="Separates the labels of one cell. Default: a comma for multi-label, white space for "
+        "token-classification.",
+    )
+
+
+class Split(ApiModel):
+    """How examples for evaluation are set aside from the training file."""
+
+    fraction: OpenFraction = Field(
+        default=Decimal("0.1"),
+        validate_default=True,
+        description="Share of the examples that is held out for evaluation.",
+    )
+    test_fraction: Fraction = Field(
+        default=Decimal("0"),
+        validate_default=True,
+        description="Share that is held out for a last test, which chooses nothing.",
+    )
+    stratify: bool = Field(default=True, description="Keep the share of each label equal in both parts.")
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(default=42, description="Seed of the split.")
+
+
+class Preprocessing(ApiModel):
+    """What is done to the texts before tokenization."""
+
+    lowercase: bool = Field(
+        default=False, description="Lower the case of every text. Uncased tokenizers do it by themselves."
+    )
+    strip_whitespace: bool = Field(
+        default=True, description="Remove white space around the text and collapse runs inside it."
+    )
+    drop_duplicates: bool = Field(default=True, description="Keep one of several rows with the same text and label.")
+    drop_missing: bool = Field(
+        default=True, description="Leave out rows without text or label; false makes them an error."
+    )
+    max_length: Annotated[int, Field(ge=4, le=8192)] = Field(default=128, description="Tokens kept of each text.")
+
+
+class Quality(ApiModel):
+    """Limits that the data must keep. They are checked before a GPU is asked for."""
+
+    max_missing_fraction: Fraction = Field(
+        default=Decimal("0.05"),
+        validate_default=True,
+        description="Largest share of rows without text or label.",
+    )
+    max_duplicate_fraction: Fraction = Field(
+        default=Decimal("1"), validate_default=True, description="Largest share of rows that repeat another."
+    )
+    min_examples_per_label: PositiveCount = Field(default=2, description="Fewest examples that each label must have.")
+    max_leakage_fraction: Fraction = Field(
+        default=Decimal("1"),
+        validate_default=True,
+        description="Largest share of evaluation and test texts that are also in a training file of their own. Such "
+        "texts are left out of training in any case.",
+    )
+    max_conflicting_fraction: Fraction = Field(
+        default=Decimal("1"), validate_default=True, description="Largest share of texts that have more than one label."
+    )
+    max_cut_fraction: Fraction = Field(
+        default=Decimal("1"), validate_default=True, description="Largest share of texts that are cut at maxLength."
+    )
+    max_imbalance_ratio: decimal_type(ge="1", example="20") | None = Field(  # type: ignore[valid-type]
+        default=None, description="Largest ratio of the most frequent label's examples to the rarest label's."
+    )
+
+
+class Dataset(StorageAccess):
+    """The labelled examples."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!(has(self.eval) && has(self.split))",
+                "give either eval (a file of its own) or split (a share of train), not both",
+            ),
+            (
+                "(!has(self.eval) || has(self.eval.textPairColumn) == has(self.train.textPairColumn))"
+                " && (!has(self.test) || has(self.test.textPairColumn) == has(self.train.textPairColumn))",
+                "give textPairColumn for all files of the dataset or for none",
+            ),
+            (
+                "!has(self.test) || !has(self.split) || self.split.testFraction.matches('^0([.]0*)?$')",
+                "give either test (a file of its own) or split.testFraction (a share of train), not both",
+            ),
+        )
+    )
+
+    train: DataFile = Field(description="The file to learn from.")
+    eval: DataFile | None = Field(
+        default=None, description="The file to evaluate on. Without it a share of train is held out."
+    )
+    test: DataFile | None = Field(
+        default=None, description="The file for a last test, on which no choice is made. Optional."
+    )
+    split: Split | None = Field(default=None, description="How to hold out examples when there is no eval file.")
+    label_map: (
+        Annotated[dict[Annotated[str, Field(max_length=256)], Label], Field(min_length=1, max_length=1000)] | None
+    ) = Field(
+        default=None,
+        description='What the file calls a label: the label ({"0": "negative", "1": "positive"}). A label that is not '
+        "in the map is kept. Without a map, integers count spec.labels where those hold none of them.",
+    )
+    preprocessing: Preprocessing = Field(default=Preprocessing(), description="Cleaning and tokenization.")
+    quality: Quality = Field(default=Quality(), description="Limits that the data must keep.")
+
+    @model_validator(mode="after")
+    def _one_source_of_evaluation(self) -> "Dataset":
+        if self.eval and self.split:
+            raise ValueError("give either eval (a file of its own) or split (a share of train), not both")
+        if self.test and self.split and self.split.test_fraction:
+            raise ValueError("give either test (a file of its own) or split.testFraction (a share of train), not both")
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_in_all_files_or_in_none(self) -> "Dataset":
+        if len({file.text_pair_column is None for file in self.files()}) > 1:
+            raise ValueError("give textPairColumn for all files of the dataset or for none")
+        return self
+
+    def files(self) -> list[DataFile]:
+        """Return the labelled files that there are."""
+        return [file for file in (self.train, self.eval, self.test) if file]
+
+    def effective_split(self) -> Split | None:
+        """Return the split to make: none with an eval file, otherwise the one given or the default."""
+        return None if self.eval else self.split or Split()
