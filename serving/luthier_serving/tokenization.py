@@ -56,6 +56,9 @@ class Tokenization:
         self._tokenizer = _read_tokenizer(folder, document.max_length)
         self._document = document
         self._per_token = per_token
+        # The words of training had no white space between them that a tokenizer could see.
+        strip_whitespace = document.strip_whitespace or per_token
+        self._cleaning = {"lowercase": document.lowercase, "strip_whitespace": strip_whitespace}
 
     def encode(self, texts: Sequence[Text]) -> list[Encoded]:
         """Return the tokens of each text; all are pairs, or none is."""
@@ -87,12 +90,10 @@ class Tokenization:
         return Batch(input_ids, mask, type_ids)
 
     def _clean(self, text: str) -> str:
-        document = self._document
-        return normalize_text(text, lowercase=document.lowercase, strip_whitespace=document.strip_whitespace)
+        return normalize_text(text, **self._cleaning)
 
     def _words(self, text: str, encoding: Encoding) -> list[Word]:
-        document = self._document
-        places = original_positions(text, lowercase=document.lowercase, strip_whitespace=document.strip_whitespace)
+        places = original_positions(text, **self._cleaning)
         first: dict[int, int] = {}
         starts: dict[int, int] = {}
         ends: dict[int, int] = {}

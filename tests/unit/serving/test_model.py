@@ -202,9 +202,12 @@ class Names(Recorder):
         return logits
 
 
-def test_entities_are_found_where_the_caller_wrote_them_however_the_text_was_cleaned(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strip_whitespace", [True, False])
+def test_entities_are_found_where_the_caller_wrote_them_however_the_text_was_cleaned(
+    tmp_path: Path, strip_whitespace: bool
+) -> None:
     changes = {"task": Task.TOKEN_CLASSIFICATION, "labels": ["O", "B-TITLE", "I-TITLE"], "max_length": 32}
-    loaded = model(tmp_path, Names(per_token=True), **changes)
+    loaded = model(tmp_path, Names(per_token=True), **changes, strip_whitespace=strip_whitespace)
     texts = [" \tBAD   Good \n FILM!  bad", "Good", "a"]
     spans = [[span for span in row.values if isinstance(span, Span)] for row in loaded.predict(texts)]
     found = [[text[span.start : span.end] for span in row] for text, row in zip(texts, spans, strict=True)]
