@@ -9,7 +9,7 @@ UNIT := tests/unit tests/integration/artifacts
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e gpu lint generate bench images cluster cluster-down clean constraints
+.PHONY: help demo test unit integration e2e gpu lint generate bench bench-prepare images cluster cluster-down clean constraints
 
 help: ## Say what each target does
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ generate: .venv/.full ## Write the CRDs and the reference pages from the models
 
 bench: .venv/.full ## Measure start-up, memory and image sizes on the running cluster
 	$(PY) benchmarks/main_job.py
+
+bench-prepare: .venv/.full ## prepare of a CSV of 2 million rows: memory, rows a second, and the second run
+	$(PY) benchmarks/prepare_data.py
 
 images: .venv/.demo ## Build the three images (and those of the demo) where the sources changed
 	@$(PY) -m luthier_dev images

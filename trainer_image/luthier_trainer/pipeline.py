@@ -130,7 +130,7 @@ def _choose_labels(spec: TrainingSpec, task: TaskModule, census: LabelCensus) ->
 def _label_counts(task: TaskModule, labels: Labels, shares: dict[PartName, Share]) -> dict[str, LabelCount]:
     counts: dict[PartName, Counter[int]] = {part: Counter() for part in PARTS}
     for part, share in shares.items():
-        for batch in share.staged.batches(share.rows):
+        for batch in share.staged.batches(share.rows, labels_only=True):
             for label in _parsed(batch):
                 counts[part].update(labels.index[word] for word in task.words(label))
     return {

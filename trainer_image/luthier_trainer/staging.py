@@ -33,6 +33,8 @@ from luthier_trainer.tasks import Parsed
 BATCH_ROWS = 10_000
 BATCH_CHARACTERS = 8_000_000
 
+COLUMNS = ("text", "pair", "label")
+
 Rows = npt.NDArray[np.int64]
 
 
@@ -72,10 +74,11 @@ class Staged:
         source = self.sources[bisect_right(self.source_starts, row) - 1]
         return source.place(int(self.numbers[row]))
 
-    def batches(self, rows: Rows) -> Iterator[pa.RecordBatch]:
-        """Read the examples of these row numbers, which must ascend: columns text, pair and label."""
+    def batches(self, rows: Rows, *, labels_only: bool = False) -> Iterator[pa.RecordBatch]:
+        """Read the examples of these row numbers, which must ascend: columns text, pair and label, or label alone."""
+        options = pa.ipc.IpcReadOptions(included_fields=[COLUMNS.index("label")] if labels_only else [])
         with pa.OSFile(str(self.path), "rb") as file:
-            reader = pa.ipc.open_file(file)
+            reader = pa.ipc.open_file(file, options=options)
             waiting: list[pa.RecordBatch] = []
             start = 0
             for number in range(reader.num_record_batches):
@@ -222,9 +225,8 @@ def _label_hash(label: Parsed) -> bytes:
 
 def _schema(example: Example) -> pa.Schema:
     """Return the columns on disk; all examples of a task are of the same types."""
-    return pa.schema(
-        [("text", _arrow_type(example.text)), ("pair", pa.string()), ("label", _arrow_type(example.label))]
-    )
+    types = (_arrow_type(example.text), pa.string(), _arrow_type(example.label))
+    return pa.schema(zip(COLUMNS, types, strict=True))
 
 
 def _arrow_type(value: Text | Parsed) -> Any:
