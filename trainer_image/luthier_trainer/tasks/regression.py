@@ -145,11 +145,8 @@ def _correlation(a: Array, b: Array, weights: Array) -> float:
 
 
 def _centred(numbers: Array, weights: Array) -> Array:
-    """Return numbers less their mean; exactly 0 where those that count are all the same, whatever rounding says."""
-    drawn = numbers[weights > 0]
-    base = drawn[0]
-    if (drawn == base).all():
-        return np.zeros_like(numbers)
-    moved = numbers - base
+    """Return numbers less their mean."""
+    # First less one that counts: where all that count are the same the rest is 0, whatever rounding makes of a mean.
+    moved = numbers - numbers[weights.argmax()]
     centred: Array = moved - weights @ moved / weights.sum()
     return centred
