@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 
 import websocket
 
-PACKAGES = {"chromium": "chromium"}
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 Scheme = Literal["light", "dark"]
 _START_TIMEOUT_S = 30.0
 _ANSWER_TIMEOUT_S = 30.0
@@ -59,6 +59,11 @@ class Page:
         """Write a picture of the whole page, not only of what fits a screen."""
         taken = self._browser.send("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(taken["data"]))
+
+
+def find_browser() -> str | None:
+    """Return the path of an installed browser."""
+    return next((path for name in PROGRAMS if (path := shutil.which(name))), None)
 
 
 class Browser:
@@ -139,7 +144,7 @@ class Browser:
         return message
 
     def _start(self) -> subprocess.Popen[bytes]:
-        program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        program = find_browser()
         if program is None:
             raise BrowserError("There is no chromium; install it (apt-get install chromium).")
         command = ["setpriv", "--pdeathsig", "KILL", program, *_ARGUMENTS, f"--user-data-dir={self._folder.name}"]

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from luthier_dev import addons, binaries, cleanup, controlplane, images, node, prerequisites, steps
+from luthier_dev import addons, binaries, cleanup, controlplane, images, mlflow_server, node, prerequisites, steps
 from luthier_dev.cluster import NodeCluster, provider
 from luthier_dev.errors import DevError
 
@@ -64,7 +64,8 @@ def test_setup() -> None:
     with ThreadPoolExecutor(1) as side:
         built = side.submit(cluster.build_images, [*images.OWN, "luthier-s3"])
         if isinstance(cluster, NodeCluster):
-            prerequisites.ensure_packages(prerequisites.NODE_PACKAGES)
+            prerequisites.ensure_packages(prerequisites.NODE_PACKAGES | prerequisites.BROWSER_PACKAGES)
+        mlflow_server.ensure()
         binaries.ensure([*node.PROGRAMS, "ray-operator", "helm", "kubeconform"])
         built.result()
 

