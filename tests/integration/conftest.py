@@ -40,6 +40,8 @@ class FaultyServer:
         self._s3 = s3
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
+        # A client that is killed has nothing to say.
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
         if tls:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)

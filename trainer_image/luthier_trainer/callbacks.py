@@ -1,14 +1,12 @@
-"""What the Trainer tells while it trains: to the progress document, the log, log.jsonl and a terminal.
+"""What the Trainer tells while it trains: to the progress document, the log and a terminal.
 
 The only callback of ours. It watches; the one thing it decides is that an evaluation whose loss is not finite ends the
 run.
 """
 
-import json
 import logging
 import math
 import sys
-from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -28,14 +26,12 @@ class Watcher(TrainerCallback):
     Args:
         progress: what the outside sees.
         examples: training examples of one epoch.
-        log_file: one JSON object for each log of the Trainer.
         bar: draw a progress bar on standard error instead of logging each step.
     """
 
-    def __init__(self, progress: Progress, examples: int, log_file: Path, *, bar: bool) -> None:
+    def __init__(self, progress: Progress, examples: int, *, bar: bool) -> None:
         self._progress = progress
         self._examples = examples
-        self._log_file = log_file
         self._wants_bar = bar
         self._bar: tqdm | None = None
 
@@ -66,9 +62,6 @@ class Watcher(TrainerCallback):
     ) -> None:
         """Loss, learning rate and gradient norm, or the metrics of an evaluation."""
         values = {name: float(value) for name, value in (logs or {}).items() if _is_number(value)}
-        with self._log_file.open("a") as file:
-            finite = {name: value for name, value in values.items() if math.isfinite(value)}
-            file.write(json.dumps({"step": state.global_step, **finite}) + "\n")
         shown = {name: value for name, value in values.items() if name in ("loss", "learning_rate", "grad_norm")}
         self._progress.measure({name: value for name, value in values.items() if name.startswith("eval_")} | shown)
         if not shown:
