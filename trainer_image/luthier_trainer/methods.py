@@ -78,10 +78,13 @@ def adapt(model: PreTrainedModel, method: Method) -> Trainable:
 
 def with_adapters(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
     """Put new updates beside the weights that the settings name; they change nothing until they are trained."""
+    config = copy.deepcopy(config)
+    # peft warns where the folder has another name than the one that the adapter was trained on.
+    config.base_model_name_or_path = None
     with warnings.catch_warnings():
         # peft asks transformers for an attribute by the name that it had until 5.20.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        adapted = get_peft_model(model, copy.deepcopy(config))
+        adapted = get_peft_model(model, config)
     assert isinstance(adapted, PeftModel)
     return adapted
 
@@ -138,10 +141,9 @@ def target_modules(model: PreTrainedModel, given: list[str] | None) -> list[str]
 
 
 def release(model: PreTrainedModel) -> PreTrainedModel:
-    """Undo what `adapt` did to a model without updates: one like any other, on the CPU, in evaluation mode."""
+    """Undo what `adapt` did to a model without updates: one like any other, in evaluation mode."""
     vars(model.base_model).pop("train", None)
     model.requires_grad_(True)
-    model.cpu()
     model.eval()  # type: ignore[no-untyped-call]
     return model
 
@@ -192,6 +194,7 @@ def _ending(names: Iterable[str], end: str) -> list[str]:
 
 
 def _advice(known: list[str], name: str) -> str:
-    choices = sorted({_within_layer(each) or each for each in known})
-    close = difflib.get_close_matches(name, choices, _SUGGESTIONS, cutoff=0.4)
-    return f"The closest are: {', '.join(close)}." if close else f"It has: {', '.join(choices)}."
+    within = sorted({_within_layer(each) or each for each in known})
+    last = {each.rsplit(".", 1)[-1] for each in within}
+    close = difflib.get_close_matches(name, sorted(last | set(within)), _SUGGESTIONS)
+    return f"The closest are: {', '.join(close)}." if close else f"It has: {', '.join(within)}."

@@ -1,0 +1,282 @@
+"""Methods: which weights change, what the artifact holds, and that an adapter goes with its own base model only."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedModel
+
+from luthier_api.documents import Result
+from luthier_api.exitcodes import ExitCode
+from luthier_api.training import Lora, Method
+from luthier_trainer.adapters import merge_folders
+from luthier_trainer.cli import main
+from luthier_trainer.errors import InvalidModel, InvalidSpec
+from luthier_trainer.methods import adapt, release, target_modules, trained_weights
+
+pytestmark = pytest.mark.integration
+
+ARCHITECTURES = ("bert", "roberta", "distilbert")
+HIDDEN, INNER, LABELS = 32, 64, 2
+FAST = {"epochs": 12, "batchSize": 8, "learningRate": "1e-2", "metricForBestModel": "eval_loss"}
+THINGS = [
+    f"{first} {second}" for first in ("old", "new", "first", "last") for second in ("film", "phone", "story", "cast")
+]
+Models = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def bases(tiny_models: Models, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """The tiny models with larger weights: what they make of a text depends on its words, so that heads can learn."""
+
+    def get(architecture: str) -> Path:
+        folder = tmp_path_factory.getbasetemp() / f"base-{architecture}"
+        if not folder.exists():
+            shutil.copytree(tiny_models(architecture), folder)
+            weights = load_file(folder / "model.safetensors")
+            larger = {name: weight * 12 if weight.dim() == 2 else weight for name, weight in weights.items()}
+            save_file(larger, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+
+    return get
+
+
+def classifier(folder: Path, auto_class: Any = AutoModelForSequenceClassification) -> PreTrainedModel:
+    torch.manual_seed(0)
+    model: PreTrainedModel = auto_class.from_pretrained(folder, num_labels=LABELS)
+    return model
+
+
+def with_adapter(base: Path, artifact: Path) -> PeftModel:
+    """As docs/methods.md says it."""
+    with warnings.catch_warnings():
+        # peft asks transformers for an attribute by its former name.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return PeftModel.from_pretrained(classifier(base), str(artifact / "adapter"))
+
+
+def logits(model: Any, *, texts: int = 4) -> torch.Tensor:
+    """Of random texts, the same each time."""
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(5, 300, (texts, 12), generator=generator)
+    with torch.no_grad():
+        found: torch.Tensor = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    return found
+
+
+class Bench:
+    """Runs documents with local folders."""
+
+    def __init__(self, folder: Path, capture: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.capture, self.runs = folder, capture, 0
+        # One word decides, so that the smallest of models learn it in seconds.
+        rows = [(f"the {thing} is {word} {word}", word) for thing in THINGS for word in ("good", "bad")]
+        with (folder / "train.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("text", "label"), *rows])
+
+    def run(self, model: Path, method: dict[str, Any], **hyperparameters: Any) -> tuple[int, Result, str]:
+        self.runs += 1
+        document = self.folder / f"run-{self.runs}.json"
+        spec = {
+            "model": {"uri": model.as_uri()},
+            "dataset": {
+                "train": {"uri": (self.folder / "train.csv").as_uri()},
+                "split": {"fraction": "0.2"},
+                "preprocessing": {"maxLength": 24},
+            },
+            "export": ["safetensors"],
+            "method": method,
+            "hyperparameters": FAST | hyperparameters,
+            "output": {"name": "m", "uri": (self.folder / f"registry-{self.runs}").as_uri()},
+        }
+        document.write_text(json.dumps({"spec": spec}))
+        self.capture.readouterr()
+        code = main(["run", str(document)])
+        captured = self.capture.readouterr()
+        return code, Result.from_json(captured.out), captured.err
+
+    def artifact(self, model: Path, method: dict[str, Any], **hyperparameters: Any) -> tuple[Path, dict[str, float]]:
+        code, result, log = self.run(model, method, **hyperparameters)
+        assert code == 0 and result.published, log
+        folder = Path(result.published.uri.removeprefix("file://"))
+        return folder, json.loads((folder / "metrics.json").read_text())["metrics"]
+
+
+@pytest.fixture
+def bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Bench:
+    return Bench(tmp_path, capsys)
+
+
+@pytest.mark.parametrize("auto_class", [AutoModelForSequenceClassification, AutoModelForTokenClassification])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_lora_trains_updates_of_attention_and_feed_forward_and_the_head_alone(
+    tiny_models: Models, architecture: str, auto_class: Any
+) -> None:
+    model = adapt(classifier(tiny_models(architecture), auto_class), Method(type="LoRA", lora=Lora(r=4)))
+    per_layer = 4 * (HIDDEN + HIDDEN) + (HIDDEN + INNER) + (INNER + HIDDEN)
+    head = HIDDEN * LABELS + LABELS
+    # Tasks per text have a dense layer before the last one, by whatever name: bert.pooler, pre_classifier, dense.
+    head += HIDDEN * HIDDEN + HIDDEN if auto_class is AutoModelForSequenceClassification else 0
+    assert trained_weights(model)[0] == 2 * 4 * per_layer + head
+    assert isinstance(model, PeftModel)
+    encoder = model.get_base_model().base_model
+    outside_head = [n for n, weight in encoder.named_parameters() if weight.requires_grad and "pooler" not in n]
+    assert outside_head and all("lora_" in name for name in outside_head)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_an_adapted_model_says_what_the_model_said_before_it_is_trained(tiny_models: Models, architecture: str) -> None:
+    plain = logits(classifier(tiny_models(architecture)))
+    adapted = adapt(classifier(tiny_models(architecture)), Method(type="LoRA"))
+    assert torch.equal(logits(adapted), plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("qeury", r"'qeury', which the base model does not have\. The closest are: query\."),
+        ("classifier", r"'classifier', which stands for classifier: no linear layer of the encoder"),
+        ("LayerNorm", r"'LayerNorm', which stands for bert\.embeddings\.LayerNorm: no linear layer"),
+    ],
+)
+def test_a_module_that_cannot_be_adapted_is_refused_by_name(tiny_models: Models, name: str, message: str) -> None:
+    with pytest.raises(InvalidSpec, match=message):
+        target_modules(classifier(tiny_models("bert")), ["query", name])
+
+
+def test_named_modules_alone_are_adapted(tiny_models: Models) -> None:
+    method = Method(type="LoRA", lora=Lora(r=2, target_modules=["query", "attention.self.value"]))
+    model = adapt(classifier(tiny_models("bert")), method)
+    adapted = {name.split(".lora_A")[0] for name, _ in model.named_parameters() if ".lora_A" in name}
+    assert {name.rsplit(".", 1)[1] for name in adapted} == {"query", "value"}
+    assert len(adapted) == 2 * 2
+
+
+def test_a_frozen_encoder_has_no_dropout_while_the_head_has(tiny_models: Models) -> None:
+    model = adapt(classifier(tiny_models("bert")), Method(type="Frozen"))
+    model.train()
+    assert not any(module.training for module in model.base_model.modules())
+    assert model.get_submodule("dropout").training
+    release(model)  # type: ignore[arg-type]
+    model.train()
+    assert all(module.training for module in model.modules())
+    assert all(weight.requires_grad for weight in model.parameters())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_lora_publishes_an_adapter_and_a_plain_model_that_says_the_same(
+    bench: Bench, bases: Models, architecture: str, tmp_path: Path
+) -> None:
+    base = bases(architecture)
+    folder, metrics = bench.artifact(base, {"type": "LoRA", "lora": {"r": 8, "alpha": 16}})
+    assert metrics["eval_loss"] < metrics["untrained_loss"] - 0.1
+    plain = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert not [name for name in plain.state_dict() if "lora" in name]
+    adapted = with_adapter(base, folder)
+    assert torch.allclose(logits(adapted), logits(plain), atol=1e-5, rtol=0)
+    assert not torch.allclose(logits(classifier(base)), logits(plain), atol=1e-2)
+    settings = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    assert (settings["r"], settings["lora_alpha"], settings["base_model_name_or_path"]) == (8, 16, base.as_uri())
+
+    merge_folders(folder, base, tmp_path / "merged")
+    published, again = load_file(folder / "model.safetensors"), load_file(tmp_path / "merged" / "model.safetensors")
+    assert published.keys() == again.keys()
+    assert all(torch.equal(published[name], again[name]) for name in published)
+
+
+def test_lora_trains_the_same_when_activations_are_computed_again(bench: Bench, bases: Models) -> None:
+    method = {"type": "LoRA", "lora": {"dropout": "0"}}
+    kept, again = (
+        bench.artifact(bases("bert"), method, gradientCheckpointing=checkpointing)[0] for checkpointing in (False, True)
+    )
+    first, second = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (kept, again))
+    assert all(torch.allclose(first[name], second[name], atol=1e-4) for name in first)
+
+
+def test_merging_takes_the_adapters_own_base_model_only(
+    bench: Bench, bases: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = shutil.copytree(bases("bert"), tmp_path / "base")
+    folder, _ = bench.artifact(base, {"type": "LoRA"}, epochs=1)
+    out = tmp_path / "merged"
+    assert main(["merge", str(folder), str(base), str(out)]) == ExitCode.OK
+    assert torch.equal(
+        logits(AutoModelForSequenceClassification.from_pretrained(out)),
+        logits(AutoModelForSequenceClassification.from_pretrained(folder)),
+    )
+    assert {"tokenizer.json", "luthier.json"} <= {path.name for path in out.iterdir()}
+
+    # One weight of another value, in a file of the same size.
+    weights = (base / "model.safetensors").read_bytes()
+    (base / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    capsys.readouterr()
+    assert main(["merge", str(folder), str(base), str(tmp_path / "other")]) == ExitCode.INVALID_MODEL
+    assert "is not the base model of this adapter" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: shutil.rmtree(folder), r"cannot be read \(No such file or directory\); give the artifact of"),
+        (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 40), r"cannot be read .*; download"),
+        (lambda folder: (folder / "luthier-adapter.json").write_text("{}"), r"does not say what the adapter is for"),
+        (
+            lambda folder: (folder / "adapter_config.json").write_text(
+                (folder / "adapter_config.json").read_text().replace('"r": 16', '"r": 4')
+            ),
+            r"does not fit its base model, the first weight that differs being base_model",
+        ),
+    ],
+)
+def test_a_damaged_adapter_is_refused(
+    bench: Bench, bases: Models, tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    folder, _ = bench.artifact(bases("bert"), {"type": "LoRA"}, epochs=1)
+    damage(folder / "adapter")
+    with pytest.raises(InvalidModel, match=message):
+        merge_folders(folder, bases("bert"), tmp_path / "merged")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_frozen_encoder_is_published_as_it_was(bench: Bench, bases: Models, architecture: str) -> None:
+    base = bases(architecture)
+    folder, metrics = bench.artifact(base, {"type": "Frozen"})
+    before, after = load_file(base / "model.safetensors"), load_file(folder / "model.safetensors")
+    encoder = {name: weight for name, weight in before.items() if "pooler" not in name}
+    assert encoder
+    assert all(torch.equal(after[f"{architecture}.{name}"], weight) for name, weight in encoder.items())
+    assert metrics["eval_loss"] < metrics["untrained_loss"] - 0.02
+    assert not (folder / "adapter").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_qlora_without_a_gpu_is_refused_in_one_sentence(bench: Bench, bases: Models) -> None:
+    code, result, _ = bench.run(bases("bert"), {"type": "QLoRA"})
+    assert code == ExitCode.INVALID_SPEC
+    assert result.failure and "QLoRA" in result.failure.message and "GPU" in result.failure.message
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_qlora_learns_beside_four_bits_and_is_merged_onto_all_of_them(
+    bench: Bench, bases: Models, architecture: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    base = bases(architecture)
+    folder, metrics = bench.artifact(base, {"type": "QLoRA"})
+    assert metrics["eval_loss"] < metrics["untrained_loss"] - 0.1
+    plain = AutoModelForSequenceClassification.from_pretrained(folder)
+    adapted = with_adapter(base, folder)
+    assert torch.allclose(logits(adapted), logits(plain), atol=1e-5, rtol=0)
