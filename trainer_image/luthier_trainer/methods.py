@@ -50,7 +50,7 @@ def quantization(method: Method, device: Device, precision: Precision) -> BitsAn
     if find_spec("bitsandbytes") is None:
         raise InvalidSpec(
             "method QLoRA needs the package bitsandbytes, which is not installed; use an image that is built with "
-            "EXTRAS=train,qlora, or type LoRA."
+            'EXTRAS="train qlora", or type LoRA.'
         )
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         **_FOUR_BITS, bnb_4bit_compute_dtype=_COMPUTE[precision]
