@@ -73,7 +73,7 @@ def is_wanted(path: str) -> bool:
     return path == CONFIG_FILE or path in TOKENIZER_FILES or ".safetensors" in suffixes
 
 
-def check_base_model(folder: Path, uri: str, *, auto_class: str, max_length: int) -> BaseModel:
+def check_base_model(folder: Path, uri: str, *, auto_class: str, max_length: int, pairs: bool = False) -> BaseModel:
     """Check a model's folder.
 
     Args:
@@ -81,6 +81,7 @@ def check_base_model(folder: Path, uri: str, *, auto_class: str, max_length: int
         uri: where it came from, for messages.
         auto_class: name of the transformers Auto class that has the task's head.
         max_length: tokens of a text that the model is asked to read.
+        pairs: whether its tokenizer must know how to join two texts.
 
     Raises:
         InvalidModel: if files are missing or cut short, or the architecture lacks the head.
@@ -98,6 +99,11 @@ def check_base_model(folder: Path, uri: str, *, auto_class: str, max_length: int
     for shard in _weight_files(folder, uri):
         _check_safetensors(folder / shard, uri)
     tokenizer = _load_tokenizer(folder, uri)
+    if pairs and tokenizer.num_special_tokens_to_add(is_pair=True) == 0:
+        raise InvalidModel(
+            f"The tokenizer of {uri} puts nothing between two texts, so a model cannot tell them apart; give a base "
+            "model whose tokenizer.json has a template for pairs, or join the texts and leave out textPairColumn."
+        )
     vocabulary = config.get("vocab_size")
     tokens = tokenizer.get_vocab_size(with_added_tokens=True)
     if isinstance(vocabulary, int) and tokens > vocabulary:

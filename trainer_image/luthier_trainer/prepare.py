@@ -51,6 +51,7 @@ def prepare(run: RunDocument, workspace: Workspace, progress: Progress) -> Prepa
         spec.model.uri,
         auto_class=task_of(spec.task).auto_class,
         max_length=spec.dataset.preprocessing.max_length,
+        pairs=spec.dataset.train.text_pair_column is not None,
     )
 
     resolved = resolve(run, dataset, model, base)
@@ -73,15 +74,12 @@ def prepare(run: RunDocument, workspace: Workspace, progress: Progress) -> Prepa
 
 
 def check_dataset(spec: TrainingSpec) -> None:
-    """Refuse what the parts of spec.dataset cannot be together; more of that is refused where the spec is parsed.
+    """Refuse a split that leaves nothing; the rest of what cannot be is refused where the spec is parsed.
 
     Raises:
         InvalidSpec: in one sentence.
     """
-    dataset = spec.dataset
-    split = dataset.effective_split()
-    if split and dataset.test and split.test_fraction:
-        raise InvalidSpec("Give either dataset.test (a file of its own) or split.testFraction, not both.")
+    split = spec.dataset.effective_split()
     if split and split.fraction + split.test_fraction >= 1:
         raise InvalidSpec(
             f"split.fraction = {split.fraction} and split.testFraction = {split.test_fraction} leave nothing to learn "

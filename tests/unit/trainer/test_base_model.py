@@ -141,3 +141,17 @@ def test_the_head_that_is_needed_is_the_tasks(model: Path) -> None:
     assert check(model, max_length=16).model_type == "bart"
     with pytest.raises(InvalidModel, match=r"is of type 'bart', which has no AutoModelForTokenClassification; use an"):
         check(model, max_length=16, auto_class="AutoModelForTokenClassification")
+
+
+def test_two_texts_need_a_tokenizer_that_parts_them(model: Path) -> None:
+    def check_pairs() -> BaseModel:
+        return check_base_model(model, URI, auto_class="AutoModelForSequenceClassification", max_length=16, pairs=True)
+
+    with pytest.raises(InvalidModel, match=r"^The tokenizer of s3://models/base puts nothing between two texts, so"):
+        check_pairs()
+    made = tokenizer()
+    made.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    made.save(str(model / "tokenizer.json"))
+    assert check_pairs().pad_token_id == 0
