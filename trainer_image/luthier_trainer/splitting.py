@@ -38,17 +38,25 @@ def split_rows(rows: Rows, strata: Rows, names: Sequence[str], split: Split) -> 
         split: fractions and seed.
     """
     generator = random.Random(split.seed)
-    held_out: list[Rows] = []
-    test: list[Rows] = []
-    for group in _groups(rows, strata, names) if split.stratify else [rows]:
-        evaluated = _draw(len(group), _count(len(group), float(split.fraction), len(group) - 1), generator)
-        held_out.append(group[evaluated])
-        left = np.delete(group, evaluated)
-        if split.test_fraction:
-            count = _count(len(group), float(split.test_fraction), len(left) - 1)
-            test.append(left[_draw(len(left), count, generator)])
-    found = [np.sort(np.concatenate([*each, rows[:0]])) for each in (held_out, test)]
-    return Parts(np.setdiff1d(rows, np.concatenate(found), assume_unique=True), *found)
+    groups = _groups(rows, strata, names) if split.stratify else [rows]
+    held_out, left = _draw_from(groups, groups, float(split.fraction), generator)
+    test = rows[:0]
+    if split.test_fraction:
+        test, _ = _draw_from(groups, left, float(split.test_fraction), generator)
+    return Parts(np.setdiff1d(rows, np.concatenate([held_out, test]), assume_unique=True), held_out, test)
+
+
+def _draw_from(
+    groups: list[Rows], left: list[Rows], fraction: float, generator: random.Random
+) -> tuple[Rows, list[Rows]]:
+    """Draw from what is left of each group this fraction of the whole group; return the drawn rows and the others."""
+    drawn, others = [], []
+    for whole, rows in zip(groups, left, strict=True):
+        count = min(max(1, round(len(whole) * fraction)), max(0, len(rows) - 1))
+        chosen = np.array(generator.sample(range(len(rows)), count), dtype=np.int64)
+        drawn.append(rows[chosen])
+        others.append(np.delete(rows, chosen))
+    return np.sort(np.concatenate(drawn)), others
 
 
 def _groups(rows: Rows, strata: Rows, names: Sequence[str]) -> list[Rows]:
@@ -57,11 +65,3 @@ def _groups(rows: Rows, strata: Rows, names: Sequence[str]) -> list[Rows]:
     bounds = np.searchsorted(strata[order], np.arange(len(names) + 1))
     members = [rows[order[low:high]] for low, high in pairwise(bounds)]
     return [members[stratum] for stratum in sorted(range(len(names)), key=names.__getitem__) if len(members[stratum])]
-
-
-def _count(group: int, fraction: float, most: int) -> int:
-    return min(max(1, round(group * fraction)), max(0, most))
-
-
-def _draw(size: int, count: int, generator: random.Random) -> Rows:
-    return np.array(generator.sample(range(size), count), dtype=np.int64)

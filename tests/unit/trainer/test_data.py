@@ -255,8 +255,8 @@ def test_a_stratified_split_has_each_label_in_its_share(drawn: list[str], by: Sp
 
 @given(drawn_labels, splits)
 def test_what_is_evaluated_does_not_depend_on_what_is_tested(drawn: list[str], by: Split) -> None:
-    untested = by.model_copy(update={"stratify": False, "test_fraction": Decimal(0)})
-    tested = untested.model_copy(update={"test_fraction": Decimal("0.3")})
+    untested = by.model_copy(update={"test_fraction": Decimal(0)})
+    tested = by.model_copy(update={"test_fraction": Decimal("0.3")})
     assert split(drawn, tested)[1] == split(drawn, untested)[1]
 
 
