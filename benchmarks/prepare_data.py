@@ -154,7 +154,10 @@ def _cpu_model() -> str:
 def show(figures: dict[str, Any]) -> None:
     rows, first, second = figures["rows"], figures["first"], figures["second"]
     print(f"{rows:,} rows, {figures['file_bytes'] / 2**30:.2f} GiB, {figures['tokens']:,} tokens; {figures['machine']}")
-    print(f"first run    {first['seconds']:.0f} s, {first['cpu_seconds']:.0f} CPU-s")
+    print(
+        f"first run    {first['seconds']:.0f} s and {first['cpu_seconds']:.0f} CPU-s: "
+        f"{rows / first['cpu_seconds']:,.0f} rows per CPU-second"
+    )
     print(
         f"  made in    {first['made_seconds']:.0f} s: {rows / first['made_seconds']:,.0f} rows/s, "
         f"{figures['tokens'] / first['made_seconds']:,.0f} tokens/s"

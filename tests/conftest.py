@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from luthier_artifacts import StorageConfig
 from luthier_dev.seaweed import Seaweed, start_seaweed
+
+# How long an example takes says more of what else the machine does; pytest's timeout ends one that hangs.
+settings.register_profile("luthier", deadline=None)
+settings.load_profile("luthier")
 
 
 @dataclass(frozen=True)

@@ -274,7 +274,7 @@ words = st.sampled_from(["good", "bad", "film", "good film", "bad " * 12, "", "Ð
 rows = st.lists(st.tuples(words, st.sampled_from(["x", "y", ""])), max_size=30)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows, rows, st.sampled_from([1, 2, 3, 7]), st.sampled_from([1, 30, 10**6]), st.sampled_from([1, 4, 10**6]))
 def test_pieces_of_any_size_give_the_same_data(
     learned: Rows, more: Rows, batch_rows: int, batch_characters: int, batch_wanted: int
