@@ -199,7 +199,7 @@ def evaluation_section(
         notes=notes,
         ece=evaluation.calibration.ece if evaluation.calibration else None,
         mistakes=[_cut(mistake) for mistake in evaluation.mistakes[:MISTAKES_SHOWN]],
-        numbers=spec.task is Task.REGRESSION,
+        numbers=bool(evaluation.scatter),
     )
 
 
@@ -272,4 +272,4 @@ def _series(history: Sequence[dict[str, Any]], key: str, name: str | None = None
 
 def baseline_name(task: Task) -> str:
     """Return what `baseline_majority_*` measures."""
-    return "always the mean" if task is Task.REGRESSION else "always the most frequent label"
+    return task_of(task).baseline_name

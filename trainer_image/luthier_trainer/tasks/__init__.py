@@ -59,7 +59,8 @@ class TaskModule(Protocol):
         metrics: names of what `measure` returns, without prefix.
         errors: those of them that are better the smaller they are.
         best_metric: picks the best weights unless the spec says another; with eval_ before it.
-        takes_pairs: whether examples may be pairs of texts.
+        baseline_name: what `baseline` always answers, for people.
+        pipeline_tag: the hub's name of the task (https://huggingface.co/tasks).
     """
 
     name: Task
@@ -71,7 +72,8 @@ class TaskModule(Protocol):
     metrics: tuple[str, ...]
     errors: tuple[str, ...]
     best_metric: str
-    takes_pairs: bool
+    baseline_name: str
+    pipeline_tag: str
 
     def parse(self, cell: object, file: DataFile) -> Parsed | None:
         """Return a label as read from a cell (text, number, boolean or list); None where there is none.

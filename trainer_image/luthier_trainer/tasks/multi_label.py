@@ -44,7 +44,8 @@ class MultiLabel:
     )
     errors: tuple[str, ...] = ("hamming_loss", "ece")
     best_metric = "eval_f1_macro"
-    takes_pairs = True
+    baseline_name = "always the labels of at least half of the texts"
+    pipeline_tag = "text-classification"
 
     def parse(self, cell: object, file: DataFile) -> Parsed | None:
         """Return the labels of a cell, each once and sorted, so that equal sets are equal."""

@@ -32,7 +32,8 @@ class Regression:
     metrics: tuple[str, ...] = ("mse", "rmse", "mae", "r2", "pearson", "spearman")
     errors: tuple[str, ...] = ("mse", "rmse", "mae")
     best_metric = "eval_mse"
-    takes_pairs = True
+    baseline_name = "always the mean"
+    pipeline_tag = "text-classification"
 
     def parse(self, cell: object, file: DataFile) -> Parsed | None:
         """Return the number."""

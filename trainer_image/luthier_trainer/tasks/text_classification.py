@@ -34,7 +34,8 @@ class TextClassification:
     )
     errors: tuple[str, ...] = ("ece",)
     best_metric = "eval_f1_macro"
-    takes_pairs = True
+    baseline_name = "always the most frequent label"
+    pipeline_tag = "text-classification"
 
     def parse(self, cell: object, file: DataFile) -> Parsed | None:
         """Return the label."""

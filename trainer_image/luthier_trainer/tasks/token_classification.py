@@ -45,7 +45,8 @@ class TokenClassification:
     )
     errors: tuple[str, ...] = ("ece",)
     best_metric = "eval_f1_macro"
-    takes_pairs = False
+    baseline_name = "always the most frequent label"
+    pipeline_tag = "token-classification"
 
     def parse(self, cell: object, file: DataFile) -> Parsed | None:
         """Return the labels of all words."""
