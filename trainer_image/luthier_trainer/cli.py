@@ -89,6 +89,8 @@ def _run(options: argparse.Namespace, workspace: Workspace, stop: Stop) -> tuple
     speaks = torchrun_numbers()[0] == 0 and Launch.wanted() is None
     server = _server(options.port, run, progress) if speaks else contextlib.nullcontext()
     with logging_to(workspace.console_log, run.origin), server:
+        if torchrun_numbers()[0]:
+            logging.disable(logging.INFO)
         output = run.spec.output
         log.info("%s: %s -> %s/%s", options.command, run.spec.model.uri, output.uri.rstrip("/"), output.name)
         return _command(options, run, workspace, progress, bar, stop)

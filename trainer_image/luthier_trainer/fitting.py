@@ -54,12 +54,13 @@ def fit(
         StorageError: if the checkpoints cannot be read.
         TrainerError: of the training itself; the last good checkpoint is in storage then.
     """
+    found = _fetch(checkpoints, world)
     saver = Saver(tuner, best, checkpoints, stop, world)
     tuner.add_callback(best)
     tuner.add_callback(saver)
     try:
         with stop.deferred():
-            output = _train(tuner, best, saver, _fetch(checkpoints, world), world, progress)
+            output = _train(tuner, best, saver, found, world, progress)
             best.restore(_model(tuner))
             saver.finish()
     except Preempted:
