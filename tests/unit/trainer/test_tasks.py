@@ -20,6 +20,7 @@ from luthier_trainer.prepared import Part
 from luthier_trainer.tasks import IGNORED, Predictions, TaskModule, task_of
 from luthier_trainer.tasks.bootstrap import FEWEST_RESAMPLES, RESAMPLES, bootstrap, resamples_for
 from luthier_trainer.tasks.confidence import BINS, sigmoid, softmax
+from luthier_trainer.tasks.ranking import CURVES, curves
 from luthier_trainer.tasks.spans import Scheme
 
 pytestmark = pytest.mark.unit
@@ -566,6 +567,18 @@ def test_curves_are_short_rise_and_enclose_their_area(task: TaskModule) -> None:
         assert np.trapezoid(y, x) == pytest.approx(curve.area, abs=0.02)
     if task is not WORDS:
         assert np.mean([curve.area for curve in evaluation.roc]) == pytest.approx(evaluation.metrics["roc_auc"])
+
+
+def test_of_very_many_labels_the_curves_are_those_of_the_worst() -> None:
+    generator = np.random.default_rng(0)
+    has = generator.random((300, CURVES + 10)) < 0.3
+    has[:, 3] = False
+    strength = np.linspace(0, 3, CURVES + 10)[::-1]
+    names = [str(label) for label in range(CURVES + 10)]
+    roc, precision_recall = curves(has * strength + generator.normal(size=has.shape), has, names, np.arange(300))
+    assert len(roc) == len(precision_recall) == CURVES
+    assert {"59", "50", "40"} <= {curve.label for curve in precision_recall}
+    assert not {"0", "1", "2", "3"} & {curve.label for curve in precision_recall}
 
 
 def test_mistakes_are_the_surest_wrong_answers_with_their_texts() -> None:

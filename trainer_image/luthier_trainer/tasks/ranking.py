@@ -71,7 +71,7 @@ class Rankings:
 def curves(
     scores: Array, has: npt.NDArray[np.bool_], labels: Sequence[str], texts: Integers
 ) -> tuple[list[Curve], list[Curve]]:
-    """Return ROC and precision-recall curves of the first labels, of each that is defined."""
+    """Return ROC and precision-recall curves of the labels that are told worst, of each that is defined."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     roc: list[Curve] = []
@@ -79,15 +79,15 @@ def curves(
     if not len(texts):
         return roc, precision_recall
     every = np.ones(int(texts.max()) + 1)
-    for position, label in enumerate(labels[:CURVES]):
-        true, score = has[:, position], scores[:, position]
-        roc_area, precision_area = Ranking(score, true, texts).areas(every)
+    areas = [Ranking(scores[:, label], has[:, label], texts).areas(every) for label in range(len(labels))]
+    precisions = {label: precision for label, (_, precision) in enumerate(areas) if precision is not None}
+    for label in sorted(sorted(precisions, key=precisions.__getitem__)[:CURVES]):
+        true, score, roc_area = has[:, label], scores[:, label], areas[label][0]
         if roc_area is not None:
             x, y, _ = roc_curve(true, score)
-            roc.append(Curve(label, _thinned(x, y), roc_area))
-        if precision_area is not None:
-            y, x, _ = precision_recall_curve(true, score, drop_intermediate=True)
-            precision_recall.append(Curve(label, _thinned(x[::-1], y[::-1]), precision_area))
+            roc.append(Curve(labels[label], _thinned(x, y), roc_area))
+        y, x, _ = precision_recall_curve(true, score, drop_intermediate=True)
+        precision_recall.append(Curve(labels[label], _thinned(x[::-1], y[::-1]), precisions[label]))
     return roc, precision_recall
 
 
