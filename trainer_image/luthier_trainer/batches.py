@@ -7,6 +7,7 @@ together they are the global batch, and who computes the loss divides by the row
 Needs no torch; `loading` makes tensors of what is planned here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,11 +40,17 @@ class Limits:
         """Return the tokens that a text takes in a forward pass whose longest text has `longest`."""
         return length if self.packed else max(self.padded_to, longest)
 
-    def halved(self, lengths: Lengths) -> "Limits":
+    def tokens_of(self, lengths: Sequence[int]) -> int:
+        """Return the tokens that a forward pass over these texts computes, longest first."""
+        return sum(self.width(length, lengths[0]) for length in lengths)
+
+    def allow(self, lengths: Sequence[int]) -> bool:
+        """Tell whether these texts, longest first, may be computed at once; one text always may."""
+        return len(lengths) == 1 or (len(lengths) <= self.texts and self.tokens_of(lengths) <= self.tokens)
+
+    def halved(self, lengths: Sequence[int]) -> "Limits":
         """Return limits that cut what did not fit, texts of these lengths, at least in two."""
-        longest = int(lengths.max())
-        tokens = sum(self.width(int(length), longest) for length in lengths)
-        return replace(self, texts=max(1, -(-len(lengths) // 2)), tokens=max(1, tokens // 2))
+        return replace(self, texts=max(1, len(lengths) // 2), tokens=max(1, self.tokens_of(lengths) // 2))
 
 
 class Schedule:

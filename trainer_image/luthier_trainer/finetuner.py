@@ -15,6 +15,7 @@ resumed run goes on like one that was never interrupted. Needs torch.
 import contextlib
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from luthier_api.training import Hyperparameters
 from luthier_trainer import memory
 from luthier_trainer.batches import Limits, Schedule, cut, longest_first
 from luthier_trainer.callbacks import ADVICE
-from luthier_trainer.errors import LossNotFinite
+from luthier_trainer.errors import GpuOutOfMemory, LossNotFinite
 from luthier_trainer.loading import Collator, MicroBatch, Shares, StepSampler, only, pretrained, token_format
 from luthier_trainer.losses import choose_loss
 from luthier_trainer.packing import Packing, fitting_packing
@@ -53,6 +54,9 @@ class FineTuner(Trainer):
         parameters: of the spec.
         prepared: the data; `held_out` is evaluated while training.
         callbacks: that watch.
+
+    Attributes:
+        memory_retries: how often a step was tried again in smaller pieces; at most once.
     """
 
     def __init__(
@@ -78,6 +82,12 @@ class FineTuner(Trainer):
         targets = task.dense_targets(prepared.train, len(self._labels))
         self._loss = choose_loss(task.loss, parameters, targets, len(self._labels)).to(arguments.device)
         self._shares = self._plan()
+        if not self._is_gpu:
+            memory.keep_freed_blocks()
+        self.memory_retries = 0
+        # The piece that is computed, and whether ranks have begun to add up their gradients.
+        self._computed: MicroBatch
+        self._adding_up = False
         # The first step whose loss or gradient was no number; kept on the device, where nothing waits for it.
         self._bad_step = torch.full((), _NEVER, device=arguments.device)
 
@@ -91,6 +101,8 @@ class FineTuner(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the shares of this rank. Every rank has its own, so accelerate has nothing to distribute."""
+        if self._parameters.batch_size == "auto" and self._is_gpu:
+            self._shares.limits = self.fitting_limits()
         workers = self.args.dataloader_num_workers
         return DataLoader(
             self._shares,
@@ -116,7 +128,19 @@ class FineTuner(Trainer):
             GpuOutOfMemory: if half the micro-batch is still too much, or was tried before.
         """
         model.train()
-        return self._watched(self._gradients(model, inputs), "loss")
+        share: list[MicroBatch] = inputs
+        if any(not self._shares.limits.allow(each.lengths) for each in share):
+            # Cut by a worker process, which has not heard of smaller limits.
+            share = self._shares.cut_again(share)
+        failed: str | None = None
+        try:
+            loss = self._gradients(model, share)
+        except torch.OutOfMemoryError as error:
+            failed = str(error).splitlines()[0]
+        if failed is not None:
+            # Outside of the except clause, which would keep the tensors of the failed step alive.
+            loss = self._gradients(model, self._smaller(model, share, failed))
+        return self._watched(loss, "loss")
 
     def _gradients(self, model: nn.Module, share: list[MicroBatch]) -> torch.Tensor:
         """Add up the gradients of a share, and return its loss."""
@@ -124,16 +148,84 @@ class FineTuner(Trainer):
         torch.manual_seed(int(np.random.SeedSequence(parameters).generate_state(1, np.uint64)[0]))
         world = self.args.world_size
         total = torch.zeros((), device=self.args.device)
+        self._adding_up = False
         for batch in share:
+            self._computed = batch
             # Ranks add their gradients up once, with the last piece.
-            together = contextlib.nullcontext() if batch is share[-1] else self.accelerator.no_sync(model)
+            last = batch is share[-1]
             there = batch.to(self.args.device)
-            with together, self._computing(there):
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model), self._computing(there):
                 rows = self._loss.rows(self._logits(model, there), there.targets)
                 loss = rows.sum() * (batch.share * world)
+                self._adding_up = last and world > 1
                 self.accelerator.backward(loss)
             total += loss.detach()
         return total
+
+    def fitting_limits(self) -> Limits:
+        """Return limits that this rank's memory allows, tried out on the longest texts.
+
+        Ranks need not agree: a share is the same in however many pieces.
+
+        Raises:
+            GpuOutOfMemory: if not even one text fits.
+        """
+        assert self.model is not None
+        model, limits, lengths = self.model.train(), self._shares.limits, self._train.part.lengths
+        order = longest_first(np.arange(len(lengths)), lengths)
+        most = min(limits.texts, len(order))
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        # AdamW's two averages, and with several ranks the buckets that gradients are added up in.
+        copies = 2 + (self.args.world_size > 1)
+
+        def try_out(texts: int) -> None:
+            reserved = [torch.empty_like(weight) for weight in weights for _ in range(copies)]
+            batch = self._train.collate(order[:texts], limits, 1.0).to(self.args.device)
+            try:
+                with self.accelerator.autocast(), self._computing(batch):
+                    self._loss.rows(self._logits(model, batch), batch.targets).mean().backward()  # type: ignore[no-untyped-call]
+            finally:
+                del reserved
+                model.zero_grad(set_to_none=True)
+
+        texts = memory.largest_that_fits(try_out, most)
+        if not texts:
+            raise GpuOutOfMemory(
+                f"The GPU has no memory to train on one text of {lengths[order[0]]} tokens. Lower maxLength, set "
+                "gradientCheckpointing, or train with method LoRA."
+            )
+        tokens = limits.tokens_of([int(length) for length in lengths[order[:texts]]])
+        if texts < most:
+            tokens = int(tokens * memory.MARGIN)
+        log.info("batchSize auto: up to %d tokens at once", tokens)
+        return replace(limits, tokens=tokens)
+
+    def _smaller(self, model: nn.Module, share: list[MicroBatch], failed: str) -> list[MicroBatch]:
+        """Return a share whose computation ran out of memory in smaller pieces, for one more try.
+
+        Raises:
+            GpuOutOfMemory: if that was done before, or nothing smaller would do.
+        """
+        too_much = self._computed.lengths
+        if self.memory_retries or len(too_much) == 1 or self._adding_up:
+            raise GpuOutOfMemory(
+                f"The GPU ran out of memory at step {self.state.global_step + 1} with {len(too_much)} texts of "
+                f"{sum(too_much)} tokens at once{', half as many as before' if self.memory_retries else ''}. Lower "
+                "hyperparameters.batchSize (with gradientAccumulationSteps the global batch stays), set "
+                f"gradientCheckpointing, or lower maxLength. ({failed})"
+            )
+        self.memory_retries += 1
+        self._shares.limits = self._shares.limits.halved(too_much)
+        model.zero_grad(set_to_none=True)
+        memory.release()
+        log.warning(
+            "out of memory at step %d with %d texts at once: tried again with at most %d, of the same global batch",
+            self.state.global_step + 1,
+            len(too_much),
+            self._shares.limits.texts,
+        )
+        self.log({"texts_at_once": float(self._shares.limits.texts)})
+        return self._shares.cut_again(share)
 
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
         norm: torch.Tensor = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
@@ -164,6 +256,9 @@ class FineTuner(Trainer):
         """Log values; the loss is a number up to here."""
         self.check_finite()
         super().log(logs, start_time)
+
+    def store_flos(self) -> None:
+        """Count no operations: nobody reads them, and the first rank saves while the others may not be there."""
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.check_finite()
@@ -234,8 +329,8 @@ class FineTuner(Trainer):
 
     def _fitting_packing(self) -> Packing | None:
         """Return how the model is packed, None where every text is padded."""
-        # Compiled code wants few shapes, and hooks break it into pieces.
-        if self._padded_to or self.args.torch_compile:
+        # Compiled code wants few shapes, and hooks break it into pieces; NEFTune scales its noise by a text's length.
+        if self._padded_to or self.args.torch_compile or self.args.neftune_noise_alpha:
             return None
         lengths = self._train.part.lengths
         order = longest_first(np.arange(len(lengths)), lengths)

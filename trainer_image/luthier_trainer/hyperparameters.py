@@ -28,7 +28,8 @@ def training_arguments(
         InvalidSpec: if transformers refuses a value.
     """
     parameters = spec.hyperparameters
-    steps = total_steps(parameters, examples)
+    passed = parse_training_arguments(spec.training_arguments)
+    steps = passed.get("max_steps", 0) if passed.get("max_steps", 0) > 0 else total_steps(parameters, examples)
     given = {
         "output_dir": str(folder),
         "num_train_epochs": parameters.epochs,
@@ -65,7 +66,7 @@ def training_arguments(
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "label_names": ["labels"],
-        **parse_training_arguments(spec.training_arguments),
+        **passed,
     }
     try:
         return TrainingArguments(**given)

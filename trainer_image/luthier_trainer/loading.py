@@ -200,9 +200,8 @@ class Shares(Dataset[list[MicroBatch]]):
         batch = self._schedule.batch(step)
         return len(batch), int(self._collator.part.lengths[batch].sum())
 
-    def cut_again(self, share: list[MicroBatch], limits: Limits) -> list[MicroBatch]:
-        """Return the same share in smaller pieces, and keep to them."""
-        self.limits = limits
+    def cut_again(self, share: list[MicroBatch]) -> list[MicroBatch]:
+        """Return a share cut by the limits of now."""
         return self._cut(np.concatenate([each.indices for each in share]), share[0].share)
 
     def _cut(self, share: Indices, weight: float) -> list[MicroBatch]:

@@ -7,6 +7,7 @@ torch is needed.
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +20,8 @@ from prometheus_client.registry import Collector
 
 from luthier_api.documents import ProgressDocument, Stage
 from luthier_trainer.errors import InvalidSpec
+
+_WINDOW_STEPS = 50
 
 
 class Progress:
@@ -33,6 +36,9 @@ class Progress:
         self._lock = threading.Lock()
         self._began: float | None = None
         self._first_step = 0
+        self._last = 0.0
+        # (seconds, examples, tokens) of the latest steps.
+        self._window: deque[tuple[float, int, int]] = deque(maxlen=_WINDOW_STEPS)
         self._document = ProgressDocument(stage="Starting", updated_at=_now())
 
     def enter(self, stage: Stage) -> None:
@@ -41,24 +47,42 @@ class Progress:
 
     def begin_steps(self, total_steps: int, step: int = 0) -> None:
         """Start counting optimizer steps, of which `step` were done by an earlier attempt."""
-        self._began = self._clock()
+        self._began = self._last = self._clock()
         self._first_step = step
         self._update(stage="Training", total_steps=total_steps, step=step)
 
-    def finish_step(self, step: int, epoch: float, examples_per_step: float) -> None:
-        """Count an optimizer step, which consumed `examples_per_step` examples on average (accumulation included)."""
+    def finish_step(self, step: int, epoch: float, *, examples: int, tokens: int) -> None:
+        """Count an optimizer step of so many examples and real tokens, over all processes.
+
+        Speed is that of the latest steps alone. The time left is that of this attempt's steps with all that lay between
+        them, because evaluations and checkpoints will lie between those to come as well.
+        """
         assert self._began is not None, "begin_steps comes first"
-        elapsed, done = self._clock() - self._began, step - self._first_step
-        if elapsed <= 0 or done <= 0:
-            self._update(step=step, epoch=epoch)
-            return
-        left = max(0, self._document.total_steps - step)
-        self._update(
-            step=step,
-            epoch=epoch,
-            eta_seconds=round(left * elapsed / done, 1),
-            examples_per_second=round(done * examples_per_step / elapsed, 2),
-        )
+        now = self._clock()
+        self._window.append((now - self._last, examples, tokens))
+        self._last = now
+        left, done = max(0, self._document.total_steps - step), step - self._first_step
+        seconds = sum(each for each, _, _ in self._window)
+        speed: dict[str, float] = {}
+        if seconds > 0:
+            speed = {
+                "eta_seconds": round(left * (now - self._began) / max(1, done), 1),
+                "examples_per_second": round(sum(each for _, each, _ in self._window) / seconds, 2),
+                "tokens_per_second": round(sum(each for _, _, each in self._window) / seconds, 1),
+            }
+        self._update(step=step, epoch=epoch, **speed)
+
+    def pause(self) -> None:
+        """Say that what lay between the last step and now was no training."""
+        self._last = self._clock()
+
+    def end_steps(self) -> None:
+        """Say that there are no more steps: those that early stopping left out do not count."""
+        self._update(total_steps=self._document.step, eta_seconds=0.0)
+
+    def use_gpu_memory(self, most_bytes: int) -> None:
+        """Say how much memory the GPU held at most."""
+        self._update(gpu_memory_bytes=most_bytes)
 
     def resume(self, step: int) -> None:
         """Say that an earlier attempt did `step` steps, and this one goes on from there."""
@@ -101,6 +125,8 @@ class ProgressCollector(Collector):
             "epoch": ("Epochs done.", document.epoch),
             "eta_seconds": ("Time left at the present speed.", document.eta_seconds),
             "examples_per_second": ("Training examples per second.", document.examples_per_second),
+            "tokens_per_second": ("Real training tokens per second.", document.tokens_per_second),
+            "gpu_memory_bytes": ("Most memory that the GPU held at once.", document.gpu_memory_bytes),
         }
         for name, (text, value) in gauges.items():
             if value is not None:

@@ -102,7 +102,7 @@ def train(
     log.info("method %s trains %d of %d weights", spec.method.type, *trained_weights(model))
 
     # Optimization: AdamW on texts without padding.
-    watcher = Watcher(progress, len(prepared.train), bar=bar)
+    watcher = Watcher(progress, bar=bar)
     tuner = FineTuner(model, arguments, task, spec.hyperparameters, prepared, callbacks=[watcher])
     tuner.remove_callback(PrinterCallback)
 

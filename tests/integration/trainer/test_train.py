@@ -180,8 +180,9 @@ def test_training_stops_early_and_keeps_the_best_weights(bench: Any, document: d
         "metricForBestModel": "eval_loss",
         "gradientAccumulationSteps": 2,
         "scheduler": "cosine",
+        "labelSmoothing": "0.1",
     }
-    document["spec"]["trainingArguments"] = {"label_smoothing_factor": "0.1"}
+    document["spec"]["trainingArguments"] = {"optim": "adafactor"}
     published = bench.run("run", document).result.published
     bench.registry.download(published.version, bench.folder / "artifact")
     found = json.loads((bench.folder / "artifact" / "metrics.json").read_text())

@@ -104,15 +104,32 @@ class Clock:
         return self.now
 
 
-def test_progress_counts_examples_and_time_left_through_accumulation() -> None:
+def test_speed_is_that_of_training_and_the_time_left_that_of_everything() -> None:
     clock = Clock()
     progress = Progress(clock)
-    progress.begin_steps(total_steps=10)
-    clock.now += 8
-    progress.finish_step(4, epoch=0.4, examples_per_step=32)
+    # An earlier attempt did six of ten steps; an evaluation lies between the two of this one.
+    progress.begin_steps(total_steps=10, step=6)
+    clock.now += 2
+    progress.finish_step(7, epoch=0.7, examples=32, tokens=800)
+    clock.now += 10
+    progress.pause()
+    clock.now += 4
+    progress.finish_step(8, epoch=0.8, examples=16, tokens=400)
     document = progress.document()
-    assert (document.stage, document.step, document.total_steps, document.epoch) == ("Training", 4, 10, 0.4)
-    assert (document.eta_seconds, document.examples_per_second) == (12.0, 16.0)
+    assert (document.stage, document.step, document.total_steps, document.epoch) == ("Training", 8, 10, 0.8)
+    assert (document.examples_per_second, document.tokens_per_second) == (8.0, 200.0)
+    assert document.eta_seconds == 16.0
+
+
+def test_steps_that_early_stopping_leaves_out_do_not_count() -> None:
+    clock = Clock()
+    progress = Progress(clock)
+    progress.begin_steps(total_steps=100)
+    clock.now += 1
+    progress.finish_step(30, epoch=1.0, examples=1, tokens=1)
+    progress.end_steps()
+    document = progress.document()
+    assert (document.step, document.total_steps, document.eta_seconds) == (30, 30, 0.0)
 
 
 def test_a_metric_that_is_not_finite_keeps_its_last_value() -> None:

@@ -1,0 +1,334 @@
+"""Measures training against what practitioners would otherwise run; `make bench-trainer`.
+
+    P1  the tutorial: transformers' Trainer, fp32, every text padded to maxLength
+    P2  transformers' text-classification example: the same, each batch padded to its longest text
+    P3  the strong one: the same, batches of texts of about one length (group_by_length)
+    us  luthier_trainer's engine
+
+All train the same model on the same texts, each run in a process of its own with one thread, with the same seeds,
+global batch, optimizer and schedule, in turns (P1 P2 P3 us, P1 P2 P3 us, ...), so that a machine that gets slower gets slower for all. What is
+compared is the CPU time of the process from the first step to the last, by example: memory traffic and Python included,
+tokenization and evaluation not. Medians and every sample go to benchmarks/results/trainer.json.
+
+    short        real reviews (about 23 tokens)
+    medium       the same joined to about 100 tokens
+    equal        token labels of texts that all fill maxLength: no padding to save, no token to skip; what our way costs
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import multiprocessing
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from luthier_trainer.processors import limit_threads
+
+limit_threads()
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from tokenizers import Tokenizer  # noqa: E402
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments  # noqa: E402
+
+from luthier_api.training import Precision, Task, TrainingSpec  # noqa: E402
+from luthier_dev import samples  # noqa: E402
+from luthier_trainer.finetuner import FineTuner  # noqa: E402
+from luthier_trainer.hyperparameters import training_arguments  # noqa: E402
+from luthier_trainer.precision import Device  # noqa: E402
+from luthier_trainer.prepared import LAYOUT_VERSION, Part, PreparedData, PreparedFolder  # noqa: E402
+from luthier_trainer.quality import QualityReport  # noqa: E402
+from luthier_trainer.tasks import IGNORED, task_of  # noqa: E402
+
+RESULTS = Path(__file__).parent / "results" / "trainer.json"
+PEERS = ("P1", "P2", "P3")
+MAX_LENGTH = 128
+BATCH = 16
+PAD = 0
+
+
+@dataclass(frozen=True)
+class Data:
+    """Tokenized texts of one task."""
+
+    task: Task
+    ids: list[list[int]]
+    targets: list[Any]
+
+    def first(self, count: int) -> Data:
+        return Data(self.task, self.ids[:count], self.targets[:count])
+
+    @property
+    def mean_tokens(self) -> float:
+        return sum(map(len, self.ids)) / len(self.ids)
+
+
+def read(path: Path) -> list[tuple[str, int]]:
+    with path.open(newline="") as file:
+        return [(row["text"], int(row["label"] == "positive")) for row in csv.DictReader(file)]
+
+
+def shuffled(rows: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    order = np.random.default_rng(0).permutation(len(rows))
+    return [rows[index] for index in order]
+
+
+def short(rows: list[tuple[str, int]], tokenizer: Tokenizer) -> Data:
+    return Data(Task.TEXT_CLASSIFICATION, [tokenizer.encode(text).ids for text, _ in rows], [y for _, y in rows])
+
+
+def medium(rows: list[tuple[str, int]], tokenizer: Tokenizer) -> Data:
+    """Join reviews of one label until there are 60 to 140 tokens, cut at maxLength."""
+    wanted, made = np.random.default_rng(1), []
+    for label in (0, 1):
+        text, least = "", wanted.integers(60, 140)
+        for each in (text for text, found in rows if found == label):
+            text = f"{text} {each}".strip()
+            if len(tokenizer.encode(text).ids) >= least:
+                made.append((text, label))
+                text, least = "", wanted.integers(60, 140)
+    return short(shuffled(made), tokenizer)
+
+
+def equal(rows: list[tuple[str, int]], tokenizer: Tokenizer) -> Data:
+    """Fill maxLength with reviews, and learn of every token whether the next one is rarer."""
+    stream = [token for text, _ in rows for token in tokenizer.encode(text, add_special_tokens=False).ids]
+    first, last = tokenizer.encode("").ids
+    size = MAX_LENGTH - 2
+    pieces = [stream[start : start + size] for start in range(0, len(stream) - size, size)]
+    targets = [[IGNORED, *(int(a < b) for a, b in zip(each, [*each[1:], 0], strict=True)), IGNORED] for each in pieces]
+    return Data(Task.TOKEN_CLASSIFICATION, [[first, *each, last] for each in pieces], targets)
+
+
+CASES: dict[str, Callable[[list[tuple[str, int]], Tokenizer], Data]] = {
+    "short": short,
+    "medium": medium,
+    "equal": equal,
+}
+
+
+def load(task: Task, seed: int) -> PreTrainedModel:
+    transformers.set_seed(seed)
+    loader = getattr(transformers, task_of(task).auto_class)
+    model: PreTrainedModel = loader.from_pretrained(samples.base_model(), num_labels=2, dtype=torch.float32)
+    return model
+
+
+class Rows(torch.utils.data.Dataset[dict[str, Any]]):
+    """What a peer's Trainer reads; `lengths` would else be measured by reading everything first."""
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data.ids)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"input_ids": self._data.ids[index], "labels": self._data.targets[index]}
+
+
+def collate(rows: list[dict[str, Any]], *, width: int | None) -> dict[str, torch.Tensor]:
+    """Pad as DataCollatorWithPadding does."""
+    width = width or max(len(row["input_ids"]) for row in rows)
+
+    def filled(values: Iterator[list[int]], filler: int) -> torch.Tensor:
+        return torch.tensor([[*each, *[filler] * (width - len(each))] for each in values])
+
+    batch = {
+        "input_ids": filled((row["input_ids"] for row in rows), PAD),
+        "attention_mask": filled(([1] * len(row["input_ids"]) for row in rows), 0),
+    }
+    per_token = isinstance(rows[0]["labels"], list)
+    labels = (
+        filled((row["labels"] for row in rows), IGNORED) if per_token else torch.tensor([r["labels"] for r in rows])
+    )
+    return batch | {"labels": labels}
+
+
+def peer(name: str, data: Data, seed: int, epochs: int, folder: Path) -> Trainer:
+    """A Trainer as its users set it up."""
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=epochs,
+        per_device_train_batch_size=BATCH,
+        learning_rate=float(LEARNING_RATE),
+        weight_decay=0.01,
+        lr_scheduler_type="linear",
+        seed=seed,
+        use_cpu=True,
+        save_strategy="no",
+        eval_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        train_sampling_strategy="group_by_length" if name == "P3" else "random",
+    )
+    width = MAX_LENGTH if name == "P1" else None
+    return Trainer(load(data.task, seed), arguments, lambda rows: collate(rows, width=width), Rows(data), callbacks=[])
+
+
+LEARNING_RATE = "5e-5"
+
+
+def ours(data: Data, seed: int, epochs: int, folder: Path) -> FineTuner:
+    """The engine as `train` sets it up, without evaluations and checkpoints."""
+    spec = TrainingSpec.model_validate(
+        {
+            "task": data.task,
+            "model": {"uri": "file:///model"},
+            "dataset": {"train": {"uri": "file:///train.csv"}},
+            "hyperparameters": {
+                "epochs": epochs,
+                "batchSize": BATCH,
+                "learningRate": LEARNING_RATE,
+                "weightDecay": "0.01",
+                "warmupSteps": 0,
+                "seed": seed,
+            },
+            "output": {"name": "m", "uri": "file:///registry/"},
+        }
+    )
+    task, device = task_of(data.task), Device("the CPU", is_gpu=False, has_bf16=True)
+    part = Part.of(data.ids, data.targets, task.target_type)
+    arguments = training_arguments(
+        spec, task, examples=len(part), precision=Precision.FP32, device=device, folder=folder
+    )
+    arguments.eval_strategy = arguments.save_strategy = arguments.logging_strategy = "no"
+    described = PreparedData(
+        layout_version=LAYOUT_VERSION,
+        labels=["no", "yes"],
+        max_length=MAX_LENGTH,
+        pad_token_id=PAD,
+        train_examples=len(part),
+        eval_examples=len(part),
+    )
+    prepared = PreparedFolder(described, QualityReport.model_construct(), part, part, None)
+    return FineTuner(load(data.task, seed), arguments, task, spec.hyperparameters, prepared, callbacks=[])
+
+
+def fitted(name: str, data: Data, seed: int, epochs: int) -> tuple[Trainer, float]:
+    """Train, and return the trainer and CPU-milliseconds per example."""
+    with tempfile.TemporaryDirectory() as folder:
+        if name in PEERS:
+            trainer = peer(name, data, seed, epochs, Path(folder))
+        else:
+            trainer = ours(data, seed, epochs, Path(folder))
+        trainer.remove_callback(PrinterCallback)
+        began = time.process_time()
+        trainer.train()
+        return trainer, 1000 * (time.process_time() - began) / (len(data.ids) * epochs)
+
+
+def apart(work: Callable[[], float]) -> float:
+    """Run in a process of its own, so that no run finds the memory as another left it. Nothing ran in this one yet."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: there.send(work()))
+    process.start()
+    there.close()
+    found: float = here.recv()
+    process.join()
+    return found
+
+
+def accuracy(trainer: Trainer, data: Data) -> float:
+    """Judge every model in the same way: text by text, unpadded."""
+    assert isinstance(trainer.model, PreTrainedModel)
+    model = trainer.model.eval()
+    with torch.no_grad():
+        said = [int(model(input_ids=torch.tensor([ids])).logits.argmax()) for ids in data.ids]
+    return float(np.mean(np.equal(said, data.targets)))
+
+
+def measure(case: str, data: Data, names: list[str], rounds: int) -> dict[str, Any]:
+    """Train with each in turn, some rounds."""
+    samples_: dict[str, list[float]] = {name: [] for name in names}
+    for round_ in range(rounds):
+        for name in names:
+            samples_[name].append(round(apart(lambda: fitted(name, data, round_, 1)[1]), 3))  # noqa: B023
+            print(f"{case:8} {name:3} {samples_[name][-1]:8.2f} CPU-ms per example", flush=True)
+    medians = {name: statistics.median(found) for name, found in samples_.items()}
+    return {
+        "examples": len(data.ids),
+        "mean_tokens": round(data.mean_tokens, 1),
+        "cpu_ms_per_example": samples_,
+        "median": medians,
+        "times_better_than": {name: round(medians[name] / medians["us"], 3) for name in names if name != "us"},
+    }
+
+
+def judge(train: Data, held_out: Data, names: list[str], seeds: int, epochs: int) -> dict[str, Any]:
+    """Train whole runs with some seeds, and judge what came of them."""
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for seed in range(seeds):
+        for name in names:
+            found[name].append(
+                round(apart(lambda: accuracy(fitted(name, train, seed, epochs)[0], held_out)), 4)  # noqa: B023
+            )
+            print(f"accuracy {name:3} seed {seed}: {found[name][-1]}", flush=True)
+    return {
+        "train_examples": len(train.ids),
+        "held_out_examples": len(held_out.ids),
+        "epochs": epochs,
+        "accuracy": found,
+        "mean": {name: round(statistics.mean(each), 4) for name, each in found.items()},
+    }
+
+
+def cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--only", nargs="+", choices=[*PEERS, "us"], default=[*PEERS, "us"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--examples", type=int, default=320, help="texts of each run")
+    parser.add_argument("--seeds", type=int, default=0, help="also compare the accuracy of whole runs over so many")
+    parser.add_argument("--epochs", type=int, default=2, help="of those runs")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    options = parser.parse_args()
+
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    reviews = samples.reviews_csv()
+    tokenizer = Tokenizer.from_file(str(samples.base_model() / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(MAX_LENGTH)
+    rows = shuffled(read(reviews.train))
+
+    results: dict[str, Any] = {
+        "cpu": cpu_model(),
+        "threads": 1,
+        "model": "all-MiniLM-L6-v2 (6 layers, 384 hidden)",
+        "batch": BATCH,
+        "max_length": MAX_LENGTH,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "cases": {},
+    }
+    for case in options.cases:
+        data = CASES[case](rows, tokenizer).first(options.examples)
+        results["cases"][case] = measure(case, data, options.only, options.rounds)
+        print(json.dumps(results["cases"][case].get("times_better_than")), flush=True)
+    if options.seeds:
+        held_out = short(read(reviews.eval), tokenizer)
+        results["accuracy"] = judge(short(rows, tokenizer), held_out, options.only, options.seeds, options.epochs)
+    options.output.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
