@@ -5,9 +5,10 @@ on disk between the two passes, of which the first finds out everything that can
 longest, tokenizes.
 """
 
-import tempfile
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +57,16 @@ def make_prepared(
         spec: how the data is to be read, cleaned and divided.
         dataset: its files.
         base: whose tokenizer is used.
-        into: is made.
+        into: is made; what an earlier attempt left there goes. Beside it a folder `staging` comes and goes.
         batch_rows: examples that wait on disk together.
 
     Raises:
         InvalidData: in one sentence, if the data cannot be read, says nothing, or misses a limit.
     """
     task = task_of(spec.task)
-    into.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="staging-", dir=into.parent) as scratch:
+    shutil.rmtree(into, ignore_errors=True)
+    into.mkdir(parents=True)
+    with _emptied(into.with_name("staging")) as scratch:
         census, scripts = LabelCensus(), ScriptCount()
         inputs = {
             part: stage(
@@ -73,7 +75,7 @@ def make_prepared(
                 Cleaner(task, _file(spec, part), spec.dataset.preprocessing, spec.dataset.label_map or {}),
                 census,
                 scripts,
-                Path(scratch) / part,
+                scratch / part,
                 batch_rows=batch_rows,
             )
             for part, sources in dataset.files.items()
@@ -108,6 +110,17 @@ def make_prepared(
     )
     write_descriptions(into, data, report)
     return data, report
+
+
+@contextmanager
+def _emptied(folder: Path) -> Iterator[Path]:
+    """Give an empty folder; one that a killed attempt left is as large as the data."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def _file(spec: TrainingSpec, part: PartName) -> DataFile:

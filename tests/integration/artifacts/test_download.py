@@ -14,12 +14,14 @@ import pytest
 
 from luthier_artifacts import (
     IntegrityError,
+    InvalidUri,
     Metadata,
     ObjectNotFound,
     PublishedVersion,
     Registry,
     download_version,
     fetch_file,
+    fetch_files,
     fetch_tree,
     open_registry,
     open_store,
@@ -300,6 +302,32 @@ def test_a_base_model_is_the_same_wherever_its_folder_lies(
     stats = [stat_tree(f"{storage.uri}/bases/{name}", storage.config, wanted=wanted) for name in ("one", "two")]
     assert stats[0].digest == stats[1].digest
     assert stats[0].size_bytes == sum(entry.size for entry in one.files.values())
+
+
+def test_one_uri_may_name_several_inputs(storage, store: ObjectStore, tmp_path: Path) -> None:
+    names = ["b.csv", "a.csv.gz", "a[1].csv", "deep/c.csv", "notes.txt", ".hidden.csv", "_SUCCESS"]
+    for name in names:
+        store.write(f"data/{name}", name.encode())
+
+    def fetch(uri: str) -> list[str]:
+        dest = tmp_path / str(len(list(tmp_path.iterdir())))
+        found = fetch_files(uri, dest, storage.config, wanted=lambda path: ".csv" in path).files
+        assert all((dest / name).read_text().endswith(name) for name in found)
+        return list(found)
+
+    data = f"{storage.uri}/data"
+    assert fetch(f"{data}/") == ["a.csv.gz", "a[1].csv", "b.csv", "deep/c.csv"]
+    assert fetch(f"{data}/deep/") == ["c.csv"]
+    assert fetch(f"{data}/*") == ["_SUCCESS", "a.csv.gz", "a[1].csv", "b.csv", "notes.txt"]
+    assert fetch(f"{data}/*.csv") == ["a[1].csv", "b.csv"]
+    assert fetch(f"{data}/a*csv*") == ["a.csv.gz", "a[1].csv"]
+    assert fetch(f"{data}/a[1].*") == ["a[1].csv"]
+    assert fetch(f"{data}/b.csv") == ["b.csv"]
+    for uri in (f"{data}/z*", f"{data}/none.csv", f"{data}/b.csv/", f"{storage.uri}/nothing/", f"{data}"):
+        with pytest.raises(ObjectNotFound):
+            fetch(uri)
+    with pytest.raises(InvalidUri, match=r"has \* in the name of a folder; it may stand in the last part only"):
+        fetch(f"{storage.uri}/d*/b.csv")
 
 
 def test_an_input_that_is_not_there_is_named(storage, store: ObjectStore, tmp_path: Path) -> None:

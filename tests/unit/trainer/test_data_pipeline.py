@@ -125,7 +125,7 @@ def prepare(
     tokenizer().save(str(folder / "tokenizer.json"))
     base = BaseModel(folder, "bert", 0, "0" * 64)
     make_prepared(TrainingSpec.model_validate(wire), data, base, folder / "made", batch_rows=batch_rows)
-    assert not list(folder.glob("staging-*"))
+    assert not (folder / "staging").exists()
     return read_prepared(folder / "made")
 
 
@@ -164,6 +164,17 @@ def test_files_of_their_own_keep_their_examples_and_training_loses_what_they_hol
     assert {"good 1", "good 2", "bad 5"}.isdisjoint(texts(made.train))
     assert made.quality.leakage.to_wire() == {"evaluated": 6, "leaked": 3, "leftOutOfTrain": 3, "leftOutOfEval": 1}
     assert made.quality.examples == {"train": 17, "eval": 3, "test": 3}
+
+
+def test_nothing_of_a_killed_attempt_is_left(folder: Path) -> None:
+    for name in ("made/test.arrow", "staging/train"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(b"half")
+    made = prepare(folder, {"train/a.csv": REVIEWS})
+    assert made.data.test_examples == 0
+    assert sorted(path.name for path in (folder / "made").iterdir()) == [
+        *("eval.arrow", "prepared.json", "quality.json", "train.arrow"),
+    ]
 
 
 def test_a_test_file_leaves_evaluation_to_a_split_of_train(folder: Path) -> None:
