@@ -2,6 +2,7 @@
 
     cli -> prepare: inputs, base_model, readers -> cleaning -> splitting -> quality, tokenization -> prepared
         -> train:   hyperparameters, callbacks, evaluation, export, artifact, report
+                    fitting: survives by checkpoints, best, stopping; launch, distributed: in several processes
         -> outcome: whatever happened, as a Result document and an exit code
 
 *prepare* runs on a CPU and imports no torch; *train* begins where it ended. Both read and write storage through
