@@ -4,7 +4,9 @@ config.json, model.safetensors, tokenizer files    AutoModelForSequenceClassific
 model.onnx                                         written by `export` beforehand, where it was asked for
 luthier.json                                       what the server needs
 metrics.json, quality.json, run.json               the results, the data, the run document without storage access
+README.md                                          the model card, by which a hub shows the folder
 log.jsonl, console.log, report.html                for people
+tensorboard/                                       event files, where they were asked for
 """
 
 import json
@@ -12,7 +14,7 @@ import math
 import platform
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -21,7 +23,11 @@ from transformers import PreTrainedModel
 from luthier_api.documents import SERVING_DOCUMENT_FILE, Resolved, RunDocument, ServingDocument
 from luthier_artifacts import Lineage, Metadata
 from luthier_trainer.base_model import TOKENIZER_FILE, TOKENIZER_FILES, BaseModel
+from luthier_trainer.card import write_card
+from luthier_trainer.event_files import FOLDER as EVENTS_FOLDER
+from luthier_trainer.event_files import write_event_files
 from luthier_trainer.export import ExportOutcome
+from luthier_trainer.metrics_file import metrics_json
 from luthier_trainer.prepared import QUALITY_FILE, PreparedFolder
 from luthier_trainer.report import write_report
 from luthier_trainer.tasks import task_of
@@ -96,13 +102,16 @@ def build_artifact(
     )
     (folder / SERVING_DOCUMENT_FILE).write_text(serving.to_json(indent=2) + "\n")
     (folder / RUN_FILE).write_text(without_access(run).to_json(indent=2) + "\n")
-    (folder / METRICS_FILE).write_text(json.dumps(_metrics_document(findings), indent=2, sort_keys=True) + "\n")
+    (folder / METRICS_FILE).write_text(metrics_json(findings))
     shutil.copyfile(workspace.prepared / QUALITY_FILE, folder / QUALITY_FILE)
     # Of every attempt: what was logged before a checkpoint came with it.
     (folder / LOG_FILE).write_text("".join(json.dumps(_finite(entry)) + "\n" for entry in findings.history))
     if workspace.console_log.exists():
         shutil.copyfile(workspace.console_log, folder / CONSOLE_FILE)
     write_report(folder / REPORT_FILE, run, prepared, findings, environment())
+    write_card(folder, run, prepared, findings)
+    if run.spec.tracking.tensorboard:
+        write_event_files(folder / EVENTS_FOLDER, run.spec, findings.history, findings.metrics, findings.steps)
 
 
 def metadata_of(run: RunDocument, resolved: Resolved, prepared: PreparedFolder, findings: Findings) -> Metadata:
@@ -132,8 +141,10 @@ def metadata_of(run: RunDocument, resolved: Resolved, prepared: PreparedFolder, 
 
 def without_access(run: RunDocument) -> RunDocument:
     """Return the document without how storage was reached; it holds no secrets, and endpoints are nobody's business."""
-    kept = {name: getattr(run, name) for name in ("spec", "image", "origin", "resolved")}
-    return RunDocument(**kept)
+    # The address of a tracking server may hold a password.
+    tracking = run.spec.tracking.model_copy(update={"mlflow": None})
+    spec = run.spec.model_copy(update={"tracking": tracking})
+    return RunDocument(spec=spec, image=run.image, origin=run.origin, resolved=run.resolved)
 
 
 def environment() -> dict[str, str]:
@@ -154,23 +165,6 @@ def _write_tokenizer(workspace: Workspace, base: BaseModel, prepared: PreparedFo
     settings = json.loads(settings_path.read_bytes()) if settings_path.exists() else {}
     settings["model_max_length"] = prepared.data.max_length
     settings_path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
-
-
-def _metrics_document(findings: Findings) -> dict[str, Any]:
-    """Return metrics.json; NaN has no place in JSON and becomes null."""
-    return {
-        "metrics": {name: value if math.isfinite(value) else None for name, value in findings.metrics.items()},
-        "missedGates": findings.missed_gates,
-        "labels": [asdict(row) for row in findings.evaluation.labels],
-        "confusionMatrix": {
-            "labels": [row.label for row in findings.evaluation.labels],
-            "rows": findings.evaluation.confusion,
-        },
-        "steps": findings.steps,
-        "bestStep": findings.best_step,
-        "exports": [asdict(outcome) for outcome in findings.exports],
-        "seconds": findings.seconds,
-    }
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:

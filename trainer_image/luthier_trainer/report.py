@@ -82,7 +82,7 @@ def quality_section(report: Mapping[str, Any]) -> QualitySection:
         if rows:
             tables.append(Table(name, list(dict.fromkeys(column for row in rows for column in row)), rows))
         else:
-            facts[name] = ", ".join(map(str, value)) if isinstance(value, list) else value
+            facts[name] = value
     return QualitySection(list(report.get("warnings", [])), facts, tables)
 
 
@@ -92,8 +92,8 @@ def _rows(name: str, value: Any) -> list[dict[str, Any]]:
         return [row for row in value if isinstance(row, dict)]
     if not isinstance(value, dict):
         return []
-    first = "part" if name == "tokens" else name.rstrip("s")
-    return [{first: key} | (each if isinstance(each, dict) else {"value": each}) for key, each in value.items()]
+    first = "label" if name == "labels" else "part"
+    return [{first: key} | each for key, each in value.items() if isinstance(each, dict)]
 
 
 def number(value: Any, digits: int = 4) -> str:

@@ -99,8 +99,9 @@ class MlflowTracker(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Losses, rates and metrics of a step."""
-        self._tell(logs or {}, state.global_step)
+        """Losses, rates, metrics and speed of a step: what the history has of it, to which others may have added."""
+        logged = state.log_history[-1]
+        self._tell({name: value for name, value in logged.items() if name != "step"}, state.global_step)
 
     def measured(self, metrics: Mapping[str, float], step: int) -> None:
         """The final metrics are known."""
