@@ -113,10 +113,11 @@ def _command(
         return launch(plan, run, workspace, port=options.port)
     # torch takes seconds to import, and prepare must not.
     from luthier_trainer.distributed import joined
+    from luthier_trainer.tracking import MlflowTracker
     from luthier_trainer.train import train
 
-    with joined() as world:
-        return _result(train(run, workspace, progress, bar=bar, stop=stop, world=world)), ExitCode.OK
+    with joined() as world, MlflowTracker(run) as tracker:
+        return _result(train(run, workspace, progress, bar=bar, stop=stop, world=world, tracker=tracker)), ExitCode.OK
 
 
 def stop_in_time(rank: int) -> Stop:

@@ -80,9 +80,9 @@ class MlflowTracker(TrainerCallback):
     Use as a context: what leaves it by an exception leaves a failed MLflow run.
     """
 
-    def __init__(self, run: RunDocument) -> None:
-        server = run.spec.tracking.mlflow
-        self._outbox = _Outbox(server, run) if server else None
+    def __init__(self, run: RunDocument | None = None) -> None:
+        server = run.spec.tracking.mlflow if run else None
+        self._outbox = _Outbox(server, run) if run and server else None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

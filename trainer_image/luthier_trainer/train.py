@@ -37,6 +37,7 @@ from luthier_trainer.processors import cpu_limit
 from luthier_trainer.progress import Progress
 from luthier_trainer.stopping import Stop
 from luthier_trainer.tasks import task_of
+from luthier_trainer.tracking import MlflowTracker
 from luthier_trainer.versions import as_published
 from luthier_trainer.workspace import Workspace
 
@@ -51,6 +52,7 @@ def train(
     bar: bool = False,
     stop: Stop | None = None,
     world: World | None = None,
+    tracker: MlflowTracker | None = None,
 ) -> Published:
     """Produce the version that the run document describes, or find that somebody else has.
 
@@ -61,12 +63,13 @@ def train(
         bar: draw a progress bar on standard error.
         stop: tells when somebody asks this process to stop.
         world: the processes that train together; each calls this, and the first one alone writes.
+        tracker: tells a tracking server of the run.
 
     Raises:
         TrainerError, StorageError: with one sentence of what is wrong and what to do.
     """
     spec, resolved = run.spec, _resolved(run)
-    stop, world = stop or Stop(), world or World()
+    stop, world, tracker = stop or Stop(), world or World(), tracker or MlflowTracker()
     registry = open_output(run)
     checkpoints = Checkpoints(
         registry, resolved.run_key, spec.checkpoint, workspace.checkpoints, workspace.resumed, progress
@@ -103,7 +106,7 @@ def train(
 
     # Optimization: AdamW on texts without padding.
     watcher = Watcher(progress, bar=bar)
-    tuner = FineTuner(model, arguments, task, spec.hyperparameters, prepared, callbacks=[watcher])
+    tuner = FineTuner(model, arguments, task, spec.hyperparameters, prepared, callbacks=[watcher, tracker])
     tuner.remove_callback(PrinterCallback)
 
     # Baselines: the most frequent answer, and this very model before training.
@@ -148,6 +151,7 @@ def train(
             test = task.evaluate(tested, prepared.test, labels, seed=spec.hyperparameters.seed)
             metrics |= _named("test_", {"loss": tested.loss, **test.metrics})
     progress.measure(metrics)
+    tracker.measured(metrics, tuner.state.global_step)
     missed = missed_gates(spec.evaluation, metrics)
 
     # Export. The first process speaks for all from here on.
@@ -175,10 +179,12 @@ def train(
     progress.enter("Uploading")
     with clock.part("upload"):
         version = _publish(registry, workspace, run, resolved, prepared, findings)
+    published = as_published(version, resolved.run_key)
+    tracker.published(published)
     checkpoints.delete_all()
     progress.enter("Done")
     log.info("seconds: %s", " ".join(f"{name}={seconds:.1f}" for name, seconds in clock.seconds.items()))
-    return world.agree(as_published(version, resolved.run_key))
+    return world.agree(published)
 
 
 def _resolved(run: RunDocument) -> Resolved:
