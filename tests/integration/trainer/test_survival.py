@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -469,13 +470,16 @@ def test_two_processes_learn_what_one_does_also_when_one_of_them_is_lost(
     command = [sys.executable, "-m", "luthier_trainer", "train", str(bench.folder / "together.json")]
     environment = os.environ | {"LUTHIER_PROCESSES_PER_NODE": "2"}
     with (bench.folder / "log").open("w") as log:
-        launcher = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
+        launcher = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+        )
         try:
             wait_for_text(bench.folder / "log", "stored the checkpoint", launcher)
             os.kill(second_of(launcher.pid), signal.SIGKILL)
-            out, _ = launcher.communicate(timeout=120)
+            out, _ = launcher.communicate(timeout=300)
         finally:
-            launcher.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(launcher.pid, signal.SIGKILL)
             launcher.wait()
     text = (bench.folder / "log").read_text()
     assert launcher.returncode == 0, text
@@ -492,7 +496,7 @@ def test_two_processes_learn_what_one_does_also_when_one_of_them_is_lost(
 
 
 def wait_for_text(path: Path, text: str, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while text not in path.read_text():
         assert process.poll() is None and time.monotonic() < deadline, path.read_text()
         time.sleep(0.01)
