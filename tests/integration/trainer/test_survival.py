@@ -26,7 +26,7 @@ from luthier_api.exitcodes import ExitCode
 from luthier_api.reasons import Reason
 from luthier_artifacts import StorageConfig, open_registry
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 # 20 take minutes.
 KILLS = int(os.environ.get("LUTHIER_TEST_KILLS", "6"))
