@@ -163,6 +163,43 @@ def test_suspend_and_resume(operator: Any, namespace: Any) -> None:
     namespace.run_through()
 
 
+def document_of(pod: dict[str, Any]) -> str:
+    return str(pod["metadata"]["annotations"]["luthier.dev/run-document"])
+
+
+def test_a_suspended_training_goes_on_in_the_same_job_with_the_same_run_document(operator: Any, namespace: Any) -> None:
+    namespace.submit()
+    namespace.prepare_ends()
+    before, jobs = namespace.await_pod("train"), namespace.jobs
+    namespace.merge("ftj", "reviews", {"spec": {"suspend": True}})
+    namespace.await_reason("ftj", "reviews", "Suspended")
+    name = before["metadata"]["name"]
+    namespace.until("the pod to go", lambda: name not in [pod["metadata"]["name"] for pod in namespace.all("pods")])
+    namespace.merge("ftj", "reviews", {"spec": {"suspend": False}})
+    after = namespace.await_pod("train")
+    assert after["metadata"]["name"] != name and document_of(after) == document_of(before)
+    namespace.train_ends()
+    namespace.until("the version", lambda: namespace.version == "v1")
+    assert namespace.jobs == jobs
+
+
+def test_a_training_that_was_told_to_stop_is_started_again_and_does_not_count(operator: Any, namespace: Any) -> None:
+    namespace.submit(backoffLimit=0)
+    namespace.prepare_ends()
+    for times in (1, 2):
+        pod = namespace.await_pod("train")
+        namespace.end(
+            pod, ExitCode.PREEMPTED, failure(Reason.PREEMPTED, "The checkpoint of step 7 is stored."), "Error"
+        )
+        attempts = {"failed": 0, "preempted": times}
+        namespace.until(
+            "the count", lambda wanted=attempts: namespace.get("ftj", "reviews")["status"].get("attempts") == wanted
+        )
+        assert document_of(namespace.await_pod("train")) == document_of(pod)
+    namespace.train_ends()
+    namespace.until("the version", lambda: namespace.version == "v1")
+
+
 def test_deleting_the_resource_removes_its_jobs(operator: Any, namespace: Any) -> None:
     namespace.submit()
     namespace.await_pod("prepare")
