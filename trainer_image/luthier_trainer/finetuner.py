@@ -76,8 +76,10 @@ class FineTuner(Trainer):
         self._format = token_format(model, prepared.data.pad_token_id)
         self._train = self._collator(prepared.train)
         if parameters.gradient_checkpointing:
-            # Not by TrainingArguments, whose name for it changes with the release.
-            pretrained(model).gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+            # Not by TrainingArguments: its name for it, as this one, changes with the release.
+            inner = pretrained(model)
+            enable = getattr(inner, "activation_checkpointing_enable", None) or inner.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
         self._packing = self._fitting_packing()
         targets = task.dense_targets(prepared.train, len(self._labels))
         self._loss = choose_loss(task.loss, parameters, targets, len(self._labels)).to(arguments.device)
