@@ -212,11 +212,11 @@ def test_data_that_cannot_be_used_is_refused_before_it_is_tokenized(
 
 def test_faults_and_outliers_are_told_by_the_file_and_line_of_each_of_several(folder: Path) -> None:
     long = [("good " * 100, "pos")]
-    made = prepare(folder, {"train/1.csv": REVIEWS, "train/2.csv": [], "train/3.jsonl": REVIEWS[:2] + long})
+    made = prepare(folder, {"train/1.csv": REVIEWS + long, "train/2.csv": [], "train/3.jsonl": REVIEWS[:2]})
     (file,) = made.quality.files
     assert (file.name, file.files, file.rows, file.duplicates) == ("train files", 3, 23, 2)
     outliers = {place for each in made.quality.outliers.values() for place in each.places}
-    assert outliers == {"3.jsonl, line 3: 102 tokens"}
+    assert outliers == {"1.csv, line 22: 102 tokens"}
     with pytest.raises(InvalidData, match=r"^3\.jsonl, line 2, column 'label' holds 0\.5; a label is text"):
         prepare(folder, {"train/1.csv": REVIEWS, "train/3.jsonl": [("good", "pos"), ("bad", 0.5)]})
 
