@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import http.server
+import json
 import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,31 @@ def test_tensorboard_reads_the_event_files(tmp_path: Path) -> None:
         "eval/accuracy": [(2, 0.6)],
         "final/eval_accuracy": [(3, 0.62)],
     }
+
+
+def test_a_whole_run_ends_well_with_a_server_and_without_one_that_answers(
+    server: str, bench: Any, tiny_models: Callable[[str], Path], reviews: Any
+) -> None:
+    model, train = bench.put_folder("base", tiny_models("bert")), bench.put_csv("train.csv", reviews[:120])
+    with hanging() as dead:
+        for seed, uri in ((1, server), (2, dead)):
+            document = bench.document(
+                model=model, train=train, tracking={"mlflow": {"uri": uri}}, export=["safetensors"]
+            )
+            document["spec"]["hyperparameters"]["seed"] = seed
+            answer = bench.run("run", document)
+            assert answer.code == 0, answer.log
+            assert ("the MLflow server" in answer.log) == (uri is dead)
+            manifest = bench.registry.download(answer.result.published.version, bench.folder / f"artifact-{seed}")
+            assert uri not in json.dumps(manifest.lineage.run_document)
+            if uri is server:
+                client, published = MlflowClient(server), answer.result.published
+    experiment = client.get_experiment_by_name("luthier")
+    assert experiment
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert (found.info.status, found.data.tags["luthier.uri"]) == ("FINISHED", published.uri)
+    assert found.data.metrics["eval_accuracy"] == pytest.approx(float(published.metrics["eval_accuracy"]), abs=1e-5)
+    assert {"loss", "learning_rate", "examples_per_second"} <= set(found.data.metrics)
 
 
 def _only_run(server: str, key: str) -> Any:
