@@ -62,6 +62,9 @@ bench: .venv/.full ## Measure start-up, memory and image sizes on the running cl
 bench-prepare: .venv/.full ## prepare of a CSV of 2 million rows: memory, rows a second, and the second run
 	$(PY) benchmarks/prepare_data.py
 
+bench-trainer: .venv/.full ## Measure training against the usual ways, CPU time per example: minutes, on an idle machine
+	OMP_NUM_THREADS=1 $(PY) benchmarks/trainer.py
+
 images: .venv/.demo ## Build the three images (and those of the demo) where the sources changed
 	@$(PY) -m luthier_dev images
 

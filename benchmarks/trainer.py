@@ -6,9 +6,10 @@
     us  luthier_trainer's engine
 
 All train the same model on the same texts, each run in a process of its own with one thread, with the same seeds,
-global batch, optimizer and schedule, in turns (P1 P2 P3 us, P1 P2 P3 us, ...), so that a machine that gets slower gets slower for all. What is
-compared is the CPU time of the process from the first step to the last, by example: memory traffic and Python included,
-tokenization and evaluation not. Medians and every sample go to benchmarks/results/trainer.json.
+global batch, optimizer and schedule, in turns (P1 P2 P3 us, P1 P2 P3 us, ...), so that a machine that gets slower gets
+slower for all. What is compared is the CPU time of the process from the first step to the last, by example: memory
+traffic and Python included, tokenization and evaluation not. Medians and every sample go to
+benchmarks/results/trainer.json.
 
     short        real reviews (about 23 tokens)
     medium       the same joined to about 100 tokens

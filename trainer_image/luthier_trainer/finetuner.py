@@ -134,15 +134,16 @@ class FineTuner(Trainer):
         if any(not self._shares.limits.allow(each.lengths) for each in share):
             # Cut by a worker process, which has not heard of smaller limits.
             share = self._shares.cut_again(share)
-        failed: str | None = None
-        try:
-            loss = self._gradients(model, share)
-        except torch.OutOfMemoryError as error:
-            failed = str(error).splitlines()[0]
-        if failed is not None:
+        while True:
+            failed: str | None = None
+            try:
+                loss = self._gradients(model, share)
+            except torch.OutOfMemoryError as error:
+                failed = str(error).splitlines()[0]
+            if failed is None:
+                return self._watched(loss, "loss")
             # Outside of the except clause, which would keep the tensors of the failed step alive.
-            loss = self._gradients(model, self._smaller(model, share, failed))
-        return self._watched(loss, "loss")
+            share = self._smaller(model, share, failed)
 
     def _gradients(self, model: nn.Module, share: list[MicroBatch]) -> torch.Tensor:
         """Add up the gradients of a share, and return its loss."""

@@ -13,7 +13,6 @@ import torch
 from torch.nn import functional
 
 from luthier_api.training import Hyperparameters
-from luthier_trainer.errors import InvalidSpec
 from luthier_trainer.tasks import LossName
 
 
@@ -74,15 +73,8 @@ def choose_loss(name: LossName, parameters: Hyperparameters, targets: npt.NDArra
         parameters: class weights and label smoothing.
         targets: of all training rows, to count labels in.
         outputs: number of labels.
-
-    Raises:
-        InvalidSpec: for what has no meaning with numbers as targets.
     """
     weighted, smoothing = parameters.class_weights == "balanced", float(parameters.label_smoothing)
-    if name == "mean-squared-error" and (weighted or smoothing):
-        raise InvalidSpec(
-            "hyperparameters.classWeights and labelSmoothing are for labels; leave them out of a regression."
-        )
     if not weighted:
         return Loss(name, smoothing=smoothing)
     weights = balanced_weights(targets, outputs) if name == "cross-entropy" else positive_weights(targets)

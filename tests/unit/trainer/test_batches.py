@@ -1,0 +1,82 @@
+"""The plan of a training: every example once an epoch, whoever computes it and in however many pieces."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from luthier_trainer.batches import Lengths, Limits, Schedule, cut, longest_first, share_of
+
+pytestmark = pytest.mark.unit
+
+lengths_of_texts = st.lists(st.integers(1, 60), min_size=1, max_size=80).map(lambda each: np.array(each, np.int32))
+
+
+@given(lengths_of_texts, st.integers(1, 20), st.integers(0, 9), st.booleans(), st.integers(0, 3))
+def test_an_epoch_sees_every_example_once(
+    lengths: Lengths, per_step: int, seed: int, grouped: bool, epoch: int
+) -> None:
+    schedule = Schedule(lengths, per_step, seed, grouped=grouped)
+    steps = range(epoch * schedule.steps_per_epoch, (epoch + 1) * schedule.steps_per_epoch)
+    batches = [schedule.batch(step) for step in steps]
+    assert Counter(np.concatenate(batches).tolist()) == Counter(range(len(lengths)))
+    assert [len(each) for each in batches[:-1]] == [per_step] * (len(batches) - 1)
+
+
+def test_the_order_is_one_of_the_seed_and_the_epoch_alone() -> None:
+    lengths = np.arange(1, 101, dtype=np.int32)
+    schedule, again = Schedule(lengths, 8, 1), Schedule(lengths, 8, 1)
+    first, second = schedule.order(0).tolist(), schedule.order(1).tolist()
+    assert first != second
+    # A resumed run asks for the second epoch first.
+    assert (again.order(1).tolist(), again.order(0).tolist()) == (second, first)
+    assert Schedule(lengths, 8, 2).order(0).tolist() != first
+
+
+def test_grouped_batches_hold_texts_of_about_one_length_in_random_order() -> None:
+    lengths = np.random.default_rng(0).integers(5, 100, 400).astype(np.int32)
+    schedule = Schedule(lengths, 8, 1, grouped=True)
+    spans = [int(np.ptp(lengths[schedule.batch(step)])) for step in range(50)]
+    assert max(spans) <= 12
+    means = [float(lengths[schedule.batch(step)].mean()) for step in range(50)]
+    assert means not in (sorted(means), sorted(means, reverse=True))
+
+
+@given(lengths_of_texts, st.integers(1, 9), st.data())
+def test_ranks_share_a_batch_without_repeats_and_evenly(lengths: Lengths, world: int, data: st.DataObject) -> None:
+    batch = np.array(data.draw(st.permutations(range(len(lengths)))))
+    shares = [share_of(batch, lengths, rank, world) for rank in range(world)]
+    assert Counter(np.concatenate(shares).tolist()) == Counter(batch.tolist())
+    sizes = [len(each) for each in shares]
+    assert max(sizes) - min(sizes) <= 1
+    tokens = [int(lengths[each].sum()) for each in shares]
+    # Dealt back and forth, two ranks differ by the longest text and one that one of them has more.
+    assert max(tokens) - min(tokens) <= 2 * int(lengths.max())
+
+
+@given(lengths_of_texts, st.integers(1, 20), st.integers(1, 300), st.booleans(), st.sampled_from([0, 64]))
+def test_pieces_keep_the_limits_and_lose_nothing(
+    lengths: Lengths, texts: int, tokens: int, packed: bool, padded_to: int
+) -> None:
+    limits = Limits(texts, tokens, 0 if packed else padded_to, packed)
+    ordered = longest_first(np.arange(len(lengths)), lengths)
+    pieces = cut(ordered, lengths, limits)
+    assert np.concatenate(pieces).tolist() == ordered.tolist()
+    assert all(limits.allow([int(n) for n in lengths[piece]]) for piece in pieces)
+    for piece, after in itertools.pairwise(pieces):
+        # One more would not have fitted.
+        assert not limits.allow([int(n) for n in lengths[[*piece, after[0]]]])
+
+
+@given(lengths_of_texts.filter(lambda each: len(each) > 1), st.booleans())
+def test_halved_limits_cut_what_did_not_fit(lengths: Lengths, packed: bool) -> None:
+    ordered = longest_first(np.arange(len(lengths)), lengths)
+    limits = Limits(100, 10_000, packed=packed).halved([int(n) for n in lengths[ordered]])
+    pieces = cut(ordered, lengths, limits)
+    assert len(pieces) >= 2
+    assert max(len(piece) for piece in pieces) <= max(1, len(lengths) // 2)
