@@ -84,6 +84,9 @@ def launch(plan: Launch, run: RunDocument, workspace: Workspace, *, port: int | 
     os.environ[RESULTS_VARIABLE] = str(results)
     # A request to stop waits for the checkpoint; whoever asks has a grace period of its own.
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "3600")
+    # Else processes that start again meet at the store of those that ended, and find their addresses in it: torch 2.15
+    # makes one store for all attempts (torch/distributed/elastic/rendezvous/dynamic_rendezvous.py, next_rendezvous).
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     host = plan.rendezvous.rpartition(":")[0]
     assert run.resolved
     config = LaunchConfig(
