@@ -2,6 +2,8 @@
 
     cli -> prepare: inputs, base_model, readers -> cleaning -> splitting -> quality, tokenization -> prepared
         -> train:   hyperparameters, callbacks, evaluation, export, artifact, report
+                    methods: which weights are trained; adapters, merge: what became of them
+                    export: onnx_model, int8
                     fitting: survives by checkpoints, best, stopping; launch, distributed: in several processes
         -> outcome: whatever happened, as a Result document and an exit code
 

@@ -32,7 +32,7 @@ INT8_FILE = "model.int8.onnx"
 # Attention in its modern form needs 14, layer normalization as one operator 17; 18 is the exporter's own.
 OPSET = 18
 TOLERANCE = 1e-3
-PARITY_TEXTS, PARITY_TOKENS = 64, 16_384
+PARITY_TEXTS, PARITY_TOKENS, PARITY_BATCH = 64, 16_384, 8
 # What int8 is judged on, at most; a run's GPU waits meanwhile.
 JUDGED_TEXTS, JUDGED_TOKENS = 2_000, 200_000
 
@@ -112,7 +112,7 @@ def export_onnx(model: PreTrainedModel, path: Path, collator: Collator, *, threa
         ExportFailed: if the model cannot be exported, or computes something else.
     """
     chosen = spread(collator.part.lengths, PARITY_TEXTS, PARITY_TOKENS)
-    tried = batches(collator, chosen)
+    tried = batches(collator, chosen, PARITY_BATCH)
     try:
         _write(model, path, _example(tried[0]))
         difference = _largest_difference(model, OnnxModel(path, threads), tried)
@@ -242,8 +242,8 @@ def _largest_difference(model: PreTrainedModel, exported: OnnxModel, tried: list
 
 
 def _speedup(source: Path, path: Path, collator: Collator, threads: int) -> float:
-    """Return how many times as fast as the first file the second one computes the same texts."""
-    tried = batches(collator, spread(collator.part.lengths, PARITY_TEXTS, PARITY_TOKENS))
+    """Return how many times as fast as the first file the second one computes the same texts, one at a time."""
+    tried = batches(collator, spread(collator.part.lengths, PARITY_TEXTS, PARITY_TOKENS), 1)
     seconds = []
     for each in (source, path):
         model = OnnxModel(each, threads)

@@ -74,8 +74,11 @@ def quantize(source: Path, target: Path) -> None:
 
 
 def predict(model: OnnxModel, collator: Collator, chosen: Indices, task: TaskModule) -> Predictions:
-    """Return what an exported model says of some examples, the longest first."""
-    computed = [(batch.targets.numpy(), model.logits(batch)) for batch in batches(collator, chosen)]
+    """Return what an exported model says of some examples, the longest first.
+
+    One at a time, as the server computes them: a scale of one text's activations does not fit its neighbours'.
+    """
+    computed = [(batch.targets.numpy(), model.logits(batch)) for batch in batches(collator, chosen, 1)]
     targets, logits = (np.concatenate(each) for each in zip(*computed, strict=True))
     rows = collator.rows[longest_first(chosen, collator.part.lengths)]
     return Predictions(logits, targets, rows, _mean_loss(task, logits, targets))

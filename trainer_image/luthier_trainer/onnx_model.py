@@ -18,7 +18,6 @@ import onnxruntime
 from luthier_trainer.batches import Indices, Lengths, Limits, cut, longest_first
 from luthier_trainer.loading import Collator, MicroBatch
 
-TEXTS_AT_ONCE = 8
 # A protobuf message cannot be larger than 2 GiB; beyond this the weights go into a file of their own.
 ONE_FILE_BYTES = 1_800_000_000
 EXTERNAL_SUFFIX = ".data"
@@ -49,10 +48,10 @@ class OnnxModel:
         return found if batch.rows is None else found.reshape(-1, found.shape[-1])[batch.rows.numpy()]
 
 
-def batches(collator: Collator, indices: Indices) -> list[MicroBatch]:
-    """Return examples in small batches of about one length, the longest first."""
+def batches(collator: Collator, indices: Indices, texts: int) -> list[MicroBatch]:
+    """Return examples in batches of at most so many texts of about one length, the longest first."""
     lengths = collator.part.lengths
-    limits = Limits(TEXTS_AT_ONCE, int(lengths.max()) * TEXTS_AT_ONCE, packed=False)
+    limits = Limits(texts, int(lengths.max()) * texts, packed=False)
     return [collator.collate(piece, limits, 0.0) for piece in cut(longest_first(indices, lengths), lengths, limits)]
 
 

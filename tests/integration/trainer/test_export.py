@@ -182,7 +182,7 @@ def reviewer() -> tuple[PreTrainedModel, Collator, Judge, Predictions]:
 
     train, held_out = (
         Collator(read(path, count), task, 2, TokenFormat(0))
-        for path, count in ((samples.reviews_csv().train, 300), (samples.reviews_csv().eval, 400))
+        for path, count in ((samples.reviews_csv().train, 500), (samples.reviews_csv().eval, 400))
     )
     model = transformers.BertForSequenceClassification.from_pretrained(folder, num_labels=2).eval()
     head = LogisticRegression(C=10, max_iter=500).fit(pooled(model, train), task.dense_targets(train.part, 2))
@@ -199,7 +199,7 @@ def pooled(model: Any, collator: Collator) -> Any:
     """What the head reads of each text, in the order of the part."""
     found = np.zeros((len(collator.part), model.config.hidden_size), dtype=np.float32)
     with torch.no_grad():
-        for batch in export.batches(collator, np.arange(len(collator.part))):
+        for batch in export.batches(collator, np.arange(len(collator.part)), 8):
             inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
             found[batch.indices] = model.bert(**inputs).pooler_output.numpy()
     return found
