@@ -18,6 +18,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from luthier_api.training import Task
+from luthier_trainer import attention
+from luthier_trainer.attention import Layout
 from luthier_trainer.batches import Limits, Schedule
 from luthier_trainer.callbacks import Watcher
 from luthier_trainer.errors import GpuOutOfMemory
@@ -107,6 +109,47 @@ def test_packed_steps_are_those_of_padded_batches(
     wanted_loss, wanted = padded_step(without_dropout(model_of(folder, task, **extra)), tuner)
     assert loss == pytest.approx(wanted_loss, abs=1e-5)
     assert_same(found, wanted)
+
+
+@pytest.mark.parametrize("lengths", [(5,), (9, 9, 9), (12, 7, 7, 3, 1)], ids=str)
+def test_attention_is_that_of_each_text_alone_grouped_or_padded(lengths: tuple[int, ...]) -> None:
+    """Padded attention is what CUDA computes in fp32; without a GPU it is held to the same here."""
+    torch.manual_seed(0)
+    starts = torch.tensor([sum(lengths[:n]) for n in range(len(lengths))])
+    layout = Layout.of(lengths, starts)
+    query, key, value = (torch.randn(sum(lengths), 2, 8, requires_grad=True) for _ in range(3))
+    alone = [
+        functional.scaled_dot_product_attention(
+            *(each[start : start + length].transpose(0, 1) for each in (query, key, value)), scale=0.3
+        ).transpose(0, 1)
+        for start, length in zip(starts.tolist(), lengths, strict=True)
+    ]
+    wanted = torch.cat(alone)
+    slopes = torch.autograd.grad(wanted.square().sum(), (query, key, value))
+    for found in (
+        attention._by_length(query, key, value, layout, 0.0, 0.3, False),
+        attention._padded(query, key, value, layout, 0.0, 0.3),
+    ):
+        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(torch.autograd.grad(found.square().sum(), (query, key, value)), slopes)
+    first = attention._by_length(query, key, value, layout, 0.0, 0.3, True)
+    torch.testing.assert_close(first[starts], wanted[starts])
+    assert float(first.detach().abs().sum()) == pytest.approx(float(first.detach()[starts].abs().sum()))
+
+
+@pytest.mark.parametrize("dropout", [0.25])
+def test_dropout_of_attention_is_that_of_the_padded_model(dropout: float) -> None:
+    """Weights are dropped at the rate that is asked for, and the rest makes up for them."""
+    torch.manual_seed(0)
+    layout = Layout.of((40,) * 50, torch.arange(50) * 40)
+    query, key = torch.randn(2000, 1, 8), torch.randn(2000, 1, 8)
+    # With an identity for values, the output is the row of weights.
+    value = torch.eye(40).repeat(50, 1).unsqueeze(1)
+    kept = attention._by_length(query, key, value, layout, 0.0, None, False)
+    dropped = attention._by_length(query, key, value, layout, dropout, None, False)
+    zero = dropped == 0
+    assert float(zero.float().mean()) == pytest.approx(dropout, abs=0.01)
+    torch.testing.assert_close(dropped[~zero], kept[~zero] / (1 - dropout))
 
 
 @pytest.mark.parametrize(

