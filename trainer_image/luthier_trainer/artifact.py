@@ -32,7 +32,7 @@ from luthier_trainer.prepared import QUALITY_FILE, PreparedFolder
 from luthier_trainer.report import write_report
 from luthier_trainer.tasks import task_of
 from luthier_trainer.tasks.findings import Evaluation
-from luthier_trainer.tokenization import configure
+from luthier_trainer.tokenization import configure, is_byte_level
 from luthier_trainer.workspace import Workspace
 
 METRICS_FILE = "metrics.json"
@@ -89,7 +89,9 @@ def build_artifact(
     """Fill workspace.artifact; model.onnx is there already if it was asked for."""
     folder = workspace.artifact
     model.save_pretrained(folder)
-    _write_tokenizer(workspace, base, prepared, per_token=task_of(run.spec.task).per_token)
+    # As in training; see loading.token_format.
+    token_types = prepared.data.pairs and getattr(model.config, "type_vocab_size", 0) > 1
+    _write_tokenizer(workspace, base, prepared, per_token=task_of(run.spec.task).per_token, token_types=token_types)
     preprocessing = run.spec.dataset.preprocessing
     serving = ServingDocument(
         task=run.spec.task,
@@ -154,8 +156,13 @@ def environment() -> dict[str, str]:
     }
 
 
-def _write_tokenizer(workspace: Workspace, base: BaseModel, prepared: PreparedFolder, *, per_token: bool) -> None:
-    """Copy the base model's tokenizer, set to cut at maxLength and not to pad."""
+def _write_tokenizer(
+    workspace: Workspace, base: BaseModel, prepared: PreparedFolder, *, per_token: bool, token_types: bool
+) -> None:
+    """Copy the base model's tokenizer, set to do as it did in training, for transformers too.
+
+    Classes in transformers go by tokenizer_config.json where it differs from tokenizer.json.
+    """
     for name in TOKENIZER_FILES:
         if (base.folder / name).exists() and name != TOKENIZER_FILE:
             shutil.copyfile(base.folder / name, workspace.artifact / name)
@@ -164,6 +171,10 @@ def _write_tokenizer(workspace: Workspace, base: BaseModel, prepared: PreparedFo
     settings_path = workspace.artifact / "tokenizer_config.json"
     settings = json.loads(settings_path.read_bytes()) if settings_path.exists() else {}
     settings["model_max_length"] = prepared.data.max_length
+    if per_token and is_byte_level(tokenizer):
+        settings["add_prefix_space"] = True
+    if token_types:
+        settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     settings_path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
 

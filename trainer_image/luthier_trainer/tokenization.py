@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tokenizers import Encoding, Tokenizer
 
@@ -48,13 +48,23 @@ def configure(tokenizer: Tokenizer, max_length: int, *, per_token: bool = False)
     return tokenizer
 
 
+def is_byte_level(tokenizer: Tokenizer) -> bool:
+    """Tell whether the tokenizer takes a space to belong to the word after it."""
+    return bool(_byte_level_steps(json.loads(tokenizer.to_str())))
+
+
 def _with_prefix_space(tokenizer: Tokenizer) -> Tokenizer:
     settings = json.loads(tokenizer.to_str())
-    before = settings.get("pre_tokenizer") or {}
-    for step in (before, *before.get("pretokenizers", ())):
-        if step.get("type") == "ByteLevel":
-            step["add_prefix_space"] = True
+    for step in _byte_level_steps(settings):
+        step["add_prefix_space"] = True
     return Tokenizer.from_str(json.dumps(settings))
+
+
+def _byte_level_steps(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the settings of what adds a space before a text, and of what takes it out of the words' places again."""
+    before, after = settings.get("pre_tokenizer") or {}, settings.get("post_processor") or {}
+    steps = (before, *before.get("pretokenizers", ()), after, *after.get("processors", ()))
+    return [step for step in steps if step.get("type") in ("ByteLevel", "RobertaProcessing")]
 
 
 class TextEncoder:
