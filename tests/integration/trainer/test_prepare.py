@@ -92,7 +92,8 @@ def test_several_files_are_one_in_the_order_of_their_names(
     table = pa.table({"text": [text for text, _ in reviews[20:30]], "label": [label for _, label in reviews[20:30]]})
     sink = io.BytesIO()
     pq.write_table(table, sink)
-    bench.put("reviews/part-2.jsonl.gz", gzip.compress(lines(reviews[10:20])))
+    packed = gzip.compress(lines(reviews[10:20]), mtime=0)
+    bench.put("reviews/part-2.jsonl.gz", packed)
     bench.put("reviews/part-1.jsonl", lines(reviews[:10]))
     bench.put("reviews/part-3.parquet", sink.getvalue())
     bench.put("reviews/_SUCCESS", b"")
@@ -109,7 +110,7 @@ def test_several_files_are_one_in_the_order_of_their_names(
 
     # The same bytes elsewhere are the same data; another order is not.
     bench.put("moved/a.jsonl", lines(reviews[:10]))
-    bench.put("moved/b.jsonl.gz", gzip.compress(lines(reviews[10:20])))
+    bench.put("moved/b.jsonl.gz", packed)
     bench.put("moved/c.parquet", sink.getvalue())
     document["spec"]["dataset"]["train"]["uri"] = f"{bench.uri}/moved/"
     again = bench.run("prepare", document)
