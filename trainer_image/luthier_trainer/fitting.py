@@ -113,7 +113,9 @@ def _make_up_evaluation(tuner: Trainer, folder: Path, world: World) -> None:
     tuner.evaluate()
     # Where the Trainer reads it again.
     if world.is_first:
-        tuner.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+        # Another file in its place: what was downloaded is read-only, which only root would not notice.
+    (folder / TRAINER_STATE_NAME).unlink()
+    tuner.state.save_to_json(str(folder / TRAINER_STATE_NAME))
     world.wait()
 
 
