@@ -114,8 +114,8 @@ def _make_up_evaluation(tuner: Trainer, folder: Path, world: World) -> None:
     # Where the Trainer reads it again.
     if world.is_first:
         # Another file in its place: what was downloaded is read-only, which only root would not notice.
-    (folder / TRAINER_STATE_NAME).unlink()
-    tuner.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+        (folder / TRAINER_STATE_NAME).unlink()
+        tuner.state.save_to_json(str(folder / TRAINER_STATE_NAME))
     world.wait()
 
 
