@@ -127,6 +127,13 @@ async def test_a_bad_request_gets_one_sentence_through_the_proxy(
         assert words in (await reply.json())["error"]
 
 
+async def test_a_pair_for_a_model_of_single_texts_is_refused_through_the_proxy(ray: Any, both: Any) -> None:
+    async with aiohttp.ClientSession() as session:
+        for asked in ({"text": "good", "text_pair": "bad"}, {"texts": ["good"] * 40, "text_pairs": ["bad"] * 40}):
+            status, document, _ = await ask(session, ray.url, asked)
+            assert (status, "leave out text_pair" in document["error"]) == (422, True)
+
+
 async def test_pages_probes_and_the_description_are_served(ray: Any, both: Any, models: Any) -> None:
     async with aiohttp.ClientSession() as session:
         for path, words in {"/": "<textarea", "/docs": "openapi.json", "/openapi.json": '"openapi":"3.1.0"'}.items():

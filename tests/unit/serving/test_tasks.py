@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier_api.training import Task
-from luthier_serving.answers import About, Span
+from luthier_serving.answers import About, Answer, Row, Span, Values
 from luthier_serving.tasks import OUTPUTS
 from luthier_serving.tasks.probabilities import sigmoid, softmax
 from luthier_serving.tokenization import Encoded, Word
@@ -95,3 +95,10 @@ def test_a_text_without_words_has_no_spans() -> None:
 def test_an_answer_about_one_text_is_small_on_its_way() -> None:
     assert len(pickle.dumps([0.25] * 2)) < 40
     assert len(pickle.dumps([Span(0, 5, 1, 0.5)] * 2)) < 120
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_an_answer_is_the_same_after_its_way_to_another_process(task: Task) -> None:
+    values: Values = [Span(0, 5, 1, 0.5)] if task is Task.TOKEN_CLASSIFICATION else [0.25, 0.5, 0.25]
+    answer = Answer([Row(values), Row([], "failed")], about(task), "replica-1")
+    assert pickle.loads(pickle.dumps(answer)) == answer
