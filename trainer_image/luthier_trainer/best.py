@@ -106,7 +106,7 @@ class BestWeights(TrainerCallback):
                 for name, weight in trained.items():
                     weight.copy_(kept[name])
         self._world.send_from_first(trained.values())
-        log.info("restored the weights of step %d, where %s was %.4f", self.record.step, self._metric, self.record.metric)
+        log.info("restored the weights of step %d: %s %.4f", self.record.step, self._metric, self.record.metric)
 
     def save_into(self, checkpoint: Path) -> None:
         """Put record and weights into a checkpoint's folder."""
