@@ -13,7 +13,7 @@ benchmarks/results/trainer.json.
 
     short        real reviews (about 23 tokens)
     medium       the same joined to about 100 tokens
-    equal        token labels of texts that all fill maxLength: no padding to save and no token to skip, so nothing to gain
+    equal        token labels of texts that all fill maxLength: nothing to pad and no token to skip: nothing to gain
 """
 
 from __future__ import annotations
@@ -88,15 +88,15 @@ def short(rows: list[tuple[str, int]], tokenizer: Tokenizer) -> Data:
 
 
 def medium(rows: list[tuple[str, int]], tokenizer: Tokenizer) -> Data:
-    """Join reviews of one label until there are 70 to 127 tokens or a few more."""
+    """Join reviews of one label until there are 50 to 120 tokens or a few more."""
     wanted, made = np.random.default_rng(1), []
     for label in (0, 1):
-        text, least = "", wanted.integers(70, MAX_LENGTH)
+        text, least = "", wanted.integers(50, 120)
         for each in (text for text, found in rows if found == label):
             text = f"{text} {each}".strip()
             if len(tokenizer.encode(text).ids) >= least:
                 made.append((text, label))
-                text, least = "", wanted.integers(70, MAX_LENGTH)
+                text, least = "", wanted.integers(50, 120)
     return short(shuffled(made), tokenizer)
 
 
