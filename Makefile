@@ -9,7 +9,7 @@ UNIT := tests/unit tests/integration/artifacts
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e gpu lint generate bench bench-prepare images cluster cluster-down clean constraints
+.PHONY: help demo test unit integration e2e gpu lint generate bench bench-prepare bench-trainer bench-job images cluster cluster-down clean constraints
 
 help: ## Say what each target does
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ bench-prepare: .venv/.full ## prepare of a CSV of 2 million rows: memory, rows a
 
 bench-trainer: .venv/.full ## Measure training against the usual ways, CPU time per example: minutes, on an idle machine
 	OMP_NUM_THREADS=1 $(PY) benchmarks/trainer.py
+
+bench-job: .venv/.full ## Measure a whole training job beside the tutorial's script: minutes
+	$(PY) benchmarks/job.py
 
 images: .venv/.demo ## Build the three images (and those of the demo) where the sources changed
 	@$(PY) -m luthier_dev images

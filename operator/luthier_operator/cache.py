@@ -75,6 +75,10 @@ class Cache:
                 newest[name] = item
         return list(newest.values())
 
+    def told(self, kind: Kind, key: Key) -> bool:
+        """Tell whether the watch has delivered any object of a kind for a resource; what was written does not count."""
+        return any(True for _ in self._indices.get(kind, {}).get(key, ()))
+
     def jobs(self, key: Key) -> list[JobView]:
         """Return the Jobs of a FineTuneJob."""
         return [item.value for item in self.read("Job", key)]
