@@ -56,6 +56,8 @@ def prepare(run: RunDocument, workspace: Workspace, progress: Progress) -> Prepa
 
     resolved = resolve(run, dataset, model, base)
     if found := registry.find_run(resolved.run_key):
+        # Limits do not decide a result, so they are not in the run key: those of today are judged here.
+        check_gates(QualityReport.model_validate(found.manifest.lineage.dataset_quality), spec.dataset.quality)
         log.info("found version %s of the same run; nothing is trained", found.version)
         return as_published(found, resolved.run_key)
 

@@ -133,6 +133,10 @@ def test_the_same_run_is_found_and_not_trained_again(bench: Any, document: dict[
     assert again.result.published == first.model_copy(update={"reused": True})
     assert "nothing is trained" in again.log and "step" not in again.log
     assert bench.registry.list_versions() == [first.version]
+    # A limit that was tightened since is judged all the same.
+    strict = json.loads(json.dumps(document))
+    strict["spec"]["dataset"]["quality"] = {"minExamplesPerLabel": 1000}
+    assert "minExamplesPerLabel" in bench.run("prepare", strict).message
     # A pod that starts late finds it too.
     resolved = bench.run("prepare", document | {"image": "other"}).result.prepared.resolved
     late = document | {"resolved": resolved.model_copy(update={"run_key": first.run_key}).to_wire()}
