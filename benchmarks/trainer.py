@@ -325,6 +325,8 @@ def main() -> None:
         data = CASES[case](rows, tokenizer).first(options.examples)
         results["cases"][case] = measure(case, data, options.only, options.rounds)
         print(json.dumps(results["cases"][case].get("times_better_than")), flush=True)
+        # After each case: a run that is cut off keeps what it measured.
+        options.output.write_text(json.dumps(results, indent=2) + "\n")
     if options.seeds:
         held_out = short(read(reviews.eval), tokenizer)
         results["accuracy"] = judge(short(rows, tokenizer), held_out, options.only, options.seeds, options.epochs)
