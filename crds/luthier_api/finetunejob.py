@@ -8,6 +8,7 @@ from luthier_api.base import (
     ApiModel,
     Count,
     Digest,
+    DnsLabel,
     Message,
     Metrics,
     ObjectName,
@@ -22,8 +23,8 @@ from luthier_api.pods import Placement, ResourceRequirements
 from luthier_api.training import TASK_RULES, MethodType, Precision, TrainingSpec
 
 RETRY_ANNOTATION = "luthier.dev/retry"
-QLORA_NEEDS_GPU = "method QLoRA needs a GPU: set gpusPerNode to 1, or method.type to LoRA"
-FP16_NEEDS_GPU = "precision fp16 needs a GPU: set gpusPerNode to 1, or precision to auto"
+QLORA_NEEDS_GPU = "method QLoRA needs a GPU: set gpusPerNode to at least 1, or method.type to LoRA"
+FP16_NEEDS_GPU = "precision fp16 needs a GPU: set gpusPerNode to at least 1, or precision to auto"
 
 
 class FineTuneJobSpec(Placement, TrainingSpec):
@@ -41,8 +42,13 @@ class FineTuneJobSpec(Placement, TrainingSpec):
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
         default=None, description="Trainer image. Unset: the one that came with the operator."
     )
-    gpus_per_node: Annotated[int, Field(ge=0, le=1)] = Field(
-        default=1, description="GPUs of the training pod (nvidia.com/gpu). 0 trains on CPU."
+    num_nodes: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1,
+        description="Training pods, which train one model together. The batch and the learning rate mean the same on "
+        "any number of them.",
+    )
+    gpus_per_node: Annotated[int, Field(ge=0, le=16)] = Field(
+        default=1, description="GPUs of each training pod (nvidia.com/gpu), with one process on each. 0 trains on CPU."
     )
     resources: ResourceRequirements = Field(
         default=ResourceRequirements(), description="CPU and memory of the training pod."
@@ -50,6 +56,10 @@ class FineTuneJobSpec(Placement, TrainingSpec):
     prepare_resources: ResourceRequirements = Field(
         default=ResourceRequirements(),
         description="CPU and memory of the prepare pod, which never has a GPU.",
+    )
+    queue_name: DnsLabel | None = Field(
+        default=None,
+        description="Kueue LocalQueue in the same namespace that the run's Jobs wait in. Unset: they start at once.",
     )
     concurrency_policy: Literal["Replace", "Forbid"] = Field(
         default="Replace",
@@ -67,8 +77,23 @@ class FineTuneJobSpec(Placement, TrainingSpec):
     active_deadline_seconds: PositiveCount | None = Field(
         default=None, description="Longest time that the training Job may take."
     )
+    progress_deadline_seconds: PositiveCount = Field(
+        default=3600,
+        description="Longest time that a training pod may go without finishing a step or coming to another stage. Then "
+        "it is stopped, with time for a checkpoint, and started again, which counts towards backoffLimit.",
+    )
     ttl_seconds_after_finished: Count | None = Field(
         default=86400, description="How long finished Jobs, and so their logs, are kept. The artifact stays."
+    )
+    version_history_limit: Annotated[int, Field(ge=1, le=50)] | None = Field(
+        default=None,
+        description="Versions of this resource that are kept in storage, newest first. One that a ModelDeployment "
+        "serves or that an alias names is kept beyond it. Unset: all.",
+    )
+    deletion_policy: Literal["Retain", "Delete"] = Field(
+        default="Retain",
+        description="What becomes of the versions when the resource is deleted. Delete removes those that this "
+        "resource made and that nothing serves and no alias names, before the resource goes.",
     )
 
     @model_validator(mode="after")
@@ -100,6 +125,7 @@ class Progress(ApiModel):
         default=None, description="Most memory that the GPU held at once.", json_schema_extra={"format": "int64"}
     )
     metrics: Metrics = Field(default={}, description="Latest loss, learning rate and evaluation metrics.")
+    changed_at: Timestamp | None = Field(default=None, description="When the step or the stage last changed.")
 
 
 class CheckpointStatus(ApiModel):
@@ -146,6 +172,10 @@ class RunStatus(ApiModel):
     data_key: Sha256 | None = Field(default=None, description="Hash of the prepared data, once prepared.")
     started_at: Timestamp | None = Field(default=None, description="When the run began.")
     finished_at: Timestamp | None = Field(default=None, description="When it ended.")
+    given_up: Text | None = Field(
+        default=None, description="uid of the last training Job that was stopped to start over from the checkpoint."
+    )
+    earlier_failures: Count = Field(default=0, description="Failures of the Jobs that were given up.")
 
 
 class Attempts(ApiModel):
@@ -153,6 +183,16 @@ class Attempts(ApiModel):
 
     failed: Count = Field(default=0, description="Failures that count towards backoffLimit.")
     preempted: Count = Field(default=0, description="Disruptions, which do not count.")
+
+
+class Usage(ApiModel):
+    """What the resource's runs have used."""
+
+    gpu_seconds: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Seconds that GPUs were held, summed over GPUs and over all runs that have ended.",
+        json_schema_extra={"format": "int64"},
+    )
 
 
 class LastFailure(ApiModel):
@@ -182,6 +222,7 @@ class FineTuneJobStatus(ResourceStatus):
     )
     attempts: Attempts | None = Field(default=None, description="How often pods of the current run ended early.")
     last_failure: LastFailure | None = Field(default=None, description="The last failure of a pod of the current run.")
+    usage: Usage | None = Field(default=None, description="What the resource's runs have used.")
 
 
 class FineTuneJob(ApiModel):

@@ -25,7 +25,14 @@ _ACCESS = {"secretRef", "endpoint", "region", "caBundle", "forcePathStyle"}
 # Nor does how the run survives and where else it is told.
 _CONDUCT = {"checkpoint", "tracking"}
 # What a user may change on a run without stopping it.
-_LIFECYCLE = {"suspend", "concurrencyPolicy", "ttlSecondsAfterFinished"}
+_LIFECYCLE = {
+    "suspend",
+    "concurrencyPolicy",
+    "ttlSecondsAfterFinished",
+    "progressDeadlineSeconds",
+    "versionHistoryLimit",
+    "deletionPolicy",
+}
 
 
 def digest_of(value: Any) -> str:

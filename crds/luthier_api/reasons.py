@@ -12,6 +12,7 @@ class ConditionType(StrEnum):
     PREPARED = "Prepared"
     PUBLISHED = "Published"
     AVAILABLE = "Available"
+    ADMITTED = "Admitted"
 
 
 class Reason(StrEnum):
@@ -27,6 +28,13 @@ class Reason(StrEnum):
     RETRYING = "Retrying"
     REPLACED = "Replaced"
     WAITING_FOR_RUN = "WaitingForRun"
+    QUEUED = "Queued"
+    REQUEUED = "Requeued"
+    ADMITTED = "Admitted"
+    DELETING = "Deleting"
+    PRUNED = "Pruned"
+    REMOVED = "Removed"
+    REMOVAL_FAILED = "RemovalFailed"
 
     # What stops a run: the user's input.
     INVALID_SPEC = "InvalidSpec"
@@ -45,6 +53,9 @@ class Reason(StrEnum):
     LOSS_NOT_FINITE = "LossNotFinite"
     EXPORT_FAILED = "ExportFailed"
     PREEMPTED = "Preempted"
+    EVICTED = "Evicted"
+    NODE_LOST = "NodeLost"
+    STUCK = "Stuck"
     CRASHED = "Crashed"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     # ... the cluster
@@ -52,6 +63,13 @@ class Reason(StrEnum):
     CONFIG_ERROR = "ConfigError"
     UNSCHEDULABLE = "Unschedulable"
     POD_REFUSED = "PodRefused"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    MISSING_SECRET = "MissingSecret"
+    MISSING_CONFIG_MAP = "MissingConfigMap"
+    MISSING_SERVICE_ACCOUNT = "MissingServiceAccount"
+    MISSING_VOLUME_CLAIM = "MissingVolumeClaim"
+    IMAGE_NOT_ALLOWED = "ImageNotAllowed"
+    QUEUE_NOT_FOUND = "QueueNotFound"
 
     # A ModelDeployment on its way.
     WAITING_FOR_MODEL = "WaitingForModel"

@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass
 
 from luthier_api.base import ApiModel
-from luthier_operator import metrics
+from luthier_operator import metrics, names
 from luthier_operator.cache import Cache
 from luthier_operator.cluster import Cluster
 from luthier_operator.observed import Meta
@@ -36,14 +36,22 @@ class Applier:
 
     async def apply(self, apply: Apply) -> None:
         """Make an object exist."""
-        if apply.once:
-            self._cache.wrote("Job", await self._cluster.create(apply.manifest))
-        else:
-            self._cache.wrote("RayService", await self._cluster.apply(apply.manifest))
+        kind = apply.manifest["kind"]
+        written = await (self._cluster.create if apply.once else self._cluster.apply)(apply.manifest)
+        if kind in ("Job", "RayService"):
+            self._cache.wrote(kind, written)
 
-    async def status(self, meta: Meta, version: int, merge: dict[str, object]) -> None:
-        """Change a resource's status, if the resource is still the one that was looked at."""
-        self._cache.wrote(meta.kind, await self._cluster.patch_status(meta, str(version), merge))
+    async def finalizers(self, meta: Meta, version: int, finalizers: tuple[str, ...]) -> int:
+        """Set a resource's finalizers, if it is still the one that was looked at; return its new version."""
+        written = await self._cluster.set_finalizers(meta, str(version), finalizers)
+        self._cache.wrote(meta.kind, written)
+        return int(written["metadata"]["resourceVersion"])
+
+    async def status(self, meta: Meta, version: int, merge: dict[str, object]) -> int:
+        """Change a resource's status, if the resource is still the one that was looked at; return its new version."""
+        written = await self._cluster.patch_status(meta, str(version), merge)
+        self._cache.wrote(meta.kind, written)
+        return int(written["metadata"]["resourceVersion"])
 
     async def event(self, meta: Meta, note: EventNote, now: str) -> None:
         """Write an Event."""
@@ -64,6 +72,10 @@ class Writes:
         """Carry out a plan; return when to look again."""
         if plan.empty:
             logger.debug("nothing to do", extra=self._about())
+        version = self.version
+        if plan.hold:
+            version = await self.applier.finalizers(self.meta, version, (*self.meta.finalizers, names.FINALIZER))
+            self._tell("finalizer", "added")
         for delete in plan.deletes:
             await self.applier.delete(delete)
             self._tell("delete", delete.name)
@@ -74,11 +86,15 @@ class Writes:
             await self.applier.apply(apply)
             self._tell("apply", apply.manifest["metadata"]["name"])
         if plan.status is not None and (merge := merge_patch(self.status.to_wire(), plan.status)):
-            await self.applier.status(self.meta, self.version, merge)
+            version = await self.applier.status(self.meta, version, merge)
             self._tell("status", str(plan.status.get("phase")))
         for note in plan.events:
             await self.applier.event(self.meta, note, self.now)
             self._tell("event", f"{note.reason}: {note.message}")
+        if plan.release:
+            others = tuple(each for each in self.meta.finalizers if each != names.FINALIZER)
+            await self.applier.finalizers(self.meta, version, others)
+            self._tell("finalizer", "removed")
         return plan.requeue_after_s
 
     async def say(self, status: ApiModel, events: tuple[EventNote, ...], again_s: float | None = None) -> float | None:

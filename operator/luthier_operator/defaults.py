@@ -33,3 +33,5 @@ class Defaults:
     kuberay_retry_s: float = 15.0
     train_grace_s: int = 120
     ray_version: str = "2.60.0"
+    allowed_images: tuple[str, ...] = ()
+    """Images that a resource may name: whole references, or prefixes that end in `/`. Empty allows all."""

@@ -10,6 +10,9 @@ from typing import Literal
 from luthier_api import GROUP
 
 Stage = Literal["prepare", "train"]
+"""The two Jobs of a run."""
+Component = Literal["prepare", "train", "remove"]
+"""What a Job of a FineTuneJob is for; `remove` takes versions out of storage and belongs to no run."""
 
 MAX_NAME = 63
 _HASH = 10
@@ -28,6 +31,16 @@ RUN = f"{GROUP}/run"
 SPEC_HASH = f"{GROUP}/spec-hash"
 RUN_KEY = f"{GROUP}/run-key"
 RUN_DOCUMENT = f"{GROUP}/run-document"
+OWNER_UID = f"{GROUP}/owner-uid"
+"""Annotation of a Job that must outlive the garbage collection of its resource, and so has no owner reference."""
+
+FINALIZER = f"{GROUP}/artifacts"
+
+# Kueue's: the LocalQueue of a Job, and on a Workload the uid of its Job.
+QUEUE = "kueue.x-k8s.io/queue-name"
+QUEUED_JOB = "kueue.x-k8s.io/job-uid"
+
+GPU = "nvidia.com/gpu"
 
 MANAGED_SELECTOR = f"{MANAGED_BY}={FIELD_MANAGER}"
 FRONT = "front"

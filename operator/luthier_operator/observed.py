@@ -35,6 +35,12 @@ class Meta:
     generation: int
     deleting: bool = False
     retry: str = ""
+    finalizers: tuple[str, ...] = ()
+
+    @property
+    def held(self) -> bool:
+        """Whether it carries the operator's finalizer."""
+        return names.FINALIZER in self.finalizers
 
     @property
     def key(self) -> Key:
@@ -61,6 +67,16 @@ class JobView:
     outcome: Literal["Complete", "Failed"] | None
     reason: str
     message: str
+    created_at: str = ""
+    started_at: str = ""
+    """When it last began to make pods; empty while it is suspended."""
+    ended_at: str = ""
+    active: int = 0
+    """Pods that it has made and that have not ended."""
+    queue: str | None = None
+    """The Kueue LocalQueue that it waits in. `suspended` is then Kueue's, and never written by the operator."""
+    gpus: int = 0
+    """GPUs of all its pods together."""
 
     @property
     def live(self) -> bool:
@@ -82,6 +98,15 @@ class PodView:
     status_message: str = ""
     unschedulable: str | None = None
     disruption: str | None = None
+    disruption_reason: str = ""
+    """The DisruptionTarget condition's reason: PreemptionByScheduler, EvictionByEvictionAPI, DeletionByTaintManager,
+    DeletionByPodGC, TerminationByKubelet."""
+    started_at: str = ""
+    """When its container started."""
+    finished_at: str = ""
+    node: str = ""
+    index: int = 0
+    """Its place in an Indexed Job."""
     waiting_reason: str = ""
     waiting_message: str = ""
     exit_code: int | None = None
@@ -93,6 +118,21 @@ class PodView:
     def ended(self) -> bool:
         """Whether it has come to an end, well or not."""
         return self.phase in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True)
+class WorkloadView:
+    """What Kueue says of a Job that waits in a queue, or was let out of it."""
+
+    job_uid: str
+    admitted: bool
+    reason: str = ""
+    message: str = ""
+    """Why it waits: Kueue's own words."""
+    evicted: str | None = None
+    """Why it was stopped after it had been admitted, if it was and waits again."""
+    inadmissible: bool = False
+    """Whether waiting alone cannot help: there is no such queue, or it is stopped."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +196,7 @@ def meta_of(kind: Literal["FineTuneJob", "ModelDeployment"], raw: Raw) -> Meta:
         generation=metadata.get("generation", 0),
         deleting="deletionTimestamp" in metadata,
         retry=metadata.get("annotations", {}).get(RETRY_ANNOTATION, ""),
+        finalizers=tuple(metadata.get("finalizers", ())),
     )
 
 
@@ -168,7 +209,7 @@ def job_view(raw: Raw) -> JobView:
         namespace=metadata["namespace"],
         name=metadata["name"],
         uid=metadata["uid"],
-        owner_uid=owner_uid(raw),
+        owner_uid=owner_uid(raw) or annotations.get(names.OWNER_UID, ""),
         run=labels.get(names.RUN, ""),
         stage=labels.get(names.COMPONENT, ""),
         spec_hash=annotations.get(names.SPEC_HASH, ""),
@@ -180,6 +221,12 @@ def job_view(raw: Raw) -> JobView:
         outcome=end["type"] if end else None,
         reason=end.get("reason", "") if end else "",
         message=end.get("message", "") if end else "",
+        created_at=metadata.get("creationTimestamp", ""),
+        started_at=status.get("startTime", ""),
+        ended_at=end.get("lastTransitionTime", "") if end else "",
+        active=status.get("active", 0),
+        queue=labels.get(names.QUEUE),
+        gpus=_gpus(spec),
     )
 
 
@@ -200,6 +247,11 @@ def pod_view(raw: Raw) -> PodView:
         status_message=status.get("message", ""),
         unschedulable=_unschedulable(status),
         disruption=_disruption(status),
+        disruption_reason=next((c.get("reason", "") for c in _disruptions(status)), ""),
+        started_at=state.get("running", terminated).get("startedAt") or "",
+        finished_at=terminated.get("finishedAt") or "",
+        node=raw["spec"].get("nodeName", ""),
+        index=int(metadata.get("annotations", {}).get("batch.kubernetes.io/job-completion-index", 0)),
         waiting_reason=waiting.get("reason", ""),
         waiting_message=waiting.get("message", ""),
         exit_code=terminated.get("exitCode"),
@@ -254,8 +306,14 @@ def _unschedulable(status: Raw) -> str | None:
     return None
 
 
+def _disruptions(status: Raw) -> Iterator[Raw]:
+    return (c for c in _true_conditions(status) if c["type"] == "DisruptionTarget")
+
+
 def _disruption(status: Raw) -> str | None:
-    for condition in _true_conditions(status):
-        if condition["type"] == "DisruptionTarget":
-            return str(condition.get("message") or condition.get("reason", ""))
-    return None
+    return next((str(c.get("message") or c.get("reason", "")) for c in _disruptions(status)), None)
+
+
+def _gpus(job: Raw) -> int:
+    limits: Raw = job["template"]["spec"]["containers"][0].get("resources", {}).get("limits", {})
+    return int(limits.get(names.GPU, 0)) * int(job.get("parallelism", 1))

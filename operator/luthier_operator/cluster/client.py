@@ -30,6 +30,7 @@ _PLURALS = {
     "Pod": "pods",
     "RayService": "rayservices",
     "Event": "events",
+    "Service": "services",
 }
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
@@ -94,6 +95,12 @@ class Cluster:
         path = _path(API_VERSION, meta.kind, meta.namespace, meta.name) + "/status"
         body = {"metadata": {"uid": meta.uid, "resourceVersion": resource_version}, "status": merge}
         return await self._request("PATCH", path, body, _MERGE)
+
+    async def set_finalizers(self, meta: Meta, resource_version: str, finalizers: Sequence[str]) -> Manifest:
+        """Write a resource's finalizers, if it is still as it was when that was decided on."""
+        path = _path(API_VERSION, meta.kind, meta.namespace, meta.name)
+        metadata = {"uid": meta.uid, "resourceVersion": resource_version, "finalizers": list(finalizers)}
+        return await self._request("PATCH", path, {"metadata": metadata}, _MERGE)
 
     async def get(self, api_version: str, kind: str, namespace: str, name: str) -> Manifest | None:
         """Return an object, or None if there is none.

@@ -8,6 +8,7 @@ from typing import Any
 
 from luthier_api import API_VERSION
 from luthier_api.pods import Placement, ResourceRequirements
+from luthier_operator import names
 from luthier_operator.defaults import PodResources
 from luthier_operator.observed import Meta
 
@@ -21,7 +22,6 @@ POD_SECURITY: dict[str, Any] = {
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 CONTAINER_SECURITY: dict[str, Any] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-GPU = "nvidia.com/gpu"
 
 
 def owner_reference(owner: Meta) -> dict[str, Any]:
@@ -44,10 +44,10 @@ def resources(wanted: ResourceRequirements, default: PodResources, *, gpus: int 
     requests = {**{k: v for k, v in default.requests.items() if k not in wanted.limits}, **wanted.requests}
     limits = {**{k: v for k, v in default.limits.items() if k not in wanted.requests}, **wanted.limits}
     # A GPU is asked for by gpusPerNode alone, so that prepare can never be given one by mistake.
-    requests.pop(GPU, None)
-    limits.pop(GPU, None)
+    requests.pop(names.GPU, None)
+    limits.pop(names.GPU, None)
     if gpus:
-        limits[GPU] = str(gpus)
+        limits[names.GPU] = str(gpus)
     return {name: dict(values) for name, values in (("requests", requests), ("limits", limits)) if values}
 
 

@@ -12,8 +12,8 @@
 Pure: no clock, no network, no randomness. Safe to stop after any prefix of what it returns and to make again.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from luthier_api.documents import ProgressDocument, Resolved
@@ -24,7 +24,7 @@ from luthier_operator import names
 from luthier_operator.defaults import Defaults
 from luthier_operator.manifests.jobs import DocumentTooLarge, job
 from luthier_operator.names import Stage
-from luthier_operator.observed import JobView, Meta, PodView
+from luthier_operator.observed import JobView, Meta, PodView, WorkloadView
 from luthier_operator.plan import failures, report
 from luthier_operator.plan.report import Verdict
 from luthier_operator.plan.runs import Memory, Run, Wanted, first_in, harvest
@@ -52,6 +52,12 @@ class ObservedRuns:
     pods: Sequence[PodView] = ()
     progress: ProgressDocument | None = None
     """What the training pod answered just now, if it was asked."""
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """{uid of a Job: why the API server lets it make no pod}, from the Job controller's Events."""
+    workloads: Mapping[str, WorkloadView] = field(default_factory=dict)
+    """{uid of a Job: what Kueue says of it}."""
+    in_use: Collection[str] = ()
+    """Versions that ModelDeployments serve, or are told to serve, of what this resource made."""
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,9 @@ class Patch:
 class Apply:
     """An object that is to exist.
 
-    `once` is for Jobs, whose template cannot change: the object is created if there is none of that name, and an
-    existing one is used as it is. Everything else is applied by the server with the operator's field manager.
+    `once` is for Jobs and their headless Services, which do not change: the object is created if there is none of that
+    name, and an existing one is used as it is. Everything else is applied by the server with the operator's field
+    manager.
     """
 
     manifest: Manifest
@@ -65,12 +66,16 @@ class EventNote:
 class Plan:
     """What is to be done for one resource. The empty plan is what a settled resource gets."""
 
+    hold: bool = False
+    """Whether the resource is given the finalizer first, so that it waits for its own end."""
     deletes: tuple[Delete, ...] = ()
     patches: tuple[Patch, ...] = ()
     applies: tuple[Apply, ...] = ()
     status: Mapping[str, Any] | None = None
     """The whole new status in wire form, or None when it is what the resource already has."""
     events: tuple[EventNote, ...] = ()
+    release: bool = False
+    """Whether the finalizer is taken off last, which lets the resource go."""
     requeue_after_s: float | None = field(default=None, compare=False)
     assumes_gone: bool = False
     """Whether the plan rests on something not being there that was. A cache may miss a thing for a moment, so such a
@@ -79,4 +84,5 @@ class Plan:
     @property
     def empty(self) -> bool:
         """Whether nothing is to be written."""
-        return not (self.deletes or self.patches or self.applies or self.events) and self.status is None
+        writes = (self.hold, self.deletes, self.patches, self.applies, self.events, self.release)
+        return not any(writes) and self.status is None

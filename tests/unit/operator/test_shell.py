@@ -110,7 +110,7 @@ async def test_of_several_wishes_to_be_woken_later_the_earliest_holds() -> None:
 def job(version: int, **metadata: Any) -> dict[str, Any]:
     labels = {"luthier.dev/finetunejob": "reviews"}
     meta = {"name": "j", "namespace": "n", "uid": "u", "resourceVersion": str(version), "labels": labels, **metadata}
-    return {"kind": "Job", "metadata": meta, "spec": {}}
+    return {"kind": "Job", "metadata": meta, "spec": {"template": {"spec": {"containers": [{}]}}}}
 
 
 KEY = Key("FineTuneJob", "n", "reviews")
