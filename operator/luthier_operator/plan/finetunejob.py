@@ -3,11 +3,12 @@
     harvest what the Jobs came to, and stop those that an edit has replaced
       1. answered      a known version answers the spec: no Job at all
       2. failed        this very run has failed: nothing until something is edited
-      3. waiting       a training of an earlier spec may finish (concurrencyPolicy Forbid)
-      4. suspended     nothing runs
-      5. lost          a result is gone: look the run up again, never train again blindly
-      6. preparing     inputs, data and storage are checked on a CPU
-      7. training      the GPU is asked for, only after all that
+      3. not allowed   the image that the spec names may not run here
+      4. waiting       a training of an earlier spec may finish (concurrencyPolicy Forbid)
+      5. suspended     nothing runs
+      6. lost          a result is gone: look the run up again, never train again blindly
+      7. preparing     inputs, data and storage are checked on a CPU
+      8. training      the GPU is asked for, only after all that
 
 Pure: no clock, no network, no randomness. Safe to stop after any prefix of what it returns and to make again.
 """
@@ -25,7 +26,7 @@ from luthier_operator.defaults import Defaults
 from luthier_operator.manifests.jobs import DocumentTooLarge, job
 from luthier_operator.names import Stage
 from luthier_operator.observed import JobView, Meta, PodView, WorkloadView
-from luthier_operator.plan import failures, report
+from luthier_operator.plan import allowed, failures, report
 from luthier_operator.plan.report import Verdict
 from luthier_operator.plan.runs import Memory, Run, Wanted, first_in, harvest
 from luthier_operator.plan.types import Apply, Delete, Patch, Plan
@@ -169,6 +170,15 @@ def failed(s: Situation) -> Decision | None:
     return Decision(report.failed(s.memory.last_failure), s.memory)
 
 
+def not_allowed(s: Situation) -> Decision | None:
+    """The image that the spec names may not run here. What may have been allowed before is stopped."""
+    refusal = allowed.refusal(s.spec.image, s.defaults.allowed_images, s.defaults.trainer_image)
+    if refusal is None:
+        return None
+    mine = [job for job in s.jobs if job.live and job.run == s.wanted.run]
+    return Decision(report.image_not_allowed(refusal), _without_others(s), deletes=_deletions(mine))
+
+
 def waiting(s: Situation) -> Decision | None:
     """A training of an earlier spec may finish first, because concurrencyPolicy is Forbid."""
     training = [job for job in s.rivals if _protected(s, job)]
@@ -235,7 +245,7 @@ def _watch(s: Situation, train: JobView) -> Decision:
     return Decision(verdict, s.memory, patches=_suspensions(s, [train]), requeue_after_s=wait)
 
 
-POLICIES: tuple[Policy, ...] = (answered, failed, waiting, suspended, lost, preparing, training)
+POLICIES: tuple[Policy, ...] = (answered, failed, not_allowed, waiting, suspended, lost, preparing, training)
 
 
 def _begin(s: Situation) -> Decision:

@@ -2,9 +2,10 @@
 
       1. taken         a RayService of this name belongs to somebody else
       2. suspended     there is no server
-      3. no KubeRay    nothing can be served here yet
-      4. no target     nothing is published yet; what is served already goes on
-      5. rolling out   see `rollout`
+      3. not allowed   the image that the spec names may not run here; what is served already goes on
+      4. no KubeRay    nothing can be served here yet
+      5. no target     nothing is published yet; what is served already goes on
+      6. rolling out   see `rollout`
 
 Pure: no clock, no network, no randomness. What is live is read from the RayService; the status is memory only for since
 when, and for what has failed.
@@ -19,7 +20,7 @@ from luthier_operator.defaults import Defaults
 from luthier_operator.manifests import rayservice as manifests
 from luthier_operator.manifests.rayservice import Application
 from luthier_operator.observed import FineTuneJobView, Meta, PodView, RayServiceView
-from luthier_operator.plan import failures, serving_report
+from luthier_operator.plan import allowed, failures, report, serving_report
 from luthier_operator.plan.report import Verdict
 from luthier_operator.plan.rollout import Limits, Live, Step, next_step, state_of
 from luthier_operator.plan.serving_report import Outlook
@@ -138,6 +139,12 @@ def suspended(s: Situation) -> Decision | None:
     return Decision(serving_report.suspended(), deletes=gone)
 
 
+def not_allowed(s: Situation) -> Decision | None:
+    """The image that the spec names may not run here. What is served already goes on, untouched."""
+    refusal = allowed.refusal(s.spec.runtime.image, s.defaults.allowed_images, s.defaults.server_image)
+    return None if refusal is None else Decision(report.image_not_allowed(refusal), live=s.live)
+
+
 def no_kuberay(s: Situation) -> Decision | None:
     """The cluster knows no RayService; the user may install KubeRay at any time."""
     if s.observed.kuberay_installed:
@@ -175,7 +182,7 @@ def rolling_out(s: Situation) -> Decision | None:
     )
 
 
-POLICIES: tuple[Policy, ...] = (taken, suspended, no_kuberay, no_target, rolling_out)
+POLICIES: tuple[Policy, ...] = (taken, suspended, not_allowed, no_kuberay, no_target, rolling_out)
 
 
 def _wanted(resource: ModelDeploymentResource, target: Target) -> Application:

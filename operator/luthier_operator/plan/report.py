@@ -65,6 +65,11 @@ def failed(failure: LastFailure | None) -> Verdict:
     return Verdict("Failed", Reason(failure.reason), failure.message, stalled=True)
 
 
+def image_not_allowed(refusal: str) -> Verdict:
+    """The operator's list does not allow the image that the spec names."""
+    return Verdict("Failed", Reason.IMAGE_NOT_ALLOWED, refusal, stalled=True)
+
+
 def suspended() -> Verdict:
     """The user asked for rest."""
     return Verdict("Suspended", Reason.SUSPENDED, "The run is suspended; set suspend to false to go on.")
