@@ -29,8 +29,9 @@ from luthier_operator.observed import (
     rayservice_view,
 )
 from luthier_operator.plan import report, serving_report
-from luthier_operator.plan.finetunejob import FineTuneJobResource, ObservedRuns, plan_finetunejob
+from luthier_operator.plan.finetunejob import plan_finetunejob
 from luthier_operator.plan.modeldeployment import ModelDeploymentResource, ObservedServing, plan_modeldeployment
+from luthier_operator.plan.situation import FineTuneJobResource, ObservedRuns
 from luthier_operator.progress import ProgressReader
 from luthier_operator.resources import Unreadable, read_spec, read_status
 from luthier_operator.timestamps import rfc3339

@@ -13,105 +13,36 @@
 Pure: no clock, no network, no randomness. Safe to stop after any prefix of what it returns and to make again.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 
-from luthier_api.documents import ProgressDocument, Resolved
-from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, LastFailure, RunStatus
+from luthier_api.documents import Resolved
+from luthier_api.finetunejob import LastFailure, RunStatus
 from luthier_api.keys import run_hash, spec_hash
 from luthier_api.reasons import Reason
 from luthier_operator import names
 from luthier_operator.defaults import Defaults
 from luthier_operator.manifests.jobs import DocumentTooLarge, job
 from luthier_operator.names import Stage
-from luthier_operator.observed import JobView, Meta, PodView, WorkloadView
+from luthier_operator.observed import JobView
 from luthier_operator.plan import allowed, failures, report
-from luthier_operator.plan.report import Verdict
-from luthier_operator.plan.runs import Memory, Run, Wanted, first_in, harvest
-from luthier_operator.plan.types import Apply, Delete, Patch, Plan
+from luthier_operator.plan.runs import Run, Wanted, first_in, harvest
+from luthier_operator.plan.situation import (
+    Decision,
+    FineTuneJobResource,
+    ObservedRuns,
+    Policy,
+    Situation,
+    deletions,
+    patch,
+    protected,
+    suspensions,
+    without_others,
+)
+from luthier_operator.plan.types import Apply, Patch, Plan
 from luthier_operator.timestamps import rfc3339
 
-_BATCH = "batch/v1"
 _AGAIN_S = 2.0
-
-
-@dataclass(frozen=True)
-class FineTuneJobResource:
-    """A FineTuneJob as it lies in the cluster."""
-
-    meta: Meta
-    spec: FineTuneJobSpec
-    status: FineTuneJobStatus
-
-
-@dataclass(frozen=True)
-class ObservedRuns:
-    """What there is in the cluster for one FineTuneJob."""
-
-    jobs: Sequence[JobView] = ()
-    pods: Sequence[PodView] = ()
-    progress: ProgressDocument | None = None
-    """What the training pod answered just now, if it was asked."""
-    refusals: Mapping[str, str] = field(default_factory=dict)
-    """{uid of a Job: why the API server lets it make no pod}, from the Job controller's Events."""
-    workloads: Mapping[str, WorkloadView] = field(default_factory=dict)
-    """{uid of a Job: what Kueue says of it}."""
-    in_use: Collection[str] = ()
-    """Versions that ModelDeployments serve, or are told to serve, of what this resource made."""
-
-
-@dataclass(frozen=True)
-class Situation:
-    """All that a policy looks at."""
-
-    resource: FineTuneJobResource
-    wanted: Wanted
-    memory: Memory
-    observed: ObservedRuns
-    now: str
-    defaults: Defaults
-
-    @property
-    def spec(self) -> FineTuneJobSpec:
-        """What the user asks for."""
-        return self.resource.spec
-
-    @property
-    def jobs(self) -> list[JobView]:
-        """The resource's own Jobs. One of an earlier resource of the same name is not among them."""
-        return [job for job in self.observed.jobs if job.owner_uid == self.resource.meta.uid]
-
-    @property
-    def run(self) -> Run | None:
-        """The run of the present spec, if it has begun."""
-        run = self.memory.run
-        return run if run and run.name == self.wanted.run else None
-
-    @property
-    def rivals(self) -> list[JobView]:
-        """Jobs of other runs that have not ended."""
-        return [job for job in self.jobs if job.run != self.wanted.run and job.live]
-
-    def taken(self, stage: Stage) -> bool:
-        """Whether the name of this run's Job belongs to an earlier resource that is being removed."""
-        name = names.job_name(self.wanted.run, stage)
-        return any(job.name == name and job.owner_uid != self.resource.meta.uid for job in self.observed.jobs)
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What a policy wants done, and what it says about it."""
-
-    verdict: Verdict
-    memory: Memory
-    deletes: tuple[Delete, ...] = ()
-    patches: tuple[Patch, ...] = ()
-    applies: tuple[Apply, ...] = ()
-    requeue_after_s: float | None = None
-
-
-Policy = Callable[[Situation], Decision | None]
 
 
 def plan_finetunejob(resource: FineTuneJobResource, observed: ObservedRuns, now: datetime, defaults: Defaults) -> Plan:
@@ -130,7 +61,7 @@ def plan_finetunejob(resource: FineTuneJobResource, observed: ObservedRuns, now:
     )
     replaced = _replacements(situation)
     return Plan(
-        deletes=_deletions(replaced) + decision.deletes,
+        deletes=deletions(replaced) + decision.deletes,
         patches=decision.patches + _expiries(situation),
         applies=decision.applies,
         status=None if status == resource.status else status.to_wire(),
@@ -156,11 +87,11 @@ def answered(s: Situation) -> Decision | None:
     version = s.memory.answer_to(s.wanted.spec_hash)
     if version is None:
         return None
-    memory = _without_others(s)
+    memory = without_others(s)
     if memory.versions[0].spec_hash != s.wanted.spec_hash:
         memory = replace(memory, versions=first_in(memory.versions, version.model_copy(update={"chosen_at": s.now})))
     idle = [job for job in s.jobs if job.live and job.run == s.wanted.run]
-    return Decision(report.answered(s.resource.status, version, memory.published), memory, deletes=_deletions(idle))
+    return Decision(report.answered(s.resource.status, version, memory.published), memory, deletes=deletions(idle))
 
 
 def failed(s: Situation) -> Decision | None:
@@ -176,16 +107,16 @@ def not_allowed(s: Situation) -> Decision | None:
     if refusal is None:
         return None
     mine = [job for job in s.jobs if job.live and job.run == s.wanted.run]
-    return Decision(report.image_not_allowed(refusal), _without_others(s), deletes=_deletions(mine))
+    return Decision(report.image_not_allowed(refusal), without_others(s), deletes=deletions(mine))
 
 
 def waiting(s: Situation) -> Decision | None:
     """A training of an earlier spec may finish first, because concurrencyPolicy is Forbid."""
-    training = [job for job in s.rivals if _protected(s, job)]
+    training = [job for job in s.rivals if protected(s, job)]
     if not training:
         return None
     verdict = report.suspended() if s.spec.suspend else report.waiting_for_run(training[0].run)
-    return Decision(verdict, s.memory, patches=_suspensions(s, training))
+    return Decision(verdict, s.memory, patches=suspensions(s, training))
 
 
 def suspended(s: Situation) -> Decision | None:
@@ -193,7 +124,7 @@ def suspended(s: Situation) -> Decision | None:
     if not s.spec.suspend:
         return None
     mine = [job for job in s.jobs if job.run == s.wanted.run]
-    return Decision(report.suspended(), _without_others(s), patches=_suspensions(s, mine))
+    return Decision(report.suspended(), without_others(s), patches=suspensions(s, mine))
 
 
 def lost(s: Situation) -> Decision | None:
@@ -203,7 +134,7 @@ def lost(s: Situation) -> Decision | None:
     remains = [job for job in (s.run.prepare, s.run.train) if job]
     memory = replace(s.memory, run=Run(s.run.status.model_copy(update={"stage": "Prepare"})))
     if remains:
-        return Decision(report.preparing(), memory, deletes=_deletions(remains), requeue_after_s=_AGAIN_S)
+        return Decision(report.preparing(), memory, deletes=deletions(remains), requeue_after_s=_AGAIN_S)
     return _begin(replace(s, memory=memory))
 
 
@@ -216,7 +147,7 @@ def preparing(s: Situation) -> Decision | None:
         return _begin(s)
     pods = failures.pods_of(prepare, s.observed.pods)
     verdict = report.preparing(failures.trouble_of(pods), s.memory.last_failure if prepare.failed else None)
-    return Decision(verdict, s.memory, patches=_suspensions(s, [prepare]))
+    return Decision(verdict, s.memory, patches=suspensions(s, [prepare]))
 
 
 def training(s: Situation) -> Decision | None:
@@ -242,7 +173,7 @@ def _watch(s: Situation, train: JobView) -> Decision:
         s.observed.progress,
     )
     wait = s.defaults.progress_interval_s if running else None
-    return Decision(verdict, s.memory, patches=_suspensions(s, [train]), requeue_after_s=wait)
+    return Decision(verdict, s.memory, patches=suspensions(s, [train]), requeue_after_s=wait)
 
 
 POLICIES: tuple[Policy, ...] = (answered, failed, not_allowed, waiting, suspended, lost, preparing, training)
@@ -254,7 +185,7 @@ def _begin(s: Situation) -> Decision:
         return Decision(report.name_taken(), s.memory, requeue_after_s=_AGAIN_S)
     started = s.run.status.started_at if s.run else None
     status = RunStatus(name=s.wanted.run, spec_hash=s.wanted.spec_hash, stage="Prepare", started_at=started or s.now)
-    memory = replace(_without_others(s), run=Run(status))
+    memory = replace(without_others(s), run=Run(status))
     try:
         return Decision(report.preparing(), memory, applies=(_job(s, "prepare", None),))
     except DocumentTooLarge as error:
@@ -276,32 +207,9 @@ def _job(s: Situation, stage: Stage, resolved: Resolved | None) -> Apply:
     return Apply(manifest, once=True)
 
 
-def _without_others(s: Situation) -> Memory:
-    """Return the memory without a run that the spec no longer asks for, unless that run may finish."""
-    if s.run or any(_protected(s, job) for job in s.rivals):
-        return s.memory
-    return replace(s.memory, run=None, attempts=None, last_failure=None)
-
-
-def _protected(s: Situation, job: JobView) -> bool:
-    """Whether a Job of another run may finish: it trains, and the policy says so. Preparing anew costs nothing."""
-    return s.spec.concurrency_policy == "Forbid" and job.stage == "train" and not job.deleting
-
-
 def _replacements(s: Situation) -> list[JobView]:
     """Return the running Jobs that an edit of the spec stops."""
-    return [job for job in s.rivals if not _protected(s, job) and not job.deleting]
-
-
-def _deletions(jobs: Sequence[JobView]) -> tuple[Delete, ...]:
-    return tuple(Delete(_BATCH, "Job", job.namespace, job.name, job.uid) for job in jobs if not job.deleting)
-
-
-def _suspensions(s: Situation, jobs: Sequence[JobView]) -> tuple[Patch, ...]:
-    """Return the patches that make Jobs rest while the resource is suspended, and go on when it is not."""
-    wanted = s.spec.suspend
-    live = [job for job in jobs if job.live and not job.deleting]
-    return tuple(_patch(job, {"suspend": wanted}) for job in live if job.suspended != wanted)
+    return [job for job in s.rivals if not protected(s, job) and not job.deleting]
 
 
 def _expiries(s: Situation) -> tuple[Patch, ...]:
@@ -315,8 +223,4 @@ def _expiries(s: Situation) -> tuple[Patch, ...]:
     if s.memory.run and (written is None or written.name != s.memory.run.name):
         awaited.add(s.memory.run.name)
     done = [job for job in s.jobs if not job.live and not job.deleting and job.run not in awaited]
-    return tuple(_patch(job, {"ttlSecondsAfterFinished": ttl}) for job in done if job.ttl_s != ttl)
-
-
-def _patch(job: JobView, spec: dict[str, object]) -> Patch:
-    return Patch(_BATCH, "Job", job.namespace, job.name, {"spec": spec})
+    return tuple(patch(job, {"ttlSecondsAfterFinished": ttl}) for job in done if job.ttl_s != ttl)

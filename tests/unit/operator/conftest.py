@@ -21,7 +21,8 @@ from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier_api.reasons import Reason
 from luthier_operator.defaults import Defaults
 from luthier_operator.observed import Meta, job_view, pod_view
-from luthier_operator.plan.finetunejob import FineTuneJobResource, ObservedRuns, plan_finetunejob
+from luthier_operator.plan.finetunejob import plan_finetunejob
+from luthier_operator.plan.situation import FineTuneJobResource, ObservedRuns
 from luthier_operator.plan.types import Plan
 from luthier_operator.resources import merge_patch
 

@@ -1,0 +1,129 @@
+"""What a policy for a FineTuneJob looks at, and what it answers.
+
+The situation is the resource, what there is in the cluster for it, and what its runs have come to. A decision is what
+one policy wants done and says about it. Here too is how a decision stops things: by deleting Jobs, or by letting them
+rest.
+Pure; `finetunejob` and the modules that it calls are made of these.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from luthier_api.documents import ProgressDocument
+from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from luthier_operator import names
+from luthier_operator.defaults import Defaults
+from luthier_operator.names import Stage
+from luthier_operator.observed import JobView, Meta, PodView, WorkloadView
+from luthier_operator.plan.report import Verdict
+from luthier_operator.plan.runs import Memory, Run, Wanted
+from luthier_operator.plan.types import Apply, Delete, Patch
+
+_BATCH = "batch/v1"
+
+
+@dataclass(frozen=True)
+class FineTuneJobResource:
+    """A FineTuneJob as it lies in the cluster."""
+
+    meta: Meta
+    spec: FineTuneJobSpec
+    status: FineTuneJobStatus
+
+
+@dataclass(frozen=True)
+class ObservedRuns:
+    """What there is in the cluster for one FineTuneJob."""
+
+    jobs: Sequence[JobView] = ()
+    pods: Sequence[PodView] = ()
+    progress: ProgressDocument | None = None
+    """What the training pod answered just now, if it was asked."""
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """{uid of a Job: why the API server lets it make no pod}, from the Job controller's Events."""
+    workloads: Mapping[str, WorkloadView] = field(default_factory=dict)
+    """{uid of a Job: what Kueue says of it}."""
+    in_use: Collection[str] = ()
+    """Versions that ModelDeployments serve, or are told to serve, of what this resource made."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that a policy looks at."""
+
+    resource: FineTuneJobResource
+    wanted: Wanted
+    memory: Memory
+    observed: ObservedRuns
+    now: str
+    defaults: Defaults
+
+    @property
+    def spec(self) -> FineTuneJobSpec:
+        """What the user asks for."""
+        return self.resource.spec
+
+    @property
+    def jobs(self) -> list[JobView]:
+        """The resource's own Jobs. One of an earlier resource of the same name is not among them."""
+        return [job for job in self.observed.jobs if job.owner_uid == self.resource.meta.uid]
+
+    @property
+    def run(self) -> Run | None:
+        """The run of the present spec, if it has begun."""
+        run = self.memory.run
+        return run if run and run.name == self.wanted.run else None
+
+    @property
+    def rivals(self) -> list[JobView]:
+        """Jobs of other runs that have not ended."""
+        return [job for job in self.jobs if job.run != self.wanted.run and job.live]
+
+    def taken(self, stage: Stage) -> bool:
+        """Whether the name of this run's Job belongs to an earlier resource that is being removed."""
+        name = names.job_name(self.wanted.run, stage)
+        return any(job.name == name and job.owner_uid != self.resource.meta.uid for job in self.observed.jobs)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a policy wants done, and what it says about it."""
+
+    verdict: Verdict
+    memory: Memory
+    deletes: tuple[Delete, ...] = ()
+    patches: tuple[Patch, ...] = ()
+    applies: tuple[Apply, ...] = ()
+    requeue_after_s: float | None = None
+
+
+Policy = Callable[[Situation], Decision | None]
+
+
+def without_others(s: Situation) -> Memory:
+    """Return the memory without a run that the spec no longer asks for, unless that run may finish."""
+    if s.run or any(protected(s, job) for job in s.rivals):
+        return s.memory
+    return replace(s.memory, run=None, attempts=None, last_failure=None)
+
+
+def protected(s: Situation, job: JobView) -> bool:
+    """Whether a Job of another run may finish: it trains, and the policy says so. Preparing anew costs nothing."""
+    return s.spec.concurrency_policy == "Forbid" and job.stage == "train" and not job.deleting
+
+
+def deletions(jobs: Sequence[JobView]) -> tuple[Delete, ...]:
+    """Return the deletions of Jobs that are not being deleted yet."""
+    return tuple(Delete(_BATCH, "Job", job.namespace, job.name, job.uid) for job in jobs if not job.deleting)
+
+
+def suspensions(s: Situation, jobs: Sequence[JobView]) -> tuple[Patch, ...]:
+    """Return the patches that make Jobs rest while the resource is suspended, and go on when it is not."""
+    wanted = s.spec.suspend
+    live = [job for job in jobs if job.live and not job.deleting]
+    return tuple(patch(job, {"suspend": wanted}) for job in live if job.suspended != wanted)
+
+
+def patch(job: JobView, spec: dict[str, object]) -> Patch:
+    """Return the change of one mutable field of a Job."""
+    return Patch(_BATCH, "Job", job.namespace, job.name, {"spec": spec})
