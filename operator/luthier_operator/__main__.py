@@ -13,7 +13,7 @@ import kopf
 
 from luthier_operator import handlers, logs
 from luthier_operator.cache import Cache
-from luthier_operator.cluster import Cluster
+from luthier_operator.cluster import Access, Cluster, Pace, Watches
 from luthier_operator.observed import Key
 from luthier_operator.progress import ProgressReader
 from luthier_operator.reconcile import Reconciler
@@ -39,10 +39,7 @@ class Operator:
     def registry(self) -> kopf.OperatorRegistry:
         """Return kopf's registry with all handlers."""
         registry = kopf.OperatorRegistry()
-        login = kopf.login_with_kubeconfig if os.environ.get("KUBECONFIG") else kopf.login_with_service_account
-        kopf.on.login(registry=registry)(login)
-        if login is kopf.login_with_service_account:
-            kopf.on.login(registry=registry)(kopf.login_with_kubeconfig)
+        kopf.on.login(registry=registry)(self._login)
         kopf.on.startup(registry=registry)(self.start)
         kopf.on.cleanup(registry=registry)(self.stop)
         handlers.register(registry, self._cache, self._wake)
@@ -52,7 +49,8 @@ class Operator:
         """Connect and start the workers; kopf calls it before it watches."""
         handlers.configure(settings)
         self._cache.attach(handlers.indices_of(indices))
-        self._cluster = await Cluster.connect(self._settings.request_timeout_s)
+        self._access, self._pace = await Access.from_environment(), Pace()
+        self._cluster = Cluster(self._access, self._pace, self._settings.request_timeout_s)
         self._reconciler = Reconciler(self._cluster, self._cache, self._settings.defaults(), self._progress)
         self._queue: WorkQueue[Key] = WorkQueue(self._reconciler, workers=self._settings.workers)
         self._work = asyncio.create_task(self._queue.run(), name="work queue")
@@ -70,6 +68,11 @@ class Operator:
         await self._cluster.close()
         await self._endpoint.close()
         logger.info("stopped")
+
+    async def _login(self, **_: Any) -> kopf.AiohttpSession:
+        """Return what kopf lists and watches with."""
+        session = self._access.session(Watches(self._access, self._pace))
+        return kopf.AiohttpSession(aiohttp_session=session, server=self._access.server)
 
     def _wake(self, key: Key) -> None:
         self._queue.wake(key)

@@ -42,6 +42,7 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.networking.request_timeout = 60
+    settings.networking.connect_timeout = settings.watching.connect_timeout = 10
     settings.process.ultimate_exiting_timeout = 20
 
 

@@ -1,6 +1,20 @@
 """The adapter to the API server: the only place that writes to the cluster, and where its errors get their meaning."""
 
+from luthier_operator.cluster.access import Access
 from luthier_operator.cluster.client import Cluster
 from luthier_operator.cluster.errors import ApiNotInstalled, ClusterError, Gone, Refused, Transient, Unexpected
+from luthier_operator.cluster.pace import Pace
+from luthier_operator.cluster.watches import Watches
 
-__all__ = ["ApiNotInstalled", "Cluster", "ClusterError", "Gone", "Refused", "Transient", "Unexpected"]
+__all__ = [
+    "Access",
+    "ApiNotInstalled",
+    "Cluster",
+    "ClusterError",
+    "Gone",
+    "Pace",
+    "Refused",
+    "Transient",
+    "Unexpected",
+    "Watches",
+]

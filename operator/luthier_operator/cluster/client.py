@@ -1,25 +1,22 @@
 """Calls to the API server: apply, create, patch, delete, list and Events, each as one request.
 
-Plain requests on the client's connection, without its model classes: they would cost memory and hide nothing. Every
-write carries the one field manager; every failure leaves as one of `errors`.
+Plain requests, without the client library's model classes: they would cost memory and hide nothing. Every write carries
+the one field manager; every failure leaves as one of `errors`. Nothing is tried again here: whoever asked looks again
+at what there is, since a request without an answer may have been carried out.
 """
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import aiohttp
-from kubernetes.aio.client.api_client import ApiClient
-from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.config import load_incluster_config, load_kube_config
-from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
 
 from luthier_api import API_VERSION
 from luthier_operator import names
+from luthier_operator.cluster.access import Access
 from luthier_operator.cluster.errors import Conflict, Exists, Gone, Transient, error_of
+from luthier_operator.cluster.pace import TROUBLE, Pace, retry_after_s
 from luthier_operator.observed import Meta
 from luthier_operator.plan.types import Delete, EventNote, Manifest, Patch
 
@@ -34,30 +31,21 @@ _PLURALS = {
 }
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
+_CONNECT_S = 10.0
 
 
 class Cluster:
     """The API server, as far as the operator uses it."""
 
-    def __init__(self, api: ApiClient, timeout_s: float) -> None:
-        """Use this connection; an answer that takes longer than `timeout_s` counts as none."""
-        self._api = api
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
-
-    @classmethod
-    async def connect(cls, timeout_s: float = 30.0) -> "Cluster":
-        """Connect with $KUBECONFIG if set, otherwise as the pod's service account, otherwise with ~/.kube/config."""
-        configuration = Configuration()
-        if not os.environ.get("KUBECONFIG") and Path(SERVICE_TOKEN_FILENAME).exists():
-            load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        else:
-            await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        configuration.client_session_kwargs = {"trust_env": False}
-        return cls(ApiClient(configuration), timeout_s)
+    def __init__(self, access: Access, pace: Pace, timeout_s: float) -> None:
+        """Connect when first used; an answer that takes longer than `timeout_s` counts as none."""
+        self._access, self._pace = access, pace
+        self._session = access.session()
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, _CONNECT_S))
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._api.close()  # type: ignore[no-untyped-call]
+        await self._session.close()
 
     async def apply(self, manifest: Manifest) -> Manifest:
         """Apply an object by the server; return it as it then is."""
@@ -149,25 +137,38 @@ class Cluster:
     async def _request(
         self, method: str, path: str, body: Any = None, content_type: str = "application/json", **query: str
     ) -> Manifest:
-        headers = {"Accept": "application/json", "Content-Type": content_type}
         if method in ("PATCH", "POST"):
             query["fieldManager"] = names.FIELD_MANAGER
-        verb, url, sent, data, form = await self._api.param_serialize(
-            method,
-            path,
-            header_params=headers,
-            query_params=list(query.items()),
-            body=body,
-            auth_settings=["BearerToken"],
-        )
+        await self._pace.turn()
+        headers = {"Accept": "application/json", **await self._access.authorization()}
+        content = None if body is None else json.dumps(body).encode()
+        if content:
+            headers["Content-Type"] = content_type
         try:
-            response = await self._api.call_api(verb, url, sent, data, form, _request_timeout=self._timeout)
-            content: bytes = await response.read()  # type: ignore[no-untyped-call]
+            async with self._session.request(
+                method, self._access.server + path, params=query, data=content, headers=headers, timeout=self._timeout
+            ) as response:
+                answer = await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
+            self._pace.failed()
             raise Transient(f"the API server did not answer: {error or type(error).__name__}") from error
+        return await self._meaning(response, answer)
+
+    async def _meaning(self, response: aiohttp.ClientResponse, content: bytes) -> Manifest:
+        if response.status in TROUBLE:
+            self._pace.failed(retry_after_s(response.headers))
+        elif response.status == 401:
+            await self._access.refused()
+            self._pace.failed()
+        else:
+            self._pace.succeeded()
         if not 200 <= response.status < 300:
             raise error_of(response.status, content, response.headers)
-        answer: Manifest = json.loads(content)
+        try:
+            answer: Manifest = json.loads(content)
+        except ValueError as error:
+            text = " ".join(content[:100].decode(errors="replace").split())
+            raise Transient(f"the API server answered no JSON ({text}); is another server in between?") from error
         return answer
 
 

@@ -5,13 +5,15 @@ ClusterError
 ├── Gone              the object that was spoken of is not there, or is another one of the same name
 ├── ApiNotInstalled   the kind of object is not known: its CRD is missing
 ├── Unexpected        what a correct operator with its role does not get: a bug, or a role that lacks a rule
-└── Transient         throttling, server trouble, network: try again soon
+└── Transient         throttling, server trouble, network, a token that has expired: try again soon
     └── Conflict      the object is not as it was when it was read
         └── Exists    there is an object of that name already
 """
 
 import json
 from collections.abc import Mapping
+
+from luthier_operator.cluster.pace import retry_after_s
 
 
 class ClusterError(Exception):
@@ -48,7 +50,7 @@ class Exists(Conflict):
 
 
 class Unexpected(ClusterError):
-    """An answer that a correct operator does not get, such as 401 or 403 for something that its role should allow."""
+    """An answer that a correct operator does not get, such as 403 for something that its role should allow."""
 
 
 def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> ClusterError:
@@ -68,8 +70,10 @@ def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> ClusterErr
             return Gone(message)
         case 409:
             return Exists(text) if reason == "AlreadyExists" else Conflict(text)
+        case 401:
+            return Transient(f"the API server does not accept the operator's token, which is read again ({text})")
         case _ if status == 429 or status >= 500:
-            return Transient(text, _retry_after(headers))
+            return Transient(text, retry_after_s(headers))
     return Unexpected(text)
 
 
@@ -82,8 +86,3 @@ def _parse(body: bytes) -> tuple[str, str, Mapping[str, object]]:
     if not isinstance(status, dict):
         return str(status)[:300], "", {}
     return str(status.get("message", "")), str(status.get("reason", "")), status.get("details") or {}
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    value = headers.get("Retry-After", "")
-    return float(value) if value.isdigit() else None
