@@ -113,6 +113,11 @@ def kuberay_crds() -> Path:
     return layout().share / f"kuberay-{versions.KUBERAY}"
 
 
+def kueue_manifests() -> Path:
+    """Folder with Kueue's kustomizations, kept when its controller is built."""
+    return layout().share / f"kueue-{versions.KUEUE}"
+
+
 def _build(source: Source, program: str) -> None:
     folder = layout().build / "go" / source.name.lower()
     shutil.rmtree(folder, ignore_errors=True)
@@ -150,7 +155,8 @@ def _is_built(source: Source, name: str) -> bool:
     record = _record(name)
     if not path(name).exists() or not record.exists() or record.read_text().strip() != source.origin:
         return False
-    return name != "ray-operator" or kuberay_crds().is_dir()
+    kept = _KEPT.get(name)
+    return kept is None or kept().is_dir()
 
 
 def _prepare_wrapper(go: Go, source: Source) -> None:
@@ -199,12 +205,23 @@ def _import_programs(go: Go, source: Source) -> None:
 
 
 def _keep_kuberay_crds(module: Path) -> None:
-    target = kuberay_crds()
-    partial = target.with_suffix(".partial")
+    _keep(module / "config" / "crd" / "bases", kuberay_crds())
+
+
+def _keep_kueue_manifests(module: Path) -> None:
+    _keep(module / "config", kueue_manifests())
+
+
+def _keep(folder: Path, target: Path) -> None:
+    partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(module / "config" / "crd" / "bases", partial, copy_function=shutil.copyfile)
+    shutil.copytree(folder, partial, copy_function=shutil.copyfile)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
+
+
+# What must be there beside a program for it to count as built.
+_KEPT = {"ray-operator": kuberay_crds, "kueue": kueue_manifests}
 
 
 def _go_environment() -> dict[str, str]:
@@ -301,6 +318,14 @@ SOURCES = [
         finish=_keep_kuberay_crds,
     ),
     Source(
+        "Kueue",
+        "sigs.k8s.io/kueue",
+        versions.KUEUE,
+        {"kueue": "sigs.k8s.io/kueue/cmd/kueue"},
+        usually_s=100,
+        finish=_keep_kueue_manifests,
+    ),
+    Source(
         "pause",
         "luthier.dev/pause",
         "1",
@@ -318,4 +343,5 @@ SOURCES = [
         usually_s=10,
     ),
     Source("kind", "sigs.k8s.io/kind", versions.KIND, {"kind": "sigs.k8s.io/kind"}, usually_s=15),
+    Source("kwok", "sigs.k8s.io/kwok", versions.KWOK, {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, usually_s=60),
 ]

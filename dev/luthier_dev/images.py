@@ -93,6 +93,13 @@ CATALOGUE = {
             public=f"quay.io/kuberay/operator:v{versions.KUBERAY}",
         ),
         Image(
+            "luthier-kueue",
+            "dev/static/Dockerfile",
+            program="kueue",
+            arguments={"PROGRAM": "kueue"},
+            public=f"registry.k8s.io/kueue/kueue:v{versions.KUEUE}",
+        ),
+        Image(
             "luthier-coredns",
             "dev/static/Dockerfile",
             program="coredns",
