@@ -190,8 +190,11 @@ class Usage(ApiModel):
 
     gpu_seconds: Annotated[int, Field(ge=0)] = Field(
         default=0,
-        description="Seconds that GPUs were held, summed over GPUs and over all runs that have ended.",
+        description="Seconds that GPUs were held, summed over the GPUs of all training pods that have ended.",
         json_schema_extra={"format": "int64"},
+    )
+    counted_until: Timestamp | None = Field(
+        default=None, description="When the last of those pods ended, so that none is counted twice."
     )
 
 
@@ -202,6 +205,7 @@ class LastFailure(ApiModel):
     message: Message = Field(description="What happened and what to do.")
     exit_code: int | None = Field(default=None, description="Exit code of the container, if it started.")
     pod: Text | None = Field(default=None, description="Name of the pod.")
+    at: Timestamp | None = Field(default=None, description="When the pod ended.")
 
 
 class FineTuneJobStatus(ResourceStatus):

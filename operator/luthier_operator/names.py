@@ -18,6 +18,8 @@ MAX_NAME = 63
 _HASH = 10
 # "-" + hash + "-prepare", the longest thing that follows a FineTuneJob's name.
 _MAX_PREFIX = MAX_NAME - 1 - _HASH - len("-prepare")
+# Likewise with "-train-63", the host name of the last of 64 pods.
+_MAX_LABEL_PREFIX = MAX_NAME - 1 - _HASH - len("-train-63")
 
 FIELD_MANAGER = "luthier"
 
@@ -54,14 +56,36 @@ def fit(name: str, limit: int) -> str:
     return f"{name[: limit - 9].rstrip('-.')}-{digest}"
 
 
-def run_name(finetunejob: str, run_hash: str) -> str:
-    """Return the name of a run, which leaves room for the names of its Jobs."""
-    return f"{fit(finetunejob, _MAX_PREFIX)}-{run_hash[:_HASH]}"
+def label(name: str, limit: int) -> str:
+    """Return the name as one DNS label of at most `limit` characters that still differs wherever the names do."""
+    if "." not in name:
+        return fit(name, limit)
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: limit - 9].replace('.', '-').rstrip('-')}-{digest}"
+
+
+def run_name(finetunejob: str, run_hash: str, nodes: int = 1) -> str:
+    """Return the name of a run, which leaves room for the names of its Jobs.
+
+    A pod of an Indexed Job has the Job's name and its index for its host name, which must be one DNS label.
+    """
+    prefix = fit(finetunejob, _MAX_PREFIX) if nodes == 1 else label(finetunejob, _MAX_LABEL_PREFIX)
+    return f"{prefix}-{run_hash[:_HASH]}"
 
 
 def job_name(run: str, stage: Stage) -> str:
     """Return the name of one of a run's two Jobs."""
     return f"{run}-{stage}"
+
+
+def rendezvous_service(finetunejob: str, uid: str) -> str:
+    """Return the name of the headless Service by which the pods of a run on several nodes find each other.
+
+    A DNS label that begins with a letter. The uid is in it: what a deleted resource of the same name leaves behind is
+    not taken for one's own while the garbage collector is still at it.
+    """
+    digest = hashlib.sha256(uid.encode()).hexdigest()[:_HASH]
+    return f"rdzv-{label(finetunejob, MAX_NAME - len('rdzv-') - 1 - _HASH)}-{digest}"
 
 
 def revision_name(args_hash: str) -> str:

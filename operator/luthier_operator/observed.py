@@ -77,6 +77,8 @@ class JobView:
     """The Kueue LocalQueue that it waits in. `suspended` is then Kueue's, and never written by the operator."""
     gpus: int = 0
     """GPUs of all its pods together."""
+    nodes: int = 1
+    """Pods that train together: more than one in an Indexed Job."""
 
     @property
     def live(self) -> bool:
@@ -113,6 +115,7 @@ class PodView:
     terminated_reason: str = ""
     termination_message: str = ""
     memory_limit: str | None = None
+    gpus: int = 0
 
     @property
     def ended(self) -> bool:
@@ -226,7 +229,8 @@ def job_view(raw: Raw) -> JobView:
         ended_at=end.get("lastTransitionTime", "") if end else "",
         active=status.get("active", 0),
         queue=labels.get(names.QUEUE),
-        gpus=_gpus(spec),
+        gpus=_gpus(spec["template"]["spec"]) * int(spec.get("parallelism", 1)),
+        nodes=int(spec.get("completions") or 1) if spec.get("completionMode") == "Indexed" else 1,
     )
 
 
@@ -251,13 +255,14 @@ def pod_view(raw: Raw) -> PodView:
         started_at=state.get("running", terminated).get("startedAt") or "",
         finished_at=terminated.get("finishedAt") or "",
         node=raw["spec"].get("nodeName", ""),
-        index=int(metadata.get("annotations", {}).get("batch.kubernetes.io/job-completion-index", 0)),
+        index=_whole(metadata.get("annotations", {}).get("batch.kubernetes.io/job-completion-index", "0")),
         waiting_reason=waiting.get("reason", ""),
         waiting_message=waiting.get("message", ""),
         exit_code=terminated.get("exitCode"),
         terminated_reason=terminated.get("reason", ""),
         termination_message=terminated.get("message", ""),
         memory_limit=raw["spec"]["containers"][0].get("resources", {}).get("limits", {}).get("memory"),
+        gpus=_gpus(raw["spec"]),
     )
 
 
@@ -314,6 +319,11 @@ def _disruption(status: Raw) -> str | None:
     return next((str(c.get("message") or c.get("reason", "")) for c in _disruptions(status)), None)
 
 
-def _gpus(job: Raw) -> int:
-    limits: Raw = job["template"]["spec"]["containers"][0].get("resources", {}).get("limits", {})
-    return int(limits.get(names.GPU, 0)) * int(job.get("parallelism", 1))
+def _gpus(pod: Raw) -> int:
+    limits: Raw = pod["containers"][0].get("resources", {}).get("limits", {})
+    return _whole(limits.get(names.GPU, "0"))
+
+
+def _whole(text: str) -> int:
+    """Read a number that the operator or Kubernetes wrote; whoever forges the labels of a pod may write anything."""
+    return int(text) if text.isascii() and text.isdigit() else 0

@@ -20,7 +20,7 @@ from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_api.training import TrainingSpec
 from luthier_operator import names
 from luthier_operator.defaults import Defaults
-from luthier_operator.manifests import pods
+from luthier_operator.manifests import pods, rendezvous
 from luthier_operator.manifests.access import Grant, ca_mounts, ca_volumes, environment
 from luthier_operator.names import Stage
 from luthier_operator.observed import Meta
@@ -80,8 +80,19 @@ def job(
     spec_hash: str,
     resolved: Resolved | None,
     defaults: Defaults,
+    failures: int = 0,
 ) -> dict[str, Any]:
     """Return the manifest of a run's Job.
+
+    Args:
+        owner: metadata of the FineTuneJob.
+        spec: what it asks for.
+        stage: which of the run's two Jobs.
+        run: the run's name.
+        spec_hash: hash of the spec, for whoever finds the Job without a status.
+        resolved: what prepare found; only for train.
+        defaults: what the spec leaves open.
+        failures: how many of the attempts that backoffLimit allows are used up by Jobs that this one replaces.
 
     Raises:
         DocumentTooLarge: if the spec does not fit into an annotation.
@@ -90,6 +101,8 @@ def job(
     if len(document.encode()) > MAX_DOCUMENT_BYTES:
         raise DocumentTooLarge("the spec is larger than 200 KiB; shorten labels or trainingArguments")
     labels = names.labels(stage, **{names.FINETUNEJOB: owner.name, names.RUN: run})
+    together = stage == "train" and spec.num_nodes > 1
+    queue = {names.QUEUE: spec.queue_name} if spec.queue_name else {}
     annotations = {names.SPEC_HASH: spec_hash, **({names.RUN_KEY: resolved.run_key} if resolved else {})}
     deadline = spec.active_deadline_seconds if stage == "train" else None
     return {
@@ -98,19 +111,40 @@ def job(
         "metadata": {
             "name": names.job_name(run, stage),
             "namespace": owner.namespace,
-            "labels": labels,
+            "labels": {**labels, **queue},
             "annotations": annotations,
             "ownerReferences": [pods.owner_reference(owner)],
         },
         "spec": {
-            "backoffLimit": spec.backoff_limit,
-            "podFailurePolicy": {"rules": failure_rules()},
+            **(_all_or_nothing(spec.num_nodes) if together else _retried(spec, failures)),
             **({"activeDeadlineSeconds": deadline} if deadline else {}),
+            # From now on it is the queue that says when the Job may run.
+            **({"suspend": True} if queue else {}),
             "template": {
                 "metadata": {"labels": labels, "annotations": {names.RUN_DOCUMENT: document}},
-                "spec": _pod(spec, stage, trainer_image(spec, resolved, defaults), defaults),
+                "spec": _pod(owner, spec, stage, run, trainer_image(spec, resolved, defaults), defaults),
             },
         },
+    }
+
+
+def _retried(spec: FineTuneJobSpec, failures: int) -> dict[str, Any]:
+    """Return how one pod is tried again: by the Job itself."""
+    return {"backoffLimit": max(0, spec.backoff_limit - failures), "podFailurePolicy": {"rules": failure_rules()}}
+
+
+def _all_or_nothing(nodes: int) -> dict[str, Any]:
+    """Return how pods that train together are: whichever is lost, all are stopped, and the operator starts over."""
+    rules = [
+        {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {"action": "FailJob", "onExitCodes": {"containerName": CONTAINER, "operator": "NotIn", "values": [0]}},
+    ]
+    return {
+        "completionMode": "Indexed",
+        "completions": nodes,
+        "parallelism": nodes,
+        "backoffLimit": 0,
+        "podFailurePolicy": {"rules": rules},
     }
 
 
@@ -130,9 +164,10 @@ def _codes(retry: Retry) -> dict[str, Any]:
     return {"containerName": CONTAINER, "operator": "In", "values": codes_with(retry)}
 
 
-def _pod(spec: FineTuneJobSpec, stage: Stage, image: str, defaults: Defaults) -> dict[str, Any]:
+def _pod(owner: Meta, spec: FineTuneJobSpec, stage: Stage, run: str, image: str, defaults: Defaults) -> dict[str, Any]:
     given = list(dict.fromkeys(grants(spec).values()))
     training = stage == "train"
+    meeting = rendezvous.environment(owner, spec, names.job_name(run, stage)) if training else []
     grace = [{"name": GRACE_VARIABLE, "value": str(defaults.train_grace_s)}] if training else []
     return {
         "restartPolicy": "Never",
@@ -141,6 +176,7 @@ def _pod(spec: FineTuneJobSpec, stage: Stage, image: str, defaults: Defaults) ->
         "securityContext": pods.POD_SECURITY,
         "terminationGracePeriodSeconds": defaults.train_grace_s if training else 10,
         **pods.placement(spec),
+        **(rendezvous.network(owner, spec, run) if training else {}),
         "containers": [
             {
                 "name": CONTAINER,
@@ -149,7 +185,7 @@ def _pod(spec: FineTuneJobSpec, stage: Stage, image: str, defaults: Defaults) ->
                 "command": ["python", "-m", "luthier_trainer"],
                 "args": [stage, RUN_DOCUMENT_PATH],
                 "workingDir": _WORK,
-                "env": [*_fixed_environment(), *grace, *environment(given)],
+                "env": [*_fixed_environment(), *grace, *meeting, *environment(given)],
                 "ports": [{"name": "http", "containerPort": TRAINER_PORT}] if training else [],
                 "resources": pods.resources(
                     spec.resources if training else spec.prepare_resources,

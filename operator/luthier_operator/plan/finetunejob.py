@@ -79,7 +79,7 @@ def wanted_of(resource: FineTuneJobResource) -> Wanted:
     """
     image = resource.spec.image or ""
     run = run_hash(resource.spec, image, resource.meta.retry)
-    return Wanted(spec_hash(resource.spec, image), names.run_name(resource.meta.name, run))
+    return Wanted(spec_hash(resource.spec, image), names.run_name(resource.meta.name, run, resource.spec.num_nodes))
 
 
 def answered(s: Situation) -> Decision | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from luthier_api.documents import GRACE_VARIABLE, Resolved, RunDocument
 from luthier_api.exitcodes import OUTCOMES, Retry
 from luthier_operator import names
 from luthier_operator.defaults import Defaults
+from luthier_operator.manifests import rendezvous
 from luthier_operator.manifests.jobs import job
 from luthier_operator.observed import Meta
 
@@ -176,6 +178,27 @@ def test_names_fit_and_never_collide(found: list[str]) -> None:
     assert all(len(name) <= 63 for name in made)
 
 
+subdomains = st.from_regex(
+    r"[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?){0,2}", fullmatch=True
+)
+
+
+@given(st.lists(subdomains.filter(lambda name: len(name) <= 52), min_size=1, max_size=6, unique=True))
+def test_the_pods_of_several_nodes_have_host_names_that_are_dns_labels_and_never_collide(found: list[str]) -> None:
+    made = [f"{names.job_name(names.run_name(name, HASH, 64), 'train')}-63" for name in found]
+    services = [names.rendezvous_service(name, uid) for name in found for uid in ("uid-1", "uid-2")]
+    for unique in (made, services):
+        assert len(set(unique)) == len(unique)
+        assert all(re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name) for name in unique), unique
+    assert all(name[0].isalpha() for name in services), "a Service's name begins with a letter"
+
+
+def test_names_that_differ_only_in_dots_stay_apart() -> None:
+    one, other = (names.run_name(name, HASH, 2) for name in ("a.b", "a-b"))
+    assert one != other
+    assert names.rendezvous_service("a.b", "uid") != names.rendezvous_service("a-b", "uid")
+
+
 def test_long_names_that_begin_alike_stay_apart() -> None:
     pairs = itertools.combinations([names.run_name("a" * 44 + end, HASH) for end in ("", "b", "c", "bb")], 2)
     assert all(one != other for one, other in pairs)
@@ -197,3 +220,67 @@ def test_train_runs_on_the_image_that_prepare_ran_on_although_the_operator_was_u
     template = made["spec"]["template"]
     assert template["spec"]["containers"][0]["image"] == "trainer:0"
     assert RunDocument.from_json(template["metadata"]["annotations"][names.RUN_DOCUMENT]).image == "trainer:0"
+
+
+def variables(made: dict[str, Any]) -> dict[str, str]:
+    env = made["spec"]["template"]["spec"]["containers"][0]["env"]
+    return {each["name"]: each["value"] for each in env if "value" in each}
+
+
+def test_pods_that_train_together_are_one_indexed_job_and_know_where_they_meet(make_spec: Any) -> None:
+    made = build(make_spec(numNodes=3, gpusPerNode=2))
+    assert {key: made["spec"][key] for key in ("completionMode", "completions", "parallelism", "backoffLimit")} == {
+        "completionMode": "Indexed",
+        "completions": 3,
+        "parallelism": 3,
+        "backoffLimit": 0,
+    }
+    service = rendezvous.service(META)
+    told = variables(made)
+    assert told["LUTHIER_RENDEZVOUS"] == f"reviews-abc-train-0.{service['metadata']['name']}:29500"
+    assert (told["LUTHIER_NUM_NODES"], told["LUTHIER_PROCESSES_PER_NODE"], told["LUTHIER_MAX_RESTARTS"]) == (
+        *("3", "2"),
+        "0",
+    )
+    template = made["spec"]["template"]
+    assert template["spec"]["subdomain"] == service["metadata"]["name"]
+    assert service["spec"]["clusterIP"] == "None" and service["spec"]["publishNotReadyAddresses"] is True
+    assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+    assert service["metadata"]["ownerReferences"] == made["metadata"]["ownerReferences"]
+    (near,) = template["spec"]["affinity"]["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert near["podAffinityTerm"]["topologyKey"] == "topology.kubernetes.io/zone"
+    assert near["podAffinityTerm"]["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    prepare = build(make_spec(numNodes=3), "prepare")
+    assert "completions" not in prepare["spec"] and "subdomain" not in prepare["spec"]["template"]["spec"]
+    assert "LUTHIER_NUM_NODES" not in variables(prepare)
+
+
+def test_any_pod_that_fails_or_is_disrupted_ends_a_job_of_several_nodes(make_spec: Any) -> None:
+    disrupted, failed = build(make_spec(numNodes=2))["spec"]["podFailurePolicy"]["rules"]
+    assert disrupted["action"] == failed["action"] == "FailJob"
+    assert disrupted["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    assert failed["onExitCodes"] == {"containerName": "main", "operator": "NotIn", "values": [0]}
+
+
+def test_one_process_is_told_nothing_and_several_on_one_node_their_number(make_spec: Any) -> None:
+    assert not {name for name in variables(build(make_spec())) if "NODE" in name}
+    told = variables(build(make_spec(gpusPerNode=4)))
+    assert told["LUTHIER_PROCESSES_PER_NODE"] == "4" and "LUTHIER_RENDEZVOUS" not in told
+    assert "subdomain" not in pod(make_spec(gpusPerNode=4))
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train"])
+def test_a_queued_job_is_made_asleep_with_the_name_of_its_queue(make_spec: Any, stage: str) -> None:
+    made = build(make_spec(queueName="gpus"), stage)
+    assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus" and made["spec"]["suspend"] is True
+    free = build(make_spec(), stage)
+    assert "kueue.x-k8s.io/queue-name" not in free["metadata"]["labels"] and "suspend" not in free["spec"]
+
+
+@pytest.mark.parametrize(("used", "left"), [(0, 3), (2, 1), (3, 0)])
+def test_a_job_that_replaces_one_has_only_the_attempts_that_are_left(make_spec: Any, used: int, left: int) -> None:
+    made = job(
+        META, make_spec(backoffLimit=3), stage="train", run="r", spec_hash=HASH,
+        resolved=RESOLVED, defaults=DEFAULTS, failures=used,
+    )  # fmt: skip
+    assert made["spec"]["backoffLimit"] == left
