@@ -6,7 +6,8 @@ Reading order, from the pure core outwards:
 - `observed`: raw objects parsed into typed views. `resources`: the two resources, and differences of statuses.
 - `manifests`: objects built from a resource. `plan`: all decisions. Both pure: no clock, no network, no kopf.
 - `cluster`: the adapter to the API server, with its errors mapped once. `progress`: asking training pods.
-- `cache`: the watch's indices, and what own writes returned. `workqueue`: one reconcile per key at a time.
+- `cache`: the watch's indices, and what own writes returned. `audit`: what the watch did not tell.
+- `workqueue`: one reconcile per key at a time.
 - `reconcile`, `apply`: the shell: gather, let plan decide, write.
 - `handlers`: kopf, which only wakes. `web`, `metrics`, `logs`, `settings`, `__main__`: running it.
 """

@@ -12,6 +12,7 @@ from typing import Any
 import kopf
 
 from luthier_operator import handlers, logs
+from luthier_operator.audit import Audit
 from luthier_operator.cache import Cache
 from luthier_operator.cluster import Access, Cluster, Pace, Watches
 from luthier_operator.observed import Key
@@ -51,9 +52,13 @@ class Operator:
         self._cache.attach(handlers.indices_of(indices))
         self._access, self._pace = await Access.from_environment(), Pace()
         self._cluster = Cluster(self._access, self._pace, self._settings.request_timeout_s)
+        self._watches = Watches(self._access, self._pace)
+        self._audit = self._audit_of(self._settings)
+        self._watches.relisted = self._audit.relisted
         self._reconciler = Reconciler(self._cluster, self._cache, self._settings.defaults(), self._progress)
         self._queue: WorkQueue[Key] = WorkQueue(self._reconciler, workers=self._settings.workers)
         self._work = asyncio.create_task(self._queue.run(), name="work queue")
+        self._auditing = asyncio.create_task(self._audit.run(), name="audit")
         self._endpoint = Endpoint(self._alive, self._ready)
         await self._endpoint.start(self._settings.http_host, self._settings.http_port)
         self._started = True
@@ -61,9 +66,10 @@ class Operator:
 
     async def stop(self, **_: Any) -> None:
         """Stop the workers: whatever they are at can be cut off at any point and is made again."""
-        self._work.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._work
+        for task in (self._auditing, self._work):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         await self._progress.close()
         await self._cluster.close()
         await self._endpoint.close()
@@ -71,15 +77,18 @@ class Operator:
 
     async def _login(self, **_: Any) -> kopf.AiohttpSession:
         """Return what kopf lists and watches with."""
-        session = self._access.session(Watches(self._access, self._pace))
-        return kopf.AiohttpSession(aiohttp_session=session, server=self._access.server)
+        return kopf.AiohttpSession(aiohttp_session=self._access.session(self._watches), server=self._access.server)
+
+    def _audit_of(self, settings: Settings) -> Audit:
+        watched, interval_s = handlers.watched(settings.watch_namespaces), settings.audit_interval_s
+        return Audit(self._cluster, self._cache, watched, self._wake, self._watches.expire, interval_s=interval_s)
 
     def _wake(self, key: Key) -> None:
         self._queue.wake(key)
 
     def _alive(self) -> str | None:
-        if self._work.done():
-            return "the work queue has ended"
+        if self._work.done() or self._auditing.done():
+            return "the work queue or the audit has ended"
         stuck = [key for key, since in self._reconciler.since.items() if time.monotonic() - since > _STUCK_S]
         return f"the reconcile of {stuck[0]} is stuck" if stuck else None
 

@@ -61,6 +61,7 @@ class Cache:
         """Start empty; `attach` gives it the indices."""
         self._indices: Mapping[Kind, Mapping[Key, Iterable[Stored]]] = {}
         self._written: dict[tuple[Kind, Key], dict[str, Stored]] = {}
+        self._vanished: dict[tuple[Kind, Key], dict[str, int]] = {}
 
     def attach(self, indices: Mapping[Kind, Mapping[Key, Iterable[Stored]]]) -> None:
         """Read from these indices from now on."""
@@ -68,16 +69,25 @@ class Cache:
 
     def read(self, kind: Kind, key: Key) -> list[Stored]:
         """Return the newest known state of all objects of a kind that are for one resource."""
-        index = self._indices.get(kind, {})
-        newest = {item.name: item for item in index.get(key, ())}
-        for name, item in self._written.get((kind, key), {}).items():
-            if name not in newest or newest[name].version < item.version:
-                newest[name] = item
+        newest: dict[str, Stored] = {}
+        for item in (*self._told(kind, key), *self._written.get((kind, key), {}).values()):
+            if item.name not in newest or newest[item.name].version < item.version:
+                newest[item.name] = item
         return list(newest.values())
 
     def told(self, kind: Kind, key: Key) -> bool:
         """Tell whether the watch has delivered any object of a kind for a resource; what was written does not count."""
-        return any(True for _ in self._indices.get(kind, {}).get(key, ()))
+        return bool(self._told(kind, key))
+
+    def known(self, kind: Kind) -> list[tuple[Key, Stored]]:
+        """Return the newest known state of all objects of a kind."""
+        keys = {*self._indices.get(kind, {}), *(key for written, key in self._written if written == kind)}
+        return [(key, item) for key in keys for item in self.read(kind, key)]
+
+    def vanished(self, kind: Kind, key: Key, item: Stored) -> None:
+        """Forget an object that is gone, of which the watch will not tell."""
+        self._vanished.setdefault((kind, key), {})[item.name] = item.version
+        self._drop_written(kind, key, item.name)
 
     def jobs(self, key: Key) -> list[JobView]:
         """Return the Jobs of a FineTuneJob."""
@@ -96,7 +106,7 @@ class Cache:
         if raw is None or raw.get("kind") == "Status" or (key := owner_of(kind, raw)) is None:
             return
         item = stored(kind, raw)
-        known = any(other.name == item.name for other in self._indices.get(kind, {}).get(key, ()))
+        known = any(other.name == item.name for other in self._told(kind, key))
         if "deletionTimestamp" in raw["metadata"] and not known:
             return  # the watch has told of the end already
         self._written.setdefault((kind, key), {})[item.name] = item
@@ -107,6 +117,16 @@ class Cache:
         written = self._written.get((kind, key), {}) if key else {}
         name, version = raw["metadata"]["name"], int(raw["metadata"]["resourceVersion"])
         if key and name in written and (deleted or version >= written[name].version):
-            del written[name]
-            if not written:
-                del self._written[kind, key]
+            self._drop_written(kind, key, name)
+
+    def _told(self, kind: Kind, key: Key) -> list[Stored]:
+        told = list(self._indices.get(kind, {}).get(key, ()))
+        if gone := self._vanished.get((kind, key)):
+            return [item for item in told if item.version > gone.get(item.name, -1)]
+        return told
+
+    def _drop_written(self, kind: Kind, key: Key, name: str) -> None:
+        written = self._written.get((kind, key), {})
+        written.pop(name, None)
+        if not written:
+            self._written.pop((kind, key), None)

@@ -5,13 +5,14 @@ only after every index is filled. No finalizers, annotations or status are ever 
 would.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import kopf
 
 from luthier_api import GROUP, VERSION
 from luthier_operator import names
+from luthier_operator.audit import Watched
 from luthier_operator.cache import Cache, Kind, Stored, owner_of, stored
 from luthier_operator.observed import Key
 
@@ -24,6 +25,7 @@ _RESOURCES: dict[Kind, tuple[str, str, str]] = {
     "Pod": ("", "v1", "pods"),
     "RayService": ("ray.io", "v1", "rayservices"),
 }
+_SELECTORS: dict[Kind, str] = {kind: names.MANAGED_SELECTOR for kind in ("Job", "Pod", "RayService")}
 _FOLLOWERS = "followers"
 
 
@@ -37,8 +39,8 @@ def register(registry: kopf.OperatorRegistry, cache: Cache, wake: Wake) -> None:
 
 def configure(settings: kopf.OperatorSettings) -> None:
     """Keep kopf to watching: unlabelled Jobs and Pods stay off the wire, and nothing of it is written anywhere."""
-    for kind in ("Job", "Pod", "RayService"):
-        settings.watching.label_selectors[_RESOURCES[kind]] = names.MANAGED_SELECTOR
+    for kind, selector in _SELECTORS.items():
+        settings.watching.label_selectors[_RESOURCES[kind]] = selector
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.networking.request_timeout = 60
@@ -49,6 +51,16 @@ def configure(settings: kopf.OperatorSettings) -> None:
 def indices_of(kwargs: Mapping[str, Any]) -> Mapping[Kind, Mapping[Key, Any]]:
     """Return kopf's indices, which it passes to every handler by name."""
     return {kind: kwargs[kind] for kind in _RESOURCES}
+
+
+def watched(namespaces: Sequence[str]) -> list[Watched]:
+    """Return what kopf watches, and the paths that it uses."""
+    result = []
+    for kind, (group, version, plural) in _RESOURCES.items():
+        root = f"/apis/{group}/{version}" if group else f"/api/{version}"
+        for part in [f"/namespaces/{namespace}" for namespace in namespaces] or [""]:
+            result.append(Watched(kind, f"{root}{part}/{plural}", _SELECTORS.get(kind, "")))
+    return result
 
 
 def _index(registry: kopf.OperatorRegistry, kind: Kind, resource: tuple[str, str, str]) -> None:

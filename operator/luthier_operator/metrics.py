@@ -1,9 +1,19 @@
-"""What the operator counts about itself, for Prometheus."""
+"""What the operator counts about itself, for Prometheus.
 
-from prometheus_client import Counter, Gauge, Histogram
+Everything is counted where it happens. What is a number of things that exist is asked for when it is scraped, from
+what the cache keeps parsed.
+"""
+
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 
 RECONCILES = Counter("luthier_reconciles", "Reconciles that were carried out.", ["kind"])
-ERRORS = Counter("luthier_reconcile_errors", "Reconciles that could not finish, by cause.", ["cause"])
+ERRORS = Counter("luthier_reconcile_errors", "Reconciles that could not finish, by reason.", ["reason"])
 DURATION = Histogram(
     "luthier_reconcile_seconds",
     "Duration of a reconcile.",
@@ -11,5 +21,41 @@ DURATION = Histogram(
     buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30),
 )
 WRITES = Counter("luthier_writes", "Writes to the API server, by what they were.", ["what"])
+REQUESTS = Counter(
+    "luthier_api_requests",
+    "Requests to the API server, by verb and HTTP status; none where there was no answer.",
+    ["verb", "code"],
+)
 QUEUE_DEPTH = Gauge("luthier_queue_depth", "Resources that wait to be reconciled.")
+QUEUE_AGE = Gauge("luthier_queue_oldest_seconds", "How long the resource has waited that has waited longest.")
+LEADER = Gauge("luthier_leader", "1 in the operator that works, 0 in one that stands by.")
+WATCH_EVENTS = Counter("luthier_watch_events", "What the watches told, by kind of object.", ["kind"])
+GPU_SECONDS = Counter(
+    "luthier_gpu_seconds", "GPU time that training used, as it was added to the status of FineTuneJobs.", ["namespace"]
+)
 PROGRESS_FAILURES = Counter("luthier_progress_failures", "Training pods that did not tell their progress when asked.")
+
+Phases = Callable[[Literal["FineTuneJob", "ModelDeployment"]], Iterable[str]]
+"""The phase of every resource of a kind."""
+
+
+class Resources:
+    """How many resources there are in each phase."""
+
+    def __init__(self, phases: Phases, registry: CollectorRegistry = REGISTRY) -> None:
+        """Register; `phases` is called for each scrape."""
+        self._phases = phases
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Count."""
+        family = GaugeMetricFamily("luthier_resources", "Resources, by kind and phase.", labels=["kind", "phase"])
+        kinds: tuple[Literal["FineTuneJob", "ModelDeployment"], ...] = ("FineTuneJob", "ModelDeployment")
+        for kind in kinds:
+            for phase, count in sorted(Tally(self._phases(kind)).items()):
+                family.add_metric([kind, phase], count)
+        yield family
+
+    def describe(self) -> Iterator[Metric]:
+        """Name what is collected, without counting."""
+        yield GaugeMetricFamily("luthier_resources", "Resources, by kind and phase.", labels=["kind", "phase"])

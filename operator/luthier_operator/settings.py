@@ -46,6 +46,7 @@ class Settings(BaseModel):
     kuberay_retry_s: float = Field(default=_DEFAULTS.kuberay_retry_s, gt=0)
     workers: int = Field(default=16, ge=1, le=256)
     request_timeout_s: float = Field(default=30.0, gt=0)
+    audit_interval_s: float = Field(default=300.0, gt=0)
     http_host: str = "0.0.0.0"
     http_port: int = Field(default=8081, ge=0, le=65535)
     log_format: Literal["json", "text"] = "json"

@@ -29,9 +29,13 @@ _PLURALS = {
     "Event": "events",
     "Service": "services",
 }
+_JSON = "application/json"
+_METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+_PAGE = 500
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _CONNECT_S = 10.0
+_LEASES = "/apis/coordination.k8s.io/"
 
 
 class Cluster:
@@ -107,6 +111,22 @@ class Cluster:
         items: Sequence[Manifest] = answer["items"]
         return items
 
+    async def list_versions(self, path: str, selector: str) -> tuple[int, dict[tuple[str, str], int]]:
+        """Return the version of a list, and {(namespace, name): version} of all objects in it, page by page.
+
+        Raises:
+            ApiNotInstalled: if the cluster does not know the kind.
+        """
+        query = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
+        versions: dict[tuple[str, str], int] = {}
+        while True:
+            page = await self._request("GET", path, accept=_METADATA, **query)
+            for metadata in (item["metadata"] for item in page["items"]):
+                versions[metadata["namespace"], metadata["name"]] = int(metadata["resourceVersion"])
+            if not (token := page["metadata"].get("continue")):
+                return int(page["metadata"]["resourceVersion"]), versions
+            query["continue"] = token
+
     async def record(self, meta: Meta, note: EventNote, now: str) -> None:
         """Write an Event about a resource. Its name follows from what it says, so that it is written once."""
         digest = hashlib.sha256(f"{meta.uid} {note.reason} {note.message} {now}".encode()).hexdigest()[:16]
@@ -135,12 +155,19 @@ class Cluster:
         )
 
     async def _request(
-        self, method: str, path: str, body: Any = None, content_type: str = "application/json", **query: str
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        content_type: str = _JSON,
+        accept: str = _JSON,
+        **query: str,
     ) -> Manifest:
         if method in ("PATCH", "POST"):
             query["fieldManager"] = names.FIELD_MANAGER
-        await self._pace.turn()
-        headers = {"Accept": "application/json", **await self._access.authorization()}
+        if not path.startswith(_LEASES):  # one that is not renewed in time leaves nobody to do anything
+            await self._pace.turn()
+        headers = {"Accept": accept, **await self._access.authorization()}
         content = None if body is None else json.dumps(body).encode()
         if content:
             headers["Content-Type"] = content_type

@@ -70,6 +70,8 @@ def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> ClusterErr
             return Gone(message)
         case 409:
             return Exists(text) if reason == "AlreadyExists" else Conflict(text)
+        case 410:
+            return Transient(text)  # the pages of a list took too long
         case 401:
             return Transient(f"the API server does not accept the operator's token, which is read again ({text})")
         case _ if status == 429 or status >= 500:
