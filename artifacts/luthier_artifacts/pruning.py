@@ -33,6 +33,23 @@ def remove_version(publisher: Publisher, version: str) -> None:
     publisher.store.delete([info.key for info in publisher.store.list(place) if info.key != kept])
 
 
+def half_removed(publisher: Publisher) -> list[str]:
+    """Return the versions that are sealed, so that they can never exist, and of which files are left.
+
+    A removal that was cut off leaves them, and so does a publisher that lost a race; nobody reads or needs the files.
+    """
+    prefix = publisher.place("")
+    found = []
+    for version, group in groupby(
+        publisher.store.list(prefix.rstrip("/")), key=lambda info: info.key.removeprefix(prefix).partition("/")[0]
+    ):
+        objects = {info.key: info for info in group}
+        seal = objects.pop(f"{prefix}{version}/{MANIFEST_NAME}", None)
+        if seal is not None and seal.size == 0 and objects:
+            found.append(version)
+    return found
+
+
 def sweep_abandoned(publisher: Publisher, now: datetime) -> list[str]:
     """Delete what writers left that were killed, lost a race or were removed; return the folders' names.
 

@@ -21,7 +21,7 @@ from luthier_artifacts.hashing import describe_folder
 from luthier_artifacts.manifest import Manifest, Metadata, reserved_name
 from luthier_artifacts.opening import open_store
 from luthier_artifacts.probe import probe_conditional_writes
-from luthier_artifacts.pruning import prune_steps, remove_version, surplus, sweep_abandoned
+from luthier_artifacts.pruning import half_removed, prune_steps, remove_version, surplus, sweep_abandoned
 from luthier_artifacts.publishing import VERSION_PATTERN, Publisher
 from luthier_artifacts.store import ObjectStore, Progress
 from luthier_artifacts.trees import (
@@ -197,6 +197,13 @@ class Registry:
             if alias.version == version:
                 raise PreconditionFailed(f"The alias {alias.alias} points at {version}; move the alias first.")
         remove_version(self._publisher, version)
+
+    def finish_removals(self) -> list[str]:
+        """Delete the files that removals which were cut off have left, and return of which versions they were."""
+        found = half_removed(self._publisher)
+        for version in found:
+            remove_version(self._publisher, version)
+        return found
 
     def prune(self, keep: int, protected: Collection[str] = ()) -> list[str]:
         """Delete all but the newest `keep` versions, and what killed writers left long ago.

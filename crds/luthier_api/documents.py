@@ -2,6 +2,7 @@
 
     operator --RunDocument--> prepare --Result{prepared|found|failure}--> operator
     operator --RunDocument with `resolved`--> train --Result{published|failure}--> operator
+    operator --Removal--> remove --Result{removed|failure}--> operator
     train --ProgressDocument over HTTP--> operator
     operator --FrontConfig, RevisionConfig in the RayService--> server
     train --ServingDocument in the artifact, as luthier.json--> server
@@ -114,6 +115,40 @@ class Published(Document):
     reused: bool = Field(default=False, description="Found, not trained again.")
 
 
+class Place(Document):
+    """A model's folder in storage, which holds its versions and checkpoints."""
+
+    uri: Text = Field(description="What `output.uri` said.")
+    name: Text = Field(description="What `output.name` said.")
+
+
+class Removal(Document):
+    """Which versions of a resource are to go. `python -m luthier_trainer remove removal.json` needs nothing else."""
+
+    places: Annotated[list[Place], Field(min_length=1, max_length=64)] = Field(
+        description="Where the resource's versions lie: more than one place if its output was edited."
+    )
+    output_access: Access = Field(default=Access(), description="Storage of all places.")
+    origin: Origin = Field(description="The resource; a version that another one made is kept.")
+    versions: Annotated[list[Text], Field(max_length=64)] | None = Field(
+        default=None, description="Only these versions; unset: all that the resource made."
+    )
+    in_use: list[Text] = Field(default=[], description="Versions that are served, and so are kept.")
+    run_keys: Annotated[list[Sha256], Field(max_length=128)] = Field(
+        default=[], description="Runs whose checkpoints go too."
+    )
+
+
+class Removed(Document):
+    """What became of the versions that were to go."""
+
+    removed: list[Text] = Field(default=[], description="Versions that do not exist any more, oldest first.")
+    kept: dict[Text, Annotated[str, Field(max_length=300)]] = Field(
+        default={}, description="Versions that are still there, each with the sentence why."
+    )
+    unnamed: Count = Field(default=0, description="Further versions, removed or kept, whose names found no room.")
+
+
 class Failure(Document):
     """Why the pod stopped."""
 
@@ -126,18 +161,20 @@ class Result(Document):
 
     prepared: Prepared | None = Field(default=None, description="prepare: go on to train.")
     published: Published | None = Field(default=None, description="prepare or train: the version exists.")
-    failure: Failure | None = Field(default=None, description="Either: it went wrong.")
+    removed: Removed | None = Field(default=None, description="remove: what is gone, and what is kept.")
+    failure: Failure | None = Field(default=None, description="Any: it went wrong.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Result":
-        if sum(field is not None for field in (self.prepared, self.published, self.failure)) != 1:
-            raise ValueError("a result is exactly one of prepared, published and failure")
+        if sum(field is not None for field in (self.prepared, self.published, self.removed, self.failure)) != 1:
+            raise ValueError("a result is exactly one of prepared, published, removed and failure")
         return self
 
     def to_termination_message(self) -> str:
         """Return the JSON text that fits a termination message.
 
-        Metrics and warnings are left out when they do not fit; the version and the digest always do.
+        Metrics and warnings are left out when they do not fit; the version and the digest always do. Of removed and
+        kept versions the sentences are cut first, and then names are left out.
         """
         text = self.to_json()
         if len(text.encode()) <= TERMINATION_MESSAGE_BYTES:
@@ -146,8 +183,22 @@ class Result(Document):
             return Result(published=self.published.model_copy(update={"metrics": {}})).to_json()
         if self.prepared:
             return Result(prepared=self.prepared.model_copy(update={"warnings": []})).to_json()
+        if self.removed:
+            return _fitting(self.removed)
         assert self.failure
         return Result(failure=self.failure.model_copy(update={"message": self.failure.message[:700]})).to_json()
+
+
+def _fitting(removed: Removed) -> str:
+    kept = {version: why if len(why) <= 40 else f"{why[:39]}…" for version, why in removed.kept.items()}
+    gone, rest, unnamed = list(removed.removed), list(kept.items()), removed.unnamed
+    while True:
+        text = Result(removed=Removed(removed=gone, kept=dict(rest), unnamed=unnamed)).to_json()
+        if len(text.encode()) <= TERMINATION_MESSAGE_BYTES:
+            return text
+        longer = gone if len(gone) >= len(rest) else rest
+        unnamed += len(longer) - len(longer) * 3 // 4
+        del longer[len(longer) * 3 // 4 :]
 
 
 Stage = Literal["Starting", "Downloading", "Training", "Evaluating", "Exporting", "Uploading", "Done"]

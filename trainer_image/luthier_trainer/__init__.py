@@ -5,8 +5,9 @@
                     methods: which weights are trained; adapters, merge: what became of them
                     export: onnx_model, int8
                     fitting: survives by checkpoints, best, stopping; launch, distributed: in several processes
+        -> remove:  versions that are to go
         -> outcome: whatever happened, as a Result document and an exit code
 
-*prepare* runs on a CPU and imports no torch; *train* begins where it ended. Both read and write storage through
-`luthier_artifacts` alone. Kubernetes is not known here: a run document comes in, a Result goes out.
+*prepare* and *remove* run on a CPU and import no torch; *train* begins where prepare ended. All read and write storage
+through `luthier_artifacts` alone. Kubernetes is not known here: a run document comes in, a Result goes out.
 """

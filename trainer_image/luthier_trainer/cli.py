@@ -1,4 +1,4 @@
-"""The command line: reads the run document, runs prepare, train or both, and leaves the result where it is looked for.
+"""The command line: reads the document, runs prepare, train or remove, and leaves the result where it is looked for.
 
     stdout                the Result document, for pipelines
     stderr                the log
@@ -37,10 +37,11 @@ from luthier_trainer.logs import logging_to
 from luthier_trainer.outcome import exit_code_of, failure_result, is_known
 from luthier_trainer.processors import limit_threads
 from luthier_trainer.progress import Progress, ProgressServer
+from luthier_trainer.remove import read_removal, remove
 from luthier_trainer.stopping import Stop
 from luthier_trainer.workspace import Workspace
 
-COMMANDS = ("prepare", "train", "run")
+COMMANDS = ("prepare", "train", "run", "remove")
 TERMINATION_VARIABLE = "LUTHIER_TERMINATION_LOG"
 INTERRUPTED = 130
 _OVERDUE = (
@@ -82,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, workspace: Workspace, stop: Stop) -> tuple[Result, ExitCode]:
+    if options.command == "remove":
+        return _remove(options.document, workspace)
     run = read_run_document(options.document)
     progress = Progress()
     bar = run.origin is None and sys.stderr.isatty()
@@ -94,6 +97,12 @@ def _run(options: argparse.Namespace, workspace: Workspace, stop: Stop) -> tuple
         output = run.spec.output
         log.info("%s: %s -> %s/%s", options.command, run.spec.model.uri, output.uri.rstrip("/"), output.name)
         return _command(options, run, workspace, progress, bar, stop)
+
+
+def _remove(document: Path, workspace: Workspace) -> tuple[Result, ExitCode]:
+    removal = read_removal(document)
+    with logging_to(workspace.console_log, removal.origin):
+        return Result(removed=remove(removal)), ExitCode.OK
 
 
 def _command(
@@ -206,10 +215,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m luthier_trainer",
         description="Fine-tune a text classifier as a run document says, with Kubernetes or without.",
-        epilog="Another command, merge ARTIFACT BASE OUT, makes a plain model of an adapter and its base model.",
+        epilog="remove takes versions out of storage, as a removal document says. Another command, merge ARTIFACT BASE "
+        "OUT, makes a plain model of an adapter and its base model.",
     )
-    parser.add_argument("command", choices=COMMANDS, help="prepare (no GPU, no torch), train, or run, which is both")
-    parser.add_argument("document", type=Path, nargs="?", default=Path(RUN_DOCUMENT_PATH), help="the run document")
+    parser.add_argument("command", choices=COMMANDS, help="prepare (no GPU, no torch), train, run (both), or remove")
+    parser.add_argument("document", type=Path, nargs="?", default=Path(RUN_DOCUMENT_PATH), help="the document")
     parser.add_argument("--port", type=int, help="answer /progress, /metrics and /healthz on this port")
     parser.add_argument("--workspace", type=Path, help="folder to work in and to keep; else a temporary one")
     return parser

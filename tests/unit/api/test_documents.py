@@ -14,6 +14,7 @@ from luthier_api.documents import (
     Failure,
     Prepared,
     Published,
+    Removed,
     Resolved,
     Result,
     RunDocument,
@@ -51,6 +52,14 @@ text = st.text(st.characters(codec="utf-8"), max_size=1500)
                 )
             ),
             st.lists(st.text(max_size=300), max_size=5),
+        ),
+        st.builds(
+            lambda removed, kept, why: Result(
+                removed=Removed(removed=[f"{n}-a" for n in range(removed)], kept={f"{n}-b": why for n in range(kept)})
+            ),
+            st.integers(0, 2000),
+            st.integers(0, 500),
+            st.text(max_size=300),
         ),
     )
 )  # fmt: skip
@@ -106,3 +115,17 @@ def test_a_transition_time_moves_only_when_the_status_does() -> None:
     assert [condition.last_transition_time for (condition,) in (first, second, third)] == ["t1", "t1", "t3"]
     ready = find_condition(second, ConditionType.READY)
     assert ready is not None and ready.message == "b" and ready.observed_generation == 2
+
+
+def test_fifty_versions_that_were_to_go_are_all_named_whatever_became_of_them() -> None:
+    versions = [f"20260131-120000-{number:08x}" for number in range(50)]
+    why = "The alias production points at 20260131-120000-00000000; move the alias first."
+    for removed in (Removed(removed=versions), Removed(kept=dict.fromkeys(versions, why))):
+        back = read_result(Result(removed=removed).to_termination_message()).removed
+        assert back and [*back.removed, *back.kept] == versions and back.unnamed == 0
+
+
+def test_what_finds_no_room_is_counted() -> None:
+    removed = Removed(removed=[f"20260131-120000-{number:08x}" for number in range(1000)])
+    back = read_result(Result(removed=removed).to_termination_message()).removed
+    assert back and len(back.removed) > 50 and len(back.removed) + back.unnamed == 1000
