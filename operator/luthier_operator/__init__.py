@@ -5,7 +5,8 @@ Reading order, from the pure core outwards:
 - `names`, `timestamps`, `defaults`: deterministic names, the form of times, what settings decide about pods.
 - `observed`: raw objects parsed into typed views. `resources`: the two resources, and differences of statuses.
 - `manifests`: objects built from a resource. `plan`: all decisions. Both pure: no clock, no network, no kopf.
-- `cluster`: the adapter to the API server, with its errors mapped once. `progress`: asking training pods.
+- `cluster`: the adapter to the API server, with its errors mapped once.
+- `progress`: asking a training pod how far it is. `polling`: which pods are asked, and when.
 - `cache`: the watch's indices, and what own writes returned. `audit`: what the watch did not tell.
 - `workqueue`: one reconcile per key at a time.
 - `reconcile`, `apply`: the shell: gather, let plan decide, write.

@@ -16,6 +16,7 @@ from luthier_operator.audit import Audit
 from luthier_operator.cache import Cache
 from luthier_operator.cluster import Access, Cluster, Pace, Watches
 from luthier_operator.observed import Key
+from luthier_operator.polling import ProgressPoller
 from luthier_operator.progress import ProgressReader
 from luthier_operator.reconcile import Reconciler
 from luthier_operator.settings import Settings, SettingsError
@@ -34,7 +35,6 @@ class Operator:
         """Nothing runs yet."""
         self._settings = settings
         self._cache = Cache()
-        self._progress = ProgressReader()
         self._started = False
 
     def registry(self) -> kopf.OperatorRegistry:
@@ -55,6 +55,9 @@ class Operator:
         self._watches = Watches(self._access, self._pace)
         self._audit = self._audit_of(self._settings)
         self._watches.relisted = self._audit.relisted
+        self._progress = ProgressPoller(
+            self._cache, ProgressReader(), self._wake, interval_s=self._settings.progress_interval_s
+        )
         self._reconciler = Reconciler(self._cluster, self._cache, self._settings.defaults(), self._progress)
         self._queue: WorkQueue[Key] = WorkQueue(self._reconciler, workers=self._settings.workers)
         self._work = asyncio.create_task(self._queue.run(), name="work queue")

@@ -94,6 +94,7 @@ class PodView:
     owner_uid: str
     phase: str
     created_at: str
+    uid: str = ""
     deleting: bool = False
     ip: str | None = None
     status_reason: str = ""
@@ -245,6 +246,7 @@ def pod_view(raw: Raw) -> PodView:
         owner_uid=owner_uid(raw),
         phase=status.get("phase", "Pending"),
         created_at=metadata.get("creationTimestamp", ""),
+        uid=metadata.get("uid", ""),
         deleting="deletionTimestamp" in metadata,
         ip=status.get("podIP"),
         status_reason=status.get("reason", ""),

@@ -1,15 +1,14 @@
 """One reconcile: gather what is, let `plan` decide, carry the plan out. The shell around the pure core.
 
-It decides nothing itself. Which event woke a key does not matter here, and no state is kept but caches: when a pod was
-last asked for its progress, and since when a reconcile has been at work.
+It decides nothing itself. Which event woke a key does not matter here, and no state is kept but since when a reconcile
+has been at work.
 """
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 
-from luthier_api.documents import ProgressDocument
 from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_operator import metrics, names
@@ -21,7 +20,6 @@ from luthier_operator.observed import (
     FineTuneJobView,
     Key,
     Meta,
-    PodView,
     Raw,
     job_view,
     meta_of,
@@ -32,7 +30,7 @@ from luthier_operator.plan import report, serving_report
 from luthier_operator.plan.finetunejob import plan_finetunejob
 from luthier_operator.plan.modeldeployment import ModelDeploymentResource, ObservedServing, plan_modeldeployment
 from luthier_operator.plan.situation import FineTuneJobResource, ObservedRuns
-from luthier_operator.progress import ProgressReader
+from luthier_operator.polling import ProgressPoller
 from luthier_operator.resources import Unreadable, read_spec, read_status
 from luthier_operator.timestamps import rfc3339
 from luthier_operator.workqueue import RetryLater
@@ -53,14 +51,13 @@ class Reconciler:
         cluster: Cluster,
         cache: Cache,
         defaults: Defaults,
-        progress: ProgressReader,
+        progress: ProgressPoller,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """Read from cache and cluster, write to the cluster."""
         self._cluster, self._cache, self._defaults = cluster, cache, defaults
         self._applier = Applier(cluster, cache)
         self._progress, self._clock = progress, clock
-        self._asked: dict[str, float] = {}
         self.since: dict[Key, float] = {}
         """Reconciles at work, and since when (monotonic seconds)."""
 
@@ -72,6 +69,7 @@ class Reconciler:
         """
         found = self._cache.read(key.kind, key)
         if not found:
+            self._progress.forget(key)
             return None
         metrics.RECONCILES.labels(key.kind).inc()
         self.since[key] = time.monotonic()
@@ -103,7 +101,7 @@ class Reconciler:
         except Unreadable as error:
             after = report.refused(meta, status, str(error), writes.now)
             return await writes.say(after, report.transitions(status, after))
-        plan = plan_finetunejob(resource, await self._observe(meta), now, self._defaults)
+        plan = plan_finetunejob(resource, self._observe(meta), now, self._defaults)
         if plan.assumes_gone:
             plan = plan_finetunejob(resource, await self._observe_live(meta), now, self._defaults)
         try:
@@ -131,22 +129,9 @@ class Reconciler:
             after = serving_report.refused(meta, status, text, writes.now)
             return await writes.say(after, serving_report.transitions(status, after), REFUSED_RETRY_S)
 
-    async def _observe(self, meta: Meta) -> ObservedRuns:
-        jobs, pods = self._cache.jobs(meta.key), self._cache.pods(meta.key)
-        trains = {job.uid for job in jobs if job.stage == "train" and job.owner_uid == meta.uid and job.live}
-        training = [pod for pod in pods if pod.owner_uid in trains and pod.phase == "Running" and pod.ip]
-        return ObservedRuns(jobs, pods, await self._ask(training) if training else None)
-
-    async def _ask(self, pods: Sequence[PodView]) -> ProgressDocument | None:
-        """Ask the newest training pod how far it is, if that was not done just now."""
-        pod = max(pods, key=lambda pod: pod.created_at)
-        assert pod.ip
-        now = time.monotonic()
-        # A little early counts as due: timers ring a little early too.
-        if now - self._asked.get(pod.name, 0.0) < self._defaults.progress_interval_s * 0.9:
-            return None
-        self._asked[pod.name] = now
-        return await self._progress.read(pod.ip)
+    def _observe(self, meta: Meta) -> ObservedRuns:
+        progress = self._progress.newest(meta)
+        return ObservedRuns(self._cache.jobs(meta.key), self._cache.pods(meta.key), progress)
 
     async def _observe_live(self, meta: Meta) -> ObservedRuns:
         """Return what the API server itself says, which the watch may not have told yet."""

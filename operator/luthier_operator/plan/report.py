@@ -21,7 +21,7 @@ from luthier_api.finetunejob import (
 from luthier_api.reasons import ConditionType, Reason
 from luthier_api.training import Output
 from luthier_operator.observed import JobView, Meta
-from luthier_operator.plan.failures import Trouble
+from luthier_operator.plan.troubles import Trouble
 from luthier_operator.plan.runs import Memory
 from luthier_operator.plan.types import EventNote
 
@@ -125,7 +125,7 @@ def status(
     training_goes_on = memory.run is not None and memory.run.status.stage == "Train"
     same_run = before.current_run and memory.run and before.current_run.name == memory.run.name
     kept = before.progress if same_run else None
-    shown = (progress_of(progress) if progress else kept) if training_goes_on else None
+    shown = _shown(progress, kept) if training_goes_on else None
     message = verdict.message
     if verdict.reason is Reason.TRAINING and progress is None and shown:
         ready = find_condition(before.conditions, ConditionType.READY)
@@ -199,6 +199,20 @@ def _checkpoint(
         return kept
     uri = output.checkpoint_uri(run.run_key, max(steps))
     return CheckpointStatus(step=max(steps), uri=uri, resumed_from=progress.resumed_from_step)
+
+
+def _shown(document: ProgressDocument | None, kept: Progress | None) -> Progress | None:
+    """Return the progress to show: that shown already, unless more has changed than speed and time left."""
+    if document is None:
+        return kept
+    new = progress_of(document)
+    return kept if kept is not None and figures(kept) == figures(new) else new
+
+
+def figures(progress: Progress) -> Progress:
+    """Return the figures that stand still when the training does."""
+    unsteady = ("eta_seconds", "examples_per_second", "tokens_per_second", "changed_at")
+    return progress.model_copy(update=dict.fromkeys(unsteady))
 
 
 def progress_of(document: ProgressDocument) -> Progress:
