@@ -39,14 +39,15 @@ HASHED_ETAG_BYTES = 64 * 1024
 class FileStore(ObjectStore):
     """Files below a folder; see `store.ObjectStore` for what each method promises."""
 
-    def __init__(self, root: Path, concurrency: int = 8) -> None:
+    def __init__(self, root: Path, concurrency: int = 8, *, uri: str | None = None) -> None:
         self._root = root
         self._concurrency = concurrency
+        self._uri = uri or f"file://{root}"
 
     @property
     @override
     def uri(self) -> str:
-        return f"file://{self._root}"
+        return self._uri
 
     @property
     @override

@@ -1,4 +1,4 @@
-"""What a run reads: datasets and base models, as single files, several or whole folders, from s3:// and file://.
+"""What a run reads: datasets and base models, as files or whole folders, from s3://, pvc:// and file://.
 
 Nothing here has a manifest, so nothing can be verified against one. Instead the identity of what is read is pinned:
 by an etag when an input is looked at, so that a change is refused later, and by a digest over the bytes once they are
@@ -104,7 +104,7 @@ def fetch_file(
     store, info = _find(location, config)
     if etag is not None and info.etag != etag:
         raise IntegrityError(f"{location.uri} changed after it was looked at; start a new run to use the new data.")
-    if location.scheme == "file":
+    if location.folder is not None:
         # The sha256 is not the store's own etag, which is what it compares.
         info = replace(info, etag=store.stat(info.key).etag)
     with open_cache(dest, cache) as node_cache, ThreadPoolExecutor(store.concurrency) as parts:
@@ -230,8 +230,8 @@ def _find(location: Location, config: StorageConfig | None) -> tuple[ObjectStore
 
 
 def _stable_etag(location: Location, info: ObjectInfo) -> str:
-    if location.scheme == "file":
-        return f"sha256:{sha256_of(local_path(Path(location.path), info.key))}"
+    if location.folder is not None:
+        return f"sha256:{sha256_of(local_path(location.folder, info.key))}"
     return info.etag
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from luthier_artifacts.config import StorageConfig
 from luthier_artifacts.file_store import FileStore
 from luthier_artifacts.s3 import S3Store
@@ -12,10 +10,10 @@ from luthier_artifacts.uri import Location, parse_uri
 
 
 def open_store(uri: str, config: StorageConfig | None = None) -> ObjectStore:
-    """Return the store rooted at s3://bucket/prefix or file:///folder; nothing is asked of it yet.
+    """Return the store rooted at s3://bucket/prefix, pvc://claim/folder or file:///folder; nothing is asked of it yet.
 
     Raises:
-        InvalidUri: if the URI is neither.
+        InvalidUri: if the URI is none of them.
     """
     return open_location(parse_uri(uri), config)
 
@@ -23,6 +21,6 @@ def open_store(uri: str, config: StorageConfig | None = None) -> ObjectStore:
 def open_location(location: Location, config: StorageConfig | None = None) -> ObjectStore:
     """Return the store rooted at a parsed URI."""
     config = config or StorageConfig()
-    if location.scheme == "file":
-        return FileStore(Path(location.path), config.concurrency)
+    if location.folder is not None:
+        return FileStore(location.folder, config.concurrency, uri=location.uri)
     return S3Store(location, config)

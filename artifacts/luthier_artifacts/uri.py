@@ -1,4 +1,4 @@
-"""Names of places: s3://bucket/prefix and file:///folder, and the relative paths below them.
+"""Names of places: s3://bucket/prefix, pvc://claim/folder and file:///folder, and the relative paths below them.
 
 The only module that decides whether a name is safe. Manifests come from buckets that somebody else may write, so a
 path that could leave its folder (`..`, absolute, control characters) is refused when it is written and when it is
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from luthier_api.storage import CLAIMS_DIR
 from luthier_artifacts.errors import InvalidUri
 
 # S3 allows 1024 bytes for a whole key; the rest is for the prefix.
@@ -19,23 +20,32 @@ MAX_PATH_BYTES = 512
 MAX_KEY_BYTES = 1024
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_CLAIM = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Location:
-    """A parsed URI. `path` has no slash at its end; for s3 none at its start either, and may be empty."""
+    """A parsed URI. `path` has no slash at its end; but for file none at its start either, and may be empty."""
 
-    scheme: Literal["s3", "file"]
+    scheme: Literal["s3", "pvc", "file"]
     bucket: str
+    """The bucket, or the claim; empty for file."""
     path: str
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it lies in the local file system, if it does. The operator mounts a claim under its own name."""
+        if self.scheme == "file":
+            return Path(self.path)
+        return Path(CLAIMS_DIR, self.bucket, self.path) if self.scheme == "pvc" else None
 
     @property
     def uri(self) -> str:
         """The URI in its one spelling, without a slash at its end."""
         if self.scheme == "file":
             return f"file://{self.path}"
-        return f"s3://{self.bucket}/{self.path}".rstrip("/")
+        return f"{self.scheme}://{self.bucket}/{self.path}".rstrip("/")
 
     def split(self) -> tuple[Location, str]:
         """The folder that holds this object, and its name there.
@@ -50,7 +60,7 @@ class Location:
 
 
 def parse_uri(uri: str) -> Location:
-    """Parse s3://bucket/prefix or file:///folder.
+    """Parse s3://bucket/prefix, pvc://claim/folder or file:///folder.
 
     Everything after the bucket is taken literally: no query, no percent-decoding.
 
@@ -70,11 +80,20 @@ def parse_uri(uri: str) -> Location:
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         if not _BUCKET.fullmatch(bucket):
             raise InvalidUri(f"{uri!r} names no valid bucket; write s3://bucket/prefix.")
-        key = key.removesuffix("/")
-        if key:
-            _check_segments(key, uri)
-        return Location("s3", bucket, key)
+        return Location("s3", bucket, _key(key, uri))
+    if uri.startswith("pvc://"):
+        claim, _, path = uri.removeprefix("pvc://").partition("/")
+        if not _CLAIM.fullmatch(claim):
+            raise InvalidUri(f"{uri!r} names no valid PersistentVolumeClaim; write pvc://claim/folder.")
+        return Location("pvc", claim, _key(path, uri))
     raise InvalidUri(f"{uri!r} is not understood here; write s3://bucket/prefix or file:///folder.")
+
+
+def _key(key: str, uri: str) -> str:
+    key = key.removesuffix("/")
+    if key:
+        _check_segments(key, uri)
+    return key
 
 
 def safe_path(path: str) -> str:

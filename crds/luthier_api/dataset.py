@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, model_validator
 
 from luthier_api.base import ApiModel, Fraction, OpenFraction, PositiveCount, cel, decimal_type
-from luthier_api.storage import StorageAccess
+from luthier_api.storage import NO_ACCESS_TO_A_CLAIM, DataUri, StorageAccess
 
 Column = Annotated[str, Field(min_length=1, max_length=256)]
 Label = Annotated[str, Field(min_length=1, max_length=256)]
@@ -15,12 +15,10 @@ Label = Annotated[str, Field(min_length=1, max_length=256)]
 class DataFile(ApiModel):
     """One labelled file, or several of one form."""
 
-    uri: Annotated[
-        str,
-        Field(max_length=1024, pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^/\s][^\s]*|file:///[^\s]*)$"),
-    ] = Field(
-        description="s3://bucket/key or file:///path of a .csv, .tsv, .jsonl or .parquet file; .gz is unpacked. With a "
-        "trailing / all such files below it, with * in the last part all that match, in the order of their names."
+    uri: DataUri = Field(
+        description="s3://bucket/key, pvc://claim/path or file:///path of a .csv, .tsv, .jsonl or .parquet file; .gz "
+        "is unpacked. With a trailing / all such files below it, with * in the last part all that match, in the order "
+        "of their names. A claim is a PersistentVolumeClaim in the same namespace, which is mounted read-only."
     )
     text_column: Column = Field(
         default="text",
@@ -121,6 +119,13 @@ class Dataset(StorageAccess):
             (
                 "!has(self.test) || !has(self.split) || self.split.testFraction.matches('^0([.]0*)?$')",
                 "give either test (a file of its own) or split.testFraction (a share of train), not both",
+            ),
+            (
+                "!(has(self.secretRef) || has(self.endpoint) || has(self.region) || has(self.caBundle)"
+                " || has(self.forcePathStyle)) || !self.train.uri.startsWith('pvc://')"
+                " || (has(self.eval) && !self.eval.uri.startsWith('pvc://'))"
+                " || (has(self.test) && !self.test.uri.startsWith('pvc://'))",
+                NO_ACCESS_TO_A_CLAIM,
             ),
         )
     )

@@ -1,18 +1,42 @@
-"""How a place in S3-compatible storage, and the Secret that opens it, are named in a resource."""
+"""How a place that a run reads or writes, and the Secret that opens it, are named in a resource."""
 
 from typing import Annotated
 
 from pydantic import Field
 
-from luthier_api.base import ApiModel, DnsLabel, ObjectName
+from luthier_api.base import ApiModel, DnsLabel, ObjectName, cel
 
 S3_URI = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/\s][^\s]*|/)?$"
-INPUT_URI = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^/\s][^\s]*|hf://[^\s]+|file:///[^\s]*)$"
+CLAIM_SCHEME = "pvc://"
+# In a pod, below which each PersistentVolumeClaim that the run reads from lies under its own name.
+CLAIMS_DIR = "/mnt/claims"
+_S3_OBJECT = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^/\s][^\s]*"
+_CLAIM = r"pvc://[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/"
+_FILE = r"file:///[^\s]*"
+INPUT_URI = rf"^({_S3_OBJECT}|hf://[^\s]+|{_CLAIM}[^\s]*|{_FILE})$"
+DATA_URI = rf"^({_S3_OBJECT}|{_CLAIM}[^/\s][^\s]*|{_FILE})$"
+_NO_STEPS_UP = cel(
+    (
+        "!self.matches('/[.]{1,2}(/|$)')",
+        "write the path without '.' and '..': a part of a path names a folder or a file",
+    )
+)
+NO_ACCESS_TO_A_CLAIM = (
+    "pvc:// needs no way to storage: leave out secretRef, endpoint, region, caBundle and forcePathStyle, or use s3://"
+)
 
-InputUri = Annotated[str, Field(max_length=1024, pattern=INPUT_URI)]
+InputUri = Annotated[str, Field(max_length=1024, pattern=INPUT_URI, json_schema_extra=_NO_STEPS_UP)]
+DataUri = Annotated[str, Field(max_length=1024, pattern=DATA_URI, json_schema_extra=_NO_STEPS_UP)]
 OutputUri = Annotated[
     str, Field(max_length=1024, pattern=S3_URI.replace("^s3", "^(s3").rstrip("$") + "|file:///[^\\s]*)$")
 ]
+
+
+def claim_of(uri: str) -> str | None:
+    """Return the PersistentVolumeClaim that pvc://claim/path names, or None for another kind of URI."""
+    if not uri.startswith(CLAIM_SCHEME):
+        return None
+    return uri.removeprefix(CLAIM_SCHEME).partition("/")[0]
 
 
 class SecretRef(ApiModel):
@@ -59,4 +83,7 @@ class StorageAccess(ApiModel):
 class Input(StorageAccess):
     """Something that a run reads."""
 
-    uri: InputUri = Field(description="s3://bucket/key, hf://owner/name or file:///path inside the trainer image.")
+    uri: InputUri = Field(
+        description="s3://bucket/key, hf://owner/name, pvc://claim/path (of a PersistentVolumeClaim in the same "
+        "namespace, which is mounted read-only) or file:///path inside the trainer image."
+    )

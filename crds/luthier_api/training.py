@@ -23,7 +23,7 @@ from luthier_api.hyperparameters import (
     MetricName,
     Precision,
 )
-from luthier_api.storage import Input, OutputUri, StorageAccess
+from luthier_api.storage import NO_ACCESS_TO_A_CLAIM, Input, OutputUri, StorageAccess
 
 __all__ = [
     "Checkpoint",
@@ -95,6 +95,11 @@ class Model(Input):
                 "!self.uri.startsWith('hf://')"
                 " || !(has(self.endpoint) || has(self.region) || has(self.caBundle) || has(self.forcePathStyle))",
                 "endpoint, region, caBundle and forcePathStyle are for s3:// models only",
+            ),
+            (
+                "!self.uri.startsWith('pvc://') || !(has(self.secretRef) || has(self.endpoint) || has(self.region)"
+                " || has(self.caBundle) || has(self.forcePathStyle))",
+                NO_ACCESS_TO_A_CLAIM,
             ),
         )
     )

@@ -20,7 +20,7 @@ from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_api.training import TrainingSpec
 from luthier_operator import names
 from luthier_operator.defaults import Defaults
-from luthier_operator.manifests import pods, rendezvous
+from luthier_operator.manifests import claims, pods, rendezvous
 from luthier_operator.manifests.access import Grant, ca_mounts, ca_volumes, environment
 from luthier_operator.names import Stage
 from luthier_operator.observed import Meta
@@ -200,10 +200,16 @@ def _pod(owner: Meta, spec: FineTuneJobSpec, stage: Stage, run: str, image: str,
                     {"name": "run", "mountPath": RUN_DOCUMENT_PATH, "subPath": _FILE, "readOnly": True},
                     {"name": "work", "mountPath": _WORK},
                     *ca_mounts(given),
+                    *claims.mounts(spec, stage),
                 ],
             }
         ],
-        "volumes": [{"name": "run", **_document_file()}, {"name": "work", "emptyDir": {}}, *ca_volumes(given)],
+        "volumes": [
+            {"name": "run", **_document_file()},
+            {"name": "work", "emptyDir": {}},
+            *ca_volumes(given),
+            *claims.volumes(spec, stage),
+        ],
     }
 
 

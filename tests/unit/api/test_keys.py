@@ -89,7 +89,10 @@ def test_the_run_key_knows_digests_and_not_places() -> None:
     assert run_key(BASE, data_key=key, **digests) != run_key(BASE, data_key="other", **digests)
 
 
-@given(st.decimals(min_value="1e-9", max_value=1, allow_nan=False, allow_infinity=False))
+RATES = st.decimals(min_value="1e-9", max_value=1, allow_nan=False, allow_infinity=False)
+
+
+@given(RATES.filter(lambda rate: len(str(rate)) <= 32))  # the schema lets no longer text in
 def test_a_spec_survives_the_wire_with_its_hash(rate: Any) -> None:
     original = spec(hyperparameters={"learningRate": str(rate)})
     returned = FineTuneJobSpec.model_validate(original.to_wire())
