@@ -4,6 +4,7 @@ The document lies in an annotation of the Job's own pod template and reaches the
 object per stage, immutable with the Job and gone with it.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from luthier_api.documents import (
@@ -22,7 +23,7 @@ from luthier_operator import names
 from luthier_operator.defaults import Defaults
 from luthier_operator.manifests import claims, pods, rendezvous
 from luthier_operator.manifests.access import Grant, ca_mounts, ca_volumes, environment
-from luthier_operator.names import Stage
+from luthier_operator.names import Component, Stage
 from luthier_operator.observed import Meta
 
 CONTAINER = "main"
@@ -165,33 +166,45 @@ def _codes(retry: Retry) -> dict[str, Any]:
 
 
 def _pod(owner: Meta, spec: FineTuneJobSpec, stage: Stage, run: str, image: str, defaults: Defaults) -> dict[str, Any]:
-    given = list(dict.fromkeys(grants(spec).values()))
     training = stage == "train"
-    meeting = rendezvous.environment(owner, spec, names.job_name(run, stage)) if training else []
-    grace = [{"name": GRACE_VARIABLE, "value": str(defaults.train_grace_s)}] if training else []
+    pod = trainer_pod(stage, spec, image, list(dict.fromkeys(grants(spec).values())), defaults)
+    (container,) = pod["containers"]
+    container["volumeMounts"] += claims.mounts(spec, stage)
+    pod["volumes"] += claims.volumes(spec, stage)
+    if not training:
+        return pod
+    meeting = rendezvous.environment(owner, spec, names.job_name(run, stage))
+    container["env"] += [{"name": GRACE_VARIABLE, "value": str(defaults.train_grace_s)}, *meeting]
+    container["ports"] = [{"name": "http", "containerPort": TRAINER_PORT}]
+    container["resources"] = pods.resources(spec.resources, defaults.train, gpus=spec.gpus_per_node)
+    return {
+        **pod,
+        "terminationGracePeriodSeconds": defaults.train_grace_s,
+        **rendezvous.network(owner, spec, run),
+    }
+
+
+def trainer_pod(
+    command: Component, spec: FineTuneJobSpec, image: str, given: Sequence[Grant], defaults: Defaults
+) -> dict[str, Any]:
+    """Return the pod that runs one command of the trainer on a CPU, on the document in its annotation."""
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": pods.POD_SECURITY,
-        "terminationGracePeriodSeconds": defaults.train_grace_s if training else 10,
+        "terminationGracePeriodSeconds": 10,
         **pods.placement(spec),
-        **(rendezvous.network(owner, spec, run) if training else {}),
         "containers": [
             {
                 "name": CONTAINER,
                 "image": image,
                 "imagePullPolicy": defaults.image_pull_policy,
                 "command": ["python", "-m", "luthier_trainer"],
-                "args": [stage, RUN_DOCUMENT_PATH],
+                "args": [command, RUN_DOCUMENT_PATH],
                 "workingDir": _WORK,
-                "env": [*_fixed_environment(), *grace, *meeting, *environment(given)],
-                "ports": [{"name": "http", "containerPort": TRAINER_PORT}] if training else [],
-                "resources": pods.resources(
-                    spec.resources if training else spec.prepare_resources,
-                    defaults.train if training else defaults.prepare,
-                    gpus=spec.gpus_per_node if training else 0,
-                ),
+                "env": [*_fixed_environment(), *environment(given)],
+                "resources": pods.resources(spec.prepare_resources, defaults.prepare),
                 "securityContext": {**pods.CONTAINER_SECURITY, "readOnlyRootFilesystem": True},
                 "terminationMessagePath": TERMINATION_MESSAGE_PATH,
                 "terminationMessagePolicy": "File",
@@ -200,16 +213,10 @@ def _pod(owner: Meta, spec: FineTuneJobSpec, stage: Stage, run: str, image: str,
                     {"name": "run", "mountPath": RUN_DOCUMENT_PATH, "subPath": _FILE, "readOnly": True},
                     {"name": "work", "mountPath": _WORK},
                     *ca_mounts(given),
-                    *claims.mounts(spec, stage),
                 ],
             }
         ],
-        "volumes": [
-            {"name": "run", **_document_file()},
-            {"name": "work", "emptyDir": {}},
-            *ca_volumes(given),
-            *claims.volumes(spec, stage),
-        ],
+        "volumes": [{"name": "run", **_document_file()}, {"name": "work", "emptyDir": {}}, *ca_volumes(given)],
     }
 
 
