@@ -85,10 +85,11 @@ class FineTuneJobSpec(Placement, TrainingSpec):
     ttl_seconds_after_finished: Count | None = Field(
         default=86400, description="How long finished Jobs, and so their logs, are kept. The artifact stays."
     )
-    version_history_limit: Annotated[int, Field(ge=1, le=50)] | None = Field(
+    version_history_limit: Annotated[int, Field(ge=1, le=40)] | None = Field(
         default=None,
-        description="Versions of this resource that are kept in storage, newest first. One that a ModelDeployment "
-        "serves or that an alias names is kept beyond it. Unset: all.",
+        description="Versions of this resource that are kept in storage, those that answered a spec last. One that a "
+        "ModelDeployment serves, that an alias names, or that is the last to have passed its gates is kept beyond it. "
+        "Unset: all.",
     )
     deletion_policy: Literal["Retain", "Delete"] = Field(
         default="Retain",
@@ -158,6 +159,13 @@ class VersionStatus(ArtifactStatus):
     spec_hash: Sha256 = Field(description="Hash of the spec that this version answers.")
     run_key: Sha256 = Field(description="Hash of everything that decided the result.")
     chosen_at: Timestamp = Field(description="When a spec was last answered with this version.")
+    removing: bool | None = Field(
+        default=None,
+        description="Set once versionHistoryLimit has it removed: it answers no spec any more, also if that fails.",
+    )
+    kept: Text | None = Field(
+        default=None, description="Why it is still in storage although versionHistoryLimit does not ask for it."
+    )
 
 
 class RunStatus(ApiModel):

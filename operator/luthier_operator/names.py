@@ -39,10 +39,13 @@ OWNER_UID = f"{GROUP}/owner-uid"
 FINALIZER = f"{GROUP}/artifacts"
 
 # Kueue's: the LocalQueue of a Job, and on a Workload the uid of its Job.
-QUEUE = "kueue.x-k8s.io/queue-name"
-QUEUED_JOB = "kueue.x-k8s.io/job-uid"
+KUEUE = "kueue.x-k8s.io"
+QUEUE = f"{KUEUE}/queue-name"
+QUEUED_JOB = f"{KUEUE}/job-uid"
 
 GPU = "nvidia.com/gpu"
+CONTAINER = "main"
+"""The container of a Job's pod that Luthier makes; admission may put others beside it."""
 
 MANAGED_SELECTOR = f"{MANAGED_BY}={FIELD_MANAGER}"
 FRONT = "front"
@@ -76,6 +79,11 @@ def run_name(finetunejob: str, run_hash: str, nodes: int = 1) -> str:
 def job_name(run: str, stage: Stage) -> str:
     """Return the name of one of a run's two Jobs."""
     return f"{run}-{stage}"
+
+
+def removal_name(finetunejob: str, digest: str) -> str:
+    """Return the name of a Job that takes versions out of storage; the digest is over what makes it another one."""
+    return f"{fit(finetunejob, _MAX_PREFIX)}-{digest[:_HASH]}-remove"
 
 
 def rendezvous_service(finetunejob: str, uid: str) -> str:

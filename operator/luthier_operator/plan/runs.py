@@ -62,8 +62,9 @@ class Memory:
     """What was harvested just now."""
 
     def answer_to(self, spec_hash: str) -> VersionStatus | None:
-        """Return the version that answers a spec, if one is known."""
-        return next((version for version in self.versions if version.spec_hash == spec_hash), None)
+        """Return the version that answers a spec, if one is known and not on its way out of storage."""
+        known = (version for version in self.versions if not version.removing)
+        return next((version for version in known if version.spec_hash == spec_hash), None)
 
 
 def harvest(
