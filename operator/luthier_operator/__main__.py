@@ -49,7 +49,7 @@ class Operator:
     async def start(self, settings: kopf.OperatorSettings, **indices: Any) -> None:
         """Connect and start the workers; kopf calls it before it watches."""
         handlers.configure(settings)
-        self._cache.attach(handlers.indices_of(indices))
+        self._cache.attach(handlers.indices_of(indices), handlers.workloads_of(indices))
         self._access, self._pace = await Access.from_environment(), Pace()
         self._cluster = Cluster(self._access, self._pace, self._settings.request_timeout_s)
         self._watches = Watches(self._access, self._pace)

@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from luthier_operator import names
-from luthier_operator.observed import JobView, Key, PodView, Raw, RayServiceView, job_view, pod_view, rayservice_view
+from luthier_operator.observed import (
+    JobView,
+    Key,
+    PodView,
+    Raw,
+    RayServiceView,
+    WorkloadView,
+    job_view,
+    pod_view,
+    rayservice_view,
+)
 
 Kind = Literal["FineTuneJob", "ModelDeployment", "Job", "Pod", "RayService"]
 
@@ -62,10 +72,16 @@ class Cache:
         self._indices: Mapping[Kind, Mapping[Key, Iterable[Stored]]] = {}
         self._written: dict[tuple[Kind, Key], dict[str, Stored]] = {}
         self._vanished: dict[tuple[Kind, Key], dict[str, int]] = {}
+        self._workloads: Mapping[str, Iterable[WorkloadView]] = {}
+        self._queued: dict[str, Key] = {}
 
-    def attach(self, indices: Mapping[Kind, Mapping[Key, Iterable[Stored]]]) -> None:
-        """Read from these indices from now on."""
-        self._indices = indices
+    def attach(
+        self,
+        indices: Mapping[Kind, Mapping[Key, Iterable[Stored]]],
+        workloads: Mapping[str, Iterable[WorkloadView]] | None = None,
+    ) -> None:
+        """Read from these indices from now on; that of Kueue's Workloads is by the uid of the Job."""
+        self._indices, self._workloads = indices, workloads or {}
 
     def read(self, kind: Kind, key: Key) -> list[Stored]:
         """Return the newest known state of all objects of a kind that are for one resource."""
@@ -100,6 +116,19 @@ class Cache:
     def rayservice(self, key: Key) -> RayServiceView | None:
         """Return the RayService of a ModelDeployment."""
         return next((item.value for item in self.read("RayService", key)), None)
+
+    def workloads(self, key: Key, queued: Iterable[JobView]) -> dict[str, WorkloadView]:
+        """Return {uid of a Job: what Kueue says of it}, for those of which the watch has told; listen for the rest."""
+        told = {}
+        for job in queued:
+            self._queued[job.uid] = key
+            for view in self._workloads.get(job.uid, ()):
+                told[job.uid] = view
+        return told
+
+    def queued(self, job_uid: str, *, deleted: bool) -> Key | None:
+        """Return which resource a Job was asked about for; nobody listens any more for one that is deleted."""
+        return self._queued.pop(job_uid, None) if deleted else self._queued.get(job_uid)
 
     def wrote(self, kind: Kind, raw: Raw | None) -> None:
         """Remember what a write returned. A deletion that is complete returns no object."""

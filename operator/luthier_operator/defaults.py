@@ -31,6 +31,7 @@ class Defaults:
     drain_s: float = 15.0
     settle_s: float = 2.0
     kuberay_retry_s: float = 15.0
+    kueue_retry_s: float = 15.0
     train_grace_s: int = 120
     ray_version: str = "2.60.0"
     allowed_images: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from luthier_api import GROUP, VERSION
 from luthier_operator import names
 from luthier_operator.audit import Watched
 from luthier_operator.cache import Cache, Kind, Stored, owner_of, stored
-from luthier_operator.observed import Key
+from luthier_operator.observed import Key, WorkloadView, workload_view
 
 Wake = Callable[[Key], None]
 
@@ -27,6 +27,9 @@ _RESOURCES: dict[Kind, tuple[str, str, str]] = {
 }
 _SELECTORS: dict[Kind, str] = {kind: names.MANAGED_SELECTOR for kind in ("Job", "Pod", "RayService")}
 _FOLLOWERS = "followers"
+# In the version that the cluster prefers.
+_WORKLOADS = (names.KUEUE, "workloads")
+_WORKLOAD = "Workload"
 
 
 def register(registry: kopf.OperatorRegistry, cache: Cache, wake: Wake) -> None:
@@ -35,12 +38,14 @@ def register(registry: kopf.OperatorRegistry, cache: Cache, wake: Wake) -> None:
         _index(registry, kind, resource)
         _watch(registry, kind, resource, cache, wake)
     _index_followers(registry)
+    _watch_workloads(registry, cache, wake)
 
 
 def configure(settings: kopf.OperatorSettings) -> None:
     """Keep kopf to watching: unlabelled Jobs and Pods stay off the wire, and nothing of it is written anywhere."""
     for kind, selector in _SELECTORS.items():
         settings.watching.label_selectors[_RESOURCES[kind]] = selector
+    settings.watching.label_selectors[_WORKLOADS] = names.QUEUED_JOB
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.networking.request_timeout = 60
@@ -51,6 +56,12 @@ def configure(settings: kopf.OperatorSettings) -> None:
 def indices_of(kwargs: Mapping[str, Any]) -> Mapping[Kind, Mapping[Key, Any]]:
     """Return kopf's indices, which it passes to every handler by name."""
     return {kind: kwargs[kind] for kind in _RESOURCES}
+
+
+def workloads_of(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return kopf's index of Kueue's Workloads."""
+    index: Mapping[str, Any] = kwargs[_WORKLOAD]
+    return index
 
 
 def watched(namespaces: Sequence[str]) -> list[Watched]:
@@ -96,3 +107,16 @@ def _index_followers(registry: kopf.OperatorRegistry) -> None:
         if not reference:
             return None
         return {Key("FineTuneJob", metadata["namespace"], reference["name"]): metadata["name"]}
+
+
+def _watch_workloads(registry: kopf.OperatorRegistry, cache: Cache, wake: Wake) -> None:
+    @kopf.index(*_WORKLOADS, id=_WORKLOAD, registry=registry)
+    def index(body: kopf.Body, **_: Any) -> dict[str, WorkloadView]:
+        view = workload_view(dict(body))
+        return {view.job_uid: view}
+
+    @kopf.on.event(*_WORKLOADS, id=f"wake-{_WORKLOAD}", registry=registry)
+    def woken(event: kopf.RawEvent, **_: Any) -> None:
+        uid = event["object"]["metadata"]["labels"][names.QUEUED_JOB]
+        if key := cache.queued(uid, deleted=event["type"] == "DELETED"):
+            wake(key)

@@ -1,16 +1,19 @@
 """What the operator has seen of the cluster, as typed values: the edge at which raw objects are parsed.
 
 Only the fields that a decision needs are kept, so that thousands of pods fit in the cache. Nothing here decides and
-nothing here reads: the cache and the cluster adapter hand raw objects in, `plan` takes the views.
+nothing here reads: the cache and the cluster adapter hand raw objects in, `plan` takes the views. Labels, annotations
+and messages may be anybody's, so every text is bounded and printable, and no object makes parsing fail.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from luthier_api.finetunejob import RETRY_ANNOTATION, FineTuneJobStatus
 from luthier_api.storage import StorageAccess
 from luthier_operator import names
+from luthier_operator.words import LONGEST, printable
 
 Raw = Mapping[str, Any]
 
@@ -135,6 +138,7 @@ class WorkloadView:
     """Why it waits: Kueue's own words."""
     evicted: str | None = None
     """Why it was stopped after it had been admitted, if it was and waits again."""
+    evicted_at: str = ""
     inadmissible: bool = False
     """Whether waiting alone cannot help: there is no such queue, or it is stopped."""
 
@@ -209,13 +213,14 @@ def job_view(raw: Raw) -> JobView:
     metadata, spec, status = raw["metadata"], raw["spec"], raw.get("status", {})
     labels, annotations = metadata.get("labels", {}), metadata.get("annotations", {})
     end = next((c for c in _true_conditions(status) if c["type"] in ("Complete", "Failed")), None)
+    run, stage = labels.get(names.RUN, ""), labels.get(names.COMPONENT, "")
     return JobView(
         namespace=metadata["namespace"],
         name=metadata["name"],
         uid=metadata["uid"],
-        owner_uid=owner_uid(raw) or annotations.get(names.OWNER_UID, ""),
-        run=labels.get(names.RUN, ""),
-        stage=labels.get(names.COMPONENT, ""),
+        owner_uid="" if _forged(metadata, run, stage) else owner_uid(raw) or annotations.get(names.OWNER_UID, ""),
+        run=run,
+        stage=stage,
         spec_hash=annotations.get(names.SPEC_HASH, ""),
         run_key=annotations.get(names.RUN_KEY),
         suspended=bool(spec.get("suspend")),
@@ -224,7 +229,7 @@ def job_view(raw: Raw) -> JobView:
         failed=status.get("failed", 0),
         outcome=end["type"] if end else None,
         reason=end.get("reason", "") if end else "",
-        message=end.get("message", "") if end else "",
+        message=printable(end.get("message", "")) if end else "",
         created_at=metadata.get("creationTimestamp", ""),
         started_at=status.get("startTime", ""),
         ended_at=end.get("lastTransitionTime", "") if end else "",
@@ -238,9 +243,8 @@ def job_view(raw: Raw) -> JobView:
 def pod_view(raw: Raw) -> PodView:
     """Parse a pod that carries the operator's labels."""
     metadata, status = raw["metadata"], raw.get("status", {})
-    container: Raw = next(iter(status.get("containerStatuses", [])), {})
-    state = container.get("state", {})
-    waiting, terminated = state.get("waiting", {}), state.get("terminated", {})
+    state: Raw = _main(status.get("containerStatuses") or [{}]).get("state", {})
+    waiting, terminated = _waiting(status, state), state.get("terminated", {})
     return PodView(
         name=metadata["name"],
         owner_uid=owner_uid(raw),
@@ -249,8 +253,8 @@ def pod_view(raw: Raw) -> PodView:
         uid=metadata.get("uid", ""),
         deleting="deletionTimestamp" in metadata,
         ip=status.get("podIP"),
-        status_reason=status.get("reason", ""),
-        status_message=status.get("message", ""),
+        status_reason=printable(status.get("reason", "")),
+        status_message=printable(status.get("message", "")),
         unschedulable=_unschedulable(status),
         disruption=_disruption(status),
         disruption_reason=next((c.get("reason", "") for c in _disruptions(status)), ""),
@@ -258,13 +262,32 @@ def pod_view(raw: Raw) -> PodView:
         finished_at=terminated.get("finishedAt") or "",
         node=raw["spec"].get("nodeName", ""),
         index=_whole(metadata.get("annotations", {}).get("batch.kubernetes.io/job-completion-index", "0")),
-        waiting_reason=waiting.get("reason", ""),
-        waiting_message=waiting.get("message", ""),
+        waiting_reason=printable(waiting.get("reason", "")),
+        waiting_message=printable(waiting.get("message", "")),
         exit_code=terminated.get("exitCode"),
         terminated_reason=terminated.get("reason", ""),
-        termination_message=terminated.get("message", ""),
-        memory_limit=raw["spec"]["containers"][0].get("resources", {}).get("limits", {}).get("memory"),
+        termination_message=terminated.get("message", "")[:LONGEST],
+        memory_limit=_main(raw["spec"]["containers"]).get("resources", {}).get("limits", {}).get("memory"),
         gpus=_gpus(raw["spec"]),
+    )
+
+
+def workload_view(raw: Raw) -> WorkloadView:
+    """Parse one of Kueue's Workloads."""
+    conditions = {condition["type"]: condition for condition in raw.get("status", {}).get("conditions") or []}
+    evicted, reserved = conditions.get("Evicted", {}), conditions.get("QuotaReserved", {})
+    admitted = conditions.get("Admitted", {})
+    stopped = evicted.get("status") == "True"
+    # A quota that is reserved may still wait for admission checks.
+    told = admitted if reserved.get("status") == "True" else reserved
+    return WorkloadView(
+        job_uid=raw["metadata"]["labels"][names.QUEUED_JOB],
+        admitted=admitted.get("status") == "True" and not stopped,
+        reason=told.get("reason", ""),
+        message=told.get("message", ""),
+        evicted=evicted.get("message", "") if stopped else None,
+        evicted_at=evicted.get("lastTransitionTime", "") if stopped else "",
+        inadmissible=reserved.get("status") == "False" and reserved.get("reason") == "Inadmissible",
     )
 
 
@@ -288,7 +311,7 @@ def rayservice_view(raw: Raw) -> RayServiceView:
         serving=ready.get("status") == "True",
         upgrading=bool(active.get("rayClusterName")) and bool(pending.get("rayClusterName")),
         applications={name: _application(app) for name, app in (told.get("applicationStatuses") or {}).items()},
-        refused=ready.get("message") if ready.get("reason") == "RayServiceValidationFailed" else None,
+        refused=printable(ready.get("message", "")) if ready.get("reason") == "RayServiceValidationFailed" else None,
         workers=cluster.get("desiredWorkerReplicas", 0),
         ready_workers=cluster.get("readyWorkerReplicas", 0),
         spec_hash=metadata.get("annotations", {}).get(names.SPEC_HASH, ""),
@@ -299,7 +322,8 @@ def _application(raw: Raw) -> ApplicationView:
     """Join the application's message with those of its deployments: Ray puts the cause in either."""
     deployments = (raw.get("serveDeploymentStatuses") or {}).values()
     messages = [raw.get("message", ""), *(deployment.get("message", "") for deployment in deployments)]
-    return ApplicationView(raw.get("status", ""), "\n".join(message for message in messages if message))
+    said = "\n".join(message for message in messages if message)
+    return ApplicationView(raw.get("status", ""), printable(said, 8 * LONGEST))
 
 
 def _true_conditions(status: Raw) -> Iterator[Raw]:
@@ -309,7 +333,7 @@ def _true_conditions(status: Raw) -> Iterator[Raw]:
 def _unschedulable(status: Raw) -> str | None:
     for condition in status.get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return str(condition.get("message", ""))
+            return printable(condition.get("message", ""))
     return None
 
 
@@ -318,14 +342,47 @@ def _disruptions(status: Raw) -> Iterator[Raw]:
 
 
 def _disruption(status: Raw) -> str | None:
-    return next((str(c.get("message") or c.get("reason", "")) for c in _disruptions(status)), None)
+    return next((printable(c.get("message") or c.get("reason", "")) for c in _disruptions(status)), None)
+
+
+def _main(containers: Iterable[Raw]) -> Raw:
+    """Return the container that Luthier made, beside which others may have been put; else, as for Ray's, the first."""
+    several = list(containers)
+    return next((each for each in several if each.get("name") == names.CONTAINER), several[0])
+
+
+_ON_ITS_WAY = ("", "ContainerCreating", "PodInitializing")
+
+
+def _waiting(status: Raw, main: Raw) -> Raw:
+    """Return why the pod waits: the main container's reason, or that of one which others have put before it."""
+    own: Raw = main.get("waiting", {})
+    if own.get("reason", "") not in _ON_ITS_WAY or "running" in main or "terminated" in main:
+        return own
+    others = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    reasons = (each.get("state", {}).get("waiting", {}) for each in others)
+    return next((each for each in reasons if each.get("reason", "") not in _ON_ITS_WAY), own)
+
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def _forged(metadata: Raw, run: str, stage: str) -> bool:
+    """Whether an object that looks like a run's Job cannot be one, whatever it says of its owner."""
+    if stage not in ("prepare", "train"):
+        return False
+    annotations = metadata.get("annotations", {})
+    key = annotations.get(names.RUN_KEY)
+    hashes = [annotations.get(names.SPEC_HASH, ""), *([] if key is None else [key])]
+    right = metadata["name"] == names.job_name(run, "train" if stage == "train" else "prepare")
+    return not right or not all(_SHA256.fullmatch(each) for each in hashes)
 
 
 def _gpus(pod: Raw) -> int:
-    limits: Raw = pod["containers"][0].get("resources", {}).get("limits", {})
+    limits: Raw = _main(pod["containers"]).get("resources", {}).get("limits", {})
     return _whole(limits.get(names.GPU, "0"))
 
 
 def _whole(text: str) -> int:
     """Read a number that the operator or Kubernetes wrote; whoever forges the labels of a pod may write anything."""
-    return int(text) if text.isascii() and text.isdigit() else 0
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0

@@ -31,6 +31,7 @@ from luthier_operator.plan.finetunejob import plan_finetunejob
 from luthier_operator.plan.modeldeployment import ModelDeploymentResource, ObservedServing, plan_modeldeployment
 from luthier_operator.plan.situation import FineTuneJobResource, ObservedRuns
 from luthier_operator.polling import ProgressPoller
+from luthier_operator.queues import Queues
 from luthier_operator.resources import Unreadable, read_spec, read_status
 from luthier_operator.timestamps import rfc3339
 from luthier_operator.workqueue import RetryLater
@@ -57,6 +58,7 @@ class Reconciler:
         """Read from cache and cluster, write to the cluster."""
         self._cluster, self._cache, self._defaults = cluster, cache, defaults
         self._applier = Applier(cluster, cache)
+        self._queues = Queues(cluster, cache, defaults.kueue_retry_s)
         self._progress, self._clock = progress, clock
         self.since: dict[Key, float] = {}
         """Reconciles at work, and since when (monotonic seconds)."""
@@ -101,11 +103,13 @@ class Reconciler:
         except Unreadable as error:
             after = report.refused(meta, status, str(error), writes.now)
             return await writes.say(after, report.transitions(status, after))
-        plan = plan_finetunejob(resource, self._observe(meta), now, self._defaults)
+        observed = self._observe(meta)
+        heard = await self._queues.hear(meta.key, observed.jobs, now)
+        plan = plan_finetunejob(resource, heard.added_to(observed), now, self._defaults)
         if plan.assumes_gone:
-            plan = plan_finetunejob(resource, await self._observe_live(meta), now, self._defaults)
+            plan = plan_finetunejob(resource, heard.added_to(await self._observe_live(meta)), now, self._defaults)
         try:
-            return await writes.carry_out(plan)
+            return heard.sooner(await writes.carry_out(plan))
         except Refused as error:
             text = f"The cluster refuses what the run needs: {error}"
             after = report.refused(meta, status, text, writes.now)

@@ -44,6 +44,7 @@ class Settings(BaseModel):
     drain_s: float = Field(default=_DEFAULTS.drain_s, ge=0)
     train_grace_s: int = Field(default=_DEFAULTS.train_grace_s, ge=1, le=3600)
     kuberay_retry_s: float = Field(default=_DEFAULTS.kuberay_retry_s, gt=0)
+    kueue_retry_s: float = Field(default=_DEFAULTS.kueue_retry_s, gt=0)
     workers: int = Field(default=16, ge=1, le=256)
     request_timeout_s: float = Field(default=30.0, gt=0)
     audit_interval_s: float = Field(default=300.0, gt=0)
@@ -85,4 +86,5 @@ class Settings(BaseModel):
             drain_s=self.drain_s,
             train_grace_s=self.train_grace_s,
             kuberay_retry_s=self.kuberay_retry_s,
+            kueue_retry_s=self.kueue_retry_s,
         )

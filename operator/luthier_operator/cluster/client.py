@@ -28,6 +28,7 @@ _PLURALS = {
     "RayService": "rayservices",
     "Event": "events",
     "Service": "services",
+    "Workload": "workloads",
 }
 _JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
@@ -110,6 +111,16 @@ class Cluster:
         answer = await self._request("GET", _path(api_version, kind, namespace), labelSelector=selector)
         items: Sequence[Manifest] = answer["items"]
         return items
+
+    async def preferred_version(self, group: str) -> str:
+        """Return the API version of a group that the cluster prefers, such as `batch/v1`.
+
+        Raises:
+            ApiNotInstalled: if the cluster does not know the group.
+        """
+        answer = await self._request("GET", f"/apis/{group}")
+        version: str = answer["preferredVersion"]["groupVersion"]
+        return version
 
     async def list_versions(self, path: str, selector: str) -> tuple[int, dict[tuple[str, str], int]]:
         """Return the version of a list, and {(namespace, name): version} of all objects in it, page by page.

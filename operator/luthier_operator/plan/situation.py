@@ -43,6 +43,7 @@ class ObservedRuns:
     """{uid of a Job: why the API server lets it make no pod}, from the Job controller's Events."""
     workloads: Mapping[str, WorkloadView] = field(default_factory=dict)
     """{uid of a Job: what Kueue says of it}."""
+    kueue_installed: bool = True
     in_use: Collection[str] = ()
     """Versions that ModelDeployments serve, or are told to serve, of what this resource made."""
 
@@ -118,9 +119,12 @@ def deletions(jobs: Sequence[JobView]) -> tuple[Delete, ...]:
 
 
 def suspensions(s: Situation, jobs: Sequence[JobView]) -> tuple[Patch, ...]:
-    """Return the patches that make Jobs rest while the resource is suspended, and go on when it is not."""
+    """Return the patches that make Jobs rest while the resource is suspended, and go on when it is not.
+
+    `suspend` of a Job in a queue is Kueue's and never written here.
+    """
     wanted = s.spec.suspend
-    live = [job for job in jobs if job.live and not job.deleting]
+    live = [job for job in jobs if job.live and not job.deleting and job.queue is None]
     return tuple(patch(job, {"suspend": wanted}) for job in live if job.suspended != wanted)
 
 
