@@ -26,7 +26,7 @@ from luthier_operator.manifests.access import Grant, ca_mounts, ca_volumes, envi
 from luthier_operator.names import Component, Stage
 from luthier_operator.observed import Meta
 
-CONTAINER = "main"
+CONTAINER = names.CONTAINER
 # The API server holds all annotations of an object to 256 KiB.
 MAX_DOCUMENT_BYTES = 200 * 1024
 _WORK = "/tmp"
