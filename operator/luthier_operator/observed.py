@@ -284,8 +284,8 @@ def workload_view(raw: Raw) -> WorkloadView:
         job_uid=raw["metadata"]["labels"][names.QUEUED_JOB],
         admitted=admitted.get("status") == "True" and not stopped,
         reason=told.get("reason", ""),
-        message=told.get("message", ""),
-        evicted=evicted.get("message", "") if stopped else None,
+        message=printable(told.get("message", "")),
+        evicted=printable(evicted.get("message", "")) if stopped else None,
         evicted_at=evicted.get("lastTransitionTime", "") if stopped else "",
         inadmissible=reserved.get("status") == "False" and reserved.get("reason") == "Inadmissible",
     )
