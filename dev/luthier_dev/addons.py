@@ -71,12 +71,12 @@ def install_dns(cluster: Cluster) -> None:
     """CoreDNS, on our own node only: other clusters bring theirs."""
     with steps.step("Install CoreDNS", usually_s=3):
         _apply(cluster, "coredns.yaml", image="luthier-coredns", ADDRESS=network.DNS_ADDRESS)
-        _wait_for_rollout(cluster, "kube-system", "coredns")
+        wait_for_rollout(cluster, "kube-system", "coredns")
 
 
 def install_kuberay(cluster: Cluster) -> None:
     """KubeRay's CRDs, Established, and its operator, available. An operator that is there already is kept."""
-    if _is_anothers(cluster, "rayservices.ray.io"):
+    if is_anothers(cluster, "rayservices.ray.io"):
         steps.say("KubeRay is installed on this cluster already: it is used as it is.")
         return
     cluster.load_images(["luthier-kuberay"])
@@ -89,7 +89,7 @@ def install_kuberay(cluster: Cluster) -> None:
         names = ["rayclusters.ray.io", "rayjobs.ray.io", "rayservices.ray.io"]
         cluster.kubectl.wait_for_condition("Established", "customresourcedefinition", *names)
         _apply(cluster, "kuberay.yaml", image="luthier-kuberay", NAMESPACE=KUBERAY_NAMESPACE)
-        _wait_for_rollout(cluster, KUBERAY_NAMESPACE, "kuberay-operator")
+        wait_for_rollout(cluster, KUBERAY_NAMESPACE, "kuberay-operator")
 
 
 def install_s3(cluster: Cluster, buckets: Sequence[str] = BUCKETS) -> S3:
@@ -106,7 +106,7 @@ def install_s3(cluster: Cluster, buckets: Sequence[str] = BUCKETS) -> S3:
             IDENTITIES=identities_document(admin, reader),
         )
         server = S3(f"http://s3.{S3_NAMESPACE}.svc:{S3_PORT}", admin, reader, tuple(buckets))
-        _wait_for_rollout(cluster, S3_NAMESPACE, "s3")
+        wait_for_rollout(cluster, S3_NAMESPACE, "s3")
         with s3_url(cluster) as url:
             client = s3_client(url, admin)
             wait_until(lambda: _missing_bucket(client, buckets), "the S3 server", timeout_s=60)
@@ -170,7 +170,7 @@ def _runs(cluster: Cluster, namespace: str, deployment: str, image: str) -> bool
     return bool(reference == cluster.image_ref(image) and body["status"].get("availableReplicas", 0) > 0)
 
 
-def _is_anothers(cluster: Cluster, crd: str) -> bool:
+def is_anothers(cluster: Cluster, crd: str) -> bool:
     """Whether a CRD is there that we did not apply."""
     if not _is_installed(cluster, "customresourcedefinition", crd):
         return False
@@ -188,7 +188,8 @@ def _apply(cluster: Cluster, manifest: str, image: str, **values: str) -> None:
     cluster.kubectl.apply(string.Template(text).substitute(IMAGE=cluster.image_ref(image), **values))
 
 
-def _wait_for_rollout(cluster: Cluster, namespace: str, deployment: str, timeout_s: int = 120) -> None:
+def wait_for_rollout(cluster: Cluster, namespace: str, deployment: str, timeout_s: int = 120) -> None:
+    """Return once a deployment is available; say what keeps it from that otherwise."""
     where = ("--namespace", namespace)
     try:
         cluster.kubectl(

@@ -103,6 +103,11 @@ def path(name: str) -> Path:
     return layout().bin / name
 
 
+def is_built(name: str) -> bool:
+    """Whether a program lies there, of whichever release."""
+    return path(name).exists() and _record(name).exists()
+
+
 def origin(name: str) -> str:
     """Module and release that a built program comes from."""
     return _record(name).read_text().strip()

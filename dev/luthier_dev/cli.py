@@ -66,7 +66,7 @@ def test_setup() -> None:
         if isinstance(cluster, NodeCluster):
             prerequisites.ensure_packages(prerequisites.NODE_PACKAGES | prerequisites.BROWSER_PACKAGES)
         mlflow_server.ensure()
-        binaries.ensure([*node.PROGRAMS, "ray-operator", "helm", "kubeconform"])
+        binaries.ensure([*node.PROGRAMS, "ray-operator", "kueue", "helm", "kubeconform"])
         built.result()
 
 

@@ -114,6 +114,12 @@ NODE = ["luthier-pause", "luthier-coredns"]
 DEMO = ["luthier-s3", "luthier-kuberay"]
 
 
+def can_build(image: Image) -> bool:
+    """Whether all that the image is named by is there: few need the images that only some tests use."""
+    has_program = image.program is None or binaries.is_built(image.program)
+    return has_program and (REPOSITORY / image.dockerfile).exists()
+
+
 def tag(image: Image, base: str) -> str:
     """The tag that says what is in the image: the first digits of a hash of everything that goes into it.
 

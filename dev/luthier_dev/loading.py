@@ -20,9 +20,9 @@ from pathlib import Path
 from luthier_dev import buildah, processes, runtime, steps
 from luthier_dev.buildah import Buildah
 from luthier_dev.errors import CommandFailed
-from luthier_dev.images import CATALOGUE
+from luthier_dev.images import CATALOGUE, can_build
 from luthier_dev.locks import locked
-from luthier_dev.paths import REPOSITORY, layout
+from luthier_dev.paths import layout
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def forget_old(builder: Buildah) -> None:
     """Remove from containerd the images whose sources have changed; for a node on which no pod runs yet."""
     where = layout()
     ours = {each for each in runtime.image_names(where) if each.startswith("localhost/luthier-")}
-    built = [name for name, image in CATALOGUE.items() if (REPOSITORY / image.dockerfile).exists()]
+    built = [name for name, image in CATALOGUE.items() if can_build(image)]
     runtime.remove_images(where, ours - {builder.reference(name) for name in built})
 
 
