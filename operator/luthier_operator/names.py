@@ -11,8 +11,10 @@ from luthier_api import GROUP
 
 Stage = Literal["prepare", "train"]
 """The two Jobs of a run."""
-Component = Literal["prepare", "train", "remove"]
-"""What a Job of a FineTuneJob is for; `remove` takes versions out of storage and belongs to no run."""
+Component = Literal["prepare", "train", "prune", "remove"]
+"""What a Job of a FineTuneJob is for. Those that take versions out of storage belong to no run: `prune` those over the
+limit, and `remove` all at the end of the resource."""
+REMOVALS: tuple[Component, ...] = ("prune", "remove")
 
 MAX_NAME = 63
 _HASH = 10
@@ -81,9 +83,9 @@ def job_name(run: str, stage: Stage) -> str:
     return f"{run}-{stage}"
 
 
-def removal_name(finetunejob: str, digest: str) -> str:
+def removal_name(finetunejob: str, digest: str, component: Component) -> str:
     """Return the name of a Job that takes versions out of storage; the digest is over what makes it another one."""
-    return f"{fit(finetunejob, _MAX_PREFIX)}-{digest[:_HASH]}-remove"
+    return f"{fit(finetunejob, _MAX_PREFIX)}-{digest[:_HASH]}-{component}"
 
 
 def rendezvous_service(finetunejob: str, uid: str) -> str:
