@@ -96,6 +96,9 @@ def _watch(
         if kind == "FineTuneJob":
             for follower in kwargs[_FOLLOWERS].get(key, ()):
                 wake(Key("ModelDeployment", key.namespace, follower))
+        elif kind == "ModelDeployment" and (followed := raw["spec"].get("model", {}).get("fineTuneJobRef")):
+            # It may hold back an old version from being removed, or no longer do so.
+            wake(Key("FineTuneJob", key.namespace, followed["name"]))
 
 
 def _index_followers(registry: kopf.OperatorRegistry) -> None:

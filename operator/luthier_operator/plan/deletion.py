@@ -19,7 +19,7 @@ from luthier_api.reasons import ConditionType, Reason
 from luthier_operator import names
 from luthier_operator.defaults import Defaults
 from luthier_operator.manifests import removal
-from luthier_operator.observed import JobView, Meta
+from luthier_operator.observed import JobView, Meta, Raw
 from luthier_operator.plan import removals, report
 from luthier_operator.plan.situation import FineTuneJobResource, ObservedRuns, deletions
 from luthier_operator.plan.types import Apply, Delete, EventNote, Plan
@@ -82,6 +82,16 @@ def plan_deletion(resource: FineTuneJobResource, observed: ObservedRuns, now: da
 def refused(meta: Meta, before: FineTuneJobStatus, message: str, now: str) -> FineTuneJobStatus:
     """Return the status of a resource whose removal cannot even begin; it says why, and the way out."""
     return _status(meta, before, _Step(f"The versions cannot be removed: {message} {_LET_GO}", failed=True), now)
+
+
+def plan_unreadable(meta: Meta, raw: Raw, before: FineTuneJobStatus, why: str, now: str) -> Plan:
+    """Return what is to be done for a resource that is being deleted and whose spec cannot be read."""
+    if not meta.held:
+        return Plan()
+    if raw["spec"].get("deletionPolicy") != "Delete":
+        return Plan(release=True)
+    status = refused(meta, before, why, now)
+    return Plan(status=None if status == before else status.to_wire(), events=report.transitions(before, status))
 
 
 def _let_stay(resource: FineTuneJobResource, own: list[JobView]) -> Plan:
