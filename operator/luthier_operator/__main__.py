@@ -4,17 +4,20 @@ import argparse
 import asyncio
 import logging
 import os
+import secrets
+import socket
 import sys
 import time
-from contextlib import suppress
-from typing import Any
+from contextlib import AbstractContextManager, suppress
+from typing import Any, NoReturn
 
 import kopf
 
-from luthier_operator import handlers, logs
+from luthier_operator import handlers, logs, metrics
 from luthier_operator.audit import Audit
 from luthier_operator.cache import Cache
-from luthier_operator.cluster import Access, Cluster, Pace, Watches
+from luthier_operator.cluster import Access, Cluster, Fence, Pace, Watches, counting, fencing
+from luthier_operator.lease import Leadership
 from luthier_operator.observed import Key
 from luthier_operator.polling import ProgressPoller
 from luthier_operator.progress import ProgressReader
@@ -24,8 +27,8 @@ from luthier_operator.web import Endpoint
 from luthier_operator.workqueue import WorkQueue
 
 logger = logging.getLogger(__name__)
-# Every request has its own time-out, so a reconcile of several requests that takes this long is stuck.
-_STUCK_S = 300.0
+# KubeRay's and Kueue's kinds may be missing.
+_ALWAYS_THERE = ("FineTuneJob", "ModelDeployment", "Job", "Pod")
 
 
 class Operator:
@@ -35,7 +38,6 @@ class Operator:
         """Nothing runs yet."""
         self._settings = settings
         self._cache = Cache()
-        self._started = False
 
     def registry(self) -> kopf.OperatorRegistry:
         """Return kopf's registry with all handlers."""
@@ -51,7 +53,10 @@ class Operator:
         handlers.configure(settings)
         self._cache.attach(handlers.indices_of(indices), handlers.workloads_of(indices))
         self._access, self._pace = await Access.from_environment(), Pace()
-        self._cluster = Cluster(self._access, self._pace, self._settings.request_timeout_s)
+        fence = Fence(lambda: _end("A write was about to leave without the Lease."))
+        traces = [counting(), fencing(fence)]
+        self._cluster = Cluster(self._access, self._pace, self._settings.request_timeout_s, traces)
+        self._leadership = self._leadership_of(self._settings, fence)
         self._watches = Watches(self._access, self._pace)
         self._audit = self._audit_of(self._settings)
         self._watches.relisted = self._audit.relisted
@@ -59,20 +64,23 @@ class Operator:
             self._cache, ProgressReader(), self._wake, interval_s=self._settings.progress_interval_s
         )
         self._reconciler = Reconciler(self._cluster, self._cache, self._settings.defaults(), self._progress)
-        self._queue: WorkQueue[Key] = WorkQueue(self._reconciler, workers=self._settings.workers)
-        self._work = asyncio.create_task(self._queue.run(), name="work queue")
+        self._queue: WorkQueue[Key] = WorkQueue(self._reconciler, workers=self._settings.workers, about=_about)
+        self._measure()
+        self._work = asyncio.create_task(self._lead(), name="work queue")
         self._auditing = asyncio.create_task(self._audit.run(), name="audit")
         self._endpoint = Endpoint(self._alive, self._ready)
         await self._endpoint.start(self._settings.http_host, self._settings.http_port)
-        self._started = True
         logger.info("started: %s", self._settings.watch_namespaces or "all namespaces")
 
     async def stop(self, **_: Any) -> None:
-        """Stop the workers: whatever they are at can be cut off at any point and is made again."""
+        """Stop: what takes long is cut off, which is safe at any point, and the Lease goes to who stands by."""
+        await self._queue.drain(self._settings.shutdown_s)
         for task in (self._auditing, self._work):
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+        if self._leadership:
+            await self._leadership.close()
         await self._progress.close()
         await self._cluster.close()
         await self._endpoint.close()
@@ -80,7 +88,32 @@ class Operator:
 
     async def _login(self, **_: Any) -> kopf.AiohttpSession:
         """Return what kopf lists and watches with."""
-        return kopf.AiohttpSession(aiohttp_session=self._access.session(self._watches), server=self._access.server)
+        session = self._access.session(self._watches, traces=[counting()])
+        return kopf.AiohttpSession(aiohttp_session=session, server=self._access.server)
+
+    async def _lead(self) -> None:
+        """Work for as long as this operator leads; keys that are woken before wait in the queue."""
+        async with asyncio.TaskGroup() as group:
+            if self._leadership:
+                await self._leadership.win()
+                group.create_task(self._leadership.keep(), name="lease")
+            metrics.LEADER.set(1)
+            group.create_task(self._queue.run(), name="workers")
+
+    def _leadership_of(self, settings: Settings, fence: Fence) -> Leadership | None:
+        if not settings.lease_name:
+            return None
+        # A connection of its own, and less patience: a renewal must not wait for anything else.
+        cluster = Cluster(self._access, Pace(), settings.lease_deadline_s / 2, [counting()])
+        # A container that is started again in its pod is another process, which the Lease does not know.
+        identity = f"{settings.pod_name or socket.gethostname()}_{secrets.token_hex(4)}"
+        where = (settings.lease_namespace, settings.lease_name)
+        return Leadership(cluster, fence, *where, identity, settings.terms(), _end)
+
+    def _measure(self) -> None:
+        metrics.QUEUE_DEPTH.set_function(lambda: self._queue.depth)
+        metrics.QUEUE_AGE.set_function(lambda: self._queue.oldest_s)
+        metrics.Resources(self._cache.phases)
 
     def _audit_of(self, settings: Settings) -> Audit:
         watched, interval_s = handlers.watched(settings.watch_namespaces), settings.audit_interval_s
@@ -92,11 +125,29 @@ class Operator:
     def _alive(self) -> str | None:
         if self._work.done() or self._auditing.done():
             return "the work queue or the audit has ended"
-        stuck = [key for key, since in self._reconciler.since.items() if time.monotonic() - since > _STUCK_S]
-        return f"the reconcile of {stuck[0]} is stuck" if stuck else None
+        # Every request has its own time-out, so a reconcile of several requests that takes this long is stuck.
+        stuck_s, now = self._settings.stuck_s, time.monotonic()
+        for key, since in self._reconciler.since.items():
+            if now - since > stuck_s:
+                return f"the reconcile of the {key.kind} {key.namespace}/{key.name} is stuck for {now - since:.0f} s"
+        dead = self._watches.dead(stuck_s)
+        return f"nobody watches {dead} any more" if dead else None
 
     def _ready(self) -> str | None:
-        return None if self._started else "starting"
+        for each in handlers.watched(self._settings.watch_namespaces):
+            if each.kind in _ALWAYS_THERE and not self._watches.watching(each.path):
+                return f"{each.path} is not watched yet"
+        return self._leadership.trouble if self._leadership else None
+
+
+def _about(key: Key) -> AbstractContextManager[None]:
+    return logs.about(kind=key.kind, namespace=key.namespace, resource=key.name)
+
+
+def _end(why: str) -> NoReturn:
+    """End the process at once, so that nothing that is under way goes on beside another leader."""
+    logger.critical("%s Ending, so that only one operator works.", why)
+    os._exit(1)
 
 
 def main() -> int:

@@ -5,7 +5,9 @@ plan that is cut off anywhere is simply made again.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from luthier_api.base import ApiModel
 from luthier_operator import metrics, names
@@ -71,7 +73,7 @@ class Writes:
     async def carry_out(self, plan: Plan) -> float | None:
         """Carry out a plan; return when to look again."""
         if plan.empty:
-            logger.debug("nothing to do", extra=self._about())
+            logger.debug("nothing to do")
         version = self.version
         if plan.hold:
             version = await self.applier.finalizers(self.meta, version, (*self.meta.finalizers, names.FINALIZER))
@@ -88,6 +90,7 @@ class Writes:
         if plan.status is not None and (merge := merge_patch(self.status.to_wire(), plan.status)):
             version = await self.applier.status(self.meta, version, merge)
             self._tell("status", str(plan.status.get("phase")))
+            self._count_gpu_seconds(plan.status)
         for note in plan.events:
             await self.applier.event(self.meta, note, self.now)
             self._tell("event", f"{note.reason}: {note.message}")
@@ -104,10 +107,10 @@ class Writes:
 
     def _tell(self, what: str, detail: str) -> None:
         metrics.WRITES.labels(what).inc()
-        logger.info("%s %s", what, detail, extra=self._about())
+        logger.info("%s %s", what, detail)
 
-    def _about(self) -> dict[str, object]:
-        meta = self.meta
-        run = getattr(getattr(self.status, "current_run", None), "name", None)
-        about = {"kind": meta.kind, "namespace": meta.namespace, "resource": meta.name, "generation": meta.generation}
-        return {**about, "run": run} if run else about
+    def _count_gpu_seconds(self, status: Mapping[str, Any]) -> None:
+        """Count what a status adds to what it said before. It is written once, by one operator."""
+        used = [each.get("usage", {}).get("gpuSeconds", 0) for each in (self.status.to_wire(), status)]
+        if used[1] > used[0]:
+            metrics.GPU_SECONDS.labels(self.meta.namespace).inc(used[1] - used[0])

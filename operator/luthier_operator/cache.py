@@ -6,7 +6,8 @@ the first reconcile.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,13 +34,16 @@ class Stored:
     name: str
     version: int
     value: Any
+    phase: str = ""
+    """Of one of the two resources, the phase that its status shows."""
 
 
 def stored(kind: Kind, raw: Raw) -> Stored:
     """Return what is kept of an object."""
     metadata = raw["metadata"]
     value = _PARSERS[kind](raw) if kind in _PARSERS else _text(raw)
-    return Stored(metadata["name"], int(metadata["resourceVersion"]), value)
+    phase = (raw.get("status") or {}).get("phase", "") if kind in ("FineTuneJob", "ModelDeployment") else ""
+    return Stored(metadata["name"], int(metadata["resourceVersion"]), value, sys.intern(phase))
 
 
 def owner_of(kind: Kind, raw: Raw) -> Key | None:
@@ -99,6 +103,11 @@ class Cache:
         """Return the newest known state of all objects of a kind."""
         keys = {*self._indices.get(kind, {}), *(key for written, key in self._written if written == kind)}
         return [(key, item) for key in keys for item in self.read(kind, key)]
+
+    def phases(self, kind: Literal["FineTuneJob", "ModelDeployment"]) -> Iterator[str]:
+        """Return the phase of every resource of a kind; those that nobody has looked at are `Pending`."""
+        for items in self._indices.get(kind, {}).values():
+            yield from (item.phase or "Pending" for item in items)
 
     def vanished(self, kind: Kind, key: Key, item: Stored) -> None:
         """Forget an object that is gone, of which the watch will not tell."""

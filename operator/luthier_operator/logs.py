@@ -1,16 +1,26 @@
-"""How the operator logs: one JSON object a line, or text for people, with the resource that a line is about."""
+"""How the operator logs: one JSON object a line, or text for people, with the resource that a line is about.
+
+What is being worked on is said once, with `about`, and stands in every line that is logged meanwhile, whoever logs it:
+kind, namespace, resource, generation and run.
+"""
 
 import logging
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from pythonjsonlogger.json import JsonFormatter
 
 _NOISY = ("kopf.objects", "kopf.activities", "aiohttp.access")
+_NOTHING: Mapping[str, object] = {}
+_subject: ContextVar[Mapping[str, object]] = ContextVar("subject", default=_NOTHING)
 
 
 def configure(log_format: str, level: str) -> None:
     """Set up logging for the process."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_with_subject)
     if log_format == "json":
         fields = "%(asctime)s %(levelname)s %(name)s %(message)s"
         handler.setFormatter(JsonFormatter(fields, rename_fields={"asctime": "time", "levelname": "level"}))
@@ -20,6 +30,34 @@ def configure(log_format: str, level: str) -> None:
     # kopf tells of every event that it hands over; what is done about it is told by ourselves.
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+
+
+@contextmanager
+def about(**fields: object) -> Iterator[None]:
+    """Have these fields in every line that is logged until the end."""
+    token = _subject.set({**_subject.get(), **fields})
+    try:
+        yield
+    finally:
+        _subject.reset(token)
+
+
+def learned(**fields: object) -> None:
+    """Add what has been found out about the thing that is being worked on, until the end of `about`."""
+    _subject.set({**_subject.get(), **fields})
+
+
+def _with_subject(record: logging.LogRecord) -> bool:
+    """Put the subject into a record; kopf's own lines about an object carry a reference to it."""
+    fields = dict(_subject.get())
+    reference = record.__dict__.pop("k8s_ref", None)
+    if isinstance(reference, Mapping) and not fields:
+        names = {"kind": "kind", "namespace": "namespace", "resource": "name"}
+        fields = {ours: reference[theirs] for ours, theirs in names.items() if reference.get(theirs)}
+    for name, value in fields.items():
+        if value is not None:
+            record.__dict__.setdefault(name, value)
+    return True
 
 
 class _Text(logging.Formatter):

@@ -5,13 +5,15 @@ has been at work.
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
-from luthier_operator import metrics, names
+from luthier_operator import logs, metrics, names
 from luthier_operator.apply import Applier, Writes
 from luthier_operator.cache import Cache, Stored
 from luthier_operator.cluster import ApiNotInstalled, Cluster, Gone, Refused, Transient, Unexpected
@@ -26,16 +28,19 @@ from luthier_operator.observed import (
     pod_view,
     rayservice_view,
 )
-from luthier_operator.plan import report, serving_report
+from luthier_operator.plan import deletion, report, serving_report
 from luthier_operator.plan.finetunejob import plan_finetunejob
 from luthier_operator.plan.modeldeployment import ModelDeploymentResource, ObservedServing, plan_modeldeployment
 from luthier_operator.plan.situation import FineTuneJobResource, ObservedRuns
+from luthier_operator.plan.types import Plan
 from luthier_operator.polling import ProgressPoller
 from luthier_operator.queues import Queues
 from luthier_operator.resources import Unreadable, read_spec, read_status
+from luthier_operator.served import Served
 from luthier_operator.timestamps import rfc3339
 from luthier_operator.workqueue import RetryLater
 
+logger = logging.getLogger(__name__)
 REFUSED_RETRY_S = 30.0
 
 
@@ -58,6 +63,7 @@ class Reconciler:
         """Read from cache and cluster, write to the cluster."""
         self._cluster, self._cache, self._defaults = cluster, cache, defaults
         self._applier = Applier(cluster, cache)
+        self._served = Served(cluster, cache)
         self._queues = Queues(cluster, cache, defaults.kueue_retry_s)
         self._progress, self._clock = progress, clock
         self.since: dict[Key, float] = {}
@@ -81,7 +87,7 @@ class Reconciler:
         except Gone:
             return None  # the resource, or its namespace, is being removed
         except Transient as error:
-            metrics.ERRORS.labels("transient").inc()
+            metrics.ERRORS.labels(type(error).__name__.lower()).inc()
             raise RetryLater(str(error), error.retry_after_s) from error
         except Unexpected:
             metrics.ERRORS.labels("unexpected").inc()
@@ -96,27 +102,41 @@ class Reconciler:
 
     async def _finetunejob(self, raw: Raw, version: int) -> float | None:
         meta, now = meta_of("FineTuneJob", raw), self._clock()
+        logs.learned(generation=meta.generation)
         status = read_status(FineTuneJobStatus, raw, meta)
+        if status.current_run:
+            logs.learned(run=status.current_run.name)
         writes = Writes(self._applier, meta, version, status, rfc3339(now))
         try:
             resource = FineTuneJobResource(meta, read_spec(FineTuneJobSpec, raw), status)
         except Unreadable as error:
+            if meta.deleting:
+                return await writes.carry_out(deletion.plan_unreadable(meta, raw, status, str(error), writes.now))
             after = report.refused(meta, status, str(error), writes.now)
             return await writes.say(after, report.transitions(status, after))
-        observed = self._observe(meta)
+        observed = replace(self._observe(meta), in_use=self._served.told(resource))
         heard = await self._queues.hear(meta.key, observed.jobs, now)
         plan = plan_finetunejob(resource, heard.added_to(observed), now, self._defaults)
         if plan.assumes_gone:
-            plan = plan_finetunejob(resource, heard.added_to(await self._observe_live(meta)), now, self._defaults)
+            live = replace(await self._observe_live(meta), in_use=await self._served.live(resource))
+            plan = plan_finetunejob(resource, heard.added_to(live), now, self._defaults)
         try:
             return heard.sooner(await writes.carry_out(plan))
         except Refused as error:
-            text = f"The cluster refuses what the run needs: {error}"
-            after = report.refused(meta, status, text, writes.now)
+            metrics.ERRORS.labels("refused").inc()
+            text = f"The cluster refuses what {'that' if meta.deleting else 'the run'} needs: {error}"
+            after = (deletion.refused if meta.deleting else report.refused)(meta, status, text, writes.now)
             return await writes.say(after, report.transitions(status, after), REFUSED_RETRY_S)
+        except Gone:
+            if not (meta.deleting and plan.applies):
+                raise
+            # To hold the resource would hold the namespace for ever: no pod can be made in it that removes anything.
+            logger.warning("the namespace is being deleted, so the versions stay in storage")
+            return await writes.carry_out(Plan(release=True))
 
     async def _modeldeployment(self, raw: Raw, version: int) -> float | None:
         meta, now = meta_of("ModelDeployment", raw), self._clock()
+        logs.learned(generation=meta.generation)
         status = read_status(ModelDeploymentStatus, raw, meta)
         writes = Writes(self._applier, meta, version, status, rfc3339(now))
         try:
@@ -129,13 +149,15 @@ class Reconciler:
         try:
             return self._sooner(meta, observed, await writes.carry_out(plan))
         except Refused as error:
+            metrics.ERRORS.labels("refused").inc()
             text = f"The cluster refuses the server: {error}"
             after = serving_report.refused(meta, status, text, writes.now)
             return await writes.say(after, serving_report.transitions(status, after), REFUSED_RETRY_S)
 
     def _observe(self, meta: Meta) -> ObservedRuns:
         progress = self._progress.newest(meta)
-        return ObservedRuns(self._cache.jobs(meta.key), self._cache.pods(meta.key), progress)
+        silent_s = self._progress.silent_s(meta)
+        return ObservedRuns(self._cache.jobs(meta.key), self._cache.pods(meta.key), progress, silent_s)
 
     async def _observe_live(self, meta: Meta) -> ObservedRuns:
         """Return what the API server itself says, which the watch may not have told yet."""

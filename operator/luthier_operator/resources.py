@@ -40,7 +40,7 @@ def read_status(model: type[S], raw: Raw, meta: Meta) -> S:
     try:
         return model.model_validate(raw.get("status") or {})
     except ValidationError as error:
-        logger.warning("%s/%s: the status cannot be read and is made anew: %s", meta.namespace, meta.name, error)
+        logger.warning("the status of %s/%s cannot be read and is made anew: %s", meta.namespace, meta.name, error)
         return model()
 
 

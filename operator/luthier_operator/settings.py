@@ -7,9 +7,10 @@ development tools set variables of that prefix too, so an unknown one is left al
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, ValidationError, model_validator
 
 from luthier_operator.defaults import Defaults, PodResources
+from luthier_operator.lease import Terms
 
 PREFIX = "LUTHIER_"
 
@@ -45,6 +46,16 @@ class Settings(BaseModel):
     train_grace_s: int = Field(default=_DEFAULTS.train_grace_s, ge=1, le=3600)
     kuberay_retry_s: float = Field(default=_DEFAULTS.kuberay_retry_s, gt=0)
     kueue_retry_s: float = Field(default=_DEFAULTS.kueue_retry_s, gt=0)
+    allowed_images: Annotated[tuple[str, ...], BeforeValidator(_words)] = _DEFAULTS.allowed_images
+    lease_name: str = ""
+    lease_namespace: str = ""
+    pod_name: str = ""
+    lease_duration_s: int = Field(default=Terms.duration_s, ge=1)
+    lease_deadline_s: float = Field(default=Terms.deadline_s, gt=0)
+    lease_renew_s: float = Field(default=Terms.renew_s, gt=0)
+    lease_poll_s: float = Field(default=Terms.poll_s, gt=0)
+    shutdown_s: float = Field(default=5.0, ge=0)
+    stuck_s: float = Field(default=300.0, gt=0)
     workers: int = Field(default=16, ge=1, le=256)
     request_timeout_s: float = Field(default=30.0, gt=0)
     audit_interval_s: float = Field(default=300.0, gt=0)
@@ -68,8 +79,25 @@ class Settings(BaseModel):
             return cls.model_validate(given)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            variable = PREFIX + "_".join(str(part) for part in first["loc"][:1]).upper()
-            raise SettingsError(f"{variable}: {first['msg']}") from error
+            message = first["msg"].removeprefix("Value error, ")
+            if not first["loc"]:
+                raise SettingsError(message) from error
+            raise SettingsError(f"{PREFIX}{str(first['loc'][0]).upper()}: {message}") from error
+
+    @model_validator(mode="after")
+    def _lease(self) -> Self:
+        if self.lease_name and not self.lease_namespace:
+            raise ValueError("LUTHIER_LEASE_NAMESPACE is missing: say in which namespace the Lease is")
+        if not self.lease_renew_s < self.lease_deadline_s < self.lease_duration_s:
+            raise ValueError(
+                "LUTHIER_LEASE_RENEW_S must be less than LUTHIER_LEASE_DEADLINE_S, and that less than "
+                "LUTHIER_LEASE_DURATION_S"
+            )
+        return self
+
+    def terms(self) -> Terms:
+        """Return how long is waited for what in the election."""
+        return Terms(self.lease_duration_s, self.lease_deadline_s, self.lease_renew_s, self.lease_poll_s)
 
     def defaults(self) -> Defaults:
         """Return what plan and manifests are given."""
@@ -87,4 +115,5 @@ class Settings(BaseModel):
             train_grace_s=self.train_grace_s,
             kuberay_retry_s=self.kuberay_retry_s,
             kueue_retry_s=self.kueue_retry_s,
+            allowed_images=self.allowed_images,
         )

@@ -1,12 +1,15 @@
 """A queue of keys: each is reconciled by one worker at a time, and no wake-up is lost.
 
 A key that is woken while it is reconciled is reconciled again afterwards; one that is woken many times before its turn
-comes is reconciled once. Failures put their key off, longer each time. Knows nothing of Kubernetes.
+comes is reconciled once. Failures put their key off, longer each time. Keys that are woken before anybody works wait.
+Knows nothing of Kubernetes.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
 from luthier_operator import metrics
@@ -34,14 +37,24 @@ class WorkQueue(Generic[K]):
         workers: int,
         first_delay_s: float = 0.2,
         longest_delay_s: float = 60.0,
+        about: Callable[[K], AbstractContextManager[None]] = lambda key: nullcontext(),
     ) -> None:
-        """`reconcile` returns after how many seconds it wants to be called again, if nothing wakes it before."""
+        """`reconcile` returns after how many seconds it wants to be called again, if nothing wakes it before.
+
+        `about` is entered around each attempt, and what is logged about it.
+        """
         self._reconcile = reconcile
         self._workers = workers
         self._first_delay_s, self._longest_delay_s = first_delay_s, longest_delay_s
         self._waiting: asyncio.Queue[K] = asyncio.Queue()
-        self._woken: set[K] = set()
+        self._about = about
+        # Each key that is to be reconciled, and when it was woken, oldest first.
+        self._woken: dict[K, float] = {}
         self._active: set[K] = set()
+        self._nobody_active = asyncio.Event()
+        self._nobody_active.set()
+        self._running_since: float | None = None
+        self._closing = False
         self._failures: dict[K, int] = {}
         self._timers: dict[K, asyncio.TimerHandle] = {}
 
@@ -49,7 +62,7 @@ class WorkQueue(Generic[K]):
         """Have the key reconciled as soon as a worker is free and no other has it."""
         if key in self._woken:
             return
-        self._woken.add(key)
+        self._woken[key] = time.monotonic()
         if key not in self._active:
             self._enqueue(key)
 
@@ -72,11 +85,28 @@ class WorkQueue(Generic[K]):
         """How many keys wait for a worker."""
         return self._waiting.qsize()
 
+    @property
+    def oldest_s(self) -> float:
+        """How long the key has waited that has waited longest, since there are workers; 0 without any."""
+        if self._running_since is None or not self._woken:
+            return 0.0
+        return time.monotonic() - max(self._running_since, next(iter(self._woken.values())))
+
     async def run(self) -> None:
-        """Work until cancelled. A reconcile that is under way may finish the request that it is at."""
+        """Work until cancelled."""
+        self._running_since = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for _ in range(self._workers):
                 group.create_task(self._work())
+
+    async def drain(self, timeout_s: float) -> None:
+        """Begin nothing more, and return when all that is under way has ended, or the time is up."""
+        self._closing = True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._nobody_active.wait()
+        except TimeoutError:
+            logger.warning("%d reconciles are cut off: they took longer than %g s", len(self._active), timeout_s)
 
     def _ring(self, key: K) -> None:
         self._timers.pop(key, None)
@@ -88,18 +118,22 @@ class WorkQueue(Generic[K]):
 
     def _enqueue(self, key: K) -> None:
         self._waiting.put_nowait(key)
-        metrics.QUEUE_DEPTH.set(self.depth)
 
     async def _work(self) -> None:
         while True:
             key = await self._waiting.get()
-            metrics.QUEUE_DEPTH.set(self.depth)
-            self._woken.discard(key)
+            if self._closing:
+                return
+            del self._woken[key]
             self._active.add(key)
+            self._nobody_active.clear()
             try:
-                await self._attempt(key)
+                with self._about(key):
+                    await self._attempt(key)
             finally:
                 self._active.discard(key)
+                if not self._active:
+                    self._nobody_active.set()
                 if key in self._woken:
                     self._enqueue(key)
 

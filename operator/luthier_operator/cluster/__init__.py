@@ -2,8 +2,17 @@
 
 from luthier_operator.cluster.access import Access
 from luthier_operator.cluster.client import Cluster
-from luthier_operator.cluster.errors import ApiNotInstalled, ClusterError, Gone, Refused, Transient, Unexpected
+from luthier_operator.cluster.errors import (
+    ApiNotInstalled,
+    ClusterError,
+    Conflict,
+    Gone,
+    Refused,
+    Transient,
+    Unexpected,
+)
 from luthier_operator.cluster.pace import Pace
+from luthier_operator.cluster.tracing import Fence, counting, fencing
 from luthier_operator.cluster.watches import Watches
 
 __all__ = [
@@ -11,10 +20,14 @@ __all__ = [
     "ApiNotInstalled",
     "Cluster",
     "ClusterError",
+    "Conflict",
+    "Fence",
     "Gone",
     "Pace",
     "Refused",
     "Transient",
     "Unexpected",
     "Watches",
+    "counting",
+    "fencing",
 ]

@@ -7,7 +7,9 @@ have been replaced: a pod's is rotated on disk, so a token that was read once is
 import os
 import socket
 import ssl
+import struct
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +57,15 @@ class Access:
         if time.monotonic() - self._read_at > _AFTER_REFUSAL_S:
             await self._renew()
 
-    def session(self, *middlewares: ClientMiddlewareType) -> aiohttp.ClientSession:
+    def session(
+        self, *middlewares: ClientMiddlewareType, traces: Sequence[aiohttp.TraceConfig] = ()
+    ) -> aiohttp.ClientSession:
         """Return a new session of connections; it says who we are only if a middleware does."""
         connector = aiohttp.TCPConnector(limit=0, ssl=self._tls(), socket_factory=_socket)
         proxy = self._configuration.proxy
-        return aiohttp.ClientSession(connector=connector, proxy=proxy, trust_env=False, middlewares=middlewares)
+        return aiohttp.ClientSession(
+            connector=connector, proxy=proxy, trust_env=False, middlewares=middlewares, trace_configs=list(traces)
+        )
 
     def _tls(self) -> ssl.SSLContext:
         known = self._configuration
@@ -89,6 +95,8 @@ def _socket(address: tuple[Any, ...]) -> socket.socket:
     family, kind, protocol = address[:3]
     made = socket.socket(family, kind, protocol)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # What was not yet sent when the process ends is not sent later on, when another operator may be at work.
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     for option, value in _KEEPALIVE:
         made.setsockopt(socket.IPPROTO_TCP, option, value)
     return made

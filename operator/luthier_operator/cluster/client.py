@@ -29,6 +29,7 @@ _PLURALS = {
     "Event": "events",
     "Service": "services",
     "Workload": "workloads",
+    "Lease": "leases",
 }
 _JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
@@ -42,10 +43,12 @@ _LEASES = "/apis/coordination.k8s.io/"
 class Cluster:
     """The API server, as far as the operator uses it."""
 
-    def __init__(self, access: Access, pace: Pace, timeout_s: float) -> None:
+    def __init__(
+        self, access: Access, pace: Pace, timeout_s: float, traces: Sequence[aiohttp.TraceConfig] = ()
+    ) -> None:
         """Connect when first used; an answer that takes longer than `timeout_s` counts as none."""
         self._access, self._pace = access, pace
-        self._session = access.session()
+        self._session = access.session(traces=traces)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, _CONNECT_S))
 
     async def close(self) -> None:
@@ -65,6 +68,12 @@ class Cluster:
             return await self._request("POST", path, manifest)
         except Exists:
             return None
+
+    async def replace(self, manifest: Manifest) -> Manifest:
+        """Replace an object that has not changed since it was read; return it as it then is."""
+        metadata = manifest["metadata"]
+        path = _path(manifest["apiVersion"], manifest["kind"], metadata["namespace"], metadata["name"])
+        return await self._request("PUT", path, manifest)
 
     async def patch(self, patch: Patch) -> Manifest | None:
         """Change some fields of an object; return None if it is gone."""
@@ -174,7 +183,7 @@ class Cluster:
         accept: str = _JSON,
         **query: str,
     ) -> Manifest:
-        if method in ("PATCH", "POST"):
+        if method in ("PATCH", "POST", "PUT"):
             query["fieldManager"] = names.FIELD_MANAGER
         if not path.startswith(_LEASES):  # one that is not renewed in time leaves nobody to do anything
             await self._pace.turn()

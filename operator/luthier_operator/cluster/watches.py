@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -37,6 +38,7 @@ class Watches:
         """Say who we are with `access`, and keep to `pace`."""
         self._access, self._pace = access, pace
         self._begun: dict[str, float] = {}
+        self._active: dict[str, float] = {}
         self._listed: set[str] = set()
         self._expired: set[str] = set()
         self._open: dict[str, ClientResponse] = {}
@@ -50,7 +52,7 @@ class Watches:
         while (response := await self._attempt(request, handler, watch)) is None:
             pass
         if watch:
-            response.content = _Events(response, self._is_expired(path))  # type: ignore[assignment]
+            response.content = _Events(response, self._is_expired(path), partial(self._heard, path))  # type: ignore[assignment]
             response.status = 200  # a 410 is told as an event
             self._open[path] = response
         elif path in self._listed:
@@ -65,7 +67,21 @@ class Watches:
         if path in self._open:
             self._open.pop(path).close()
 
+    def watching(self, path: str) -> bool:
+        """Tell whether kopf has listed what is under a path, and watches it."""
+        return path in self._begun
+
+    def dead(self, after_s: float) -> str | None:
+        """Return a path that was watched, and that nobody has asked about or heard of for so long, if there is one.
+
+        A watch that is told nothing is begun anew by kopf after a minute or so, and one that fails is tried again.
+        """
+        now = time.monotonic()
+        return next((path for path, active in self._active.items() if now - active > after_s), None)
+
     async def _attempt(self, request: ClientRequest, handler: ClientHandlerType, watch: bool) -> ClientResponse | None:
+        if watch:
+            self._heard(request.url.path)
         await self._pace.turn()
         request.headers.update(await self._access.authorization())
         try:
@@ -101,6 +117,9 @@ class Watches:
             await asyncio.sleep(wait_s)
         self._begun[path] = time.monotonic()
 
+    def _heard(self, path: str) -> None:
+        self._active[path] = time.monotonic()
+
     def _is_expired(self, path: str) -> Callable[[], bool]:
         def expired() -> bool:
             if path not in self._expired:
@@ -117,16 +136,18 @@ class _Events:
     It stands where aiohttp's stream stood, of which kopf uses only `iter_chunked`.
     """
 
-    def __init__(self, response: ClientResponse, expired: Callable[[], bool]) -> None:
+    def __init__(self, response: ClientResponse, expired: Callable[[], bool], heard: Callable[[], None]) -> None:
+        self._heard = heard
         self._content, self._gone, self._expired = response.content, response.status == 410, expired
 
     async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
-        partial = b""
+        rest = b""
         if self._gone or self._expired():
             yield _EXPIRED
             return
         async for chunk in self._content.iter_chunked(size):
-            *lines, partial = (partial + chunk).split(b"\n")
+            self._heard()
+            *lines, rest = (rest + chunk).split(b"\n")
             strange = next((line for line in lines if line and not _is_event(line)), None)
             if strange is not None:
                 logger.warning("listing again: a watch was told %r", strange[:300])
