@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from luthier_api.documents import Failure, Prepared, Published, Resolved, Result, RunDocument
+from luthier_api.documents import Failure, Prepared, Published, Removal, Removed, Resolved, Result, RunDocument
 from luthier_api.exitcodes import ExitCode
 from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier_api.reasons import Reason
+from luthier_operator import names
 from luthier_operator.defaults import Defaults
 from luthier_operator.observed import Meta, job_view, pod_view
 from luthier_operator.plan.finetunejob import plan_finetunejob
@@ -64,24 +65,33 @@ class World:
     trained: list[str] = field(default_factory=list)
     progress: Any = None
     deleting: bool = False
+    finalizers: tuple[str, ...] = ()
+    gone: bool = False
+    in_use: set[str] = field(default_factory=set)
+    aliases: dict[str, str] = field(default_factory=dict)
     defaults: Defaults = DEFAULTS
 
     # The operator
 
     def resource(self) -> FineTuneJobResource:
-        meta = Meta("FineTuneJob", "team", self.name, self.uid, self.generation, self.deleting, self.retry)
+        meta = Meta(
+            "FineTuneJob", "team", self.name, self.uid, self.generation, self.deleting, self.retry, self.finalizers
+        )
         return FineTuneJobResource(meta, self.spec, FineTuneJobStatus.model_validate(self.status))
 
     def plan(self) -> Plan:
         jobs = [job_view(raw) for raw in self.jobs.values()]
         pods = [pod_view(raw) for raw in self.pods.values()]
-        return plan_finetunejob(self.resource(), ObservedRuns(jobs, pods, self.progress), self.now, self.defaults)
+        return plan_finetunejob(
+            self.resource(), ObservedRuns(jobs, pods, self.progress, in_use=self.in_use), self.now, self.defaults
+        )
 
     def step(self, cut: int | None = None) -> Plan:
         """Make a plan and carry it out, or only its first `cut` actions."""
         self.now += timedelta(seconds=1)
         plan = self.plan()
         actions: list[Callable[[], None]] = [
+            *([self._hold] if plan.hold else []),
             *(lambda d=d: self._delete(d.name) for d in plan.deletes),
             *(lambda p=p: self._patch(p.name, p.merge) for p in plan.patches),
             *(lambda a=a: self._apply(a.manifest, a.once) for a in plan.applies),
@@ -89,6 +99,7 @@ class World:
         if plan.status is not None:
             actions.append(lambda: self._write(dict(plan.status or {})))
         actions += [lambda e=e: self.events.append(str(e.reason)) for e in plan.events]
+        actions += [self._release] if plan.release else []
         for action in actions[:cut]:
             action()
         return plan
@@ -97,9 +108,18 @@ class World:
         """Let the operator and the garbage collector work until there is nothing left to do."""
         for _ in range(30):
             plan = self.step()
-            if self.collect() == 0 and plan.empty:
+            if (self.collect() == 0 and plan.empty) or self.gone:
                 return
         raise AssertionError(f"it does not converge: {plan}")
+
+    def _hold(self) -> None:
+        assert not self.deleting, "nothing new can hold a resource that is being deleted"
+        self.finalizers += (names.FINALIZER,)
+
+    def _release(self) -> None:
+        self.finalizers = tuple(each for each in self.finalizers if each != names.FINALIZER)
+        if self.deleting and not self.finalizers:
+            self._go()
 
     def _apply(self, manifest: Raw, once: bool) -> None:
         assert once, "a FineTuneJob needs nothing but Jobs"
@@ -137,6 +157,19 @@ class World:
         for name in gone:
             self.remove(name)
         return len(gone)
+
+    def delete_resource(self) -> None:
+        """kubectl delete: it goes at once, or waits for its finalizer."""
+        self.deleting = True
+        self.generation += 1
+        if not self.finalizers:
+            self._go()
+
+    def _go(self) -> None:
+        """The resource is gone, and the garbage collector takes along what it owns."""
+        self.gone = True
+        for name in [name for name, job in self.jobs.items() if "ownerReferences" in job["metadata"]]:
+            self.remove(name)
 
     def remove(self, name: str) -> None:
         self._drop_pods(name)
@@ -204,8 +237,28 @@ class World:
         assert job
         key = job["metadata"]["annotations"]["luthier.dev/run-key"]
         self.trained.append(key)
-        version = self.registry.setdefault(key, f"v{len(self.registry) + 1}")
+        version = self.registry.setdefault(key, f"v{len(self.trained)}")
         self.end(job, 0, Result(published=_published(key, version, promotable=promotable)).to_termination_message())
+
+    def removal_ends(self, stage: str) -> Removed:
+        """Let the pod that takes versions out of storage do its work."""
+        job = self.job(stage)
+        assert job
+        text = job["spec"]["template"]["metadata"]["annotations"]["luthier.dev/run-document"]
+        removal = Removal.from_json(text)
+        result = Removed()
+        for key, version in list(self.registry.items()):
+            if removal.versions is not None and version not in removal.versions:
+                continue
+            aliases = [alias for alias, named in self.aliases.items() if named == version]
+            if aliases or version in removal.in_use:
+                result.kept[version] = f"The alias {aliases[0]} points at it." if aliases else "It is served."
+            else:
+                del self.registry[key]
+                result.removed.append(version)
+        result.removed.extend(set(removal.versions or ()) - {*result.removed, *result.kept})
+        self.end(job, 0, Result(removed=result).to_termination_message())
+        return result
 
     def fails(self, stage: str, code: ExitCode = ExitCode.INVALID_DATA, message: str = "It is wrong.") -> None:
         """Let the pod of a stage fail for good, and say why."""
