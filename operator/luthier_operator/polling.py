@@ -13,7 +13,7 @@ import time
 import zlib
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from luthier_api.documents import ProgressDocument
@@ -44,6 +44,7 @@ class _Followed:
     owner_uid: str
     pod_uid: str
     answer: ProgressDocument | None = None
+    since: float = field(default_factory=time.monotonic)
     timer: asyncio.TimerHandle | None = None
 
 
@@ -92,11 +93,21 @@ class ProgressPoller:
             self._schedule(meta.key, followed, self._interval_s * (zlib.crc32(pod.uid.encode()) / 2**32))
         return followed.answer
 
+    def silent_s(self, meta: Meta) -> float:
+        """Return for how long the resource's training pod has been asked and never answered."""
+        followed = self._followed.get(meta.key)
+        return 0.0 if followed is None or followed.answer else time.monotonic() - followed.since
+
     def forget(self, key: Key) -> None:
         """Ask no more for this resource."""
         followed = self._followed.pop(key, None)
         if followed and followed.timer:
             followed.timer.cancel()
+
+    @property
+    def asked(self) -> int:
+        """How many pods are asked."""
+        return len(self._followed)
 
     async def close(self) -> None:
         """Stop asking."""
