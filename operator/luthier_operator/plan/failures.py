@@ -1,58 +1,26 @@
-"""What is wrong with a pod, in one sentence: why it does not start, why it ended, and what its last word was.
+"""Why a pod ended, in one sentence, and what that means for trying again.
 
 Reads views, decides nothing about the run. A pod may be broken or hostile, so nothing it says is taken on trust: a
-termination message is parsed strictly, and where there is none the exit code speaks.
+termination message is parsed strictly, and where there is none the node, then the exit code speaks.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Sequence
 
-from luthier_api.documents import DocumentError, Failure, Result, read_result
-from luthier_api.exitcodes import ExitCode, outcome_of
+from luthier_api.documents import DocumentError, Result, read_result
+from luthier_api.exitcodes import ExitCode, Retry, outcome_of
 from luthier_api.finetunejob import LastFailure
 from luthier_api.reasons import Reason
 from luthier_operator.observed import JobView, PodView
+from luthier_operator.plan.troubles import clip
 
-_IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
-_CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
-# A kubelet's message may quote a whole registry answer.
-_LONGEST = 700
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """Why a pod does not run, although nothing has failed yet: it may heal."""
-
-    reason: Reason
-    message: str
+DISRUPTIONS = frozenset({Reason.PREEMPTED, Reason.EVICTED, Reason.NODE_LOST})
 
 
 def pods_of(job: JobView, pods: Iterable[PodView]) -> list[PodView]:
     """Return the pods that the Job made, newest first. Labels can be forged; an owner's uid cannot be guessed."""
     mine = [pod for pod in pods if pod.owner_uid == job.uid]
     return sorted(mine, key=lambda pod: (pod.created_at, pod.name), reverse=True)
-
-
-def trouble_of(pods: Iterable[PodView]) -> Trouble | None:
-    """Return why the first of these pods that is stuck does not run."""
-    for pod in pods:
-        if pod.deleting or pod.ended:
-            continue
-        if pod.waiting_reason in _IMAGE:
-            said = clip(pod.waiting_message or pod.waiting_reason)
-            return Trouble(
-                Reason.IMAGE_PULL_FAILED,
-                f"The image cannot be pulled: {said} Correct its name, or name imagePullSecrets that may pull it.",
-            )
-        if pod.waiting_reason in _CONFIG:
-            said = clip(pod.waiting_message or pod.waiting_reason)
-            return Trouble(Reason.CONFIG_ERROR, f"The pod cannot start: {said} Repair that, and it goes on by itself.")
-        if pod.unschedulable is not None and not pod.ip:
-            return Trouble(
-                Reason.UNSCHEDULABLE,
-                f"No node takes the pod: {clip(pod.unschedulable) or 'the scheduler gave no reason.'}",
-            )
-    return None
 
 
 def last_word(pod: PodView) -> Result | None:
@@ -63,46 +31,159 @@ def last_word(pod: PodView) -> Result | None:
         return None
 
 
+def ended_at(pod: PodView) -> str:
+    """Return when a pod ended; one that no node ever started ended, as far as is known, when it was made."""
+    return pod.finished_at or pod.created_at
+
+
+def is_disruption(pod: PodView) -> bool:
+    """Whether the pod was stopped from outside, which is never its own failure and does not count."""
+    return pod.disruption is not None or retry_of(pod) is Retry.FREE
+
+
+def retry_of(pod: PodView) -> Retry:
+    """Return whether what ended this pod is worth another try."""
+    if pod.disruption is not None:
+        return Retry.FREE
+    if pod.terminated_reason == "OOMKilled":
+        return Retry.NEVER
+    if pod.exit_code is None:
+        return Retry.COUNTED
+    if pod.exit_code == ExitCode.KILLED and pod.deleting:
+        return Retry.FREE  # it was asked to stop, and was not done in time
+    return outcome_of(pod.exit_code).retry
+
+
 def failure_of(pod: PodView) -> LastFailure:
     """Return why a pod ended badly: what it said itself, else what the node says, else what its exit code means."""
     said = last_word(pod)
-    if said and said.failure:
-        return _failure(pod, said.failure)
+    # Who was asked to stop knows only that; Kubernetes knows why.
+    if said and said.failure and not (said.failure.reason is Reason.PREEMPTED and pod.disruption is not None):
+        return _failure(pod, said.failure.reason, said.failure.message)
     if pod.disruption is not None:
-        return _failure(pod, Failure(reason=Reason.PREEMPTED, message=f"The pod was stopped: {clip(pod.disruption)}"))
-    code = pod.exit_code if pod.exit_code is not None else ExitCode.CRASHED
-    outcome = outcome_of(ExitCode.KILLED if pod.terminated_reason == "OOMKilled" else code)
-    return _failure(
-        pod, Failure(reason=outcome.reason, message=f"{_what_happened(pod, outcome.reason)} {outcome.hint}")
-    )
+        reason, what = _DISRUPTED.get(pod.disruption_reason, (Reason.PREEMPTED, "The pod was stopped"))
+        return _failure(pod, reason, f"{what}: {clip(pod.disruption)} {_GOES_ON}")
+    if pod.status_reason in _NODE_ENDED:
+        return _failure(pod, _NODE_ENDED[pod.status_reason], _by_the_node(pod))
+    outcome = outcome_of(ExitCode.KILLED if pod.terminated_reason == "OOMKilled" else _code(pod))
+    return _failure(pod, outcome.reason, f"{_what_happened(pod, outcome.reason)} {_hint(pod, outcome.hint)}")
 
 
-def job_failure(job: JobView, pods: Iterable[PodView]) -> LastFailure:
-    """Return why a Job failed: for its deadline, or for what its last pod failed of."""
+_GOES_ON = "Another pod goes on from the newest checkpoint; this does not count towards backoffLimit."
+# The reasons of Kubernetes' DisruptionTarget condition.
+_DISRUPTED = {
+    "PreemptionByScheduler": (Reason.PREEMPTED, "The pod had to make room for one of higher priority"),
+    "EvictionByEvictionAPI": (Reason.EVICTED, "The pod was evicted, as when a node is drained"),
+    "TerminationByKubelet": (
+        Reason.EVICTED,
+        "The node stopped the pod, because it shuts down or runs short",
+    ),
+    "DeletionByTaintManager": (Reason.NODE_LOST, "The node was lost or tainted"),
+    "DeletionByPodGC": (Reason.NODE_LOST, "The node is gone"),
+}
+_NODE_ENDED = {"Evicted": Reason.EVICTED, "NodeLost": Reason.NODE_LOST}
+
+
+def job_failure(job: JobView, pods: Iterable[PodView], earlier: int = 0) -> LastFailure:
+    """Return why a Job failed: for its deadline, or for what its telling pod failed of.
+
+    Args:
+        job: a Job that failed.
+        pods: all pods that are known.
+        earlier: failures of the Jobs that this one replaced.
+    """
     if job.reason == "DeadlineExceeded":
-        text = f"The run took longer than activeDeadlineSeconds allows: {clip(job.message)}"
-        return LastFailure(reason=Reason.DEADLINE_EXCEEDED, message=text)
-    failed = next((pod for pod in pods_of(job, pods) if pod.phase == "Failed"), None)
+        text = (
+            "The training took longer than activeDeadlineSeconds allows and was stopped; its checkpoints stay. Raise "
+            "activeDeadlineSeconds, or ask for less work or more GPUs."
+        )
+        return LastFailure(reason=Reason.DEADLINE_EXCEEDED, message=text, at=job.ended_at or None)
+    failed = telling_pod(job, pods)
     if failed is None:
-        return LastFailure(reason=Reason.CRASHED, message=f"The Job {job.name} failed: {clip(job.message)}")
-    failure = failure_of(failed)
-    if job.reason == "BackoffLimitExceeded" and job.failed > 1:
-        return failure.model_copy(update={"message": f"{job.failed} attempts failed, the last: {failure.message}"})
-    return failure
+        return _without_pod(job)
+    return after_attempts(failure_of(failed), earlier + job.failed if job.reason == "BackoffLimitExceeded" else 0)
+
+
+def after_attempts(failure: LastFailure, attempts: int) -> LastFailure:
+    """Return the failure with how many attempts failed, where there was more than one."""
+    if attempts <= 1:
+        return failure
+    return failure.model_copy(update={"message": f"{attempts} attempts failed, the last: {failure.message}"})
+
+
+def telling_pod(job: JobView, pods: Iterable[PodView]) -> PodView | None:
+    """Return the pod that tells why a Job failed: the newest, or of several that trained together, the cause.
+
+    When one of those is lost, the others end too, and only say that they lost it or were asked to stop.
+    """
+    failed = [pod for pod in pods_of(job, pods) if pod.phase == "Failed"]
+    if job.nodes == 1:
+        return failed[0] if failed else None
+    return min(failed, key=lambda pod: (_telling(pod), ended_at(pod), pod.index), default=None)
+
+
+def _telling(pod: PodView) -> int:
+    if pod.disruption is not None:
+        return 1
+    return {Retry.NEVER: 0, Retry.COUNTED: 2, Retry.FREE: 3}[retry_of(pod)]
+
+
+def job_retry(job: JobView, pods: Sequence[PodView]) -> Retry:
+    """Return whether a Job of several nodes that failed is worth another try. Its pods may be gone already."""
+    if job.reason == "DeadlineExceeded":
+        return Retry.NEVER
+    pod = telling_pod(job, pods)
+    if pod is not None:
+        return retry_of(pod)
+    if _DISRUPTION.search(job.message):
+        return Retry.FREE
+    code = _EXIT_CODE.search(job.message)
+    return outcome_of(int(code[1])).retry if code else Retry.COUNTED
+
+
+# The Job controller's own words about the pod that matched a rule of podFailurePolicy.
+_DISRUPTION = re.compile(r"condition DisruptionTarget")
+_EXIT_CODE = re.compile(r"exit code (\d{1,3})\b")
+
+
+def _without_pod(job: JobView) -> LastFailure:
+    """Return why a Job failed whose pods are gone, from what the Job controller wrote down."""
+    at = job.ended_at or None
+    if _DISRUPTION.search(job.message):
+        text = f"A pod of the run was evicted, preempted, or lost with its node. {_GOES_ON}"
+        return LastFailure(reason=Reason.PREEMPTED, message=text, at=at)
+    if code := _EXIT_CODE.search(job.message):
+        outcome = outcome_of(int(code[1]))
+        text = f"A pod ended with exit code {code[1]} and is gone. {outcome.hint}"
+        return LastFailure(reason=outcome.reason, message=text, exit_code=int(code[1]), at=at)
+    text = f"The Job {job.name} failed, and none of its pods is left to say why: {clip(job.message or job.reason)}"
+    return LastFailure(reason=Reason.CRASHED, message=text, at=at)
 
 
 def unusable(pod: PodView | None, message: str, reason: Reason = Reason.CRASHED) -> LastFailure:
     """Return the failure of a pod that ended well and whose result cannot be used."""
     return LastFailure(
-        reason=reason, message=message, exit_code=pod.exit_code if pod else None, pod=pod.name if pod else None
+        reason=reason,
+        message=message,
+        exit_code=pod.exit_code if pod else None,
+        pod=pod.name if pod else None,
+        at=ended_at(pod) or None if pod else None,
     )
 
 
-def clip(text: str) -> str:
-    """Return the text as the end of a sentence, on one line, not longer than a person reads."""
-    line = " ".join(text.split())
-    line = line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
-    return line if not line or line.endswith((".", "…", "!", "?")) else line + "."
+def _code(pod: PodView) -> int:
+    return pod.exit_code if pod.exit_code is not None else ExitCode.CRASHED
+
+
+def _hint(pod: PodView, hint: str) -> str:
+    return f"kubectl logs {pod.name} says where." if hint == outcome_of(ExitCode.CRASHED).hint else hint
+
+
+def _by_the_node(pod: PodView) -> str:
+    said = clip(pod.status_message or pod.status_reason)
+    if "ephemeral" in said or "emptydir" in said.lower():
+        return f"{said} Give the pod more room: resources.limits with ephemeral-storage."
+    return f"The node ended the pod: {said}"
 
 
 def _what_happened(pod: PodView, reason: Reason) -> str:
@@ -114,5 +195,5 @@ def _what_happened(pod: PodView, reason: Reason) -> str:
     return f"The pod ended with exit code {pod.exit_code} and no result."
 
 
-def _failure(pod: PodView, failure: Failure) -> LastFailure:
-    return LastFailure(reason=failure.reason, message=failure.message, exit_code=pod.exit_code, pod=pod.name)
+def _failure(pod: PodView, reason: Reason, message: str) -> LastFailure:
+    return LastFailure(reason=reason, message=message, exit_code=pod.exit_code, pod=pod.name, at=ended_at(pod) or None)

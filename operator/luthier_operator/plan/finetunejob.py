@@ -6,9 +6,10 @@
       3. not allowed   the image that the spec names may not run here
       4. waiting       a training of an earlier spec may finish (concurrencyPolicy Forbid)
       5. suspended     nothing runs
-      6. lost          a result is gone: look the run up again, never train again blindly
-      7. preparing     inputs, data and storage are checked on a CPU
-      8. training      the GPU is asked for, only after all that
+      6. given up      a training that is stuck, or lost one of its pods, starts over from its checkpoint
+      7. lost          a result is gone: look the run up again, never train again blindly
+      8. preparing     inputs, data and storage are checked on a CPU
+      9. training      the GPU is asked for, only after all that
 
 Pure: no clock, no network, no randomness. Safe to stop after any prefix of what it returns and to make again.
 """
@@ -22,10 +23,11 @@ from luthier_api.keys import run_hash, spec_hash
 from luthier_api.reasons import Reason
 from luthier_operator import names
 from luthier_operator.defaults import Defaults
+from luthier_operator.manifests import rendezvous
 from luthier_operator.manifests.jobs import DocumentTooLarge, job
 from luthier_operator.names import Stage
 from luthier_operator.observed import JobView
-from luthier_operator.plan import allowed, failures, report
+from luthier_operator.plan import allowed, deletion, failures, history, refusals, report, restarts, troubles
 from luthier_operator.plan.runs import Run, Wanted, first_in, harvest
 from luthier_operator.plan.situation import (
     Decision,
@@ -36,9 +38,11 @@ from luthier_operator.plan.situation import (
     deletions,
     patch,
     protected,
+    rests,
     suspensions,
     without_others,
 )
+from luthier_operator.plan.troubles import Trouble
 from luthier_operator.plan.types import Apply, Patch, Plan
 from luthier_operator.timestamps import rfc3339
 
@@ -48,26 +52,30 @@ _AGAIN_S = 2.0
 def plan_finetunejob(resource: FineTuneJobResource, observed: ObservedRuns, now: datetime, defaults: Defaults) -> Plan:
     """Return all that is to be done for a FineTuneJob."""
     if resource.meta.deleting:
-        return Plan()  # the garbage collector removes what it owns; the artifacts stay
+        return deletion.plan_deletion(resource, observed, now, defaults)
     wanted = wanted_of(resource)
-    own = [job for job in observed.jobs if job.owner_uid == resource.meta.uid]
+    own = [job for job in observed.jobs if job.owner_uid == resource.meta.uid and job.stage not in names.REMOVALS]
     memory = harvest(resource.status, wanted, own, observed.pods, rfc3339(now))
     situation = Situation(resource, wanted, memory, observed, rfc3339(now), defaults)
     decision = next(decision for policy in POLICIES if (decision := policy(situation)))
-    run = decision.memory.run
+    upkeep = history.upkeep(situation, decision)
+    memory = replace(decision.memory, versions=upkeep.versions)
+    run = memory.run
     output = resource.spec.output if run and run.name == wanted.run else None
     status = report.status(
-        resource.meta, resource.status, decision.memory, decision.verdict, observed.progress, output, situation.now
+        resource.meta, resource.status, memory, decision.verdict, observed.progress, output, situation.now
     )
     replaced = _replacements(situation)
     return Plan(
-        deletes=deletions(replaced) + decision.deletes,
+        hold=deletion.holds(resource),
+        deletes=deletions(replaced) + decision.deletes + upkeep.deletes,
         patches=decision.patches + _expiries(situation),
-        applies=decision.applies,
+        applies=decision.applies + upkeep.applies,
         status=None if status == resource.status else status.to_wire(),
-        events=report.replaced(replaced) + report.transitions(resource.status, status),
+        events=report.replaced(replaced) + report.transitions(resource.status, status) + upkeep.events,
+        release=deletion.releases(resource),
         requeue_after_s=decision.requeue_after_s,
-        assumes_gone=situation.run is not None and situation.run.lost,
+        assumes_gone=(situation.run is not None and situation.run.lost) or upkeep.unsure,
     )
 
 
@@ -95,10 +103,16 @@ def answered(s: Situation) -> Decision | None:
 
 
 def failed(s: Situation) -> Decision | None:
-    """This run has failed. It is not tried again by itself: an edit, or the retry annotation, makes another run."""
+    """This run has failed. It is not tried again by itself: an edit, or the retry annotation, makes another run.
+
+    What still runs of it, because it failed of being stuck, goes as soon as the failure is written down.
+    """
     if s.run is None or s.run.status.stage != "Failed":
         return None
-    return Decision(report.failed(s.memory.last_failure), s.memory)
+    written = s.resource.status.current_run
+    known = written is not None and written.name == s.run.name and written.stage == "Failed"
+    idle = [job for job in s.jobs if job.live and job.run == s.wanted.run and known]
+    return Decision(report.failed(s.memory.last_failure), s.memory, deletes=deletions(idle))
 
 
 def not_allowed(s: Situation) -> Decision | None:
@@ -120,11 +134,29 @@ def waiting(s: Situation) -> Decision | None:
 
 
 def suspended(s: Situation) -> Decision | None:
-    """Nothing runs while `suspend` is set. Jobs that exist are suspended, so that a training goes on later."""
+    """Nothing runs while `suspend` is set. Jobs rest, or are made again later; a training goes on where it was."""
     if not s.spec.suspend:
         return None
     mine = [job for job in s.jobs if job.run == s.wanted.run]
-    return Decision(report.suspended(), without_others(s), patches=suspensions(s, mine))
+    going = [job for job in mine if job.live and not rests(job)]
+    memory, train = without_others(s), s.run.train if s.run else None
+    if train in going:
+        memory = restarts.set_aside(s)
+    idle = [job for job in going if job is not train]
+    return Decision(report.suspended(), memory, deletes=deletions(idle), patches=suspensions(s, mine))
+
+
+def given_up(s: Situation) -> Decision | None:
+    """A training that is stuck, or lost one of its pods, starts over from its newest checkpoint; see `restarts`."""
+    if s.run is None:
+        return None
+    if s.run.abandoned is None:
+        memory = restarts.due(s)
+        return Decision(report.starting_over(memory), memory) if memory else None
+    written = s.resource.status.current_run
+    known = written is not None and written.given_up == s.run.abandoned.uid
+    idle = deletions([s.run.abandoned]) if known else ()
+    return Decision(report.starting_over(s.memory), s.memory, deletes=idle)
 
 
 def lost(s: Situation) -> Decision | None:
@@ -145,9 +177,8 @@ def preparing(s: Situation) -> Decision | None:
     prepare = s.run.prepare if s.run else None
     if prepare is None:
         return _begin(s)
-    pods = failures.pods_of(prepare, s.observed.pods)
-    verdict = report.preparing(failures.trouble_of(pods), s.memory.last_failure if prepare.failed else None)
-    return Decision(verdict, s.memory, patches=suspensions(s, [prepare]))
+    verdict = report.preparing(_trouble(s, prepare), _failure(s, prepare))
+    return Decision(verdict, s.memory, patches=suspensions(s, [prepare]), requeue_after_s=_look_again_s(s, prepare))
 
 
 def training(s: Situation) -> Decision | None:
@@ -161,30 +192,53 @@ def training(s: Situation) -> Decision | None:
     if s.taken("train"):
         return Decision(report.name_taken(), s.memory, requeue_after_s=_AGAIN_S)
     memory = replace(s.memory, run=replace(run, status=run.status.model_copy(update={"stage": "Train"})))
-    return Decision(report.training(), memory, applies=(_job(s, "train", run.resolved),))
+    return Decision(report.training(), memory, applies=(*_meeting_place(s), _job(s, "train", run.resolved)))
 
 
 def _watch(s: Situation, train: JobView) -> Decision:
-    pods = failures.pods_of(train, s.observed.pods)
-    running = any(pod.phase == "Running" for pod in pods)
-    verdict = report.training(
-        failures.trouble_of(pods),
-        s.memory.last_failure if train.failed and not running else None,
-        s.observed.progress,
-    )
-    wait = s.defaults.progress_interval_s if running else None
+    verdict = report.training(_trouble(s, train), _failure(s, train), s.observed.progress)
+    left = s.seconds_left(train)
+    wait = _look_again_s(s, train) if left is None else left + 1
     return Decision(verdict, s.memory, patches=suspensions(s, [train]), requeue_after_s=wait)
 
 
-POLICIES: tuple[Policy, ...] = (answered, failed, not_allowed, waiting, suspended, lost, preparing, training)
+def _trouble(s: Situation, job: JobView) -> Trouble | None:
+    """Return why a Job's pod does not run, or was not even made."""
+    refusal = s.observed.refusals.get(job.uid)
+    pods = failures.pods_of(job, s.observed.pods)
+    return troubles.trouble_of(pods) or (troubles.refusal(refusal) if refusal else None)
+
+
+def _failure(s: Situation, job: JobView) -> LastFailure | None:
+    """Return why a Job's last pod failed, as long as no other one runs."""
+    last, pods = s.memory.last_failure, failures.pods_of(job, s.observed.pods)
+    mine = last is not None and last.pod is not None and last.pod.startswith(f"{job.name}-")
+    return last if mine and not any(pod.phase == "Running" for pod in pods) else None
+
+
+def _look_again_s(s: Situation, job: JobView) -> float | None:
+    """Return when to look again for what nothing wakes the operator for: Events about pods that cannot be made."""
+    waited = refusals.waited_s(job, s.observed.pods, datetime.fromisoformat(s.now))
+    return None if waited is None else refusals.look_again_s(waited)
+
+
+def _meeting_place(s: Situation) -> tuple[Apply, ...]:
+    """Return the headless Service by which pods on several nodes find each other, if there are several."""
+    return (Apply(rendezvous.service(s.resource.meta), once=True),) if s.spec.num_nodes > 1 else ()
+
+
+POLICIES: tuple[Policy, ...] = (answered, failed, not_allowed, waiting, suspended, given_up, lost, preparing, training)
 
 
 def _begin(s: Situation) -> Decision:
     """Return the decision to begin, or to begin again, with prepare."""
+    if removal := history.in_the_way(s):
+        return removal
     if s.taken("prepare"):
         return Decision(report.name_taken(), s.memory, requeue_after_s=_AGAIN_S)
-    started = s.run.status.started_at if s.run else None
-    status = RunStatus(name=s.wanted.run, spec_hash=s.wanted.spec_hash, stage="Prepare", started_at=started or s.now)
+    new = RunStatus(name=s.wanted.run, spec_hash=s.wanted.spec_hash, stage="Prepare")
+    known = s.run.status if s.run else new
+    status = known.model_copy(update={"stage": "Prepare", "started_at": known.started_at or s.now})
     memory = replace(without_others(s), run=Run(status))
     try:
         return Decision(report.preparing(), memory, applies=(_job(s, "prepare", None),))
@@ -203,6 +257,7 @@ def _job(s: Situation, stage: Stage, resolved: Resolved | None) -> Apply:
         spec_hash=s.wanted.spec_hash,
         resolved=resolved,
         defaults=s.defaults,
+        failures=s.run.status.earlier_failures if s.run and stage == "train" else 0,
     )
     return Apply(manifest, once=True)
 

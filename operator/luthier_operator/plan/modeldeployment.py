@@ -20,7 +20,7 @@ from luthier_operator.defaults import Defaults
 from luthier_operator.manifests import rayservice as manifests
 from luthier_operator.manifests.rayservice import Application
 from luthier_operator.observed import FineTuneJobView, Meta, PodView, RayServiceView
-from luthier_operator.plan import allowed, failures, report, serving_report
+from luthier_operator.plan import allowed, report, serving_report, troubles
 from luthier_operator.plan.report import Verdict
 from luthier_operator.plan.rollout import Limits, Live, Step, next_step, state_of
 from luthier_operator.plan.serving_report import Outlook
@@ -166,7 +166,7 @@ def rolling_out(s: Situation) -> Decision | None:
     given_up_before = _given_up(s.resource.status, wanted)
     step = next_step(s.live, wanted, _limits(s), given_up=given_up_before is not None)
     applies = _applies(s, s.target, step)
-    trouble = failures.trouble_of(s.observed.pods)
+    trouble = troubles.trouble_of(s.observed.pods)
     verdict = serving_report.rolling_out(
         step, wanted, available=s.available, trouble=trouble, refused=s.server.refused if s.server else None,
         failed_before=given_up_before, deadline_s=s.spec.rollout.progress_deadline_seconds,

@@ -21,9 +21,19 @@ from luthier_api.finetunejob import (
 from luthier_api.reasons import ConditionType, Reason
 from luthier_api.training import Output
 from luthier_operator.observed import JobView, Meta
-from luthier_operator.plan.troubles import Trouble
+from luthier_operator.plan import stuck
 from luthier_operator.plan.runs import Memory
+from luthier_operator.plan.troubles import Trouble
 from luthier_operator.plan.types import EventNote
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Whether the queue has let the Job in that the run waits for."""
+
+    admitted: bool
+    reason: Reason
+    message: str
 
 
 @dataclass(frozen=True)
@@ -37,16 +47,21 @@ class Verdict:
     stalled: bool = False
     going_on: bool = False
     """Whether work goes on, or waits for something that may come by itself."""
+    admission: Admission | None = None
+    """Of a run that has to be let in by a queue."""
 
 
-_RETRY = "Edit the spec, or set the annotation luthier.dev/retry to any new value to try the same run again."
+_RETRY = "To try the same spec again, set the annotation luthier.dev/retry to any new value."
 
 
 def answered(before: FineTuneJobStatus, version: VersionStatus, published: Published | None) -> Verdict:
     """A version answers the spec; how it came about is said once and then kept."""
     if not version.promotable:
         why = version.message or "a gate was missed."
-        text = f"Version {version.version} is published but not promotable: {why}"
+        text = (
+            f"Version {version.version} is published but not promotable: {why} Improve the data or the hyperparameters"
+            ", or change evaluation.gates; what serves the version before goes on."
+        )
         return Verdict("Failed", Reason.GATE_FAILED, text, stalled=True)
     ready = find_condition(before.conditions, ConditionType.READY)
     same = before.artifact is not None and before.artifact.version == version.version
@@ -62,7 +77,15 @@ def failed(failure: LastFailure | None) -> Verdict:
     """The run failed, and trying again would not help."""
     if failure is None:
         return Verdict("Failed", Reason.CRASHED, f"The run failed. {_RETRY}", stalled=True)
-    return Verdict("Failed", Reason(failure.reason), failure.message, stalled=True)
+    return Verdict("Failed", Reason(failure.reason), f"{failure.message} {_RETRY}", stalled=True)
+
+
+def starting_over(memory: Memory) -> Verdict:
+    """A training was given up and begins again, or has failed once too often."""
+    if memory.run and memory.run.status.stage == "Failed":
+        return failed(memory.last_failure)
+    text = "The training begins again from its newest checkpoint."
+    return _under_way("Training", Reason.TRAINING, text, None, memory.last_failure)
 
 
 def image_not_allowed(refusal: str) -> Verdict:
@@ -125,7 +148,7 @@ def status(
     training_goes_on = memory.run is not None and memory.run.status.stage == "Train"
     same_run = before.current_run and memory.run and before.current_run.name == memory.run.name
     kept = before.progress if same_run else None
-    shown = _shown(progress, kept) if training_goes_on else None
+    shown = _shown(progress, kept, now) if training_goes_on else None
     message = verdict.message
     if verdict.reason is Reason.TRAINING and progress is None and shown:
         ready = find_condition(before.conditions, ConditionType.READY)
@@ -146,6 +169,7 @@ def status(
         versions=list(memory.versions),
         attempts=memory.attempts,
         last_failure=memory.last_failure,
+        usage=memory.usage,
     )
 
 
@@ -169,6 +193,8 @@ def _conditions(verdict: Verdict, message: str, memory: Memory) -> list[tuple[Co
         (ConditionType.PREPARED, prepared, verdict.reason, _PREPARED[prepared]),
         (ConditionType.PUBLISHED, published, verdict.reason, _PUBLISHED[published]),
     ]
+    if (queue := verdict.admission) is not None:
+        rows.append((ConditionType.ADMITTED, queue.admitted, queue.reason, queue.message))
     only_when_true = (ConditionType.RECONCILING, ConditionType.STALLED)
     return [row for row in rows if row[1] or row[0] not in only_when_true]
 
@@ -190,7 +216,7 @@ def _checkpoint(
 ) -> CheckpointStatus | None:
     """Return what the run would go on from. What ended well has none left; what failed keeps it for a retry."""
     run = memory.run.status if memory.run else None
-    if run is None or run.stage not in ("Train", "Failed"):
+    if run is None or not (run.stage in ("Train", "Failed") or (run.stage == "Prepare" and run.given_up)):
         return None
     if progress is None or output is None or run.run_key is None:
         return kept
@@ -201,12 +227,13 @@ def _checkpoint(
     return CheckpointStatus(step=max(steps), uri=uri, resumed_from=progress.resumed_from_step)
 
 
-def _shown(document: ProgressDocument | None, kept: Progress | None) -> Progress | None:
+def _shown(document: ProgressDocument | None, kept: Progress | None, now: str) -> Progress | None:
     """Return the progress to show: that shown already, unless more has changed than speed and time left."""
+    changed = {"changed_at": stuck.changed_at(kept, document, now)}
     if document is None:
-        return kept
-    new = progress_of(document)
-    return kept if kept is not None and figures(kept) == figures(new) else new
+        return kept and kept.model_copy(update=changed)
+    new = progress_of(document).model_copy(update=changed)
+    return kept if kept and kept.changed_at and figures(kept) == figures(new) else new
 
 
 def figures(progress: Progress) -> Progress:
@@ -258,4 +285,6 @@ _NORMAL = {
     Reason.REUSED,
     Reason.REPLACED,
     Reason.WAITING_FOR_RUN,
+    Reason.DELETING,
+    Reason.QUEUED,
 }

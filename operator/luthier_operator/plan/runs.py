@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from luthier_api.documents import Published, Resolved
-from luthier_api.finetunejob import Attempts, FineTuneJobStatus, LastFailure, RunStatus, VersionStatus
+from luthier_api.exitcodes import Retry
+from luthier_api.finetunejob import Attempts, FineTuneJobStatus, LastFailure, RunStatus, Usage, VersionStatus
 from luthier_api.reasons import Reason
 from luthier_operator import names
 from luthier_operator.names import Stage
 from luthier_operator.observed import JobView, PodView
-from luthier_operator.plan import failures
+from luthier_operator.plan import attempts, failures
+from luthier_operator.plan.usage import usage
 
 MAX_VERSIONS = 50
 
@@ -36,6 +38,8 @@ class Run:
     train: JobView | None = None
     resolved: Resolved | None = None
     """What prepare found, as soon as it has ended well."""
+    abandoned: JobView | None = None
+    """Its training Job that was given up, as long as it is there; see `restarts`."""
     lost: bool = False
     """Whether something that was there is gone, and with it the result."""
 
@@ -60,6 +64,7 @@ class Memory:
     last_failure: LastFailure | None = None
     published: Published | None = None
     """What was harvested just now."""
+    usage: Usage | None = None
 
     def answer_to(self, spec_hash: str) -> VersionStatus | None:
         """Return the version that answers a spec, if one is known and not on its way out of storage."""
@@ -72,14 +77,25 @@ def harvest(
 ) -> Memory:
     """Return what is known of the runs, from what the status remembers and what Jobs and pods now tell."""
     remembered = _adopt(before, wanted, jobs)
+    memory = Memory(None, tuple(before.versions), usage=usage(before, jobs, pods))
     if remembered is None:
-        return Memory(None, tuple(before.versions))
+        return memory
     run = _with_jobs(remembered, jobs)
-    memory = Memory(run, tuple(before.versions), *_earlier(before, run.name))
+    counted, last = _earlier(before, run.name)
+    memory = replace(memory, run=run, attempts=counted, last_failure=last)
     if run.ended:
         return memory
-    memory = replace(memory, attempts=_attempts(run, pods, memory.attempts), last_failure=_latest(run, pods, memory))
+    mine = [job for job in (run.prepare, run.train) if job]
+    memory = replace(
+        memory,
+        attempts=attempts.attempts(mine, pods, run.status.earlier_failures, counted, last),
+        last_failure=attempts.latest(run.train or run.prepare, pods, last),
+    )
+    if run.abandoned and (published := _at_the_last_moment(run.abandoned, pods)):
+        return _published(memory, run, published, now)
     if run.train is not None:
+        if _may_start_over(run, run.train, wanted, pods):
+            return memory
         return _after(memory, run, run.train, pods, now)
     if run.status.stage == "Train":
         return replace(memory, run=replace(run, lost=True))
@@ -105,6 +121,8 @@ def _with_jobs(status: RunStatus, jobs: Sequence[JobView]) -> Run:
     prepare, train = (
         next((job for job in jobs if job.name == names.job_name(status.name, stage)), None) for stage in _STAGES
     )
+    if train is not None and train.uid == status.given_up:
+        return Run(status, prepare, abandoned=train)
     if train is not None and status.stage == "Prepare":
         status = status.model_copy(update={"stage": "Train", "run_key": train.run_key})
     return Run(status, prepare, train)
@@ -118,30 +136,16 @@ def _earlier(before: FineTuneJobStatus, run: str) -> tuple[Attempts | None, Last
     return (before.attempts, before.last_failure) if same else (None, None)
 
 
-def _attempts(run: Run, pods: Sequence[PodView], earlier: Attempts | None) -> Attempts | None:
-    """Count failures as the Job does. Disrupted pods may be gone already, so their number never falls."""
-    jobs = [job for job in (run.prepare, run.train) if job]
-    failed = sum(job.failed for job in jobs)
-    ended = [pod for job in jobs for pod in failures.pods_of(job, pods) if pod.phase == "Failed"]
-    preempted = sum(failures.failure_of(pod).reason == Reason.PREEMPTED for pod in ended)
-    preempted = max(preempted, earlier.preempted if earlier else 0)
-    return Attempts(failed=failed, preempted=preempted) if failed or preempted else earlier
-
-
-def _latest(run: Run, pods: Sequence[PodView], memory: Memory) -> LastFailure | None:
-    """Return why the newest pod that failed did, while the Job goes on trying."""
-    job = run.train or run.prepare
-    failed = [pod for pod in failures.pods_of(job, pods) if pod.phase == "Failed"] if job else []
-    return failures.failure_of(failed[0]) if failed else memory.last_failure
-
-
 def _after(memory: Memory, run: Run, job: JobView, pods: Sequence[PodView], now: str) -> Memory:
     """Return the memory with what this Job, if it has ended, came to."""
     if job.outcome is None:
         return memory
     if job.outcome == "Failed":
-        return _failed(memory, run, failures.job_failure(job, pods), now)
-    pod = next((pod for pod in failures.pods_of(job, pods) if pod.phase == "Succeeded"), None)
+        earlier = run.status.earlier_failures if job is run.train else 0
+        return _failed(memory, run, failures.job_failure(job, pods, earlier), now)
+    # Of pods that trained together, the first tells what came of it.
+    succeeded = [pod for pod in failures.pods_of(job, pods) if pod.phase == "Succeeded"]
+    pod = min(succeeded, key=lambda pod: pod.index, default=None)
     if pod is None:
         return replace(memory, run=replace(run, lost=True))
     result = failures.last_word(pod)
@@ -162,8 +166,22 @@ def _after(memory: Memory, run: Run, job: JobView, pods: Sequence[PodView], now:
     return _failed(memory, run, failures.unusable(pod, text, Reason.INTEGRITY_ERROR), now)
 
 
+def _may_start_over(run: Run, train: JobView, wanted: Wanted, pods: Sequence[PodView]) -> bool:
+    """Whether pods that trained together failed of something that another try may not meet; see `restarts`."""
+    if train.nodes == 1 or train.outcome != "Failed" or run.name != wanted.run:
+        return False
+    return failures.job_retry(train, pods) is not Retry.NEVER
+
+
+def _at_the_last_moment(job: JobView, pods: Sequence[PodView]) -> Published | None:
+    """Return the version that a pod published after its Job was given up, and before it was stopped."""
+    words = [failures.last_word(pod) for pod in failures.pods_of(job, pods) if pod.phase == "Succeeded"]
+    found = (word.published for word in words if word and word.published)
+    return next((published for published in found if published.run_key == job.run_key), None)
+
+
 def _failed(memory: Memory, run: Run, failure: LastFailure, now: str) -> Memory:
-    return replace(memory, run=_ended(run, "Failed", now), last_failure=failure)
+    return replace(memory, run=ended(run, "Failed", now), last_failure=failure)
 
 
 def _published(memory: Memory, run: Run, published: Published, now: str) -> Memory:
@@ -182,7 +200,7 @@ def _published(memory: Memory, run: Run, published: Published, now: str) -> Memo
     )
     return replace(
         memory,
-        run=_ended(run, "Succeeded", now, run_key=published.run_key),
+        run=ended(run, "Succeeded", now, run_key=published.run_key),
         versions=first_in(memory.versions, version),
         last_failure=None,
         published=published,
@@ -195,5 +213,6 @@ def first_in(versions: Sequence[VersionStatus], version: VersionStatus) -> tuple
     return (version, *others)[:MAX_VERSIONS]
 
 
-def _ended(run: Run, stage: str, now: str, **more: str) -> Run:
+def ended(run: Run, stage: str, now: str, **more: str) -> Run:
+    """Return the run with its outcome."""
     return replace(run, status=run.status.model_copy(update={"stage": stage, "finished_at": now, **more}))

@@ -15,10 +15,10 @@ from luthier_api.reasons import ConditionType, Reason
 from luthier_operator import names
 from luthier_operator.manifests.rayservice import Application
 from luthier_operator.observed import Meta, RayServiceView
-from luthier_operator.plan.failures import Trouble, clip
 from luthier_operator.plan.report import Verdict
 from luthier_operator.plan.rollout import Live, Step
 from luthier_operator.plan.serving_target import NoTarget
+from luthier_operator.plan.troubles import Trouble, clip
 from luthier_operator.plan.types import EventNote
 
 _LOAD_ERROR = re.compile(r"LoadError: (?:[A-Z][A-Za-z]+: )?(?P<sentence>[^\n]+)")

@@ -15,6 +15,7 @@ from luthier_operator import names
 from luthier_operator.defaults import Defaults
 from luthier_operator.names import Stage
 from luthier_operator.observed import JobView, Meta, PodView, WorkloadView
+from luthier_operator.plan import failures, stuck
 from luthier_operator.plan.report import Verdict
 from luthier_operator.plan.runs import Memory, Run, Wanted
 from luthier_operator.plan.types import Apply, Delete, Patch
@@ -38,7 +39,9 @@ class ObservedRuns:
     jobs: Sequence[JobView] = ()
     pods: Sequence[PodView] = ()
     progress: ProgressDocument | None = None
-    """What the training pod answered just now, if it was asked."""
+    """What the training pod last answered to this operator, if it did."""
+    silent_s: float = 0.0
+    """For how long this operator has asked the training pod in vain."""
     refusals: Mapping[str, str] = field(default_factory=dict)
     """{uid of a Job: why the API server lets it make no pod}, from the Job controller's Events."""
     workloads: Mapping[str, WorkloadView] = field(default_factory=dict)
@@ -66,7 +69,16 @@ class Situation:
 
     @property
     def jobs(self) -> list[JobView]:
-        """The resource's own Jobs. One of an earlier resource of the same name is not among them."""
+        """The Jobs of the resource's runs. One of an earlier resource of the same name is not among them."""
+        return [job for job in self._own if job.stage not in names.REMOVALS]
+
+    @property
+    def removals(self) -> list[JobView]:
+        """The resource's own Jobs that take versions out of storage."""
+        return [job for job in self._own if job.stage in names.REMOVALS]
+
+    @property
+    def _own(self) -> list[JobView]:
         return [job for job in self.observed.jobs if job.owner_uid == self.resource.meta.uid]
 
     @property
@@ -79,6 +91,24 @@ class Situation:
     def rivals(self) -> list[JobView]:
         """Jobs of other runs that have not ended."""
         return [job for job in self.jobs if job.run != self.wanted.run and job.live]
+
+    def changed_at(self) -> str | None:
+        """When the training last came a step further, as far as is known."""
+        before = self.resource.status
+        same = self.memory.run and before.current_run and before.current_run.name == self.memory.run.name
+        return stuck.changed_at(before.progress if same else None, self.observed.progress, self.now)
+
+    def seconds_left(self, train: JobView) -> float | None:
+        """How long a training may still go without a step; None if it does not run just now."""
+        pods = failures.pods_of(train, self.observed.pods)
+        return stuck.seconds_left(pods, self.changed_at(), self.spec.progress_deadline_seconds, self.now)
+
+    def stuck(self, train: JobView) -> bool:
+        """Whether a training went without a step for too long."""
+        left = self.seconds_left(train) if train.live and not train.deleting else None
+        deadline = self.spec.progress_deadline_seconds
+        known = stuck.is_heard_of(self.observed.progress, self.observed.silent_s, deadline)
+        return known and left is not None and left < 0
 
     def taken(self, stage: Stage) -> bool:
         """Whether the name of this run's Job belongs to an earlier resource that is being removed."""
@@ -110,12 +140,20 @@ def without_others(s: Situation) -> Memory:
 
 def protected(s: Situation, job: JobView) -> bool:
     """Whether a Job of another run may finish: it trains, and the policy says so. Preparing anew costs nothing."""
-    return s.spec.concurrency_policy == "Forbid" and job.stage == "train" and not job.deleting
+    if s.spec.concurrency_policy != "Forbid" or job.stage != "train" or job.deleting:
+        return False
+    # What would lose its place in any case, or does nothing, is not waited for.
+    return not (s.spec.suspend and not rests(job)) and not s.stuck(job)
 
 
 def deletions(jobs: Sequence[JobView]) -> tuple[Delete, ...]:
     """Return the deletions of Jobs that are not being deleted yet."""
     return tuple(Delete(_BATCH, "Job", job.namespace, job.name, job.uid) for job in jobs if not job.deleting)
+
+
+def rests(job: JobView) -> bool:
+    """Whether a Job can be suspended and go on. In a queue its `suspend` is not ours; several pods would each fail."""
+    return job.queue is None and job.nodes == 1
 
 
 def suspensions(s: Situation, jobs: Sequence[JobView]) -> tuple[Patch, ...]:
@@ -124,7 +162,7 @@ def suspensions(s: Situation, jobs: Sequence[JobView]) -> tuple[Patch, ...]:
     `suspend` of a Job in a queue is Kueue's and never written here.
     """
     wanted = s.spec.suspend
-    live = [job for job in jobs if job.live and not job.deleting and job.queue is None]
+    live = [job for job in jobs if job.live and not job.deleting and rests(job)]
     return tuple(patch(job, {"suspend": wanted}) for job in live if job.suspended != wanted)
 
 

@@ -72,7 +72,8 @@ def test_a_failed_run_says_why_and_is_not_tried_again_by_itself(world: Any) -> N
     world.settle()
     stalled = world.condition("Stalled")
     assert stalled["status"] == "True"
-    assert (stalled["reason"], stalled["message"]) == ("InvalidData", "Column 'label' is not in the file.")
+    assert stalled["reason"] == "InvalidData" and stalled["message"].startswith("Column 'label' is not in the file. ")
+    assert "luthier.dev/retry" in stalled["message"]
     assert world.status["phase"] == "Failed"
     world.jobs.clear()  # their time to live is over
     world.pods.clear()
