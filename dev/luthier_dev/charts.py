@@ -21,6 +21,12 @@ CHART = REPOSITORY / "charts" / "luthier"
 RENDERINGS: dict[str, list[str]] = {
     "as it stands": [],
     "for two namespaces, without CRDs": ["--set", "watchNamespaces={a,b}", "--set", "crds.install=false"],
+    "with one pod, and images that are allowed": [
+        *("--set", "operator.replicas=1", "--set", "allowedImages={registry.example.com/ml/,trainer:1}"),
+        *("--set", "operator.topologySpreadConstraints[0].topologyKey=topology.kubernetes.io/zone"),
+        *("--set", "operator.topologySpreadConstraints[0].maxSkew=1"),
+        *("--set", "operator.topologySpreadConstraints[0].whenUnsatisfiable=DoNotSchedule"),
+    ],
     "with a pull secret, environment and placement": [
         *("--set", "imagePullSecrets={registry}", "--set", "operator.env.LUTHIER_LOG_FORMAT=text"),
         *("--set", "operator.nodeSelector.pool=system", "--set", "operator.priorityClassName=high"),

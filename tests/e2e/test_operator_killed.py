@@ -37,6 +37,7 @@ class Operator:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("LUTHIER_")},
             **{each["name"]: each.get("value", "") for each in given},
+            "LUTHIER_LEASE_NAME": "",  # it is alone, and starts again at once instead of waiting for a Lease to expire
             "KUBECONFIG": str(self._site.kubeconfig),
             "LUTHIER_HTTP_HOST": "127.0.0.1",
             "LUTHIER_HTTP_PORT": str(free_ports(1)[0]),
@@ -63,6 +64,7 @@ class Operator:
 def operator(site: Site, tmp_path: Path) -> Iterator[Operator]:
     """The cluster's own operator rests meanwhile: there is one at a time."""
     where = ("deployment/luthier", "--namespace", "luthier-system")
+    replicas = site.kubectl.get("deployment", "luthier", "--namespace", "luthier-system")["spec"]["replicas"]
     site.kubectl("scale", *where, "--replicas=0")
     site.kubectl(
         "wait", "pod", "-l", "app.kubernetes.io/name=luthier", "--for=delete", "-n", "luthier-system", "--timeout=60s"
@@ -71,7 +73,7 @@ def operator(site: Site, tmp_path: Path) -> Iterator[Operator]:
     operator.start()
     yield operator
     operator.stop()
-    site.kubectl("scale", *where, "--replicas=1")
+    site.kubectl("scale", *where, f"--replicas={replicas}")
     site.kubectl("rollout", "status", *where, "--timeout=120s")
 
 
