@@ -18,6 +18,7 @@ from luthier_operator.apply import Applier, Writes
 from luthier_operator.cache import Cache, Stored
 from luthier_operator.cluster import ApiNotInstalled, Cluster, Gone, Refused, Transient, Unexpected
 from luthier_operator.defaults import Defaults
+from luthier_operator.events import refusals_of
 from luthier_operator.observed import (
     FineTuneJobView,
     Key,
@@ -115,6 +116,7 @@ class Reconciler:
             after = report.refused(meta, status, str(error), writes.now)
             return await writes.say(after, report.transitions(status, after))
         observed = replace(self._observe(meta), in_use=self._served.told(resource))
+        observed = replace(observed, refusals=await refusals_of(self._cluster, resource, observed, now))
         heard = await self._queues.hear(meta.key, observed.jobs, now)
         plan = plan_finetunejob(resource, heard.added_to(observed), now, self._defaults)
         if plan.assumes_gone:

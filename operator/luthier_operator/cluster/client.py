@@ -121,6 +121,12 @@ class Cluster:
         items: Sequence[Manifest] = answer["items"]
         return items
 
+    async def list_by_field(self, api_version: str, kind: str, namespace: str, selector: str) -> Sequence[Manifest]:
+        """Return the objects of a namespace that a field selector picks, from the API server itself."""
+        answer = await self._request("GET", _path(api_version, kind, namespace), fieldSelector=selector)
+        items: Sequence[Manifest] = answer["items"]
+        return items
+
     async def preferred_version(self, group: str) -> str:
         """Return the API version of a group that the cluster prefers, such as `batch/v1`.
 

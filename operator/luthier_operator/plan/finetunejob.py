@@ -27,7 +27,17 @@ from luthier_operator.manifests import rendezvous
 from luthier_operator.manifests.jobs import DocumentTooLarge, job
 from luthier_operator.names import Stage
 from luthier_operator.observed import JobView
-from luthier_operator.plan import allowed, deletion, failures, history, refusals, report, restarts, troubles
+from luthier_operator.plan import (
+    allowed,
+    deletion,
+    failures,
+    history,
+    queueing,
+    refusals,
+    report,
+    restarts,
+    troubles,
+)
 from luthier_operator.plan.runs import Run, Wanted, first_in, harvest
 from luthier_operator.plan.situation import (
     Decision,
@@ -56,6 +66,7 @@ def plan_finetunejob(resource: FineTuneJobResource, observed: ObservedRuns, now:
     wanted = wanted_of(resource)
     own = [job for job in observed.jobs if job.owner_uid == resource.meta.uid and job.stage not in names.REMOVALS]
     memory = harvest(resource.status, wanted, own, observed.pods, rfc3339(now))
+    memory = queueing.remembered(memory, observed.workloads)
     situation = Situation(resource, wanted, memory, observed, rfc3339(now), defaults)
     decision = next(decision for policy in POLICIES if (decision := policy(situation)))
     upkeep = history.upkeep(situation, decision)
@@ -178,6 +189,7 @@ def preparing(s: Situation) -> Decision | None:
     if prepare is None:
         return _begin(s)
     verdict = report.preparing(_trouble(s, prepare), _failure(s, prepare))
+    verdict = queueing.mirrored(verdict, prepare, s.observed)
     return Decision(verdict, s.memory, patches=suspensions(s, [prepare]), requeue_after_s=_look_again_s(s, prepare))
 
 
@@ -197,6 +209,7 @@ def training(s: Situation) -> Decision | None:
 
 def _watch(s: Situation, train: JobView) -> Decision:
     verdict = report.training(_trouble(s, train), _failure(s, train), s.observed.progress)
+    verdict = queueing.mirrored(verdict, train, s.observed)
     left = s.seconds_left(train)
     wait = _look_again_s(s, train) if left is None else left + 1
     return Decision(verdict, s.memory, patches=suspensions(s, [train]), requeue_after_s=wait)
@@ -218,8 +231,8 @@ def _failure(s: Situation, job: JobView) -> LastFailure | None:
 
 def _look_again_s(s: Situation, job: JobView) -> float | None:
     """Return when to look again for what nothing wakes the operator for: Events about pods that cannot be made."""
-    waited = refusals.waited_s(job, s.observed.pods, datetime.fromisoformat(s.now))
-    return None if waited is None else refusals.look_again_s(waited)
+    asked = refusals.questions(s.spec, [job], s.observed.pods, datetime.fromisoformat(s.now))
+    return min((question.again_s for question in asked), default=None)
 
 
 def _meeting_place(s: Situation) -> tuple[Apply, ...]:

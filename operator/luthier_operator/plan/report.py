@@ -176,6 +176,9 @@ def status(
 def refused(meta: Meta, before: FineTuneJobStatus, message: str, now: str) -> FineTuneJobStatus:
     """Return the status of a resource that cannot be acted on: it says why, and forgets nothing."""
     verdict = Verdict("Failed", Reason.INVALID_SPEC, message, stalled=True)
+    if "exceeded quota" in message:
+        # Room may come without an edit, and it is tried again.
+        verdict = Verdict("Waiting", Reason.QUOTA_EXCEEDED, message, going_on=True)
     conditions = merge_conditions(
         before.conditions, _conditions(verdict, message, Memory(None, ())), generation=meta.generation, now=now
     )
