@@ -44,7 +44,9 @@ def failures_of(job: JobView, pods: Sequence[PodView]) -> int:
 def latest(job: JobView | None, pods: Sequence[PodView], last: LastFailure | None) -> LastFailure | None:
     """Return why the newest pod that failed did, or what is remembered if that is newer."""
     telling = _telling(job, pods) if job else None
-    if telling is None or not (_is_new(telling, last) or (last and telling.name == last.pod)):
+    if job is None or telling is None or _stopped_by_queue(job, telling):
+        return last
+    if not (_is_new(telling, last) or (last and telling.name == last.pod)):
         return last
     return failures.failure_of(telling)
 
@@ -63,7 +65,13 @@ def _new_disruptions(job: JobView, pods: Sequence[PodView], last: LastFailure | 
         ended = [telling] if telling else []
     else:
         ended = [pod for pod in failures.pods_of(job, pods) if pod.phase == "Failed"]
-    return sum(failures.is_disruption(pod) and _is_new(pod, last) for pod in ended)
+    counted = [pod for pod in ended if failures.is_disruption(pod) and not _stopped_by_queue(job, pod)]
+    return sum(_is_new(pod, last) for pod in counted)
+
+
+def _stopped_by_queue(job: JobView, pod: PodView) -> bool:
+    """Whether a pod was taken away with its queued Job's turn, which the queue itself tells of; see `queueing`."""
+    return job.queue is not None and pod.deleting and pod.disruption is None and failures.is_disruption(pod)
 
 
 def _is_new(pod: PodView, last: LastFailure | None) -> bool:

@@ -1,0 +1,213 @@
+"""What Kueue says of a Job, as a user reads it, and what is never done to a Job in a queue."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from luthier_api.finetunejob import Attempts, LastFailure, RunStatus
+from luthier_api.reasons import Reason
+from luthier_operator.cache import Cache
+from luthier_operator.cluster import ApiNotInstalled
+from luthier_operator.observed import JobView, Key, WorkloadView, workload_view
+from luthier_operator.plan import queueing, report
+from luthier_operator.plan.runs import Memory, Run
+from luthier_operator.plan.situation import ObservedRuns
+from luthier_operator.queues import Queues
+
+pytestmark = pytest.mark.unit
+
+KEY = Key("FineTuneJob", "team", "reviews")
+NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
+FULL = "couldn't assign flavors to pod set main: insufficient unused quota for cpu in flavor default, 100m more needed"
+PREEMPTED = "Preempted to accommodate a workload (UID: 1, JobUID: 2) due to prioritization in the ClusterQueue"
+
+
+def job(**changes: Any) -> JobView:
+    plain = JobView(
+        namespace="team",
+        name="reviews-1-train",
+        uid="job-1",
+        owner_uid="uid-1",
+        run="reviews-1",
+        stage="train",
+        spec_hash="",
+        run_key=None,
+        suspended=True,
+        deleting=False,
+        ttl_s=None,
+        failed=0,
+        outcome=None,
+        reason="",
+        message="",
+        created_at="2026-01-01T11:00:00Z",
+        queue="gpus",
+    )
+    return replace(plain, **changes)
+
+
+def workload(**conditions: tuple[str, str, str]) -> dict[str, Any]:
+    """A Workload with conditions of (status, reason, message)."""
+    rows = [
+        {
+            "type": kind,
+            "status": status,
+            "reason": reason,
+            "message": text,
+            "lastTransitionTime": "2026-01-01T11:30:00Z",
+        }
+        for kind, (status, reason, text) in conditions.items()
+    ]
+    labels = {"kueue.x-k8s.io/job-uid": "job-1"}
+    return {"metadata": {"name": "job-reviews", "labels": labels}, "status": {"conditions": rows}}
+
+
+def said(raw: dict[str, Any] | None, **changes: Any) -> report.Verdict:
+    workloads = {"job-1": workload_view(raw)} if raw else {}
+    installed = changes.pop("kueue_installed", True)
+    observed = ObservedRuns(workloads=workloads, kueue_installed=installed)
+    return queueing.mirrored(report.training(), job(**changes), observed)
+
+
+WAITS = {"QuotaReserved": ("False", "Pending", FULL)}
+STOPPED = {"Evicted": ("True", "Preempted", PREEMPTED), "Admitted": ("False", "NoReservation", "")}
+
+# name: (what Kueue says, reason, words that the user must read)
+CASES: dict[str, tuple[dict[str, Any] | None, Reason, tuple[str, ...]]] = {
+    "nothing yet": (None, Reason.QUEUED, ("gpus", "said nothing")),
+    "no conditions yet": (workload(), Reason.QUEUED, ("gpus", "said nothing")),
+    "no room": (workload(**WAITS), Reason.QUEUED, ("gpus", FULL)),
+    "preempted just now": (workload(**STOPPED), Reason.REQUEUED, (PREEMPTED, "gpus", "goes on")),
+    "preempted and no room": (workload(**STOPPED, **WAITS), Reason.REQUEUED, (PREEMPTED, FULL)),
+    "no such queue": (
+        workload(QuotaReserved=("False", "Inadmissible", "LocalQueue gpus doesn't exist")),
+        Reason.QUEUE_NOT_FOUND,
+        ("LocalQueue gpus doesn't exist", "team", "correct queueName"),
+    ),
+    "a stopped queue": (
+        workload(QuotaReserved=("False", "Inadmissible", "LocalQueue gpus is stopped")),
+        Reason.QUEUED,
+        ("LocalQueue gpus is stopped",),
+    ),
+    "checks to be done": (
+        workload(
+            QuotaReserved=("True", "QuotaReserved", "Quota reserved in ClusterQueue all"),
+            Admitted=("False", "NoChecks", "The workload has not all checks ready"),
+        ),
+        Reason.QUEUED,
+        ("not all checks ready",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_why_a_job_waits_is_said_in_kueues_words(name: str) -> None:
+    raw, reason, words = CASES[name]
+    verdict = said(raw)
+    assert (verdict.reason, verdict.phase, verdict.going_on) == (reason, "Queued", True)
+    assert not verdict.stalled and not verdict.ready
+    for word in words:
+        assert word in verdict.message, verdict.message
+    assert verdict.message.endswith(".") and verdict.admission is not None
+    assert (verdict.admission.admitted, verdict.admission.reason) == (False, reason)
+
+
+def test_without_kueue_it_says_so() -> None:
+    verdict = said(None, kueue_installed=False)
+    assert verdict.reason is Reason.QUEUE_NOT_FOUND and "install it" in verdict.message
+
+
+def test_a_job_that_was_let_in_is_told_of_like_any_other() -> None:
+    admitted = workload(
+        QuotaReserved=("True", "QuotaReserved", "Quota reserved in ClusterQueue all"),
+        Admitted=("True", "Admitted", "The workload is admitted"),
+        Evicted=("False", "QuotaReserved", "Previously: " + PREEMPTED),
+    )
+    verdict = said(admitted, suspended=False)
+    assert replace(verdict, admission=None) == report.training()
+    assert verdict.admission == report.Admission(True, Reason.ADMITTED, "The workload is admitted.")
+
+
+def test_a_job_without_a_queue_says_nothing_of_queues() -> None:
+    assert said(workload(**WAITS), queue=None) == report.training()
+
+
+def memory(last: LastFailure | None = None, attempts: Attempts | None = None, **changes: Any) -> Memory:
+    status = RunStatus(name="reviews-1", spec_hash="0" * 64, stage="Train")
+    return Memory(Run(status, train=job(**changes)), (), attempts, last)
+
+
+def test_being_stopped_by_kueue_is_counted_once_and_not_as_a_failure() -> None:
+    views = {"job-1": workload_view(workload(**STOPPED, **WAITS))}
+    once = queueing.remembered(memory(), views)
+    assert once.attempts == Attempts(failed=0, preempted=1)
+    assert once.last_failure and once.last_failure.reason == Reason.PREEMPTED
+    assert PREEMPTED in once.last_failure.message
+    assert queueing.remembered(once, views) == once
+    again = {"job-1": replace(views["job-1"], evicted_at="2026-01-01T11:45:00Z")}
+    assert queueing.remembered(once, again).attempts == Attempts(failed=0, preempted=2)
+
+
+def test_an_earlier_failure_stays_counted_beside_it() -> None:
+    crash = LastFailure(reason="Crashed", message="It crashed.", at="2026-01-01T11:10:00Z")
+    views = {"job-1": workload_view(workload(**STOPPED))}
+    after = queueing.remembered(memory(crash, Attempts(failed=2)), views)
+    assert after.attempts == Attempts(failed=2, preempted=1)
+
+
+class Server:
+    """An API server that answers for Kueue, or does not know it."""
+
+    def __init__(self, *workloads: dict[str, Any], installed: bool = True) -> None:
+        self.workloads, self.installed, self.asked = list(workloads), installed, []
+
+    async def preferred_version(self, group: str) -> str:
+        if not self.installed:
+            raise ApiNotInstalled("404 page not found")
+        return f"{group}/v1beta9"
+
+    async def list_by_label(self, version: str, kind: str, namespace: str, selector: str) -> list[dict[str, Any]]:
+        self.asked.append((version, kind, namespace, selector))
+        return self.workloads
+
+
+def hear(server: Server, cache: Cache, *jobs: JobView) -> Any:
+    return asyncio.run(Queues(server, cache, 15.0).hear(KEY, jobs, NOW))  # type: ignore[arg-type]
+
+
+def test_what_the_watch_tells_is_enough() -> None:
+    cache, view = Cache(), WorkloadView("job-1", admitted=False)
+    cache.attach({}, {"job-1": [view]})
+    server = Server()
+    heard = hear(server, cache, job())
+    assert heard.workloads == {"job-1": view} and heard.again_s is None and server.asked == []
+    assert cache.queued("job-1", deleted=False) == KEY, "the next word wakes the resource"
+
+
+def test_kueue_is_given_time_before_it_is_asked_for() -> None:
+    server = Server()
+    heard = hear(server, Cache(), job(created_at=f"{NOW - timedelta(seconds=1):%Y-%m-%dT%H:%M:%SZ}"))
+    assert server.asked == [] and 0 < heard.sooner(600.0) <= 2 and heard.kueue_installed
+
+
+def test_where_the_watch_is_silent_kueue_is_asked_now_and_then_in_its_preferred_version() -> None:
+    server = Server(workload(**WAITS))
+    heard = hear(server, Cache(), job())
+    selector = "kueue.x-k8s.io/job-uid=job-1"
+    assert server.asked == [("kueue.x-k8s.io/v1beta9", "Workload", "team", selector)]
+    assert heard.workloads["job-1"].message == FULL and heard.sooner(None) == 15.0
+
+
+def test_kueue_that_is_not_installed_may_come_later() -> None:
+    heard = hear(Server(installed=False), Cache(), job())
+    assert not heard.kueue_installed and heard.sooner(None) == 15.0
+
+
+def test_jobs_outside_queues_cost_nothing() -> None:
+    server = Server(installed=False)
+    heard = hear(server, Cache(), job(queue=None), job(outcome="Complete"))
+    assert heard.workloads == {} and heard.kueue_installed and heard.sooner(None) is None
