@@ -210,9 +210,9 @@ class FaultProxy:
         self._admin = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=self._admin_tls))
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_route("*", "/{path:.*}", self._serve)
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls, shutdown_timeout=0.1)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls)
         await site.start()
         self.url = f"https://127.0.0.1:{self._runner.addresses[0][1]}"
 
