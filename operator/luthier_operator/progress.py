@@ -7,6 +7,7 @@ make pods in a namespace can make the operator send this one request to that pod
 import ipaddress
 import logging
 import math
+import socket
 from itertools import islice
 from typing import Annotated, Self
 
@@ -17,6 +18,8 @@ from luthier_api.documents import TRAINER_PORT, ProgressDocument
 from luthier_operator import metrics
 
 MAX_BYTES = 64 * 1024
+# With headers, and the frames of a body in chunks.
+_MAX_RECEIVED_BYTES = 2 * MAX_BYTES
 _MAX_LINE_BYTES = 4096
 _READ_BYTES = 16 * 1024
 _MAX_METRICS = 64
@@ -95,7 +98,7 @@ class ProgressReader:
         """Return the session. Pods share nothing by it: no connection is kept, no cookie; and nothing is unpacked."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, force_close=True),
+                connector=aiohttp.TCPConnector(limit=0, force_close=True, socket_factory=_bounded),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "luthier"},
                 timeout=self._timeout,
@@ -106,6 +109,25 @@ class ProgressReader:
                 max_field_size=_MAX_LINE_BYTES,
             )
         return self._session
+
+
+class _Bounded(socket.socket):
+    """A connection that breaks off when more comes than an answer can hold: also of what aiohttp reads by itself."""
+
+    _left_bytes = _MAX_RECEIVED_BYTES
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """Receive."""
+        if self._left_bytes <= 0:
+            raise ConnectionAbortedError("it sends more than an answer can hold")
+        data = super().recv(min(size, self._left_bytes), flags)
+        self._left_bytes -= len(data)
+        return data
+
+
+def _bounded(address: aiohttp.AddrInfoType) -> socket.socket:
+    family, kind, protocol, *_ = address
+    return _Bounded(family, kind, protocol)
 
 
 def _host(ip: str) -> str:

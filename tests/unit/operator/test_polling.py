@@ -255,6 +255,17 @@ async def test_the_answer_of_an_earlier_pod_is_not_told_as_that_of_the_next(pods
         assert pods.requests[ANSWERS] == before and poller.newest(meta).step == 1
 
 
+async def test_a_pod_that_no_reconcile_has_seen_yet_is_not_asked_in_place_of_another(pods: Pods) -> None:
+    meta = pods.add("reviews", ANSWERS, uid="first")
+    async with pods.poller() as poller:
+        poller.newest(meta)
+        pods.add("reviews", OTHER, uid="second")
+        async with asyncio.timeout(5):
+            while poller.asked:
+                await asyncio.sleep(0.005)
+        assert pods.requests.total() == 0
+
+
 async def test_closing_ends_what_is_under_way(pods: Pods) -> None:
     meta = pods.add("hangs", HANGS)
     async with pods.poller(timeout_s=60) as poller:
