@@ -5,14 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from luthier_api.conditions import Condition, find_condition
+from luthier_api.finetunejob import FineTuneJobStatus
+from luthier_api.reasons import ConditionType
 from luthier_dev import samples
 from luthier_dev.addons import S3, s3_client
 from luthier_dev.cluster import Cluster
 from luthier_dev.kubectl import Kubectl
+from luthier_dev.waiting import wait_until
+from luthier_dev.watching import Watched, describe_training
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -109,3 +115,92 @@ def jobs(site: Site, namespace: str) -> dict[str, str]:
     """{uid: name} of all Jobs of the namespace."""
     items = site.kubectl.get("jobs", "--namespace", namespace)["items"]
     return {item["metadata"]["uid"]: item["metadata"]["name"] for item in items}
+
+
+@dataclass(frozen=True)
+class Training:
+    """A FineTuneJob seen from outside: what its status says, and what lies in its folder of the bucket."""
+
+    site: Site
+    namespace: str
+    name: str
+    folder: str
+
+    @property
+    def watched(self) -> Watched:
+        return Watched(self.site.kubectl, self.namespace, "finetunejob", self.name)
+
+    @property
+    def status(self) -> FineTuneJobStatus:
+        return FineTuneJobStatus.model_validate(self.watched.read().get("status", {}))
+
+    def condition(self, type_: ConditionType = ConditionType.READY) -> Condition | None:
+        return find_condition(self.status.conditions, type_)
+
+    def items(self, kind: str, *flags: str) -> list[dict[str, Any]]:
+        """Its training Jobs or pods."""
+        selector = f"luthier.dev/finetunejob={self.name},app.kubernetes.io/component=train"
+        return list(self.site.kubectl.get(kind, "--namespace", self.namespace, "-l", selector, *flags)["items"])
+
+    @property
+    def pods(self) -> list[str]:
+        return [pod["metadata"]["name"] for pod in self.items("pods")]
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """Its one training Job."""
+        (found,) = self.items("jobs", "--show-managed-fields")
+        return found
+
+    def manifests(self, below: str) -> list[str]:
+        """Keys of the manifests below a folder of the model: what has none is not whole."""
+        prefix = f"{self.folder}/{self.name}/{below}/"
+        found = self.site.s3.list_objects_v2(Bucket="models", Prefix=prefix).get("Contents", [])
+        return [entry["Key"] for entry in found if entry["Key"].endswith("/manifest.json")]
+
+    def checkpoints(self) -> list[int]:
+        """Steps of the checkpoints that are whole."""
+        return sorted(int(key.split("/")[-2]) for key in self.manifests("checkpoints"))
+
+    def until(self, test: Callable[[FineTuneJobStatus], bool], what: str, timeout_s: float = 400) -> FineTuneJobStatus:
+        """Wait until the status passes the test; return it."""
+        seen: list[FineTuneJobStatus] = []
+
+        def missing() -> str | None:
+            seen.append(self.status)
+            if test(seen[-1]):
+                return None
+            ready = find_condition(seen[-1].conditions, ConditionType.READY)
+            return f"{describe_training(seen[-1].to_wire())}; {ready.reason}: {ready.message}" if ready else "no status"
+
+        wait_until(missing, f"{self.name} to be {what}", timeout_s, interval_s=0.3)
+        return seen[-1]
+
+    def until_reason(self, reason: str, timeout_s: float = 400) -> str:
+        """Wait until condition Ready has the reason; return its message."""
+        found = (ConditionType.READY, reason)
+        status = self.until(lambda s: found in [(c.type, c.reason) for c in s.conditions], reason, timeout_s)
+        return next(c.message for c in status.conditions if c.type == ConditionType.READY)
+
+    def until_step(self, least: int) -> None:
+        self.until(lambda s: s.progress is not None and s.progress.step >= least, f"at step {least}")
+
+    def until_resumed(self, least: int) -> int:
+        """Wait until the status tells of a pod that began at a checkpoint of that step or later; return its step."""
+
+        def resumed_from(status: FineTuneJobStatus) -> int:
+            return (status.checkpoint.resumed_from if status.checkpoint else None) or -1
+
+        return resumed_from(self.until(lambda s: resumed_from(s) >= least, "resumed"))
+
+    def until_published(self) -> FineTuneJobStatus:
+        """Wait for the version; there is one, also in the bucket."""
+        self.watched.wait_until_ready(600, describe_training)
+        status = self.status
+        assert len(self.manifests("versions")) == len(status.versions) == 1
+        return status
+
+    def suspend(self, wanted: bool) -> None:
+        patch = json.dumps({"spec": {"suspend": wanted}})
+        where = ("--namespace", self.namespace, "--type=merge", "-p", patch)
+        self.site.kubectl("patch", "finetunejob", self.name, *where)
