@@ -40,7 +40,7 @@ CASES: dict[str, tuple[dict[str, Any], Reason, tuple[str, ...]]] = {
         Reason.STORAGE_DENIED,
         ("access key", "AWS_ACCESS_KEY_ID"),
     ),
-    "no-secret": ({"output": {"secretRef": {"name": "absent"}}}, Reason.CONFIG_ERROR, ('"absent" not found',)),
+    "no-secret": ({"output": {"secretRef": {"name": "absent"}}}, Reason.MISSING_SECRET, ('"absent" not found',)),
     "no-dataset": (
         {"dataset": {"train": {"uri": f"{DATA}/absent.csv"}}},
         Reason.INPUT_NOT_FOUND,
@@ -59,7 +59,7 @@ CASES: dict[str, tuple[dict[str, Any], Reason, tuple[str, ...]]] = {
     "no-gpu": ({"gpusPerNode": 1}, Reason.UNSCHEDULABLE, ("nvidia.com/gpu",)),
 }
 NEEDS_TRAIN = {"little-memory", "no-gpu"}
-CAN_HEAL = {Reason.CONFIG_ERROR, Reason.IMAGE_PULL_FAILED, Reason.UNSCHEDULABLE}
+CAN_HEAL = {Reason.MISSING_SECRET, Reason.IMAGE_PULL_FAILED, Reason.UNSCHEDULABLE}
 
 
 def upload_bad_things(site: Site) -> None:

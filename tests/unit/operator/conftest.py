@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from luthier_api.documents import Failure, Prepared, Published, Removal, Removed, Resolved, Result, RunDocument
-from luthier_api.exitcodes import ExitCode
+from luthier_api.exitcodes import ExitCode, Retry, outcome_of
 from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier_api.reasons import Reason
 from luthier_operator import names
@@ -59,11 +59,15 @@ class World:
     status: Raw = field(default_factory=dict)
     jobs: dict[str, Raw] = field(default_factory=dict)
     pods: dict[str, Raw] = field(default_factory=dict)
+    services: dict[str, Raw] = field(default_factory=dict)
+    made: int = 0
     registry: dict[str, str] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
     now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     trained: list[str] = field(default_factory=list)
     progress: Any = None
+    silent_s: float = 0.0
+    refusals: dict[str, str] = field(default_factory=dict)
     deleting: bool = False
     finalizers: tuple[str, ...] = ()
     gone: bool = False
@@ -82,9 +86,8 @@ class World:
     def plan(self) -> Plan:
         jobs = [job_view(raw) for raw in self.jobs.values()]
         pods = [pod_view(raw) for raw in self.pods.values()]
-        return plan_finetunejob(
-            self.resource(), ObservedRuns(jobs, pods, self.progress, in_use=self.in_use), self.now, self.defaults
-        )
+        observed = ObservedRuns(jobs, pods, self.progress, self.silent_s, self.refusals, in_use=self.in_use)
+        return plan_finetunejob(self.resource(), observed, self.now, self.defaults)
 
     def step(self, cut: int | None = None) -> Plan:
         """Make a plan and carry it out, or only its first `cut` actions."""
@@ -122,18 +125,23 @@ class World:
             self._go()
 
     def _apply(self, manifest: Raw, once: bool) -> None:
-        assert once, "a FineTuneJob needs nothing but Jobs"
+        assert once, "a FineTuneJob needs nothing but Jobs and a Service"
         name = manifest["metadata"]["name"]
-        if name not in self.jobs:
+        if manifest["kind"] == "Service":
+            self.services.setdefault(name, manifest)
+        elif name not in self.jobs:
             job = copy.deepcopy(manifest)
-            job["metadata"]["uid"] = f"{name}-{self.now:%H%M%S}"
+            self.made += 1
+            job["metadata"] |= {"uid": f"uid-{self.made}", "creationTimestamp": stamp(self.now)}
             self.jobs[name] = job
+            self._start(job)
 
     def _patch(self, name: str, merge: Any) -> None:
         if name in self.jobs:
             self.jobs[name]["spec"].update(merge["spec"])
             if merge["spec"].get("suspend"):
                 self._drop_pods(name)
+            self._start(self.jobs[name])
 
     def _delete(self, name: str) -> None:
         self.jobs[name]["metadata"].setdefault("deletionTimestamp", "2026-01-01T00:00:00Z")
@@ -175,21 +183,38 @@ class World:
         self._drop_pods(name)
         del self.jobs[name]
 
+    def _start(self, job: Raw) -> None:
+        """As the Job controller does: a Job has a time of its start while it may make pods."""
+        status = job.setdefault("status", {})
+        if job["spec"].get("suspend"):
+            status.pop("startTime", None)
+        else:
+            status.setdefault("startTime", stamp(self.now))
+
     def _drop_pods(self, job: str) -> None:
         uid = self.jobs[job]["metadata"]["uid"]
         self.pods = {n: p for n, p in self.pods.items() if p["metadata"]["ownerReferences"][0]["uid"] != uid}
 
-    def pod(self, job: Raw, **status: Any) -> Raw:
+    def pods_of(self, job: Raw) -> list[Raw]:
+        """The Job's pods, in the order of their making."""
+        uid = job["metadata"]["uid"]
+        return [pod for pod in self.pods.values() if pod["metadata"]["ownerReferences"][0]["uid"] == uid]
+
+    def pod(self, job: Raw, *, index: int = 0, **status: Any) -> Raw:
         """Make the Job's next pod, with this status."""
         metadata = job["metadata"]
-        name = f"{metadata['name']}-{len(self.pods)}"
+        self.made += 1
+        name = f"{metadata['name']}-{self.made:04}"
+        if status.get("phase") == "Running" and "containerStatuses" not in status:
+            status["containerStatuses"] = [{"state": {"running": {"startedAt": stamp(self.now)}}}]
         self.pods[name] = {
             "metadata": {
                 "name": name,
                 "namespace": "team",
                 "uid": f"uid-{name}",
                 "labels": job["spec"]["template"]["metadata"]["labels"],
-                "creationTimestamp": f"{self.now + timedelta(seconds=len(self.pods)):%Y-%m-%dT%H:%M:%SZ}",
+                "annotations": {"batch.kubernetes.io/job-completion-index": str(index)},
+                "creationTimestamp": stamp(self.now),
                 "ownerReferences": [{"uid": metadata["uid"], "controller": True}],
             },
             "spec": job["spec"]["template"]["spec"],
@@ -199,16 +224,55 @@ class World:
 
     def end(self, job: Raw, exit_code: int, message: str = "", *, reason: str = "", final: bool = True) -> None:
         """End the Job's pod so, and with `final` the Job, as the Job controller would."""
-        phase = "Failed" if exit_code else "Succeeded"
-        state = {"terminated": {"exitCode": exit_code, "message": message, "reason": reason}}
-        self.pod(job, phase=phase, containerStatuses=[{"state": state}])
-        status = job.setdefault("status", {})
-        if exit_code:
-            status["failed"] = status.get("failed", 0) + 1
-        if final:
-            kind = "Failed" if exit_code else "Complete"
-            why = "PodFailurePolicy" if exit_code else ""
-            status["conditions"] = [{"type": kind, "status": "True", "reason": why, "message": ""}]
+        first, *others = self.running(job)
+        self.end_pod(first, exit_code, message, reason)
+        for pod in others:
+            # Whoever trained with the pod that failed is stopped.
+            self.end_pod(pod, ExitCode.PREEMPTED if exit_code else 0, message if not exit_code else "")
+        if exit_code and outcome_of(exit_code).retry is not Retry.FREE:
+            job["status"]["failed"] = job["status"].get("failed", 0) + 1
+        if final or others:
+            self.finish(job, "Failed" if exit_code else "Complete")
+
+    def finish(self, job: Raw, kind: str, reason: str = "PodFailurePolicy") -> None:
+        """Give the Job its outcome."""
+        why = reason if kind == "Failed" else ""
+        job["status"]["conditions"] = [{"type": kind, "status": "True", "reason": why, "message": ""}]
+
+    def running(self, job: Raw) -> list[Raw]:
+        """The Job's running pods, as many as it wants."""
+        found = [pod for pod in self.pods_of(job) if pod["status"].get("phase") == "Running"]
+        missing = range(len(found), job["spec"].get("completions", 1))
+        return found + [self.pod(job, index=index, phase="Running", podIP="198.18.0.9") for index in missing]
+
+    def end_pod(self, pod: Raw, exit_code: int, message: str = "", reason: str = "", disruption: str = "") -> None:
+        """End a running pod so, as its node would."""
+        (container,) = pod["status"]["containerStatuses"]
+        started = container["state"]["running"]["startedAt"]
+        ended = {"exitCode": exit_code, "message": message, "reason": reason}
+        times = {"startedAt": started, "finishedAt": stamp(self.now)}
+        condition = {
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": disruption,
+            "message": f"said {disruption}",
+        }
+        pod["status"] = {
+            "phase": "Failed" if exit_code else "Succeeded",
+            "containerStatuses": [{"state": {"terminated": {**ended, **times}}}],
+            "conditions": [condition] if disruption else [],
+        }
+
+    def disrupt(self, stage: str, reason: str = "EvictionByEvictionAPI") -> None:
+        """Evict a pod of a stage. Its Job makes another one, or fails, if its pods train together."""
+        job = self.job(stage)
+        assert job
+        *others, evicted = self.running(job)
+        self.end_pod(evicted, ExitCode.KILLED, reason="Error", disruption=reason)
+        for pod in others:
+            self.end_pod(pod, ExitCode.PREEMPTED)
+        if others:
+            self.finish(job, "Failed")
 
     def key(self) -> str:
         """The run key of the present spec, as prepare would find it."""
@@ -324,6 +388,10 @@ def _merged(old: Raw, patch: Raw) -> Raw:
         else:
             result[key] = value
     return result
+
+
+def stamp(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 @pytest.fixture
