@@ -119,6 +119,7 @@ def decimal_text(value: float, digits: int = 6) -> str:
 
 
 Fraction = decimal_type(ge="0", le="1", example="0.1")
+BelowOne = decimal_type(ge="0", lt="1", example="0.9")
 OpenFraction = decimal_type(gt="0", lt="1", example="0.1")
 PositiveRate = decimal_type(gt="0", le="1", example="2e-5")
 NonNegative = decimal_type(ge="0", example="0.01")
@@ -133,8 +134,10 @@ Message = Annotated[str, Field(max_length=4096)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", max_length=64)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
 Timestamp = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
-ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
-DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=rf"^{_LABEL}([.]{_LABEL})*$")]
+DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=rf"^{_LABEL}$")]
+ImageReference = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s]+$")]
 Quantity = Annotated[str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$")]
 Metrics = Annotated[
     dict[Annotated[str, Field(max_length=128)], Annotated[str, Field(max_length=32)]], Field(max_length=64)

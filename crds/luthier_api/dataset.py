@@ -12,6 +12,9 @@ Column = Annotated[str, Field(min_length=1, max_length=256)]
 Label = Annotated[str, Field(min_length=1, max_length=256)]
 
 
+NOTHING_TO_LEARN_FROM = "fraction and testFraction must leave something to learn from: together less than 1"
+
+
 class DataFile(ApiModel):
     """One labelled file, or several of one form."""
 
@@ -42,6 +45,10 @@ class DataFile(ApiModel):
 
 class Split(ApiModel):
     """How examples for evaluation are set aside from the training file."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(("double(self.fraction) + double(self.testFraction) < 1.0", NOTHING_TO_LEARN_FROM))
+    )
 
     fraction: OpenFraction = Field(
         default=Decimal("0.1"),

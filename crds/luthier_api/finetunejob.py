@@ -9,6 +9,7 @@ from luthier_api.base import (
     Count,
     Digest,
     DnsLabel,
+    ImageReference,
     Message,
     Metrics,
     ObjectName,
@@ -39,7 +40,7 @@ class FineTuneJobSpec(Placement, TrainingSpec):
         )
     )
 
-    image: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+    image: ImageReference | None = Field(
         default=None, description="Trainer image. Unset: the one that came with the operator."
     )
     num_nodes: Annotated[int, Field(ge=1, le=64)] = Field(

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from luthier_api.base import ApiModel, Fraction, NonNegative, Positive, PositiveRate, cel
+from luthier_api.base import ApiModel, BelowOne, Fraction, NonNegative, Positive, PositiveRate, cel
 
 DEFAULT_GLOBAL_BATCH = 32
 
@@ -149,10 +149,10 @@ class Hyperparameters(ApiModel):
         validate_default=True,
         description="Decay of weights other than biases and layer norms.",
     )
-    adam_beta1: Fraction = Field(
+    adam_beta1: BelowOne = Field(
         default=Decimal("0.9"), validate_default=True, description="AdamW's decay of the mean of the gradient."
     )
-    adam_beta2: Fraction = Field(
+    adam_beta2: BelowOne = Field(
         default=Decimal("0.999"), validate_default=True, description="AdamW's decay of the mean of its square."
     )
     adam_epsilon: PositiveRate = Field(default=Decimal("1e-8"), validate_default=True, description="AdamW's epsilon.")

@@ -9,6 +9,7 @@ from luthier_api.base import (
     Count,
     Digest,
     Engine,
+    ImageReference,
     ObjectName,
     Seconds,
     Text,
@@ -62,14 +63,23 @@ class ServedModel(StorageAccess):
         return self
 
 
+ONNX_ON_CPU = (
+    "onnxruntime computes on the CPU and would hold a GPU for nothing: leave out gpusPerReplica, or take torch"
+)
+
+
 class Runtime(Placement):
     """How the model is run."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(("self.engine != 'onnxruntime' || self.gpusPerReplica == 0", ONNX_ON_CPU))
+    )
 
     engine: Engine = Field(
         default="auto",
         description="onnxruntime (CPU), torch (GPU), or auto: torch with GPUs, else onnxruntime.",
     )
-    image: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+    image: ImageReference | None = Field(
         default=None, description="Server image. Unset: the one that came with the operator."
     )
     resources: ResourceRequirements = Field(
@@ -188,8 +198,9 @@ class ModelDeployment(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
-                "size(self.metadata.name) <= 40",
-                "metadata.name must be at most 40 characters, so that its RayService can be named after it",
+                "size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+                "metadata.name must be at most 40 characters, lower-case letters, digits and '-', and begin with a "
+                "letter, so that its RayService can be named after it",
             )
         )
     )

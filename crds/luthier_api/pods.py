@@ -4,12 +4,19 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from luthier_api.base import ApiModel, DnsLabel, ObjectName, Quantity, cel
+from luthier_api.base import ApiModel, ObjectName, Quantity, cel
 
 ResourceName = Annotated[str, Field(max_length=128, pattern=r"^[a-z0-9A-Z]([-a-zA-Z0-9_./]*[a-zA-Z0-9])?$")]
 Resources = Annotated[dict[ResourceName, Quantity], Field(max_length=16)]
-LabelValue = Annotated[str, Field(max_length=63)]
-LabelKey = Annotated[str, Field(max_length=317)]
+LABEL_KEY = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+LabelKey = Annotated[str, Field(max_length=317, pattern=LABEL_KEY)]
+
+
+def _each(test: str) -> str:
+    """Return the rule that a test holds for every `name` in requests and in limits, which it calls PART."""
+    parts = ("self.requests", "self.limits")
+    return " && ".join(f"(!has({part}) || {part}.all(name, {test.replace('PART', part)}))" for part in parts)
 
 
 class ResourceRequirements(ApiModel):
@@ -18,10 +25,23 @@ class ResourceRequirements(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
+                "!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits)"
+                " || quantity(self.requests[name]).compareTo(quantity(self.limits[name])) <= 0)",
+                "a request must not exceed its limit",
+            ),
+            (
+                _each("name.contains('/') || name.matches('^(cpu|memory|ephemeral-storage|hugepages-.+)$')"),
+                "a resource is cpu, memory, ephemeral-storage or one of a device plugin, such as example.com/nic",
+            ),
+            (
+                _each("!name.contains('/') || quantity(PART[name]).isInteger()"),
+                "a resource of a device plugin comes in whole numbers",
+            ),
+            (
                 "!(has(self.limits) && 'nvidia.com/gpu' in self.limits)"
                 " && !(has(self.requests) && 'nvidia.com/gpu' in self.requests)",
                 "GPUs are asked for by gpusPerNode or gpusPerReplica, not in resources",
-            )
+            ),
         )
     )
 
@@ -31,6 +51,23 @@ class ResourceRequirements(ApiModel):
 
 class Toleration(ApiModel):
     """A taint that the pod accepts."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "has(self.key) || (has(self.operator) && self.operator == 'Exists')",
+                "give the key of a taint, or operator Exists, which without a key accepts every taint",
+            ),
+            (
+                "!has(self.value) || !has(self.operator) || self.operator != 'Exists'",
+                "operator Exists takes no value: leave it out, or use Equal",
+            ),
+            (
+                "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+                "tolerationSeconds is for effect NoExecute only",
+            ),
+        )
+    )
 
     key: LabelKey | None = Field(default=None, description="Taint key; unset with operator Exists matches every taint.")
     operator: Literal["Exists", "Equal"] | None = Field(default=None, description="Exists or Equal (the default).")
@@ -46,9 +83,15 @@ class Toleration(ApiModel):
 class Placement(ApiModel):
     """Where pods run and as whom."""
 
-    node_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = Field(
-        default={}, description="Labels that the node must have."
-    )
+    node_selector: Annotated[
+        dict[LabelKey, LabelValue],
+        Field(
+            max_length=32,
+            json_schema_extra=cel(
+                (f"self.all(key, key.matches('{LABEL_KEY}'))", "write the key of a label as kubectl get node shows it")
+            ),
+        ),
+    ] = Field(default={}, description="Labels that the node must have.")
     tolerations: Annotated[list[Toleration], Field(max_length=32)] = Field(
         default=[], description="Taints that the pods accept."
     )
@@ -57,6 +100,6 @@ class Placement(ApiModel):
         default=None,
         description="ServiceAccount of the pods, for workload identity. Its token is not mounted.",
     )
-    image_pull_secrets: Annotated[list[DnsLabel], Field(max_length=8)] = Field(
+    image_pull_secrets: Annotated[list[ObjectName], Field(max_length=8)] = Field(
         default=[], description="Names of Secrets for private registries."
     )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from luthier_api.exitcodes import OUTCOMES, Retry
-from luthier_api.schema import crds
+from luthier_api.schema import crds, default_told
 
 _HEADER = "<!-- Generated from luthier_api by `make generate`. Do not edit. -->\n"
 
@@ -41,7 +41,7 @@ def _rows(path: str, node: dict[str, Any]) -> Iterator[str]:
         here = f"{path}.{name}"
         mark = " **required**" if name in required else ""
         rules = "".join(f" {rule['message']}." for rule in child.get("x-kubernetes-validations", []))
-        text = child.get("description", "").replace("|", "\\|") + rules
+        text = child.get("description", "").removesuffix(default_told(child)).replace("|", "\\|") + rules
         yield f"| `{here}`{mark} | {_type_of(child)}{_bounds(child)} | {_default(child)} | {text} |"
         inner = child["items"] if child.get("type") == "array" else child
         yield from _rows(f"{here}[]" if child.get("type") == "array" else here, inner)

@@ -3,9 +3,10 @@
 pydantic writes JSON Schema; a CRD holds a structural subset of OpenAPI v3. The differences, each handled here: `$ref`
 is inlined, an integer or a word becomes int-or-string, a nullable type becomes an optional one, `title` and null
 defaults go, `const` becomes `enum`, numeric exclusive bounds become the boolean form. What a user may
-read of it is `kubectl explain`.
+read of it is `kubectl explain`, which shows no defaults: so the descriptions say them.
 """
 
+import json
 from typing import Any
 
 from luthier_api import GROUP, VERSION
@@ -63,10 +64,30 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
+def default_told(node: dict[str, Any]) -> str:
+    """Return the sentence that tells a field's default; empty if there is none, or if it is a whole object."""
+    value = node.get("default")
+    if value is None or value in ({}, []) or isinstance(value, dict):
+        return ""
+    words = ", ".join(value) if isinstance(value, list) else json.dumps(value).strip('"')
+    return f" Default: {words}."
+
+
+def _telling(node: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema whose descriptions tell the defaults."""
+    children = {name: _telling(child) for name, child in node.get("properties", {}).items()}
+    return {
+        **node,
+        **({"properties": children} if children else {}),
+        **({"items": _telling(node["items"])} if "items" in node else {}),
+        **({"description": node["description"] + told} if (told := default_told(node)) else {}),
+    }
+
+
 def schema_of(model: type[ApiModel]) -> dict[str, Any]:
     """Return the structural schema of a resource, with the root fields that every object has."""
     raw = model.model_json_schema(by_alias=True, mode="validation")
-    schema: dict[str, Any] = _structural(raw, raw.get("$defs", {}))
+    schema: dict[str, Any] = _telling(_structural(raw, raw.get("$defs", {})))
     kind = {"apiVersion": "API version of this object.", "kind": "Kind of this object."}
     root = {name: {"type": "string", "description": text} for name, text in kind.items()}
     schema["properties"] = {**root, "metadata": {"type": "object"}, **schema["properties"]}

@@ -15,20 +15,31 @@ _CLAIM = r"pvc://[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/"
 _FILE = r"file:///[^\s]*"
 INPUT_URI = rf"^({_S3_OBJECT}|hf://[^\s]+|{_CLAIM}[^\s]*|{_FILE})$"
 DATA_URI = rf"^({_S3_OBJECT}|{_CLAIM}[^/\s][^\s]*|{_FILE})$"
-_NO_STEPS_UP = cel(
-    (
-        "!self.matches('/[.]{1,2}(/|$)')",
-        "write the path without '.' and '..': a part of a path names a folder or a file",
-    )
+_PLAIN_PATH = (
+    "!self.matches('/[.]{1,2}(/|$)|[^:/]//')",
+    "write the path without '//', '.' and '..': each part names a folder or a file",
 )
+_KNOWN_FORMAT = (
+    "self.matches('(?i)(/|[*][^/]*|[.](csv|tsv|jsonl|ndjson|parquet)([.]gz)?)$')",
+    "name a .csv, .tsv, .jsonl or .parquet file, with .gz or without, or a folder by a / at its end",
+)
+_STAR_AT_THE_END = ("!self.matches('[*][^/]*/')", "* stands for any characters in the last part of a path only")
 NO_ACCESS_TO_A_CLAIM = (
     "pvc:// needs no way to storage: leave out secretRef, endpoint, region, caBundle and forcePathStyle, or use s3://"
 )
 
-InputUri = Annotated[str, Field(max_length=1024, pattern=INPUT_URI, json_schema_extra=_NO_STEPS_UP)]
-DataUri = Annotated[str, Field(max_length=1024, pattern=DATA_URI, json_schema_extra=_NO_STEPS_UP)]
+InputUri = Annotated[str, Field(max_length=1024, pattern=INPUT_URI, json_schema_extra=cel(_PLAIN_PATH))]
+DataUri = Annotated[
+    str,
+    Field(max_length=1024, pattern=DATA_URI, json_schema_extra=cel(_PLAIN_PATH, _KNOWN_FORMAT, _STAR_AT_THE_END)),
+]
 OutputUri = Annotated[
-    str, Field(max_length=1024, pattern=S3_URI.replace("^s3", "^(s3").rstrip("$") + "|file:///[^\\s]*)$")
+    str,
+    Field(
+        max_length=1024,
+        pattern=S3_URI.replace("^s3", "^(s3").rstrip("$") + "|file:///[^\\s]*)$",
+        json_schema_extra=cel(_PLAIN_PATH),
+    ),
 ]
 
 
@@ -52,7 +63,7 @@ class CaBundle(ApiModel):
     """A ConfigMap key that holds the certificate authorities of a private S3 endpoint."""
 
     name: ObjectName = Field(description="Name of a ConfigMap in the same namespace.")
-    key: Annotated[str, Field(min_length=1, max_length=253)] = Field(
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[.]?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$")] = Field(
         default="ca.crt", description="Key in that ConfigMap that holds PEM certificates."
     )
 

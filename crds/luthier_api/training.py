@@ -97,6 +97,10 @@ class Model(Input):
                 "endpoint, region, caBundle and forcePathStyle are for s3:// models only",
             ),
             (
+                "!self.uri.startsWith('hf://') || self.uri.matches('^hf://[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?/?$')",
+                "name a model of the hub as hf://owner/name",
+            ),
+            (
                 "!self.uri.startsWith('pvc://') || !(has(self.secretRef) || has(self.endpoint) || has(self.region)"
                 " || has(self.caBundle) || has(self.forcePathStyle))",
                 NO_ACCESS_TO_A_CLAIM,
@@ -240,7 +244,18 @@ class TrainingSpec(ApiModel):
         description="fp32, fp16 or bf16; auto takes bf16 or fp16 where the GPU has it, else fp32.",
     )
     hyperparameters: Hyperparameters = Field(default=Hyperparameters(), description="How the model is trained.")
-    training_arguments: Annotated[dict[Annotated[str, Field(max_length=128)], Text], Field(max_length=64)] = Field(
+    training_arguments: Annotated[
+        dict[Annotated[str, Field(max_length=128)], Text],
+        Field(
+            max_length=64,
+            json_schema_extra=cel(
+                (
+                    "self.all(name, name.matches('^[a-z][a-z0-9_]*$'))",
+                    "name the fields as transformers.TrainingArguments does, such as optim or lr_scheduler_kwargs",
+                )
+            ),
+        ),
+    ] = Field(
         default={},
         description="Further fields of transformers.TrainingArguments, by their own names, each value as text ("
         '{"optim": "adafactor"}). An unknown name, or one that a field above says, is refused.',

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from luthier_api.schema import crds
+from luthier_api.schema import crds, default_told
 
 pytestmark = pytest.mark.unit
 
@@ -67,3 +67,15 @@ def test_columns_point_at_fields_that_exist() -> None:
         for column in crd["spec"]["versions"][0]["additionalPrinterColumns"]:
             path = column["jsonPath"].split("[?")[0].replace(".metrics.eval_f1_macro", ".metrics")
             assert path in paths or path == ".metadata.creationTimestamp", column
+
+
+def test_every_field_is_described_and_its_description_tells_its_default() -> None:
+    """`kubectl explain` shows descriptions, and no defaults."""
+    silent = [
+        path
+        for schema in SCHEMAS.values()
+        for part in ("spec", "status")
+        for path, node in walk(schema["properties"][part], part)
+        if not path.endswith("[]") and not (node.get("description") or "").endswith(default_told(node) or ".")
+    ]
+    assert silent == []
