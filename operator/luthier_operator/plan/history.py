@@ -25,6 +25,7 @@ from luthier_operator.plan.types import Apply, Delete, EventNote, Manifest
 
 Versions = tuple[VersionStatus, ...]
 _KEPT_CHARACTERS = 500
+_LOOK_AGAIN_S = 600.0
 _WAITING = Verdict(
     "Waiting", Reason.WAITING_FOR_RUN, "Waiting for the removal of an old version to stop.", going_on=True
 )
@@ -40,6 +41,7 @@ class Upkeep:
     events: tuple[EventNote, ...] = ()
     unsure: bool = False
     """Whether it rests on nothing serving a version, which the API server itself is to be asked."""
+    requeue_after_s: float | None = None
 
 
 def in_the_way(s: Situation) -> Decision | None:
@@ -62,6 +64,8 @@ def upkeep(s: Situation, decision: Decision) -> Upkeep:
     if not rests:
         return done
     wanted = _marked(done.versions, s.spec, s.observed.in_use)
+    if surplus(wanted, s.spec, ()) != surplus(wanted, s.spec, s.observed.in_use):
+        done = replace(done, requeue_after_s=_LOOK_AGAIN_S)  # not everything that ends a service wakes this resource
     if any(version.removing and version not in done.versions for version in wanted):
         return replace(done, versions=wanted, unsure=True)  # the Job comes after this is written
     return _carried_on(s, replace(done, versions=wanted))
@@ -93,12 +97,11 @@ def _marked(versions: Versions, spec: FineTuneJobSpec, in_use: Collection[str]) 
 
 
 def _going(s: Situation, versions: Iterable[VersionStatus]) -> Versions:
-    """Return the versions that a Job is to remove now: marked in the written status, and not served since."""
-    marked = {version.uri for version in s.resource.status.versions if version.removing}
+    """Return the versions that a Job is to remove now: marked, not given up, and not served since."""
     return tuple(
         version
         for version in versions
-        if version.removing and not version.kept and version.uri in marked and version.version not in s.observed.in_use
+        if version.removing and not version.kept and version.version not in s.observed.in_use
     )
 
 
