@@ -89,7 +89,7 @@ class Fault:
     seen: list[Record] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Stream:
     """A watch that is open."""
 
