@@ -11,6 +11,7 @@ import pytest
 from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_dev.kubectl import KubectlFailed
 from luthier_dev.paths import REPOSITORY
+from luthier_dev.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -376,5 +377,14 @@ def test_an_example_is_accepted(namespace: Any, path: Path) -> None:
     ],
 )
 def test_explain_shows_what_a_field_means_and_its_default(cluster: Any, field: str, default: str, says: str) -> None:
+
+    def explained() -> str | None:
+        try:
+            cluster.kubectl("explain", "finetunejobs.spec")
+        except KubectlFailed as error:
+            return str(error)
+        return None
+
+    wait_until(explained, "the API server to publish the schema", timeout_s=60, interval_s=0.2)
     told = " ".join(cluster.kubectl("explain", f"finetunejobs.spec.{field}").split())
     assert says in told and default in told
