@@ -85,7 +85,7 @@ def plan_finetunejob(resource: FineTuneJobResource, observed: ObservedRuns, now:
         status=None if status == resource.status else status.to_wire(),
         events=report.replaced(replaced) + report.transitions(resource.status, status) + upkeep.events,
         release=deletion.releases(resource),
-        requeue_after_s=decision.requeue_after_s,
+        requeue_after_s=decision.requeue_after_s or upkeep.requeue_after_s,
         assumes_gone=(situation.run is not None and situation.run.lost) or upkeep.unsure,
     )
 

@@ -49,7 +49,7 @@ def target_of(spec: ModelDeploymentSpec, job: FineTuneJobView | None) -> Target 
 
 
 def _version_of(ref: FineTuneJobRef, job: FineTuneJobView, grant: Grant) -> Target | NoTarget:
-    versions = job.status.versions
+    versions = [version for version in job.status.versions if not version.removing]
     if ref.version:
         found = next((version for version in versions if version.version == ref.version), None)
         if found is None:

@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 
 from luthier_api.documents import Failure, Result
 from luthier_api.exitcodes import ExitCode
+from luthier_api.modeldeployment import ModelDeploymentSpec
 from luthier_api.reasons import Reason
+from luthier_operator.observed import FineTuneJobView
 from luthier_operator.plan import history
+from luthier_operator.plan.serving_target import NoTarget, Target, target_of
 from luthier_operator.served import versions_in_use
 
 pytestmark = pytest.mark.unit
@@ -344,6 +347,19 @@ def test_which_versions_are_served(make_world: Any, make_spec: Any) -> None:
     for raw, expected in table:
         assert versions_in_use(resource, [raw]) == expected
     assert versions_in_use(resource, [raw for raw, _ in table]) == {"v1", "v2", "v3"}
+
+
+def test_a_version_that_goes_is_no_longer_given_out_to_serve(limited: Any) -> None:
+    resource = limited.resource()
+    view = FineTuneJobView("reviews", resource.spec.output, resource.status)
+
+    def told(**reference: str) -> Target | NoTarget:
+        model = {"fineTuneJobRef": {"name": "reviews", **reference}}
+        return target_of(ModelDeploymentSpec.model_validate({"model": model}), view)
+
+    follows, pins = told(), told(version="v1")
+    assert isinstance(follows, Target) and follows.version == "v3"
+    assert isinstance(pins, NoTarget) and "has no version v1; it has: v3" in pins.message
 
 
 def test_versions_are_counted_and_not_the_specs_that_they_answer(make_world: Any, make_spec: Any) -> None:
