@@ -7,10 +7,20 @@ development tools set variables of that prefix too, so an unknown one is left al
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Json,
+    ValidationError,
+    model_validator,
+)
 
 from luthier_operator.defaults import Defaults, PodResources
 from luthier_operator.lease import Terms
+from luthier_operator.plan.allowed import normal_entry
 
 PREFIX = "LUTHIER_"
 
@@ -21,6 +31,12 @@ class SettingsError(ValueError):
 
 def _words(value: object) -> object:
     return [word for word in value.replace(",", " ").split() if word] if isinstance(value, str) else value
+
+
+def _entries(value: tuple[str, ...]) -> tuple[str, ...]:
+    for entry in value:
+        normal_entry(entry)
+    return value
 
 
 Resources = Json[PodResources] | PodResources
@@ -46,7 +62,9 @@ class Settings(BaseModel):
     train_grace_s: int = Field(default=_DEFAULTS.train_grace_s, ge=1, le=3600)
     kuberay_retry_s: float = Field(default=_DEFAULTS.kuberay_retry_s, gt=0)
     kueue_retry_s: float = Field(default=_DEFAULTS.kueue_retry_s, gt=0)
-    allowed_images: Annotated[tuple[str, ...], BeforeValidator(_words)] = _DEFAULTS.allowed_images
+    allowed_images: Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_entries)] = (
+        _DEFAULTS.allowed_images
+    )
     lease_name: str = ""
     lease_namespace: str = ""
     pod_name: str = ""

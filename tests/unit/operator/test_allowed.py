@@ -16,6 +16,7 @@ from luthier_operator.defaults import Defaults
 from luthier_operator.observed import Meta
 from luthier_operator.plan.allowed import NotAReference, normal_entry, normal_form, refusal
 from luthier_operator.plan.modeldeployment import ModelDeploymentResource, ObservedServing, plan_modeldeployment
+from luthier_operator.settings import Settings, SettingsError
 
 pytestmark = pytest.mark.unit
 
@@ -78,6 +79,14 @@ def test_no_list_allows_everything_and_the_operators_own_image_is_always_allowed
 def test_an_entry_that_is_neither_reference_nor_prefix_is_refused(entry: str) -> None:
     with pytest.raises(NotAReference):
         normal_entry(entry)
+
+
+def test_a_list_with_such_an_entry_stops_the_operator_at_its_start() -> None:
+    given = {"LUTHIER_TRAINER_IMAGE": "t:1", "LUTHIER_SERVER_IMAGE": "s:1"}
+    allowed = Settings.from_environment({**given, "LUTHIER_ALLOWED_IMAGES": "r.example/, r.example/t:1"}).allowed_images
+    assert allowed == ("r.example/", "r.example/t:1")
+    with pytest.raises(SettingsError, match=r"LUTHIER_ALLOWED_IMAGES: .*'r\.example/\*' is not an image reference"):
+        Settings.from_environment({**given, "LUTHIER_ALLOWED_IMAGES": "r.example/*"})
 
 
 @given(st.text(st.sampled_from("ab.:/@-_A0"), max_size=24))
