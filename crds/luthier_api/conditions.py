@@ -39,6 +39,9 @@ class ResourceStatus(ApiModel):
     )
 
 
+_LONGEST = 4096
+
+
 def merge_conditions(
     previous: Sequence[Condition],
     wanted: Iterable[tuple[ConditionType, bool | None, Reason, str]],
@@ -65,7 +68,7 @@ def merge_conditions(
                 type=type_,
                 status=status,
                 reason=reason,
-                message=message,
+                message=message if len(message) <= _LONGEST else message[: _LONGEST - 1] + "…",
                 last_transition_time=since,
                 observed_generation=generation,
             )

@@ -108,7 +108,7 @@ class Published(Document):
     version: Text = Field(description="Version in the registry.")
     uri: Text = Field(description="Folder of the version.")
     digest: Digest = Field(description="Digest of the version.")
-    size_bytes: Annotated[int, Field(ge=0)] = Field(description="Size of all files.")
+    size_bytes: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(description="Size of all files.")
     metrics: Metrics = Field(default={}, description="Metrics of the final evaluation.")
     promotable: bool = Field(default=True, description="Whether every gate passed.")
     message: Annotated[str, Field(max_length=600)] | None = Field(default=None, description="Which gate failed.")
@@ -310,7 +310,7 @@ def read_result(text: str) -> Result:
     Raises:
         DocumentError: if it is not a result document.
     """
-    if len(text.encode()) > TERMINATION_MESSAGE_BYTES:
+    if len(text.encode(errors="replace")) > TERMINATION_MESSAGE_BYTES:
         raise DocumentError("the pod's termination message is longer than 4096 bytes")
     try:
         return Result.from_json(text)

@@ -365,17 +365,19 @@ def _waiting(status: Raw, main: Raw) -> Raw:
 
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_STAGES: tuple[names.Stage, ...] = ("prepare", "train")
 
 
 def _forged(metadata: Raw, run: str, stage: str) -> bool:
     """Whether an object that looks like a run's Job cannot be one, whatever it says of its owner."""
-    if stage not in ("prepare", "train"):
+    if stage in names.REMOVALS:
         return False
+    if not any(metadata["name"] == names.job_name(run, known) for known in _STAGES if known == stage):
+        return True
     annotations = metadata.get("annotations", {})
     key = annotations.get(names.RUN_KEY)
     hashes = [annotations.get(names.SPEC_HASH, ""), *([] if key is None else [key])]
-    right = metadata["name"] == names.job_name(run, "train" if stage == "train" else "prepare")
-    return not right or not all(_SHA256.fullmatch(each) for each in hashes)
+    return not all(_SHA256.fullmatch(each) for each in hashes)
 
 
 def _gpus(pod: Raw) -> int:

@@ -8,7 +8,7 @@ LONGEST = 8192
 
 
 def printable(text: object, longest: int = LONGEST) -> str:
-    """Return the text with control and format characters as spaces; new lines stay, as they part what a traceback says."""
+    """Return the text with control and format characters as spaces; new lines stay, as tracebacks need them."""
     words = str(text)[:longest]
     if words.isprintable():
         return words

@@ -7,8 +7,8 @@ termination message is parsed strictly, and where there is none the node, then t
 import re
 from collections.abc import Iterable, Sequence
 
-from luthier_api.documents import DocumentError, Result, read_result
-from luthier_api.exitcodes import ExitCode, Retry, outcome_of
+from luthier_api.documents import DocumentError, Published, Result, read_result
+from luthier_api.exitcodes import OUTCOMES, ExitCode, Retry, outcome_of
 from luthier_api.finetunejob import LastFailure
 from luthier_api.reasons import Reason
 from luthier_operator.observed import JobView, PodView
@@ -24,11 +24,18 @@ def pods_of(job: JobView, pods: Iterable[PodView]) -> list[PodView]:
 
 
 def last_word(pod: PodView) -> Result | None:
-    """Return the result that the pod left, if it left one that can be understood."""
+    """Return the result that the pod left, if it left one that can be understood, and that can be."""
     try:
-        return read_result(pod.termination_message)
+        result = read_result(pod.termination_message)
     except DocumentError:
         return None
+    return None if result.published and not _is_version(result.published) else result
+
+
+def _is_version(published: Published) -> bool:
+    """Whether a name can be one, which goes into statuses and into other pods, and the folder is that version's."""
+    name, uri = published.version, published.uri
+    return bool(name) and "/" not in name and f"{name}{uri}".isprintable() and uri.endswith(f"/versions/{name}")
 
 
 def ended_at(pod: PodView) -> str:
@@ -59,7 +66,8 @@ def failure_of(pod: PodView) -> LastFailure:
     said = last_word(pod)
     # Who was asked to stop knows only that; Kubernetes knows why.
     if said and said.failure and not (said.failure.reason is Reason.PREEMPTED and pod.disruption is not None):
-        return _failure(pod, said.failure.reason, said.failure.message)
+        reason = said.failure.reason if said.failure.reason in _OF_A_POD else outcome_of(_code(pod)).reason
+        return _failure(pod, reason, clip(said.failure.message, _LONGEST_WORD))
     if pod.disruption is not None:
         reason, what = _DISRUPTED.get(pod.disruption_reason, (Reason.PREEMPTED, "The pod was stopped"))
         return _failure(pod, reason, f"{what}: {clip(pod.disruption)} {_GOES_ON}")
@@ -69,6 +77,9 @@ def failure_of(pod: PodView) -> LastFailure:
     return _failure(pod, outcome.reason, f"{_what_happened(pod, outcome.reason)} {_hint(pod, outcome.hint)}")
 
 
+# A pod may say anything, and a failure by the name of Serving would help nobody.
+_OF_A_POD = frozenset(outcome.reason for outcome in OUTCOMES.values())
+_LONGEST_WORD = 1500
 _GOES_ON = "Another pod goes on from the newest checkpoint; this does not count towards backoffLimit."
 # The reasons of Kubernetes' DisruptionTarget condition.
 _DISRUPTED = {

@@ -16,6 +16,7 @@ from luthier_operator import names
 from luthier_operator.names import Stage
 from luthier_operator.observed import JobView, PodView
 from luthier_operator.plan import attempts, failures
+from luthier_operator.plan.troubles import clip
 from luthier_operator.plan.usage import usage
 
 MAX_VERSIONS = 50
@@ -191,9 +192,9 @@ def _published(memory: Memory, run: Run, published: Published, now: str) -> Memo
         uri=published.uri,
         digest=published.digest,
         size_bytes=published.size_bytes,
-        metrics=published.metrics,
+        metrics={n: value for n, value in published.metrics.items() if f"{n}{value}".isprintable()},
         promotable=published.promotable,
-        message=published.message,
+        message=published.message and clip(published.message),
         spec_hash=run.status.spec_hash,
         run_key=published.run_key,
         chosen_at=now,

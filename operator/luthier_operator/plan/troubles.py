@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from luthier_api.reasons import Reason
 from luthier_operator.observed import PodView
+from luthier_operator.words import printable
 
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 _CONFIG = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
@@ -132,8 +133,8 @@ _RULES = (
 )
 
 
-def clip(text: str) -> str:
+def clip(text: str, longest: int = _LONGEST) -> str:
     """Return the text as the end of a sentence, on one line, not longer than a person reads."""
-    line = " ".join(text.split())
-    line = line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+    line = " ".join(printable(text).split())
+    line = line if len(line) <= longest else line[: longest - 1] + "…"
     return line if not line or line.endswith((".", "…", "!", "?")) else line + "."

@@ -175,7 +175,7 @@ async def test_a_pod_that_writes_without_end_takes_neither_memory_nor_time(
         _, most_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert answer is None and took_s < 1
+    assert answer is None and took_s < 5
     assert most_bytes < 8 * 2**20
 
 
