@@ -27,6 +27,7 @@ QUEUE = "team"
 URGENT = "t-kueue-urgent"
 KUEUE = "kueue.x-k8s.io/v1beta2"
 # A training asks for 200m, a prepare for 50m: a second prepare fits beside a training, a second training does not.
+FULL = "insufficient unused quota for cpu"
 ROOM = [{"name": "cpu", "nominalQuota": "300m"}, {"name": "memory", "nominalQuota": "64Gi"}]
 
 
@@ -104,9 +105,10 @@ def test_runs_take_turns_and_a_more_urgent_one_goes_first(queued: Site) -> None:
     assert_suspend_is_kueues(first.job)
 
     second = submit(queued, "second")
-    waits = second.until(lambda s: s.phase == "Queued" and bool(second.items("jobs")), "queued for its training")
+    waits = second.until(lambda s: FULL in told(s, ConditionType.READY)[2], "without room")
+    assert waits.phase == "Queued" and second.job["spec"]["suspend"]
     _, reason, words = told(waits, ConditionType.READY)
-    assert reason == Reason.QUEUED and QUEUE in words and "insufficient unused quota for cpu" in words
+    assert reason == Reason.QUEUED and QUEUE in words
     assert told(waits, ConditionType.ADMITTED) == ("False", reason, words)
 
     first.until_step(5)

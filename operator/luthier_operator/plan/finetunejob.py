@@ -189,7 +189,7 @@ def preparing(s: Situation) -> Decision | None:
     if prepare is None:
         return _begin(s)
     verdict = report.preparing(_trouble(s, prepare), _failure(s, prepare))
-    verdict = queueing.mirrored(verdict, prepare, s.observed)
+    verdict = queueing.mirrored(verdict, prepare, s.observed, s.now)
     return Decision(verdict, s.memory, patches=suspensions(s, [prepare]), requeue_after_s=_look_again_s(s, prepare))
 
 
@@ -209,7 +209,7 @@ def training(s: Situation) -> Decision | None:
 
 def _watch(s: Situation, train: JobView) -> Decision:
     verdict = report.training(_trouble(s, train), _failure(s, train), s.observed.progress)
-    verdict = queueing.mirrored(verdict, train, s.observed)
+    verdict = queueing.mirrored(verdict, train, s.observed, s.now)
     left = s.seconds_left(train)
     wait = _look_again_s(s, train) if left is None else left + 1
     return Decision(verdict, s.memory, patches=suspensions(s, [train]), requeue_after_s=wait)

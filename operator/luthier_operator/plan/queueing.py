@@ -8,6 +8,7 @@ Pure; `finetunejob` calls it for whatever Job it waits for.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 
 from luthier_api.finetunejob import Attempts, LastFailure
 from luthier_api.reasons import Reason
@@ -16,12 +17,15 @@ from luthier_operator.plan.report import Admission, Verdict
 from luthier_operator.plan.runs import Memory
 from luthier_operator.plan.situation import ObservedRuns
 from luthier_operator.plan.troubles import clip
+from luthier_operator.timestamps import seconds_since
 
 # Kueue has one reason for a queue that is missing and one that is stopped; only its words tell them apart.
 _MISSING = "doesn't exist"
+# Kueue speaks of a new Job at once.
+_PROMPT_S = 2.0
 
 
-def mirrored(verdict: Verdict, job: JobView, observed: ObservedRuns) -> Verdict:
+def mirrored(verdict: Verdict, job: JobView, observed: ObservedRuns, now: str) -> Verdict:
     """Return what is to be said of a Job, which would be `verdict` if it waited for no queue."""
     if job.queue is None or not job.live:
         return verdict
@@ -30,16 +34,24 @@ def mirrored(verdict: Verdict, job: JobView, observed: ObservedRuns) -> Verdict:
         return replace(verdict, admission=Admission(True, Reason.ADMITTED, clip(view.message)))
     if view is None and not job.suspended:
         return verdict  # somebody has let it go on without Kueue
-    reason, message = _why_not(job, job.queue, view, observed.kueue_installed)
+    if view is None or not (view.message or view.evicted):
+        reason, message = _silence(job, job.queue, observed.kueue_installed, now)
+    else:
+        reason, message = _why_not(job, job.queue, view)
     return Verdict("Queued", reason, message, going_on=True, admission=Admission(False, reason, message))
 
 
-def _why_not(job: JobView, queue: str, view: WorkloadView | None, kueue_installed: bool) -> tuple[Reason, str]:
+def _silence(job: JobView, queue: str, kueue_installed: bool, now: str) -> tuple[Reason, str]:
     if not kueue_installed:
         text = f"queueName is {queue}, but Kueue is not installed: install it, or take queueName out of the spec."
         return Reason.QUEUE_NOT_FOUND, text
-    if view is None or not (view.message or view.evicted):
-        return Reason.QUEUED, f"Waiting in queue {queue}; Kueue has said nothing about the Job {job.name} yet."
+    if seconds_since(job.created_at, datetime.fromisoformat(now)) < _PROMPT_S:
+        return Reason.QUEUED, f"Waiting in queue {queue}."
+    text = f"Waiting in queue {queue}, but Kueue says nothing about the Job {job.name}: does its controller run?"
+    return Reason.QUEUED, text
+
+
+def _why_not(job: JobView, queue: str, view: WorkloadView) -> tuple[Reason, str]:
     said = clip(view.message)
     if view.inadmissible and _MISSING in said:
         text = f"The queue {queue} cannot be used: {said} Create it in namespace {job.namespace}, or correct queueName."

@@ -18,6 +18,7 @@ from luthier_operator.plan import queueing, report
 from luthier_operator.plan.runs import Memory, Run
 from luthier_operator.plan.situation import ObservedRuns
 from luthier_operator.queues import Queues
+from luthier_operator.timestamps import rfc3339
 
 pytestmark = pytest.mark.unit
 
@@ -70,7 +71,7 @@ def said(raw: dict[str, Any] | None, **changes: Any) -> report.Verdict:
     workloads = {"job-1": workload_view(raw)} if raw else {}
     installed = changes.pop("kueue_installed", True)
     observed = ObservedRuns(workloads=workloads, kueue_installed=installed)
-    return queueing.mirrored(report.training(), job(**changes), observed)
+    return queueing.mirrored(report.training(), job(**changes), observed, rfc3339(NOW))
 
 
 WAITS = {"QuotaReserved": ("False", "Pending", FULL)}
@@ -78,8 +79,8 @@ STOPPED = {"Evicted": ("True", "Preempted", PREEMPTED), "Admitted": ("False", "N
 
 # name: (what Kueue says, reason, words that the user must read)
 CASES: dict[str, tuple[dict[str, Any] | None, Reason, tuple[str, ...]]] = {
-    "nothing yet": (None, Reason.QUEUED, ("gpus", "said nothing")),
-    "no conditions yet": (workload(), Reason.QUEUED, ("gpus", "said nothing")),
+    "nothing yet": (None, Reason.QUEUED, ("gpus", "says nothing", "does its controller run?")),
+    "no conditions yet": (workload(), Reason.QUEUED, ("gpus", "says nothing")),
     "no room": (workload(**WAITS), Reason.QUEUED, ("gpus", FULL)),
     "preempted just now": (workload(**STOPPED), Reason.REQUEUED, (PREEMPTED, "gpus", "goes on")),
     "preempted and no room": (workload(**STOPPED, **WAITS), Reason.REQUEUED, (PREEMPTED, FULL)),
@@ -112,8 +113,13 @@ def test_why_a_job_waits_is_said_in_kueues_words(name: str) -> None:
     assert not verdict.stalled and not verdict.ready
     for word in words:
         assert word in verdict.message, verdict.message
-    assert verdict.message.endswith(".") and verdict.admission is not None
+    assert verdict.message.endswith((".", "?")) and verdict.admission is not None
     assert (verdict.admission.admitted, verdict.admission.reason) == (False, reason)
+
+
+def test_a_new_job_just_waits() -> None:
+    verdict = said(None, created_at=rfc3339(NOW))
+    assert (verdict.reason, verdict.message) == (Reason.QUEUED, "Waiting in queue gpus.")
 
 
 def test_without_kueue_it_says_so() -> None:
@@ -190,7 +196,7 @@ def test_what_the_watch_tells_is_enough() -> None:
 
 def test_kueue_is_given_time_before_it_is_asked_for() -> None:
     server = Server()
-    heard = hear(server, Cache(), job(created_at=f"{NOW - timedelta(seconds=1):%Y-%m-%dT%H:%M:%SZ}"))
+    heard = hear(server, Cache(), job(created_at=rfc3339(NOW - timedelta(seconds=1))))
     assert server.asked == [] and 0 < heard.sooner(600.0) <= 2 and heard.kueue_installed
 
 
