@@ -116,13 +116,11 @@ def answered(s: Situation) -> Decision | None:
 def failed(s: Situation) -> Decision | None:
     """This run has failed. It is not tried again by itself: an edit, or the retry annotation, makes another run.
 
-    What still runs of it, because it failed of being stuck, goes as soon as the failure is written down.
+    What still runs of it, because it failed of being stuck, goes.
     """
     if s.run is None or s.run.status.stage != "Failed":
         return None
-    written = s.resource.status.current_run
-    known = written is not None and written.name == s.run.name and written.stage == "Failed"
-    idle = [job for job in s.jobs if job.live and job.run == s.wanted.run and known]
+    idle = [job for job in s.jobs if job.live and job.run == s.wanted.run]
     return Decision(report.failed(s.memory.last_failure), s.memory, deletes=deletions(idle))
 
 
@@ -164,10 +162,7 @@ def given_up(s: Situation) -> Decision | None:
     if s.run.abandoned is None:
         memory = restarts.due(s)
         return Decision(report.starting_over(memory), memory) if memory else None
-    written = s.resource.status.current_run
-    known = written is not None and written.given_up == s.run.abandoned.uid
-    idle = deletions([s.run.abandoned]) if known else ()
-    return Decision(report.starting_over(s.memory), s.memory, deletes=idle)
+    return Decision(report.starting_over(s.memory), s.memory, deletes=deletions([s.run.abandoned]))
 
 
 def lost(s: Situation) -> Decision | None:

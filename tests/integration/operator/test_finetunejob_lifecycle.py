@@ -98,7 +98,7 @@ def test_a_failure_that_would_only_come_again_ends_the_run_with_its_sentence(
     [
         pytest.param(
             {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "s3" not found'}},
-            "ConfigError",
+            "MissingSecret",
             'secret "s3" not found',
             id="missing Secret",
         ),
