@@ -167,7 +167,8 @@ def _codes(retry: Retry) -> dict[str, Any]:
 
 def _pod(owner: Meta, spec: FineTuneJobSpec, stage: Stage, run: str, image: str, defaults: Defaults) -> dict[str, Any]:
     training = stage == "train"
-    pod = trainer_pod(stage, spec, image, list(dict.fromkeys(grants(spec).values())), defaults)
+    given = {grant.role: grant for grant in grants(spec).values()}
+    pod = trainer_pod(stage, spec, image, list(given.values()), defaults)
     (container,) = pod["containers"]
     container["volumeMounts"] += claims.mounts(spec, stage)
     pod["volumes"] += claims.volumes(spec, stage)
