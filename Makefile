@@ -9,7 +9,7 @@ UNIT := tests/unit tests/integration/artifacts
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e gpu lint generate bench bench-prepare bench-trainer bench-job images cluster cluster-down clean constraints
+.PHONY: help demo test unit integration e2e gpu lint generate bench bench-prepare bench-trainer bench-job bench-operator images cluster cluster-down clean constraints
 
 help: ## Say what each target does
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ bench-trainer: .venv/.full ## Measure training against the usual ways, CPU time 
 
 bench-job: .venv/.full ## Measure a whole training job beside the tutorial's script: minutes
 	$(PY) benchmarks/job.py
+
+bench-operator: .venv/.demo ## The operator at 1,000 to 10,000 resources beside two peers: hours; CASES="cold rate" chooses
+	@$(PY) -m benchmarks.operator_bench $(CASES)
 
 images: .venv/.demo ## Build the three images (and those of the demo) where the sources changed
 	@$(PY) -m luthier_dev images

@@ -14,7 +14,8 @@ import subprocess
 import tempfile
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -205,8 +206,13 @@ class ControlPlane:
             kubernetes.config.load_kube_config(str(control_plane.kubeconfig))
     """
 
-    def __init__(self) -> None:
-        """Reserve a folder and ports; `start` or the `with` statement starts the processes."""
+    def __init__(self, arguments: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Reserve a folder and ports; `start` or the `with` statement starts the processes.
+
+        Args:
+            arguments: further ones by the name of the program; `{directory}` in them is the folder.
+        """
+        self._arguments = arguments or {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         remove_abandoned()
         parent = layout().make(layout().controlplanes)
@@ -287,7 +293,13 @@ class ControlPlane:
     ) -> None:
         self.stop()
 
+    def run(self, program: Program) -> None:
+        """Run a further program beside the control plane, for as long as that runs."""
+        self._start(program)
+
     def _start(self, program: Program) -> None:
+        more = [each.format(directory=self._directory) for each in self._arguments.get(program.name, ())]
+        program = replace(program, argv=[*program.argv, *more])
         self._processes[program.name] = start_child(program, self._log(program.name), SCOPE)
 
     def _kill(self, name: str) -> None:
