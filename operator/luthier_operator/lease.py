@@ -136,20 +136,19 @@ class Leadership:
     async def _renew(self) -> bool:
         try:
             await self._write({**self._lease, "spec": {**self._lease["spec"], **self._claim()}})
-        except Gone:
-            self._lost(f"The Lease {self} was deleted.")
-        except Conflict:
+        except (Gone, Conflict):
             await self._look_whose()
         return True
 
     async def _look_whose(self) -> None:
         """Go on from the Lease as it is: somebody may only have labelled it, or a renewal's answer was lost."""
         found = await self._cluster.get(_API, "Lease", self._namespace, self._name)
-        holder = found["spec"].get("holderIdentity") if found else "nobody"
-        if found is None or holder != self._identity:
-            self._lost(f"The Lease {self} is held by {holder or 'nobody'} now.")
-            return
-        await self._write({**found, "spec": {**found["spec"], **self._claim()}})
+        if found is None:
+            self._lost(f"The Lease {self} was deleted.")
+        elif found["spec"].get("holderIdentity") != self._identity:
+            self._lost(f"The Lease {self} is held by {found['spec'].get('holderIdentity') or 'nobody'} now.")
+        else:
+            await self._write({**found, "spec": {**found["spec"], **self._claim()}})
 
     async def _return(self) -> bool:
         spec = {**self._lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _micro_time()}
