@@ -12,8 +12,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from conftest import OperatorProcess, as_chart
 from fault_proxy import FaultProxy
+from operating import OperatorProcess, as_chart
 
 from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_api.keys import run_hash

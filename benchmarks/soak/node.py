@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from conftest import prepared, published
+from operating import prepared, published
 
 from luthier_api.exitcodes import ExitCode
 

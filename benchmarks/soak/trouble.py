@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Callable
 
 import psutil
-from conftest import OperatorProcess
 from fault_proxy import GARBAGE, FaultProxy, Record
+from operating import OperatorProcess
 
 from luthier_dev.controlplane import ControlPlane
 

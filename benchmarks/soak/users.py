@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections import Counter
 
-from conftest import finetunejob
+from operating import finetunejob
 
 from .world import FTJ, World
 

@@ -130,9 +130,10 @@ class FaultProxy:
 
     # From the test's thread
 
-    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def call(self, coroutine: Coroutine[Any, Any, T], timeout_s: float = 60) -> T:
+        """Run something in the proxy's loop, and wait for it."""
         future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        return future.result(timeout=60)
+        return future.result(timeout=timeout_s)
 
     def close(self) -> None:
         self.call(self._stop())
@@ -197,10 +198,14 @@ class FaultProxy:
 
     # In the proxy's loop
 
-    async def get(self, path: str) -> Raw:
-        """Ask the API server itself, as administrator."""
-        async with self._admin.get(f"{self._server}{path}") as answer:
-            return dict(await answer.json())
+    async def request(self, method: str, path: str, body: Any = None) -> tuple[int, Raw]:
+        """Ask the API server itself, as administrator; return its status and what it answers."""
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        data = None if body is None else json.dumps(body)
+        async with self._admin.request(
+            method, f"{self._server}{path}", data=data, headers={"Content-Type": kind}
+        ) as answer:
+            return answer.status, dict(await answer.json())
 
     async def _start(self) -> None:
         unlimited = aiohttp.ClientTimeout(total=None)

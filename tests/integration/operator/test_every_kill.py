@@ -1,0 +1,165 @@
+"""SIGKILL after every single write of the operator, one life for each: all end as the undisturbed life does.
+
+The kill comes when a write was carried out and before its answer reaches the operator, so that it can neither know of
+the write nor remember anything. `make kills` does it for all lives, and writes the table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fault_proxy import FaultProxy, Record
+from lives import LIVES, Life, State
+from operating import OperatorProcess, as_chart
+
+from luthier_dev.controlplane import ControlPlane
+from luthier_dev.paths import REPOSITORY
+
+pytestmark = pytest.mark.integration
+# Of operators at work at the same time; each start takes a second of a core.
+AT_ONCE = 5
+TABLE = os.environ.get("LUTHIER_KILL_TABLE", "")
+"""The folder for the table of all lives; without it, only the main life is lived."""
+
+
+@dataclass
+class Kill:
+    """A life in which the operator was killed after one write."""
+
+    life: str
+    number: int
+    write: str = ""
+    before: str = ""
+    after: str = ""
+    equal: bool = False
+    writes_in_all: int = 0
+
+
+class Scene:
+    """One life with an operator of its own, behind a proxy of its own."""
+
+    def __init__(self, cluster: ControlPlane, kubeconfig: Path, folder: Path, life: str, kill: int) -> None:
+        self.name, self.kill = life, Kill(life, kill)
+        self.namespace = f"k-{secrets.token_hex(4)}"
+        self._folder = folder / f"{life}-{kill}"
+        self._proxy = FaultProxy(cluster.kubeconfig, self._folder)
+        proxied = self._proxy.kubeconfig(kubeconfig, self._folder / "kubeconfig")
+        self._operator = OperatorProcess(proxied, self._folder, LUTHIER_WATCH_NAMESPACES=self.namespace)
+        self._life = Life(self._proxy, self.namespace, self._keep_alive)
+        self._killed = False
+
+    def run(self) -> dict[str, Any]:
+        """Live; return the essence of the last state."""
+        try:
+            body = {"metadata": {"name": self.namespace}}
+            assert self._proxy.call(self._proxy.request("POST", "/api/v1/namespaces", body))[0] == 201
+            self._proxy.before_write, self._proxy.after_write = self._before, self._after
+            self._operator.start(wait=False)
+            last: State = self._proxy.call(LIVES[self.name](self._life), timeout_s=200)
+            self.kill.writes_in_all = len(self._proxy.writes)
+            return last.essence()
+        except BaseException:
+            print(f"--- {self.name} {self.kill}\n{self._operator.log[-6000:]}")
+            raise
+        finally:
+            self._operator.kill()
+            self._proxy.call(self._proxy.request("DELETE", f"/api/v1/namespaces/{self.namespace}"))
+            self._proxy.close()
+
+    async def _before(self, record: Record) -> None:
+        if self._number_of(record) == self.kill.number:
+            self.kill.before = (await self._life.look()).said()
+
+    async def _after(self, record: Record) -> None:
+        if self._number_of(record) == self.kill.number:
+            self._operator.kill()
+            self._killed = True
+            self.kill.write = _said(record, self.namespace)
+            self.kill.after = (await self._life.look()).said()
+
+    def _number_of(self, record: Record) -> int:
+        return next(number for number, each in enumerate(self._proxy.writes, 1) if each is record)
+
+    def _keep_alive(self) -> None:
+        if self._killed:
+            self._killed = False
+            self._operator.start(wait=False)
+
+
+def _said(record: Record, namespace: str) -> str:
+    """Return a write in a few words."""
+    *_, what = record.path.partition(f"/namespaces/{namespace}/")
+    kind, _, name = what.partition("/")
+    if record.method == "POST":
+        name = record.body["metadata"]["name"]
+    verb = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}[record.method]
+    if kind == "events":
+        return f"event {record.body['reason']}"
+    if name.endswith("/status"):
+        return f"status {record.body['status'].get('phase', '')}".strip()
+    fields = [field for part in ("spec", "metadata") for field in (record.body or {}).get(part, {})]
+    told = [field for field in fields if field in ("suspend", "ttlSecondsAfterFinished", "finalizers")]
+    return " ".join([verb, kind.rstrip("s"), name[-12:], *(told if record.method == "PATCH" else [])])
+
+
+@pytest.fixture(scope="module")
+def chart_access(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return as_chart(cluster, tmp_path_factory.mktemp("access"), "luthier")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "life" in metafunc.fixturenames:
+        metafunc.parametrize("life", list(LIVES) if TABLE else ["main"])
+
+
+@pytest.mark.timeout(1800)
+def test_killed_after_each_of_its_writes_a_life_ends_as_if_nothing_had_been(
+    cluster: ControlPlane, chart_access: Path, tmp_path: Path, life: str
+) -> None:
+    undisturbed = Scene(cluster, chart_access, tmp_path, life, kill=0)
+    wanted = undisturbed.run()
+    count = undisturbed.kill.writes_in_all
+
+    def killed(number: int) -> tuple[Kill, dict[str, Any]]:
+        scene = Scene(cluster, chart_access, tmp_path, life, number)
+        essence = scene.run()
+        scene.kill.equal = essence == wanted
+        return scene.kill, essence
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        came_to = list(pool.map(killed, range(1, count + 1)))
+    if TABLE:
+        write_table(Path(TABLE), life, [kill for kill, _ in came_to])
+    for kill, essence in came_to:
+        assert essence == wanted, kill
+    # An operator that begins anew may need fewer writes than the undisturbed one, so the last of them may not come.
+    assert sum(bool(kill.write) for kill, _ in came_to) >= count - 2
+
+
+def write_table(folder: Path, life: str, kills: list[Kill]) -> None:
+    """Put a life's kills into kills.json, and all lives' into docs/kills.md."""
+    path = folder / "kills.json"
+    table = json.loads(path.read_text()) if path.exists() else {}
+    table[life] = [asdict(kill) for kill in kills]
+    path.write_text(json.dumps(table, indent=2) + "\n")
+    lines = [
+        "# The operator, killed after every write",
+        "",
+        "Written by `make kills`: for each life of a FineTuneJob, one run for each write of the operator's, in which",
+        "it is killed (SIGKILL) when that write was carried out and before it hears of that, and started again.",
+        "*Equal*: all but times and uids is as at the end of the undisturbed life: spec, status, finalizers, Jobs.",
+    ]
+    for name, rows in table.items():
+        lines += ["", f"## {LIVES[name].__doc__}", "", "| | write | before | after | equal |", "|---|---|---|---|---|"]
+        for row in rows:
+            write = row["write"] or "(did not come)"
+            equal = "yes" if row["equal"] else "NO"
+            lines.append(f"| {row['number']} | {write} | {row['before']} | {row['after']} | {equal} |")
+    (REPOSITORY / "docs" / "kills.md").write_text("\n".join(lines) + "\n")
