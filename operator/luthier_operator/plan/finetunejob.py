@@ -196,7 +196,7 @@ def training(s: Situation) -> Decision | None:
         return _watch(s, run.train)
     if any(job.stage == "train" for job in s.rivals):
         return Decision(report.waiting_for_run(next(job.run for job in s.rivals)), s.memory)
-    if s.taken("train"):
+    if s.taken("train") or (run.resolved and s.trained_for_another(run.resolved.run_key)):
         return Decision(report.name_taken(), s.memory, requeue_after_s=_AGAIN_S)
     memory = replace(s.memory, run=replace(run, status=run.status.model_copy(update={"stage": "Train"})))
     return Decision(report.training(), memory, applies=(*_meeting_place(s), _job(s, "train", run.resolved)))

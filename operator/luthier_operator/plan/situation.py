@@ -110,6 +110,11 @@ class Situation:
         known = stuck.is_heard_of(self.observed.progress, self.observed.silent_s, deadline)
         return known and left is not None and left < 0
 
+    def trained_for_another(self, run_key: str) -> bool:
+        """Whether a Job of an earlier resource of this name still trains the same, under another name."""
+        others = [job for job in self.observed.jobs if job.owner_uid != self.resource.meta.uid]
+        return any(job.live and job.stage == "train" and job.run_key == run_key for job in others)
+
     def taken(self, stage: Stage) -> bool:
         """Whether the name of this run's Job belongs to an earlier resource that is being removed."""
         name = names.job_name(self.wanted.run, stage)

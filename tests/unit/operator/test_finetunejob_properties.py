@@ -306,7 +306,7 @@ def test_any_history_keeps_the_invariants_and_ends_with_the_version_of_the_spec(
         pass
 
     Played.make_world = make_world
-    some = settings(max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+    some = settings(max_examples=60, stateful_step_count=35, deadline=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(Played, settings=some)
 
 

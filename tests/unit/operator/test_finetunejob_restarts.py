@@ -370,3 +370,17 @@ def test_a_job_without_a_pod_is_asked_about_after_two_seconds_then_ever_more_rar
     world.running(job)
     world.settle()
     assert world.ready["reason"] == "Preparing" and world.plan().requeue_after_s is None
+
+
+def test_what_an_earlier_resource_of_the_name_still_trains_is_not_trained_beside_it(world: Any) -> None:
+    job = to_training(world)
+    job["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    world.uid, world.status = "uid-2", {}
+    world.edit(resources={"limits": {"memory": "16Gi"}})
+    world.step()
+    world.prepare_ends()
+    world.step()
+    assert world.ready["reason"] == "WaitingForRun" and len(world.live_trains) == 1
+    world.collect()
+    world.settle()
+    assert world.job("train")["metadata"]["name"] != job["metadata"]["name"]
