@@ -26,7 +26,7 @@ NAMESPACE = "t-kueue"
 QUEUE = "team"
 URGENT = "t-kueue-urgent"
 KUEUE = "kueue.x-k8s.io/v1beta2"
-# A training asks for 200m, a prepare for 50m: a second prepare fits beside a training, a second training does not.
+# A training asks for 200m, a prepare for 50m: two that prepare fit beside one that trains, a second training does not.
 FULL = "insufficient unused quota for cpu"
 ROOM = [{"name": "cpu", "nominalQuota": "300m"}, {"name": "memory", "nominalQuota": "64Gi"}]
 
@@ -99,24 +99,22 @@ def assert_suspend_is_kueues(job: dict[str, Any]) -> None:
 
 
 def test_runs_take_turns_and_a_more_urgent_one_goes_first(queued: Site) -> None:
-    first = submit(queued, "first", epochs=25)
-    first.until_step(1)
+    first = submit(queued, "first", epochs=15)
+    first.until_step(3)
     assert told(first.status, ConditionType.ADMITTED)[:2] == ("True", Reason.ADMITTED)
     assert_suspend_is_kueues(first.job)
 
-    second = submit(queued, "second")
+    second, urgent = submit(queued, "second"), submit(queued, "urgent", priorityClassName=URGENT)
     waits = second.until(lambda s: FULL in told(s, ConditionType.READY)[2], "without room")
     assert waits.phase == "Queued" and second.job["spec"]["suspend"]
     _, reason, words = told(waits, ConditionType.READY)
     assert reason == Reason.QUEUED and QUEUE in words
     assert told(waits, ConditionType.ADMITTED) == ("False", reason, words)
 
-    first.until_step(5)
-    urgent = submit(queued, "urgent", priorityClassName=URGENT)
     assert "Preempted" in first.until_reason(Reason.REQUEUED)
     urgent.until_published()
     stopped_at = first.checkpoints()[-1]
-    assert stopped_at >= 5, "the checkpoint of the grace period"
+    assert stopped_at >= 3, "the checkpoint of the grace period"
     assert first.until_resumed(1) == stopped_at
     attempts = first.status.attempts
     assert attempts and (attempts.failed, attempts.preempted) == (0, 1)
@@ -126,7 +124,7 @@ def test_runs_take_turns_and_a_more_urgent_one_goes_first(queued: Site) -> None:
 
 
 def test_a_run_that_is_suspended_frees_its_place_and_goes_on_later(queued: Site) -> None:
-    run = submit(queued, "rested", epochs=15)
+    run = submit(queued, "rested", epochs=8)
     run.until_step(3)
     before = run.job["metadata"]["uid"]
     run.suspend(True)
