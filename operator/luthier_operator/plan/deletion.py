@@ -20,7 +20,7 @@ from luthier_operator import names
 from luthier_operator.defaults import Defaults
 from luthier_operator.manifests import removal
 from luthier_operator.observed import JobView, Meta, Raw
-from luthier_operator.plan import removals, report
+from luthier_operator.plan import refusals, removals, report
 from luthier_operator.plan.situation import FineTuneJobResource, ObservedRuns, deletions
 from luthier_operator.plan.types import Apply, Delete, EventNote, Plan
 from luthier_operator.timestamps import rfc3339
@@ -122,7 +122,9 @@ def _next_step(
     if job.deleting:
         return _Step(going_on)
     if job.live:
-        return _Step(_waiting(job, observed) or going_on)
+        asked = refusals.questions(resource.spec, own, observed.pods, now)
+        again_s = min((question.again_s for question in asked), default=None)
+        return _Step(_waiting(job, observed) or going_on, requeue_after_s=again_s)
     came_to = removals.outcome(job, observed.pods)
     if not isinstance(came_to, LastFailure):
         return _Step(going_on, deletions([job]))  # its result is lost

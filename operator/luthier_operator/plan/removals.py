@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from luthier_api.documents import Removed
 from luthier_api.finetunejob import LastFailure
+from luthier_api.reasons import Reason
 from luthier_operator.observed import JobView, PodView
 from luthier_operator.plan import failures
 from luthier_operator.plan.situation import ObservedRuns
@@ -33,4 +34,8 @@ def trouble(job: JobView, observed: ObservedRuns) -> Trouble | None:
     """Return why a Job that has not ended does not get on."""
     if job.uid in observed.refusals:
         return refusal(observed.refusals[job.uid])
-    return trouble_of(failures.pods_of(job, observed.pods))
+    pods = failures.pods_of(job, observed.pods)
+    if pods and pods[0].phase == "Failed":
+        failure = failures.failure_of(pods[0])
+        return Trouble(Reason(failure.reason), failure.message)
+    return trouble_of(pods)

@@ -16,8 +16,9 @@ from luthier_api.exitcodes import ExitCode
 from luthier_api.reasons import Reason
 from luthier_operator import names
 from luthier_operator.manifests.jobs import failure_rules
-from luthier_operator.observed import Meta
+from luthier_operator.observed import Meta, job_view
 from luthier_operator.plan import deletion
+from luthier_operator.plan.situation import ObservedRuns
 
 pytestmark = pytest.mark.unit
 
@@ -301,6 +302,25 @@ def test_a_removal_that_does_not_get_on_says_why(make_world: Any, make_spec: Any
     world.step()
     assert 'The versions cannot be removed yet: The pod cannot start: secret "s3" not found.' in world.ready["message"]
     assert world.ready["message"].endswith("set deletionPolicy to Retain.")
+
+
+def test_a_removal_whose_pod_is_refused_is_asked_about_and_says_why(make_world: Any, make_spec: Any) -> None:
+    world = make_world(make_spec(deletionPolicy="Delete", serviceAccountName="s3-writer"))
+    published(world)
+    world.delete_resource()
+    world.settle()
+    job = world.job("remove")
+    job["status"] = {"startTime": f"{world.now:%Y-%m-%dT%H:%M:%SZ}"}
+    world.now += timedelta(seconds=4)
+    assert world.plan().requeue_after_s == 4, "nothing wakes the operator for an Event"
+    said = (
+        'Error creating: pods "x" is forbidden: error looking up service account: serviceaccount "s3-writer" not found'
+    )
+    jobs = [job_view(raw) for raw in world.jobs.values()]
+    observed = ObservedRuns(jobs, refusals={job["metadata"]["uid"]: said})
+    plan = deletion.plan_deletion(world.resource(), observed, world.now, world.defaults)
+    assert plan.status
+    assert "Create the ServiceAccount s3-writer" in plan.status["conditions"][0]["message"]
 
 
 def test_the_job_outlives_the_collection_of_its_resource_and_is_as_safe_as_any(make_world: Any, make_spec: Any) -> None:
