@@ -304,6 +304,19 @@ def test_a_removal_that_does_not_get_on_says_why(make_world: Any, make_spec: Any
     assert world.ready["message"].endswith("set deletionPolicy to Retain.")
 
 
+def test_a_removal_that_is_being_tried_again_says_what_it_failed_of(make_world: Any, make_spec: Any) -> None:
+    world = make_world(make_spec(deletionPolicy="Delete"))
+    published(world)
+    world.delete_resource()
+    world.settle()
+    failure = Failure(reason=Reason.STORAGE_UNAVAILABLE, message="https://s3.example.com does not answer.")
+    text = Result(failure=failure).to_termination_message()
+    world.end(world.job("remove"), ExitCode.STORAGE_UNAVAILABLE, text, final=False)
+    world.step()
+    assert "cannot be removed yet: https://s3.example.com does not answer." in world.ready["message"]
+    assert world.ready["reason"] == Reason.DELETING
+
+
 def test_a_removal_whose_pod_is_refused_is_asked_about_and_says_why(make_world: Any, make_spec: Any) -> None:
     world = make_world(make_spec(deletionPolicy="Delete", serviceAccountName="s3-writer"))
     published(world)
