@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from luthier_api.base import ApiModel, Message, Text, Timestamp
 from luthier_api.reasons import ConditionType, Reason
@@ -23,6 +23,11 @@ class Condition(ApiModel):
 
 
 _KEYED_BY_TYPE = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+
+
+NOT_SEEN_YET: dict[str, JsonValue] = {"observedGeneration": 0}
+"""What the API server writes as the status of a new resource. Without it, kstatus would take one that no operator has
+seen yet for one with which all is well."""
 
 
 class ResourceStatus(ApiModel):

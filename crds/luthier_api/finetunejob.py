@@ -19,7 +19,7 @@ from luthier_api.base import (
     Timestamp,
     cel,
 )
-from luthier_api.conditions import ResourceStatus
+from luthier_api.conditions import NOT_SEEN_YET, ResourceStatus
 from luthier_api.pods import Placement, ResourceRequirements
 from luthier_api.training import TASK_RULES, MethodType, Precision, TrainingSpec
 
@@ -251,4 +251,6 @@ class FineTuneJob(ApiModel):
     )
 
     spec: FineTuneJobSpec = Field(description="What is to be trained.")
-    status: FineTuneJobStatus | None = Field(default=None, description="What the operator has seen.")
+    status: FineTuneJobStatus | None = Field(
+        default=None, description="What the operator has seen.", json_schema_extra={"default": NOT_SEEN_YET}
+    )

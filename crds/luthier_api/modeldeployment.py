@@ -16,7 +16,7 @@ from luthier_api.base import (
     Timestamp,
     cel,
 )
-from luthier_api.conditions import ResourceStatus
+from luthier_api.conditions import NOT_SEEN_YET, ResourceStatus
 from luthier_api.finetunejob import LastFailure
 from luthier_api.pods import Placement, ResourceRequirements
 from luthier_api.storage import OutputUri, StorageAccess
@@ -206,4 +206,6 @@ class ModelDeployment(ApiModel):
     )
 
     spec: ModelDeploymentSpec = Field(description="What is served, and how.")
-    status: ModelDeploymentStatus | None = Field(default=None, description="What the operator has seen.")
+    status: ModelDeploymentStatus | None = Field(
+        default=None, description="What the operator has seen.", json_schema_extra={"default": NOT_SEEN_YET}
+    )

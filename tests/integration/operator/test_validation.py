@@ -388,3 +388,11 @@ def test_explain_shows_what_a_field_means_and_its_default(cluster: Any, field: s
     wait_until(explained, "the API server to publish the schema", timeout_s=60, interval_s=0.2)
     told = " ".join(cluster.kubectl("explain", f"finetunejobs.spec.{field}").split())
     assert says in told and default in told
+
+
+@pytest.mark.parametrize("resource", [FINETUNEJOB, MODELDEPLOYMENT], ids=["FineTuneJob", "ModelDeployment"])
+def test_what_no_operator_has_seen_yet_does_not_look_done(namespace: Any, resource: dict[str, Any]) -> None:
+    """kstatus takes a resource without a status for one with which all is well; one that is behind it waits for."""
+    namespace.apply(resource)
+    stored = namespace.get(resource["kind"].lower(), "reviews")
+    assert stored["status"]["observedGeneration"] == 0 < stored["metadata"]["generation"]
