@@ -108,6 +108,19 @@ def test_a_removal_that_is_denied_says_why_and_retain_lets_the_resource_go(opera
     namespace.until("the end of the removal", lambda: not component(namespace, "remove"))
 
 
+def test_a_removal_that_the_cluster_refuses_says_why_and_the_way_out(operator: Any, namespace: Any) -> None:
+    namespace.submit(deletionPolicy="Delete", suspend=True)
+    namespace.await_reason("ftj", "reviews", "Suspended")
+    namespace.kubectl("create", "quota", "none", "--hard=count/jobs.batch=0")
+    namespace.until("the quota", lambda: "used" in namespace.get("quota", "none").get("status", {}))
+    delete(namespace)
+    status = namespace.await_reason("ftj", "reviews", "RemovalFailed")["status"]
+    (ready,) = [each for each in status["conditions"] if each["type"] == "Ready"]
+    assert "exceeded quota: none" in ready["message"] and "set deletionPolicy to Retain" in ready["message"]
+    namespace.merge("ftj", "reviews", {"spec": {"deletionPolicy": "Retain"}})
+    until_gone(namespace)
+
+
 def test_a_resource_that_waits_to_have_its_versions_removed_does_not_hold_its_namespace(
     operator: Any, namespace: Any
 ) -> None:
