@@ -48,9 +48,11 @@ class Api:
                 async with self._session.request(
                     method, self._server + path, data=data, headers={"Content-Type": kind}
                 ) as answer:
-                    return answer.status, json.loads(await answer.text())
+                    if answer.status not in (429, 503):  # as after a restart
+                        return answer.status, json.loads(await answer.text())
             except (aiohttp.ClientError, ValueError):
-                await asyncio.sleep(0.5)
+                pass
+            await asyncio.sleep(0.5)
 
     async def watch(self, path: str) -> AsyncIterator[tuple[str, Raw]]:
         """Yield ("LISTED", the list) and then (type, object), and begin anew whenever the watch ends."""

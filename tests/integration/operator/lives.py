@@ -122,7 +122,7 @@ class Life:
     async def delete(self) -> None:
         await self._user("DELETE", f"/{NAME}", {})
 
-    async def until(self, what: str, condition: Callable[[State], object], timeout_s: float = 60) -> State:
+    async def until(self, what: str, condition: Callable[[State], object], timeout_s: float = 120) -> State:
         """Play the node until something is so."""
         deadline = time.monotonic() + timeout_s
         while True:

@@ -6,6 +6,7 @@ For conftest, and for modules that cannot import a conftest.
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,11 +14,13 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+import luthier_operator.__main__
 from luthier_api.documents import Prepared, Published, Resolved, Result
 from luthier_dev import binaries, versions
 from luthier_dev.controlplane import ControlPlane
@@ -140,6 +143,41 @@ class OperatorProcess:
         assert self._process
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(timeout=20)
+
+
+class ForkedOperator(OperatorProcess):
+    """The same, from a process that has imported everything: a start costs a tenth, for tests that start hundreds."""
+
+    _forks = multiprocessing.get_context("forkserver")
+    _forks.set_forkserver_preload(["luthier_operator.__main__"])
+    _forked: ForkServerProcess | None = None
+
+    def start(self, *, wait: bool = True) -> None:
+        self._forked = self._forks.Process(target=_operate, args=(self._environment, str(self._log)), daemon=True)
+        self._forked.start()
+        if wait:
+            wait_until(lambda: self.get("/readyz")[1], "the operator", timeout_s=60, interval_s=0.05)
+
+    @property
+    def pid(self) -> int:
+        assert self._forked and self._forked.pid
+        return self._forked.pid
+
+    def kill(self) -> None:
+        assert self._forked
+        self._forked.kill()
+        self._forked.join()
+
+
+def _operate(environment: dict[str, str], log: str) -> None:
+    """Be the operator from now on."""
+    with open(log, "ab") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["luthier_operator", "--log-format", "text"]
+    sys.exit(luthier_operator.__main__.main())
 
 
 def as_chart(cluster: ControlPlane, folder: Path, release: str, *values: str) -> Path:

@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 from fault_proxy import FaultProxy, Record
 from lives import LIVES, Life, State
-from operating import OperatorProcess, as_chart
+from operating import ForkedOperator, as_chart
 
 from luthier_dev.controlplane import ControlPlane
 from luthier_dev.paths import REPOSITORY
 
 pytestmark = pytest.mark.integration
-# Of operators at work at the same time; each start takes a second of a core.
-AT_ONCE = 5
+# Of lives at the same time: each waits more than it works.
+AT_ONCE = 4
 TABLE = os.environ.get("LUTHIER_KILL_TABLE", "")
 """The folder for the table of all lives; without it, only the main life is lived."""
 
@@ -51,7 +51,7 @@ class Scene:
         self._folder = folder / f"{life}-{kill}"
         self._proxy = FaultProxy(cluster.kubeconfig, self._folder)
         proxied = self._proxy.kubeconfig(kubeconfig, self._folder / "kubeconfig")
-        self._operator = OperatorProcess(proxied, self._folder, LUTHIER_WATCH_NAMESPACES=self.namespace)
+        self._operator = ForkedOperator(proxied, self._folder, LUTHIER_WATCH_NAMESPACES=self.namespace)
         self._life = Life(self._proxy, self.namespace, self._keep_alive)
         self._killed = False
 
@@ -62,7 +62,7 @@ class Scene:
             assert self._proxy.call(self._proxy.request("POST", "/api/v1/namespaces", body))[0] == 201
             self._proxy.before_write, self._proxy.after_write = self._before, self._after
             self._operator.start(wait=False)
-            last: State = self._proxy.call(LIVES[self.name](self._life), timeout_s=200)
+            last: State = self._proxy.call(LIVES[self.name](self._life), timeout_s=400)
             self.kill.writes_in_all = len(self._proxy.writes)
             return last.essence()
         except BaseException:
