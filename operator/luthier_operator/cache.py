@@ -27,7 +27,7 @@ from luthier_operator.observed import (
 Kind = Literal["FineTuneJob", "ModelDeployment", "Job", "Pod", "RayService"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stored:
     """An object in the cache: parsed to what decisions need, or for the two resources the JSON text."""
 
@@ -148,6 +148,11 @@ class Cache:
         if "deletionTimestamp" in raw["metadata"] and not known:
             return  # the watch has told of the end already
         self._written.setdefault((kind, key), {})[item.name] = item
+
+    def tells_nothing_new(self, kind: Kind, key: Key, item: Stored) -> bool:
+        """Tell whether the watch has told before all that a decision would see of an object: half of it is so."""
+        told = self._told(kind, key) if kind in _PARSERS else ()
+        return any(other.name == item.name and other.value == item.value for other in told)
 
     def caught_up(self, kind: Kind, raw: Raw, *, deleted: bool) -> None:
         """Forget what was written, once the watch has told as much or more of the object."""

@@ -1,8 +1,9 @@
 """kopf's side: which objects are watched, the indices that cache them, and the events that wake keys.
 
 `on.event` handlers write nothing and are never retried, so all they do is wake a key of the work queue. kopf runs them
-only after every index is filled. No finalizers, annotations or status are ever written by kopf: it has no handler that
-would.
+only after every index is filled. All of them are coroutines: kopf calls a plain function in another thread, and neither
+the cache nor the queue is made for threads. No finalizers, annotations or status are ever written by kopf: it has no
+handler that would.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ _RESOURCES: dict[Kind, tuple[str, str, str]] = {
 }
 _SELECTORS: dict[Kind, str] = {kind: names.MANAGED_SELECTOR for kind in ("Job", "Pod", "RayService")}
 _FOLLOWERS = "followers"
+_LARGE: tuple[Kind, ...] = ("FineTuneJob", "Job", "Pod")
 # In the version that the cluster prefers.
 _WORKLOADS = (names.KUEUE, "workloads")
 _WORKLOAD = "Workload"
@@ -35,8 +37,9 @@ _WORKLOAD = "Workload"
 def register(registry: kopf.OperatorRegistry, cache: Cache, wake: Wake) -> None:
     """Register the indices and the handlers that wake."""
     for kind, resource in _RESOURCES.items():
-        _index(registry, kind, resource)
-        _watch(registry, kind, resource, cache, wake)
+        same: set[str] = set()
+        _index(registry, kind, resource, cache, same)
+        _watch(registry, kind, resource, cache, wake, same)
     _index_followers(registry)
     _watch_workloads(registry, cache, wake)
 
@@ -51,6 +54,22 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.networking.request_timeout = 60
     settings.networking.connect_timeout = settings.watching.connect_timeout = 10
     settings.process.ultimate_exiting_timeout = 20
+    settings.persistence.diffbase_storage = _Changeless()
+    # A worker per object holds on to the last event for as long.
+    settings.queueing.idle_timeout = 0.5
+
+
+class _Changeless(kopf.DiffBaseStorage):
+    """kopf copies every object that it is told of, to find what a handler of changes would be called for. None is."""
+
+    def build(self, *, body: kopf.Body, extra_fields: object = None) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        raise NotImplementedError("there is no handler of changes")
 
 
 def indices_of(kwargs: Mapping[str, Any]) -> Mapping[Kind, Mapping[Key, Any]]:
@@ -74,23 +93,46 @@ def watched(namespaces: Sequence[str]) -> list[Watched]:
     return result
 
 
-def _index(registry: kopf.OperatorRegistry, kind: Kind, resource: tuple[str, str, str]) -> None:
+def _index(
+    registry: kopf.OperatorRegistry, kind: Kind, resource: tuple[str, str, str], cache: Cache, same: set[str]
+) -> None:
     @kopf.index(*resource, id=kind, registry=registry)
-    def index(body: kopf.Body, **_: Any) -> dict[Key, Stored] | None:
+    async def index(body: kopf.Body, **_: Any) -> dict[Key, Stored] | None:
         raw = dict(body)
         key = owner_of(kind, raw)
-        return {key: stored(kind, raw)} if key else None
+        if key is None:
+            return None
+        item = stored(kind, raw)
+        if cache.tells_nothing_new(kind, key, item):
+            same.add(raw["metadata"]["uid"])
+        if kind in _LARGE:
+            _let_go(raw)
+        return {key: item}
+
+
+def _let_go(raw: Mapping[str, Any]) -> None:
+    """Empty what was parsed. kopf keeps each object until all are indexed; thousands of pods would take a gigabyte."""
+    raw["metadata"].pop("managedFields", None)
+    for part in ("spec", "status"):
+        raw.get(part, {}).clear()
 
 
 def _watch(
-    registry: kopf.OperatorRegistry, kind: Kind, resource: tuple[str, str, str], cache: Cache, wake: Wake
+    registry: kopf.OperatorRegistry,
+    kind: Kind,
+    resource: tuple[str, str, str],
+    cache: Cache,
+    wake: Wake,
+    same: set[str],
 ) -> None:
     @kopf.on.event(*resource, id=f"wake-{kind}", registry=registry)
-    def woken(event: kopf.RawEvent, **kwargs: Any) -> None:
+    async def woken(event: kopf.RawEvent, **kwargs: Any) -> None:
         raw = event["object"]
         cache.caught_up(kind, raw, deleted=event["type"] == "DELETED")
         key = owner_of(kind, raw)
-        if key is None:
+        unchanged = raw["metadata"]["uid"] in same
+        same.discard(raw["metadata"]["uid"])
+        if key is None or (unchanged and event["type"] == "MODIFIED"):
             return
         wake(key)
         if kind == "FineTuneJob":
@@ -103,7 +145,7 @@ def _watch(
 
 def _index_followers(registry: kopf.OperatorRegistry) -> None:
     @kopf.index(*_RESOURCES["ModelDeployment"], id=_FOLLOWERS, registry=registry)
-    def followers(body: kopf.Body, **_: Any) -> dict[Key, str] | None:
+    async def followers(body: kopf.Body, **_: Any) -> dict[Key, str] | None:
         """Map a FineTuneJob to the ModelDeployments that serve what it makes."""
         metadata, model = body["metadata"], body["spec"].get("model", {})
         reference = model.get("fineTuneJobRef")
@@ -114,12 +156,12 @@ def _index_followers(registry: kopf.OperatorRegistry) -> None:
 
 def _watch_workloads(registry: kopf.OperatorRegistry, cache: Cache, wake: Wake) -> None:
     @kopf.index(*_WORKLOADS, id=_WORKLOAD, registry=registry)
-    def index(body: kopf.Body, **_: Any) -> dict[str, WorkloadView]:
+    async def index(body: kopf.Body, **_: Any) -> dict[str, WorkloadView]:
         view = workload_view(dict(body))
         return {view.job_uid: view}
 
     @kopf.on.event(*_WORKLOADS, id=f"wake-{_WORKLOAD}", registry=registry)
-    def woken(event: kopf.RawEvent, **_: Any) -> None:
+    async def woken(event: kopf.RawEvent, **_: Any) -> None:
         uid = event["object"]["metadata"]["labels"][names.QUEUED_JOB]
         if key := cache.queued(uid, deleted=event["type"] == "DELETED"):
             wake(key)

@@ -18,5 +18,5 @@ def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
 @kopf.on.event("luthier.dev", "v1alpha1", "modeldeployments")
 @kopf.on.event("batch", "v1", "jobs")
 @kopf.on.event("", "v1", "pods")
-def seen(**_: Any) -> None:
+async def seen(**_: Any) -> None:
     pass
