@@ -79,6 +79,12 @@ class Client:
 
         await asyncio.gather(*(work() for _ in range(at_once)))
 
+    async def patch_status(self, path: str, status: dict[str, Any]) -> None:
+        """Change fields of an object's status, as whoever owns that would."""
+        headers = {"Content-Type": "application/merge-patch+json"}
+        async with self._session.patch(path, data=json.dumps({"status": status}), headers=headers) as response:
+            response.raise_for_status()
+
     async def list(self, path: str) -> dict[str, Any]:
         """Return a list of objects."""
         async with self._session.get(path) as response:
