@@ -9,7 +9,7 @@ Reading order, from the pure core outwards:
 - `progress`: asking a training pod how far it is. `polling`: which pods are asked, and when.
 - `cache`: the watch's indices, and what own writes returned. `audit`: what the watch did not tell.
 - `workqueue`: one reconcile per key at a time.
-- `events`: asking why a pod is not made.
+- `events`: asking why a pod is not made. `served`: which versions must not be removed.
 - `reconcile`, `apply`: the shell: gather, let plan decide, write.
 - `handlers`: kopf, which only wakes. `web`, `metrics`, `logs`, `settings`, `__main__`: running it.
 """

@@ -27,6 +27,7 @@ _TIMES = {"startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:0
 # What two lives that went the same way differ in.
 _TIMED = ["creationTimestamp", "deletionTimestamp", "lastTransitionTime", "startedAt", "finishedAt", "chosenAt"]
 _CHANCE = ["uid", "resourceVersion", "controller-uid", "batch.kubernetes.io/controller-uid", "pod", "usage"]
+_CHANCE += ["luthier.dev/owner-uid"]
 _OWN = frozenset([*_TIMED, *_CHANCE])
 
 
@@ -83,7 +84,7 @@ class State:
             "status": _stripped(self.status),
         }
         jobs = {
-            job["metadata"]["name"]: {
+            _name_of(job): {
                 "labels": _stripped(job["metadata"]["labels"]),
                 "annotations": _stripped(job["metadata"].get("annotations", {})),
                 "suspend": job["spec"].get("suspend"),
@@ -259,6 +260,11 @@ LIVES = {"main": main_life, "failing": failing_life, "suspended": suspended_life
 
 def _component(raw: Raw) -> str:
     return str(raw["metadata"].get("labels", {}).get(COMPONENT, "none"))
+
+
+def _name_of(job: Raw) -> str:
+    """Return what a Job is called in any life; the name of one that removes has the resource's uid in it."""
+    return "remove" if _component(job) == "remove" else str(job["metadata"]["name"])
 
 
 def _going(raw: Raw) -> bool:
