@@ -109,7 +109,10 @@ def _next_step(
     if others := [job for job in own if job.name != name]:
         runs = [job for job in others if job.stage not in names.REMOVALS]
         what = f"its {len(runs)} Jobs" if len(runs) > 1 else "its Job" if runs else "an earlier removal"
-        return _Step(f"Stopping {what}; then the versions are removed. {_LET_GO}", deletions(others))
+        found = [removals.trouble(job, observed) for job in others]
+        lost = [trouble.message for trouble in found if trouble and trouble.reason is Reason.NODE_LOST]
+        said = " ".join([f"Stopping {what}; then the versions are removed.", *lost[:1], _LET_GO])
+        return _Step(said, deletions(others))
     output = resource.spec.output
     going_on = f"Removing the versions from {output.uri.rstrip('/')}/{output.name}. {_LET_GO}"
     if not own:

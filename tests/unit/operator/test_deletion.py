@@ -196,6 +196,24 @@ def test_the_story_is_told_by_the_condition_and_by_events(make_world: Any, make_
     assert world.events[-1] == Reason.DELETING
 
 
+def test_a_pod_on_a_node_that_is_lost_is_named_while_it_is_waited_for(make_world: Any, make_spec: Any) -> None:
+    world = make_world(make_spec(deletionPolicy="Delete"))
+    training(world)
+    gone = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "DeletionByTaintManager",
+        "message": "Taint manager",
+    }
+    pod = world.pod(world.job("train"), phase="Running", conditions=[gone])
+    pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    pod["spec"] = {**pod["spec"], "nodeName": "node-7"}
+    world.delete_resource()
+    world.step()
+    assert "after: kubectl delete node node-7." in world.ready["message"]
+    assert world.job("remove") is None
+
+
 def test_nothing_is_removed_before_the_api_server_itself_says_that_nothing_runs(
     make_world: Any, make_spec: Any
 ) -> None:
