@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.operator_bench.answers import Answers
 from benchmarks.operator_bench.contenders import FLOOR, TUTORIAL, US, Contender, log_folder
 from benchmarks.operator_bench.load import JOBS, PODS, RESOURCES, Client, Watches, finetunejob, paced
 from benchmarks.operator_bench.plant import NAMESPACE, Plant, Write, tally
@@ -34,6 +35,7 @@ class Options:
     per_second: float = 20.0
     seconds: float = 300.0
     pods: int = 500
+    progress_s: float = 60.0
     timeout_s: float = 3600.0
     settings: dict[str, str] = field(default_factory=dict)
     """Environment of our operator."""
@@ -160,6 +162,39 @@ async def rate(n: int, options: Options) -> list[Sample]:
         return [sample]
 
 
+async def progress(n: int, options: Options) -> list[Sample]:
+    """`n` pods train, and their progress is read: what a minute of that costs."""
+    training: set[str] = set()
+
+    def seen(kind: str, resource: dict[str, Any], now: float) -> None:
+        if resource.get("status", {}).get("progress"):
+            training.add(resource["metadata"]["name"])
+
+    async with Answers() as answers:
+        with Plant([US], "running") as plant:
+            (us,) = _contenders(plant, options, US)
+            us.start()
+            async with Client(plant) as client, Watches(client) as watches:
+                watches.start(RESOURCES, seen)
+                await client.create_all(_names(n))
+                await watches.until(
+                    lambda: len(training) >= n,
+                    "all training",
+                    options.timeout_s,
+                    lambda: f"{len(training)} of {n}",
+                )
+                cpu_s, asked, before = us.cpu_s, answers.given, len(plant.writes(US))
+                started = time.monotonic()
+                await watches.until(
+                    lambda: time.monotonic() - started > options.progress_s, "progress", options.progress_s + 60
+                )
+            passed_s = time.monotonic() - started
+            sample = {"case": "progress", **_used(us, n, us.cpu_s - cpu_s), "seconds": round(passed_s, 1)}
+            sample |= {"requests": answers.given - asked, "writes": tally(plant.writes(US)[before:])}
+            us.stop()
+            return [sample]
+
+
 async def _lives(
     plant: Plant, contenders: list[Contender], n: int, options: Options, done: Callable[[dict[str, Any]], bool]
 ) -> list[Sample]:
@@ -261,5 +296,6 @@ CASES: dict[str, Callable[[int, Options], Coroutine[None, None, list[Sample]]]] 
     "life": life,
     "cold": cold,
     "rate": rate,
+    "progress": progress,
     "tutorial": tutorial,
 }

@@ -106,6 +106,15 @@ def _rate_rows(us: Sample) -> Iterator[tuple[str, str, str, str]]:
         yield _row(f"{name.removesuffix('_s').replace('_', ' ')}, {pace}", text, "p99 <= 1 s", cuts[98] <= 1)
 
 
+def _progress_rows(us: Sample) -> Iterator[tuple[str, str, str, str]]:
+    n, seconds = us["n"], us["seconds"]
+    asked, writes = us["requests"] / seconds, us["writes"].get("patch finetunejobs/status", 0) / seconds
+    text = f"{us['cpu_s'] / seconds:.2f} of a core, {asked:.1f} requests and {writes:.1f} writes a second"
+    # One status in ten seconds at most, whatever the pods say; two for what was already under way.
+    most = n * (seconds // 10 + 2)
+    yield _row(f"progress of {n} pods", text, "<= 1 write in 10 s each", writes * seconds <= most)
+
+
 def _other(samples: list[Sample], contender: str, case: str, n: int) -> Sample | None:
     found = (each for each in samples if (each["contender"], each["case"], each["n"]) == (contender, case, n))
     return next(found, None)

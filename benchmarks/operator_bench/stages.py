@@ -2,7 +2,7 @@
 
     runs       a pod runs at once, and half a second later it ends well with the result that its component leaves
     troubled   as `runs`, but first its image cannot be pulled for a while: a change that the status has to follow
-    running    prepare ends well; a training pod runs for ever, at an address of its own in a test network
+    running    prepare ends well; a training pod runs for ever, on loopback, where somebody answers for it
 
 Only nodes and pods are played; the Jobs are the real controller's.
 """
@@ -44,7 +44,7 @@ def documents(profile: Profile) -> Iterator[dict[str, Any]]:
         yield _stage("pull", [pending, {"key": waiting, "operator": "DoesNotExist"}], _PULL, 100)
         yield _stage("start", [pending, {"key": waiting, "operator": "Exists"}], _RUN, 2000)
     else:
-        yield _stage("start", [pending], _RUN, 100)
+        yield _stage("start", [pending], _RUN + (_ADDRESS if profile == "running" else ""), 100)
     running = {"key": ".status.phase", "operator": "In", "values": ["Running"]}
     for component, message in (("prepare", prepared()), ("train", published())):
         if profile == "running" and component == "train":
@@ -142,6 +142,10 @@ containerStatuses:"""
     + """      running: {startedAt: {{ Now | Quote }}}
 """
 )
+_ADDRESS = """podIP: 127.0.0.1
+podIPs:
+  - ip: 127.0.0.1
+"""
 _END = (
     """
 phase: Succeeded
