@@ -87,7 +87,9 @@ async def _load() -> Configuration:
     if not os.environ.get("KUBECONFIG") and Path(SERVICE_TOKEN_FILENAME).exists():
         load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     else:
-        await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        # The library looks at $KUBECONFIG only when it is imported.
+        file = os.environ.get("KUBECONFIG")
+        await load_kube_config(file, client_configuration=configuration)  # type: ignore[no-untyped-call]
     return configuration
 
 

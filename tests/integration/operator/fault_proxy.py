@@ -164,11 +164,11 @@ class FaultProxy:
 
     def cut_watches(self, *, mid_line: bool = False) -> int:
         """Close the connections of all watches, in the middle of a line or between two; return of how many."""
-        return self.call(self._cut_watches(mid_line))
+        return self.call(self.cut(mid_line=mid_line))
 
     def send_to_watches(self, line: bytes, to: Callable[[Record], bool] = lambda record: True) -> int:
         """Send a line to open watches, as an event of the API server's, and end them; return how many that were."""
-        return self.call(self._send_to_watches(line, to))
+        return self.call(self.send(line, to))
 
     def deafen(self, to: Callable[[Record], bool] = lambda record: True) -> int:
         """Keep back all events from the watches that are open now, for as long as they are; return how many."""
@@ -222,7 +222,7 @@ class FaultProxy:
         self.url = f"https://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def _stop(self) -> None:
-        await self._cut_watches(mid_line=False)
+        await self.cut()
         await self._runner.cleanup()
         await self._upstream.close()
         await self._admin.close()
@@ -296,7 +296,7 @@ class FaultProxy:
             await asyncio.gather(sending, ending, return_exceptions=True)
         return response
 
-    async def _cut_watches(self, mid_line: bool) -> int:
+    async def cut(self, *, mid_line: bool = False) -> int:
         streams = list(self._streams)
         for stream in streams:
             if mid_line:
@@ -305,7 +305,7 @@ class FaultProxy:
             stream.transport.close() if mid_line else stream.transport.abort()
         return len(streams)
 
-    async def _send_to_watches(self, line: bytes, to: Callable[[Record], bool]) -> int:
+    async def send(self, line: bytes, to: Callable[[Record], bool] = lambda record: True) -> int:
         streams = [stream for stream in self._streams if to(stream.record)]
         for stream in streams:
             await stream.response.write(line + b"\n")

@@ -163,6 +163,10 @@ class ForkedOperator(OperatorProcess):
         assert self._forked and self._forked.pid
         return self._forked.pid
 
+    @property
+    def alive(self) -> bool:
+        return bool(self._forked and self._forked.is_alive())
+
     def kill(self) -> None:
         assert self._forked
         self._forked.kill()

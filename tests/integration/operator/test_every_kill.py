@@ -91,6 +91,7 @@ class Scene:
         if self._killed:
             self._killed = False
             self._operator.start(wait=False)
+        assert self._operator.alive, "the operator ended by itself"
 
 
 def _said(record: Record, namespace: str) -> str:
