@@ -82,6 +82,8 @@ class JobView:
     """GPUs of all its pods together."""
     nodes: int = 1
     """Pods that train together: more than one in an Indexed Job."""
+    image: str = ""
+    """What its pods run."""
 
     @property
     def live(self) -> bool:
@@ -237,6 +239,7 @@ def job_view(raw: Raw) -> JobView:
         queue=labels.get(names.QUEUE),
         gpus=_gpus(spec["template"]["spec"]) * int(spec.get("parallelism", 1)),
         nodes=int(spec.get("completions") or 1) if spec.get("completionMode") == "Indexed" else 1,
+        image=_main(spec["template"]["spec"]["containers"]).get("image", ""),
     )
 
 

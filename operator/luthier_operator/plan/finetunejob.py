@@ -198,8 +198,18 @@ def training(s: Situation) -> Decision | None:
         return Decision(report.waiting_for_run(next(job.run for job in s.rivals)), s.memory)
     if s.taken("train") or (run.resolved and s.trained_for_another(run.resolved.run_key)):
         return Decision(report.name_taken(), s.memory, requeue_after_s=_AGAIN_S)
+    if refusal := _other_image(s, run):
+        return Decision(report.image_not_allowed(refusal), s.memory)
     memory = replace(s.memory, run=replace(run, status=run.status.model_copy(update={"stage": "Train"})))
     return Decision(report.training(), memory, applies=(*_meeting_place(s), _job(s, "train", run.resolved)))
+
+
+def _other_image(s: Situation, run: Run) -> str | None:
+    """Return why the image that prepare says it ran may not be used, if it is another than its Job's: a pod may lie."""
+    image = run.resolved.image if run.resolved and not s.spec.image else None
+    if run.prepare and image == run.prepare.image:
+        return None
+    return allowed.refusal(image, s.defaults.allowed_images, s.defaults.trainer_image)
 
 
 def _watch(s: Situation, train: JobView) -> Decision:
