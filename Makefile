@@ -9,7 +9,7 @@ UNIT := tests/unit tests/integration/artifacts
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e gpu lint generate bench bench-prepare bench-trainer bench-job bench-operator images cluster cluster-down clean constraints
+.PHONY: help demo test unit integration e2e gpu lint generate failures bench bench-prepare bench-trainer bench-job bench-operator images cluster cluster-down clean constraints
 
 help: ## Say what each target does
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ lint: .venv/.full ## ruff, mypy, import contracts, generated files, and the char
 
 generate: .venv/.full ## Write the CRDs and the reference pages from the models
 	$(PY) crds/generate.py
+
+failures: .venv/.full ## Write docs/failures.md: kubectl describe of one resource in each class of failure
+	@$(PY) -m luthier_dev binaries
+	LUTHIER_WRITE_FAILURES=1 $(PYTEST) -m integration tests/integration/operator/test_failure_classes.py
 
 bench: .venv/.full ## Measure start-up, memory and image sizes on the running cluster
 	$(PY) benchmarks/main_job.py

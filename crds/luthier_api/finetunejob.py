@@ -33,7 +33,10 @@ class FineTuneJobSpec(Placement, TrainingSpec):
 
     model_config = ConfigDict(
         json_schema_extra=cel(
-            ("self.output.uri.startsWith('s3://')", "output.uri must be s3://: files in a pod are gone with it"),
+            (
+                "!has(self.output) || self.output.uri.startsWith('s3://')",
+                "output.uri must be s3://: files in a pod are gone with it",
+            ),
             *TASK_RULES,
             ("self.method.type != 'QLoRA' || self.gpusPerNode > 0", QLORA_NEEDS_GPU),
             ("self.precision != 'fp16' || self.gpusPerNode > 0", FP16_NEEDS_GPU),

@@ -188,17 +188,22 @@ NO_LABELS = "regression has no labels: leave out labels, labelMap, classWeights 
 NO_PAIRS = "token-classification has no second text: leave out textPairColumn"
 NO_SEPARATOR = "labelSeparator is for multi-label and token-classification only"
 
-# What a task has no use for is refused rather than ignored. `TrainingSpec` says the same to those without a cluster.
+# What a task has no use for is refused rather than ignored. A rule must not stumble over what is missing: the API
+# server would then refuse even the status that says so. `TrainingSpec` says the same to those without a cluster.
 TASK_RULES: tuple[tuple[str, str], ...] = (
     (
-        "self.task != 'regression' || (!has(self.labels) && !has(self.dataset.labelMap)"
+        "self.task != 'regression' || !has(self.dataset) || (!has(self.labels) && !has(self.dataset.labelMap)"
         " && self.hyperparameters.classWeights == 'none'"
         " && self.hyperparameters.labelSmoothing.matches('^0([.]0*)?$'))",
         NO_LABELS,
     ),
-    ("self.task != 'token-classification' || !has(self.dataset.train.textPairColumn)", NO_PAIRS),
     (
-        "self.task in ['multi-label', 'token-classification'] || !(has(self.dataset.train.labelSeparator)"
+        "self.task != 'token-classification' || !has(self.dataset) || !has(self.dataset.train.textPairColumn)",
+        NO_PAIRS,
+    ),
+    (
+        "self.task in ['multi-label', 'token-classification'] || !has(self.dataset)"
+        " || !(has(self.dataset.train.labelSeparator)"
         " || (has(self.dataset.eval) && has(self.dataset.eval.labelSeparator))"
         " || (has(self.dataset.test) && has(self.dataset.test.labelSeparator)))",
         NO_SEPARATOR,

@@ -90,6 +90,10 @@ class Reconciler:
         except Transient as error:
             metrics.ERRORS.labels(type(error).__name__.lower()).inc()
             raise RetryLater(str(error), error.retry_after_s) from error
+        except Refused as error:
+            # Not even a condition can be written on a resource that is far from its schema, as after an upgrade.
+            metrics.ERRORS.labels("refused").inc()
+            raise RetryLater(str(error), REFUSED_RETRY_S) from error
         except Unexpected:
             metrics.ERRORS.labels("unexpected").inc()
             raise
