@@ -1,0 +1,221 @@
+"""Running the operator: the queue before and at the end of its work, what is measured, and how lines are logged."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+
+from luthier_api.finetunejob import FineTuneJobStatus
+from luthier_operator import logs, metrics
+from luthier_operator.apply import Writes
+from luthier_operator.cache import Cache, Stored, stored
+from luthier_operator.cluster import Watches
+from luthier_operator.observed import Key, Meta
+from luthier_operator.plan.types import Plan
+from luthier_operator.settings import Settings, SettingsError
+from luthier_operator.workqueue import RetryLater, WorkQueue
+
+pytestmark = pytest.mark.unit
+
+KEY = Key("FineTuneJob", "team", "reviews")
+
+
+async def test_keys_that_are_woken_before_anybody_works_wait_and_their_age_counts_from_the_start() -> None:
+    done = asyncio.Event()
+
+    async def reconcile(_: str) -> None:
+        done.set()
+        await asyncio.Event().wait()
+
+    queue: WorkQueue[str] = WorkQueue(reconcile, workers=1)
+    queue.wake("a")
+    queue.wake("b")
+    assert (queue.depth, queue.oldest_s) == (2, 0.0)
+    working = asyncio.create_task(queue.run())
+    await done.wait()
+    assert queue.depth == 1, "b waits"
+    assert 0.0 < queue.oldest_s < 5.0
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+
+
+async def test_a_queue_that_is_drained_ends_what_it_is_at_and_begins_nothing() -> None:
+    begun, go_on, ended = asyncio.Event(), asyncio.Event(), []
+
+    async def reconcile(key: str) -> None:
+        begun.set()
+        await go_on.wait()
+        ended.append(key)
+
+    queue: WorkQueue[str] = WorkQueue(reconcile, workers=1)
+    queue.wake("a")
+    queue.wake("b")
+    working = asyncio.create_task(queue.run())
+    await begun.wait()
+    draining = asyncio.create_task(queue.drain(5))
+    await asyncio.sleep(0)
+    assert not draining.done()
+    go_on.set()
+    async with asyncio.timeout(5):
+        await draining
+        await working
+    assert ended == ["a"]
+
+
+async def test_what_takes_longer_than_the_drain_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+    begun = asyncio.Event()
+
+    async def reconcile(_: str) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    queue: WorkQueue[str] = WorkQueue(reconcile, workers=1)
+    queue.wake("a")
+    working = asyncio.create_task(queue.run())
+    await begun.wait()
+    await queue.drain(0.01)
+    assert "1 reconciles are cut off" in caplog.text
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    """What is logged, as JSON, once the test has ended its logging by looking."""
+    stream, root = io.StringIO(), logging.getLogger()
+    kept = (root.handlers[:], root.level)
+    monkeypatch.setattr(sys, "stderr", stream)
+    logs.configure("json", "INFO")
+    found = _Lines(stream)
+    yield found
+    root.handlers[:], root.level = kept
+
+
+class _Lines(list[dict[str, Any]]):
+    def __init__(self, stream: io.StringIO) -> None:
+        super().__init__()
+        self.stream = stream
+
+    def read(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.stream.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("error", [RetryLater("not yet"), RuntimeError("a bug")])
+async def test_every_line_about_a_resource_names_it_also_those_of_errors(lines: _Lines, error: Exception) -> None:
+    failed = asyncio.Event()
+
+    async def reconcile(_: Key) -> None:
+        logs.learned(generation=3)
+        logs.learned(run="reviews-0123456789")
+        logging.getLogger("some.library").info("on the way")
+        failed.set()
+        raise error
+
+    def about(key: Key) -> Any:
+        return logs.about(kind=key.kind, namespace=key.namespace, resource=key.name)
+
+    queue: WorkQueue[Key] = WorkQueue(reconcile, workers=1, about=about)
+    queue.wake(KEY)
+    working = asyncio.create_task(queue.run())
+    await failed.wait()
+    await queue.drain(5)
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    logging.getLogger("some.library").info("about nothing")
+    *during, after = lines.read()
+    assert len(during) == 2
+    subject = {"kind": "FineTuneJob", "namespace": "team", "resource": "reviews", "generation": 3}
+    for line in during:
+        assert line.items() >= {**subject, "run": "reviews-0123456789"}.items()
+    assert "resource" not in after
+
+
+def resource(name: str, phase: str | None) -> Stored:
+    metadata = {"name": name, "namespace": "team", "resourceVersion": "1"}
+    return stored("FineTuneJob", {"metadata": metadata, "spec": {}, **({"status": {"phase": phase}} if phase else {})})
+
+
+def test_resources_are_counted_by_phase_without_parsing_them() -> None:
+    cache, registry = Cache(), CollectorRegistry()
+    items = [resource(f"r{number}", phase) for number, phase in enumerate(["Training", "Training", "Failed", None])]
+    cache.attach({"FineTuneJob": {Key("FineTuneJob", "team", item.name): [item] for item in items}})
+    metrics.Resources(cache.phases, registry)
+    text = generate_latest(registry).decode()
+    for phase, count in {"Training": 2, "Failed": 1, "Pending": 1}.items():
+        assert f'luthier_resources{{kind="FineTuneJob",phase="{phase}"}} {count}.0' in text
+
+
+async def test_gpu_seconds_are_counted_as_they_are_added_to_a_status() -> None:
+    class Applier:
+        async def status(self, *_: object) -> int:
+            return 2
+
+    counter = metrics.GPU_SECONDS.labels("counted")
+    before = FineTuneJobStatus.model_validate({"usage": {"gpuSeconds": 100}})
+    meta = Meta("FineTuneJob", "counted", "reviews", "uid", 1)
+    writes = Writes(Applier(), meta, 1, before, "2026-01-01T00:00:00Z")  # type: ignore[arg-type]
+    await writes.carry_out(Plan(status={**before.to_wire(), "usage": {"gpuSeconds": 160}}))
+    await writes.carry_out(Plan(status={**before.to_wire(), "phase": "Training"}))
+    assert counter._value.get() == 60
+
+
+async def test_a_watch_that_nobody_holds_any_more_is_noticed() -> None:
+    class Always:
+        async def authorization(self) -> dict[str, str]:
+            return {}
+
+        async def turn(self) -> None:
+            """No need to wait."""
+
+        def succeeded(self) -> None:
+            """Nothing to forget."""
+
+    async def watch(_: web.Request) -> web.Response:
+        return web.json_response({})
+
+    app = web.Application()
+    app.router.add_get("/jobs", watch)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    watches = Watches(Always(), Always())  # type: ignore[arg-type]
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/jobs"
+    async with aiohttp.ClientSession(middlewares=[watches]) as session:
+        async with session.get(url):
+            pass
+        assert not watches.watching("/jobs") and watches.dead(0.0) is None, "it was only listed"
+        async with session.get(url + "?watch=true"):
+            assert watches.watching("/jobs")
+    await runner.cleanup()
+    assert watches.dead(60.0) is None
+    assert watches.dead(-1.0) == "/jobs"
+
+
+IMAGES = {"LUTHIER_TRAINER_IMAGE": "t", "LUTHIER_SERVER_IMAGE": "s"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"LUTHIER_LEASE_NAME": "luthier"}, "LUTHIER_LEASE_NAMESPACE is missing: say in which namespace the Lease is"),
+        ({"LUTHIER_LEASE_DEADLINE_S": "10"}, "that less than LUTHIER_LEASE_DURATION_S"),
+    ],
+)
+def test_terms_of_the_lease_that_could_let_two_lead_are_refused(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Settings.from_environment({**IMAGES, **environment})
+
+
+def test_allowed_images_are_words() -> None:
+    found = Settings.from_environment({**IMAGES, "LUTHIER_ALLOWED_IMAGES": "registry.example.com/ml/,trainer:1"})
+    assert found.defaults().allowed_images == ("registry.example.com/ml/", "trainer:1")
