@@ -11,5 +11,6 @@ Reading order, from the pure core outwards:
 - `workqueue`: one reconcile per key at a time.
 - `events`: asking why a pod is not made. `served`: which versions must not be removed.
 - `reconcile`, `apply`: the shell: gather, let plan decide, write.
+- `lease`: which of several operators works, and until when it may write.
 - `handlers`: kopf, which only wakes. `web`, `metrics`, `logs`, `settings`, `__main__`: running it.
 """

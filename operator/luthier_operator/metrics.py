@@ -29,7 +29,6 @@ REQUESTS = Counter(
 QUEUE_DEPTH = Gauge("luthier_queue_depth", "Resources that wait to be reconciled.")
 QUEUE_AGE = Gauge("luthier_queue_oldest_seconds", "How long the resource has waited that has waited longest.")
 LEADER = Gauge("luthier_leader", "1 in the operator that works, 0 in one that stands by.")
-WATCH_EVENTS = Counter("luthier_watch_events", "What the watches told, by kind of object.", ["kind"])
 GPU_SECONDS = Counter(
     "luthier_gpu_seconds", "GPU time that training used, as it was added to the status of FineTuneJobs.", ["namespace"]
 )
