@@ -8,6 +8,7 @@ import time
 
 from benchmarks.operator_bench import results
 from benchmarks.operator_bench.cases import CASES, Options
+from benchmarks.operator_bench.contenders import compile_all
 from luthier_dev.errors import DevError
 
 
@@ -25,6 +26,7 @@ def main() -> None:
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
     options = Options(arguments.per_second, arguments.seconds, arguments.pods)
     wanted = [] if arguments.table else arguments.cases or list(CASES)
+    compile_all()
     for case in wanted:
         for n in _sizes(case, arguments.n, options):
             if not arguments.again and results.has(case, n):
