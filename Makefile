@@ -9,7 +9,7 @@ UNIT := tests/unit tests/integration/artifacts
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e gpu lint generate failures bench bench-prepare bench-trainer bench-job bench-operator images cluster cluster-down clean constraints
+.PHONY: help demo test unit integration e2e gpu lint generate failures bench bench-prepare bench-trainer bench-job bench-operator kills soak images cluster cluster-down clean constraints
 
 help: ## Say what each target does
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,15 @@ bench-job: .venv/.full ## Measure a whole training job beside the tutorial's scr
 
 bench-operator: .venv/.demo ## The operator at 1,000 to 10,000 resources beside two peers: hours; CASES="cold rate" chooses
 	@$(PY) -m benchmarks.operator_bench $(CASES)
+
+kills: .venv/.full ## Kill the operator after each of its writes, in four lives; writes docs/kills.md
+	@$(PY) -m luthier_dev binaries
+	rm -f benchmarks/results/kills.json
+	LUTHIER_KILL_TABLE=benchmarks/results $(PYTEST) -m integration tests/integration/operator/test_every_kill.py
+
+soak: .venv/.full ## Users, kills and API faults at random for half an hour, invariants throughout; ARGS="--minutes 5"
+	@$(PY) -m luthier_dev binaries
+	PYTHONPATH=tests/integration/operator $(PY) -W ignore -m benchmarks.soak $(ARGS)
 
 images: .venv/.demo ## Build the three images (and those of the demo) where the sources changed
 	@$(PY) -m luthier_dev images

@@ -2,50 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import Any
 
 import pytest
 
 pytestmark = pytest.mark.integration
-
-
-def test_killed_after_nearly_every_write_a_run_ends_as_if_nothing_had_been(own_operator: Any, namespace: Any) -> None:
-    def live_on() -> int:
-        """Start the operator again and again, each time killed after its first write; return how often that was."""
-        kills = 0
-        while wrote_and_was_killed(own_operator):
-            kills += 1
-            assert kills < 20, "it never comes to rest"
-        return kills
-
-    namespace.submit()
-    kills = [live_on()]
-    namespace.prepare_ends()
-    namespace.await_pod("prepare", ended=True)
-    kills.append(live_on())
-    namespace.train_ends()
-    namespace.await_pod("train", ended=True)
-    kills.append(live_on())
-    assert min(kills) >= 1, kills
-    status = namespace.get("ftj", "reviews")["status"]
-    assert (status["phase"], status["artifact"]["version"], len(status["versions"])) == ("Succeeded", "v1", 1)
-    run = status["currentRun"]["name"]
-    assert namespace.jobs == [f"{run}-prepare", f"{run}-train"]
-    assert {job["spec"].get("ttlSecondsAfterFinished") for job in namespace.all("jobs")} == {86400}
-
-
-def wrote_and_was_killed(operator: Any) -> bool:
-    """Start the operator and kill it the moment it says that it wrote, or has nothing to write; return which it was."""
-    for line in operator.start_and_listen():
-        if WRITE.search(line) or "nothing to do" in line:
-            operator.kill()
-            return "nothing to do" not in line
-    raise AssertionError("it ended by itself")
-
-
-WRITE = re.compile(" (apply|patch|delete|status|event) ")
 
 
 def test_a_restart_over_settled_resources_writes_nothing(own_operator: Any, namespace: Any) -> None:
