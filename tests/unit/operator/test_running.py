@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from luthier_api.finetunejob import FineTuneJobStatus
+from luthier_dev.paths import REPOSITORY
 from luthier_operator import logs, metrics
 from luthier_operator.apply import Writes
 from luthier_operator.cache import Cache, Stored, stored
@@ -219,3 +221,14 @@ def test_terms_of_the_lease_that_could_let_two_lead_are_refused(environment: dic
 def test_allowed_images_are_words() -> None:
     found = Settings.from_environment({**IMAGES, "LUTHIER_ALLOWED_IMAGES": "registry.example.com/ml/,trainer:1"})
     assert found.defaults().allowed_images == ("registry.example.com/ml/", "trainer:1")
+
+
+def test_the_page_of_metrics_names_each_of_them() -> None:
+    registry = CollectorRegistry()
+    metrics.Resources(Cache().phases, registry)
+    measured = {metric.name for metric in registry.collect()}
+    for value in vars(metrics).values():
+        if isinstance(value, Counter | Gauge | Histogram):
+            measured |= {metric.name + "_total" * isinstance(value, Counter) for metric in value.collect()}
+    page = (REPOSITORY / "docs" / "metrics.md").read_text()
+    assert set(re.findall(r"`(luthier_\w+)`", page)) == measured
