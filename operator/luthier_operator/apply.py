@@ -11,10 +11,10 @@ from typing import Any
 
 from luthier_api.base import ApiModel
 from luthier_operator import metrics, names
-from luthier_operator.cache import Cache
-from luthier_operator.cluster import Cluster
+from luthier_operator.cache import Cache, owner_of
+from luthier_operator.cluster import Cluster, Refused
 from luthier_operator.observed import Meta
-from luthier_operator.plan.types import Apply, Delete, EventNote, Patch, Plan
+from luthier_operator.plan.types import Apply, Delete, EventNote, Manifest, Patch, Plan
 from luthier_operator.resources import merge_patch
 
 logger = logging.getLogger(__name__)
@@ -40,8 +40,18 @@ class Applier:
         """Make an object exist."""
         kind = apply.manifest["kind"]
         written = await (self._cluster.create if apply.once else self._cluster.apply)(apply.manifest)
+        if written is None and kind == "Job":
+            written = await self._existing(apply.manifest)
         if kind in ("Job", "RayService"):
             self._cache.wrote(kind, written)
+
+    async def _existing(self, manifest: Manifest) -> Manifest | None:
+        """Return what has the name already: what an earlier process made, unless it is somebody else's."""
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        found = await self._cluster.get(manifest["apiVersion"], kind, metadata["namespace"], metadata["name"])
+        if found is not None and owner_of(kind, found) != owner_of(kind, manifest):
+            raise Refused(f"a {kind} named {metadata['name']} exists and is not Luthier's; delete it.")
+        return found
 
     async def finalizers(self, meta: Meta, version: int, finalizers: tuple[str, ...]) -> int:
         """Set a resource's finalizers, if it is still the one that was looked at; return its new version."""

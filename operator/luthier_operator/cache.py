@@ -132,7 +132,8 @@ class Cache:
         for job in queued:
             self._queued[job.uid] = key
             for view in self._workloads.get(job.uid, ()):
-                told[job.uid] = view
+                if view.namespace == job.namespace:  # elsewhere, whoever may make Workloads may name any Job
+                    told[job.uid] = view
         return told
 
     def queued(self, job_uid: str, *, deleted: bool) -> Key | None:

@@ -135,6 +135,7 @@ class WorkloadView:
 
     job_uid: str
     admitted: bool
+    namespace: str = ""
     reason: str = ""
     message: str = ""
     """Why it waits: Kueue's own words."""
@@ -285,6 +286,7 @@ def workload_view(raw: Raw) -> WorkloadView:
     told = admitted if reserved.get("status") == "True" else reserved
     return WorkloadView(
         job_uid=raw["metadata"]["labels"][names.QUEUED_JOB],
+        namespace=raw["metadata"].get("namespace", ""),
         admitted=admitted.get("status") == "True" and not stopped,
         reason=told.get("reason", ""),
         message=printable(told.get("message", "")),

@@ -428,6 +428,30 @@ def test_a_job_that_cannot_be_the_operators_is_not_taken_for_one(operator: Any, 
     assert Counter(namespace.jobs) >= Counter(["forged", "x-train", "y-prepare"]), "nothing foreign is deleted"
 
 
+def test_somebody_elses_job_of_the_same_name_is_said_and_not_touched(
+    operator: Any, namespace: Any, crowd: Crowd
+) -> None:
+    crowd.submit("reviews")
+    crowd.pods("prepare", ["reviews"])
+    (name,) = namespace.jobs
+    namespace.kubectl("delete", "ftj", "reviews")
+    namespace.until("the Job to go", lambda: not namespace.jobs)
+    pod = {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}
+    manifest = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name},
+        "spec": {"template": {"spec": pod}},
+    }
+    namespace.kubectl("create", "-f", "-", stdin=json.dumps(manifest))
+    crowd.submit("reviews")
+    namespace.until("the sentence", lambda: "is not Luthier's; delete it" in ready(crowd.status("reviews"))["message"])
+    (job,) = namespace.all("jobs")
+    assert (
+        job["spec"]["template"]["spec"]["containers"][0]["image"] == "i" and "deletionTimestamp" not in job["metadata"]
+    )
+
+
 def owner(api_version: str, kind: str, metadata: Raw) -> Raw:
     return {
         "apiVersion": api_version,

@@ -186,8 +186,9 @@ def hear(server: Server, cache: Cache, *jobs: JobView) -> Any:
 
 
 def test_what_the_watch_tells_is_enough() -> None:
-    cache, view = Cache(), WorkloadView("job-1", admitted=False)
-    cache.attach({}, {"job-1": [view]})
+    cache, view = Cache(), WorkloadView("job-1", admitted=False, namespace=job().namespace)
+    forged = WorkloadView("job-1", admitted=True, namespace="elsewhere")
+    cache.attach({}, {"job-1": [view, forged]})
     server = Server()
     heard = hear(server, cache, job())
     assert heard.workloads == {"job-1": view} and heard.again_s is None and server.asked == []
