@@ -110,7 +110,7 @@ def specs(draw: st.DrawFn, kind: str) -> Node:
     spec = copy.deepcopy(LEAST[kind])
     everywhere = list(places(SCHEMAS[kind]))
     for path, node in draw(
-        st.lists(st.sampled_from(everywhere), min_size=1, max_size=4, unique_by=lambda each: each[0])
+        st.lists(st.sampled_from(everywhere), min_size=1, max_size=2, unique_by=lambda each: each[0])
     ):
         inner: Any = spec
         for name in path[:-1]:
