@@ -29,6 +29,8 @@ from luthier_operator.workqueue import WorkQueue
 logger = logging.getLogger(__name__)
 # KubeRay's and Kueue's kinds may be missing.
 _ALWAYS_THERE = ("FineTuneJob", "ModelDeployment", "Job", "Pod")
+# A watch that is told nothing is begun anew after 70 s, and one that fails after a minute at the most.
+_DEAD_S = 300.0
 
 
 class Operator:
@@ -130,7 +132,7 @@ class Operator:
         for key, since in self._reconciler.since.items():
             if now - since > stuck_s:
                 return f"the reconcile of the {key.kind} {key.namespace}/{key.name} is stuck for {now - since:.0f} s"
-        dead = self._watches.dead(stuck_s)
+        dead = self._watches.dead(_DEAD_S)
         return f"nobody watches {dead} any more" if dead else None
 
     def _ready(self) -> str | None:
