@@ -30,7 +30,11 @@ def attempts(
     """
     known = before or Attempts()
     failed = max(known.failed, earlier_failures + sum(failures_of(job, pods) for job in jobs))
-    preempted = known.preempted + sum(_new_disruptions(job, pods, last) for job in jobs)
+    stopped = [pod for job in jobs for pod in _stopped(job, pods)]
+    if last is not None and last.at is None:
+        preempted = max(known.preempted, len(stopped))  # what an older release wrote
+    else:
+        preempted = known.preempted + sum(_order(pod) > _known(last) for pod in stopped)
     return Attempts(failed=failed, preempted=preempted) if failed or preempted else before
 
 
@@ -42,31 +46,28 @@ def failures_of(job: JobView, pods: Sequence[PodView]) -> int:
 
 
 def latest(job: JobView | None, pods: Sequence[PodView], last: LastFailure | None) -> LastFailure | None:
-    """Return why the newest pod that failed did, or what is remembered if that is newer."""
-    telling = _telling(job, pods) if job else None
-    if job is None or telling is None or _stopped_by_queue(job, telling):
-        return last
-    if not (_is_new(telling, last) or (last and telling.name == last.pod)):
+    """Return why the pod that failed last did, or what is remembered if that is newer."""
+    telling = max(_telling(job, pods), key=_order, default=None) if job else None
+    if telling is None or (last is not None and last.at is not None and _order(telling) < _known(last)):
         return last
     return failures.failure_of(telling)
 
 
-def _telling(job: JobView, pods: Sequence[PodView]) -> PodView | None:
-    together = job.nodes > 1
-    return None if together and job.outcome is None else failures.telling_pod(job, pods)
-
-
-def _new_disruptions(job: JobView, pods: Sequence[PodView], last: LastFailure | None) -> int:
-    """Count disruptions that were not counted yet. A Job that rests was stopped by the user."""
+def _stopped(job: JobView, pods: Sequence[PodView]) -> list[PodView]:
+    """Return the pods whose end was a disruption. Of a Job that rests, the user stopped them."""
     if job.suspended and job.queue is None:
-        return 0
-    if job.nodes > 1:
-        telling = _telling(job, pods)
-        ended = [telling] if telling else []
+        return []
+    return [pod for pod in _telling(job, pods) if failures.is_disruption(pod)]
+
+
+def _telling(job: JobView, pods: Sequence[PodView]) -> list[PodView]:
+    """Return the pods that failed; of those that trained together, the one that was the cause."""
+    if job.nodes == 1:
+        failed = [pod for pod in failures.pods_of(job, pods) if pod.phase == "Failed"]
     else:
-        ended = [pod for pod in failures.pods_of(job, pods) if pod.phase == "Failed"]
-    counted = [pod for pod in ended if failures.is_disruption(pod) and not _stopped_by_queue(job, pod)]
-    return sum(_is_new(pod, last) for pod in counted)
+        cause = failures.telling_pod(job, pods) if job.outcome is not None else None
+        failed = [cause] if cause else []
+    return [pod for pod in failed if not _stopped_by_queue(job, pod)]
 
 
 def _stopped_by_queue(job: JobView, pod: PodView) -> bool:
@@ -74,5 +75,10 @@ def _stopped_by_queue(job: JobView, pod: PodView) -> bool:
     return job.queue is not None and pod.deleting and pod.disruption is None and failures.is_disruption(pod)
 
 
-def _is_new(pod: PodView, last: LastFailure | None) -> bool:
-    return last is None or (pod.name != last.pod and failures.ended_at(pod) >= (last.at or ""))
+def _order(pod: PodView) -> tuple[str, str]:
+    """A total order, so that whatever is remembered as the last stands for all before it."""
+    return failures.ended_at(pod), pod.name
+
+
+def _known(last: LastFailure | None) -> tuple[str, str]:
+    return (last.at or "", last.pod or "") if last else ("", "")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from luthier_dev.paths import REPOSITORY
 from luthier_dev.waiting import wait_until
 
 Raw = dict[str, Any]
+
+_SECONDS = itertools.count(1)
 
 
 class Namespace:
@@ -103,7 +107,9 @@ class Namespace:
         )
 
     def end(self, pod: Raw, exit_code: int, message: str = "", reason: str = "") -> None:
-        times = {"startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:01Z"}
+        # Each pod ends after the one before it, as in life.
+        ended = f"{datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=next(_SECONDS)):%Y-%m-%dT%H:%M:%SZ}"
+        times = {"startedAt": "2026-01-01T00:00:00Z", "finishedAt": ended}
         terminated = {"exitCode": exit_code, "message": message, "reason": reason or "Completed", **times}
         self.play(pod, "Failed" if exit_code else "Succeeded", {"terminated": terminated})
 

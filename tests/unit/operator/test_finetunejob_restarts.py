@@ -320,6 +320,31 @@ def test_each_disruption_is_counted_once_although_its_pod_is_soon_gone(world: An
     assert world.ready["status"] == "True"
 
 
+def test_pods_that_end_in_the_same_second_are_not_counted_again_and_again(world: Any) -> None:
+    job = to_training(world)
+    for _ in range(3):
+        pod = world.pod(job, phase="Running")
+        pod["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
+    for pod in world.pods_of(job):
+        world.end_pod(pod, ExitCode.KILLED, disruption="EvictionByEvictionAPI")
+    world.settle()
+    assert world.status["attempts"] == {"failed": 0, "preempted": 4} and world.plan().empty
+
+
+def test_what_an_older_release_counted_is_not_counted_again(world: Any) -> None:
+    job = to_training(world)
+    world.disrupt("train")
+    world.settle()
+    del world.status["lastFailure"]["at"]
+    world.settle()
+    assert world.status["attempts"]["preempted"] == 1 and world.status["lastFailure"]["at"]
+    wait(world, 5)
+    world.running(job)
+    world.disrupt("train")
+    world.settle()
+    assert world.status["attempts"]["preempted"] == 2
+
+
 def test_gpu_seconds_of_every_pod_are_counted_once(world: Any) -> None:
     job = to_training(world, gpusPerNode=2)
     wait(world, 100)
