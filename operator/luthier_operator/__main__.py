@@ -27,6 +27,8 @@ from luthier_operator.web import Endpoint
 from luthier_operator.workqueue import WorkQueue
 
 logger = logging.getLogger(__name__)
+# What happens comes in bursts: a Job, its pod, their first states, our own status told back. One reconcile sees it all.
+_GATHER_S = 0.1
 # KubeRay's and Kueue's kinds may be missing.
 _ALWAYS_THERE = ("FineTuneJob", "ModelDeployment", "Job", "Pod")
 # A watch that is told nothing is begun anew after 70 s, and one that fails after a minute at the most.
@@ -47,7 +49,7 @@ class Operator:
         kopf.on.login(registry=registry)(self._login)
         kopf.on.startup(registry=registry)(self.start)
         kopf.on.cleanup(registry=registry)(self.stop)
-        handlers.register(registry, self._cache, self._wake)
+        handlers.register(registry, self._cache, self._told)
         return registry
 
     async def start(self, settings: kopf.OperatorSettings, **indices: Any) -> None:
@@ -123,6 +125,9 @@ class Operator:
 
     def _wake(self, key: Key) -> None:
         self._queue.wake(key)
+
+    def _told(self, key: Key) -> None:
+        self._queue.wake_after(key, _GATHER_S)
 
     def _alive(self) -> str | None:
         if self._work.done() or self._auditing.done():
