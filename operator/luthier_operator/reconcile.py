@@ -33,6 +33,7 @@ from luthier_operator.plan import deletion, report, serving_report
 from luthier_operator.plan.finetunejob import plan_finetunejob
 from luthier_operator.plan.modeldeployment import ModelDeploymentResource, ObservedServing, plan_modeldeployment
 from luthier_operator.plan.situation import FineTuneJobResource, ObservedRuns
+from luthier_operator.plan.troubles import clip
 from luthier_operator.plan.types import Plan
 from luthier_operator.polling import ProgressPoller
 from luthier_operator.queues import Queues
@@ -130,7 +131,7 @@ class Reconciler:
             return heard.sooner(await writes.carry_out(plan))
         except Refused as error:
             metrics.ERRORS.labels("refused").inc()
-            text = f"The cluster refuses what {'that' if meta.deleting else 'the run'} needs: {error}"
+            text = f"The cluster refuses what {'that' if meta.deleting else 'the run'} needs: {clip(str(error))}"
             after = (deletion.refused if meta.deleting else report.refused)(meta, status, text, writes.now)
             return await writes.say(after, report.transitions(status, after), REFUSED_RETRY_S)
         except Gone:
@@ -156,7 +157,7 @@ class Reconciler:
             return self._sooner(meta, observed, await writes.carry_out(plan))
         except Refused as error:
             metrics.ERRORS.labels("refused").inc()
-            text = f"The cluster refuses the server: {error}"
+            text = f"The cluster refuses the server: {clip(str(error))}"
             after = serving_report.refused(meta, status, text, writes.now)
             return await writes.say(after, serving_report.transitions(status, after), REFUSED_RETRY_S)
 
