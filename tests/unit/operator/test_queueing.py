@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from luthier_api.exitcodes import ExitCode
 from luthier_api.finetunejob import Attempts, LastFailure, RunStatus
 from luthier_api.reasons import Reason
 from luthier_operator.cache import Cache
 from luthier_operator.cluster import ApiNotInstalled
-from luthier_operator.observed import JobView, Key, WorkloadView, workload_view
-from luthier_operator.plan import queueing, report
+from luthier_operator.observed import JobView, Key, PodView, WorkloadView, workload_view
+from luthier_operator.plan import attempts, queueing, report
 from luthier_operator.plan.runs import Memory, Run
 from luthier_operator.plan.situation import ObservedRuns
 from luthier_operator.queues import Queues
@@ -163,6 +164,24 @@ def test_an_earlier_failure_stays_counted_beside_it() -> None:
     views = {"job-1": workload_view(workload(**STOPPED))}
     after = queueing.remembered(memory(crash, Attempts(failed=2)), views)
     assert after.attempts == Attempts(failed=2, preempted=1)
+
+
+def test_a_pod_that_went_with_its_turn_is_not_counted_beside_it() -> None:
+    pod = PodView(
+        name="reviews-1-train-x",
+        owner_uid="job-1",
+        phase="Failed",
+        created_at="2026-01-01T11:20:00Z",
+        deleting=True,
+        finished_at="2026-01-01T11:30:09Z",
+        exit_code=ExitCode.PREEMPTED,
+    )
+    views = {"job-1": workload_view(workload(**STOPPED))}
+    after = queueing.remembered(memory(), views)
+    assert attempts.attempts([job()], [pod], 0, after.attempts, after.last_failure) == Attempts(preempted=1)
+    assert attempts.latest(job(), [pod], after.last_failure) == after.last_failure
+    drained = replace(pod, disruption="Eviction API: evicting", disruption_reason="EvictionByEvictionAPI")
+    assert attempts.attempts([job()], [drained], 0, after.attempts, after.last_failure) == Attempts(preempted=2)
 
 
 class Server:
