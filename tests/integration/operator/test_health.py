@@ -1,0 +1,46 @@
+"""An operator whose reconcile hangs: its liveness probe says so, its metrics too, and it still stops in good time."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fault_proxy import FaultProxy
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_reconcile_that_hangs_is_noticed_and_cut_off_when_the_operator_is_told_to_stop(
+    cluster: Any, namespace: Any, tmp_path: Path, operator_process: Any, chart_kubeconfig: Any
+) -> None:
+    kubeconfig = chart_kubeconfig(cluster, tmp_path, namespace.name, f"watchNamespaces={{{namespace.name}}}")
+    proxy = FaultProxy(cluster.kubeconfig, tmp_path / "proxy")
+    process = operator_process(
+        proxy.kubeconfig(kubeconfig, tmp_path / "through-proxy"),
+        tmp_path,
+        LUTHIER_WATCH_NAMESPACES=namespace.name,
+        LUTHIER_STUCK_S="0.5",
+        LUTHIER_SHUTDOWN_S="1",
+    )
+    try:
+        process.start()
+        assert process.get("/healthz") == ("ok\n", None)
+        hanging = proxy.fault(lambda record: record.method == "POST" and record.plural == "jobs", silence_s=25)
+        namespace.submit()
+        namespace.until("the reconcile to hang", lambda: hanging.seen)
+        said = f"the reconcile of the FineTuneJob {namespace.name}/reviews is stuck"
+        namespace.until("the probe to fail", lambda: said in (process.get("/healthz")[1] or ""))
+        assert process.get("/readyz") == ("ok\n", None)
+        text, _ = process.get("/metrics")
+        assert 'luthier_resources{kind="FineTuneJob",phase="Pending"} 1.0' in text
+        assert 'luthier_api_requests_total{code="200",verb="watch"}' in text and "luthier_leader 1.0" in text
+        begun = time.monotonic()
+        assert process.stop() == 0
+        assert time.monotonic() - begun < 15.0, "the chart gives it 30 s"
+        assert "1 reconciles are cut off" in process.log
+    finally:
+        process.kill()
+        proxy.close()
+        print(process.log)
