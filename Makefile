@@ -75,6 +75,9 @@ bench-job: .venv/.full ## Measure a whole training job beside the tutorial's scr
 bench-operator: .venv/.demo ## The operator at 1,000 to 10,000 resources beside two peers: hours; CASES="cold rate" chooses
 	@$(PY) -m benchmarks.operator_bench $(CASES)
 
+bench-progress: .venv/.demo ## What asking 500 running pods for their progress costs the operator: minutes
+	@$(PY) -m benchmarks.operator_progress
+
 kills: .venv/.full ## Kill the operator after each of its writes, in four lives; writes docs/kills.md
 	@$(PY) -m luthier_dev binaries
 	rm -f benchmarks/results/kills.json
