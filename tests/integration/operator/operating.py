@@ -13,7 +13,6 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -98,20 +97,6 @@ class OperatorProcess:
             )
         if wait:
             wait_until(lambda: self.get("/readyz")[1], "the operator", timeout_s=60, interval_s=0.05)
-
-    def start_and_listen(self) -> Iterator[str]:
-        """Start without waiting, and yield each line of the log as soon as it is written."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "luthier_operator", "--log-format", "text"],
-            env={**self._environment, "LUTHIER_LOG_LEVEL": "DEBUG"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stderr
-        with self._process.stderr as lines, self._log.open("a") as log:
-            for line in lines:
-                log.write(line)
-                yield line
 
     def get(self, path: str) -> tuple[str, str | None]:
         """Return what the operator's endpoint answers, and what is wrong with that."""
