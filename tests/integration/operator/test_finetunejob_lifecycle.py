@@ -135,12 +135,16 @@ def test_an_unschedulable_pod_says_what_is_short(operator: Any, namespace: Any) 
 def test_what_the_api_server_refuses_is_said_with_its_own_words_and_can_be_repaired(
     operator: Any, namespace: Any
 ) -> None:
-    namespace.submit(prepareResources={"requests": {"memory": "4Gi"}, "limits": {"memory": "1Gi"}})
-    status = namespace.await_reason("ftj", "reviews", "InvalidSpec")["status"]
-    (stalled,) = [c for c in status["conditions"] if c["type"] == "Stalled"]
-    assert "must be less than or equal to memory limit" in stalled["message"]
-    assert "InvalidSpec" in [e["reason"] for e in namespace.all("events")]
-    namespace.submit(prepareResources={"limits": {"memory": "1Gi"}})
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}}
+    namespace.apply({**quota, "spec": {"hard": {"count/jobs.batch": "0"}}})
+    namespace.until("the quota to hold", lambda: namespace.get("quota", "none").get("status", {}).get("hard"))
+    namespace.submit()
+    status = namespace.await_reason("ftj", "reviews", "QuotaExceeded")["status"]
+    (waiting,) = [c for c in status["conditions"] if c["type"] == "Reconciling"]
+    assert "limited: count/jobs.batch=0" in waiting["message"]
+    assert "QuotaExceeded" in [e["reason"] for e in namespace.all("events")]
+    namespace.kubectl("delete", "quota", "none")
+    namespace.submit(ttlSecondsAfterFinished=600)
     namespace.run_through()
 
 
