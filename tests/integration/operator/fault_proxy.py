@@ -224,8 +224,14 @@ class FaultProxy:
     async def _stop(self) -> None:
         await self.cut()
         await self._runner.cleanup()
+        # Requests that are kept waiting, of operators that are gone, hold connections.
+        waiting = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
         await self._upstream.close()
         await self._admin.close()
+        await asyncio.sleep(0)  # for the loop to let go of the connections
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
