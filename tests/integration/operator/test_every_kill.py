@@ -79,10 +79,10 @@ class Scene:
 
     async def _after(self, record: Record) -> None:
         if self._number_of(record) == self.kill.number:
-            self._operator.kill()
-            self._killed = True
             self.kill.write = _said(record, self.namespace)
             self.kill.after = (await self._life.look()).said()
+            self._operator.kill()
+            self._killed = True
 
     def _number_of(self, record: Record) -> int:
         return next(number for number, each in enumerate(self._proxy.writes, 1) if each is record)
