@@ -90,6 +90,15 @@ def patient_operator(own_operator: Any) -> Iterator[Any]:
     yield own_operator
 
 
+def known(namespace: Any) -> bool:
+    """The API server answers for a kind a little after it says that it is established."""
+    try:
+        namespace.submit()
+    except KubectlFailed:
+        return False
+    return True
+
+
 def drawn_with(number: int) -> list[tuple[str, dict[str, Any]]]:
     """Return random resources, the same ones for the same number."""
     resources: list[tuple[str, dict[str, Any]]] = []
@@ -115,6 +124,7 @@ def test_whatever_the_api_server_admits_ends_in_a_sane_condition(namespace: Any,
     fuzz, began = Fuzz(namespace), time.monotonic()
     number = int(os.environ.get("LUTHIER_FUZZ_SEED", time.time()))
     print(f"LUTHIER_FUZZ_SEED={number}")
+    namespace.until("the API server to know the kinds", lambda: known(namespace))
     while not fuzz.sent or time.monotonic() < began + SECONDS:
         fuzz.send(drawn_with(number))
         fuzz.judge_all()
