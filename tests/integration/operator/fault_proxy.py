@@ -231,7 +231,8 @@ class FaultProxy:
         await asyncio.gather(*waiting, return_exceptions=True)
         await self._upstream.close()
         await self._admin.close()
-        await asyncio.sleep(0)  # for the loop to let go of the connections
+        # Connections with TLS end a little later, as the documentation of aiohttp says (Graceful shutdown).
+        await asyncio.sleep(0.25)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
