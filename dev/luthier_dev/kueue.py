@@ -7,11 +7,13 @@ while it is there, or when it is cut off.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from luthier_dev import addons, binaries, steps
+from luthier_dev.kubectl import KubectlFailed
 from luthier_dev.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ def install(cluster: Cluster) -> bool:
         cluster.kubectl.wait_for_condition("Established", "customresourcedefinition", *names)
         cluster.kubectl.apply(*(each for each in documents if each["kind"] != "CustomResourceDefinition"))
         addons.wait_for_rollout(cluster, NAMESPACE, _DEPLOYMENT, timeout_s=180)
+        # It is ready before its webhooks answer through their Service.
+        wait_until(lambda: _refusal(cluster), "Kueue's webhooks", timeout_s=120)
     return True
 
 
@@ -59,6 +63,15 @@ def remove(cluster: Cluster) -> None:
             stdin="\n---\n".join(yaml.safe_dump(each) for each in documents),
         )
         wait_until(lambda: _left(cluster), "Kueue to be gone", timeout_s=90)
+
+
+def _refusal(cluster: Cluster) -> str | None:
+    flavor = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "ResourceFlavor", "metadata": {"name": "asked"}}
+    try:
+        cluster.kubectl("create", "--dry-run=server", "--filename=-", stdin=json.dumps(flavor))
+    except KubectlFailed as error:
+        return str(error)
+    return None
 
 
 def _left(cluster: Cluster) -> str | None:

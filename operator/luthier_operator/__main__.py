@@ -8,7 +8,7 @@ import secrets
 import socket
 import sys
 import time
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from typing import Any, NoReturn
 
 import kopf
@@ -79,10 +79,12 @@ class Operator:
     async def stop(self, **_: Any) -> None:
         """Stop: what takes long is cut off, which is safe at any point, and the Lease goes to who stands by."""
         await self._queue.drain(self._settings.shutdown_s)
-        for task in (self._auditing, self._work):
+        tasks = (self._auditing, self._work)
+        for task in tasks:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        for ended in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(ended, Exception):  # it is why we are told to stop; the Lease is given back all the same
+                logger.error("ended by itself: %s", ended, exc_info=ended)
         if self._leadership:
             await self._leadership.close()
         await self._progress.close()

@@ -28,6 +28,9 @@ def configure(log_format: str, level: str) -> None:
         handler.setFormatter(_Text("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # kopf tells of every event that it hands over; what is done about it is told by ourselves.
+    # At each change of any CRD it also tells of KubeRay's and Kueue's kinds, where they are not installed. Whoever
+    # needs them is told by a condition.
+    logging.getLogger("kopf._core.reactor.observation").setLevel(logging.ERROR)
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
 

@@ -147,7 +147,8 @@ class Cluster:
         versions: dict[tuple[str, str], int] = {}
         while True:
             page = await self._request("GET", path, accept=_METADATA, **query)
-            for metadata in (item["metadata"] for item in page["items"]):
+            # Of a custom resource that there is none of, the API server lists `null`.
+            for metadata in (item["metadata"] for item in page["items"] or ()):
                 versions[metadata["namespace"], metadata["name"]] = int(metadata["resourceVersion"])
             if not (token := page["metadata"].get("continue")):
                 return int(page["metadata"]["resourceVersion"]), versions

@@ -44,3 +44,31 @@ def test_a_reconcile_that_hangs_is_noticed_and_cut_off_when_the_operator_is_told
         process.kill()
         proxy.close()
         print(process.log)
+
+
+def test_comparing_with_a_cluster_that_is_empty_keeps_the_operator_well(
+    cluster: Any, namespace: Any, tmp_path: Path, operator_process: Any, chart_kubeconfig: Any
+) -> None:
+    """The API server lists `null` where there is no object of a custom resource."""
+    kubeconfig = chart_kubeconfig(cluster, tmp_path, namespace.name, f"watchNamespaces={{{namespace.name}}}")
+    proxy = FaultProxy(cluster.kubeconfig, tmp_path / "proxy")
+    process = operator_process(
+        proxy.kubeconfig(kubeconfig, tmp_path / "through-proxy"),
+        tmp_path,
+        LUTHIER_WATCH_NAMESPACES=namespace.name,
+        LUTHIER_AUDIT_INTERVAL_S="0.2",
+    )
+
+    def compared() -> int:
+        lists = [each for each in proxy.records if "limit" in each.query and not each.watch]
+        return min(sum(each.plural == plural for each in lists) for plural in ("finetunejobs", "jobs", "pods"))
+
+    try:
+        process.start()
+        namespace.until("three comparisons", lambda: compared() >= 3)
+        assert process.get("/healthz") == ("ok\n", None)
+        assert process.stop() == 0
+    finally:
+        process.kill()
+        proxy.close()
+        print(process.log)
