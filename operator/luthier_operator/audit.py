@@ -115,6 +115,9 @@ class Audit:
             self.relisted(path)
         except ClusterError as error:
             logger.warning("%s cannot be compared: %s", path, error)
+        except Exception:
+            metrics.ERRORS.labels("bug").inc()
+            logger.exception("comparing %s failed", path)
 
     async def _wait_until(self, at: float) -> None:
         try:

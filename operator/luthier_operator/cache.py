@@ -7,6 +7,7 @@ the first reconcile.
 
 import json
 import sys
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,6 +24,9 @@ from luthier_operator.observed import (
     pod_view,
     rayservice_view,
 )
+
+# A write that was under way when its object went is answered long before so many more have gone.
+_GONE_REMEMBERED = 4096
 
 Kind = Literal["FineTuneJob", "ModelDeployment", "Job", "Pod", "RayService"]
 
@@ -76,6 +80,7 @@ class Cache:
         self._indices: Mapping[Kind, Mapping[Key, Iterable[Stored]]] = {}
         self._written: dict[tuple[Kind, Key], dict[str, Stored]] = {}
         self._vanished: dict[tuple[Kind, Key], dict[str, int]] = {}
+        self._gone: OrderedDict[str, None] = OrderedDict()
         self._workloads: Mapping[str, Iterable[WorkloadView]] = {}
         self._queued: dict[str, Key] = {}
 
@@ -144,6 +149,8 @@ class Cache:
         """Remember what a write returned. A deletion that is complete returns no object."""
         if raw is None or raw.get("kind") == "Status" or (key := owner_of(kind, raw)) is None:
             return
+        if raw["metadata"]["uid"] in self._gone:
+            return  # it went before the answer came, and nothing would tell of that again
         item = stored(kind, raw)
         known = any(other.name == item.name for other in self._told(kind, key))
         if "deletionTimestamp" in raw["metadata"] and not known:
@@ -157,6 +164,10 @@ class Cache:
 
     def caught_up(self, kind: Kind, raw: Raw, *, deleted: bool) -> None:
         """Forget what was written, once the watch has told as much or more of the object."""
+        if deleted:
+            self._gone[raw["metadata"]["uid"]] = None
+            if len(self._gone) > _GONE_REMEMBERED:
+                self._gone.popitem(last=False)
         key = owner_of(kind, raw)
         written = self._written.get((kind, key), {}) if key else {}
         name, version = raw["metadata"]["name"], int(raw["metadata"]["resourceVersion"])

@@ -216,7 +216,10 @@ def _watch(s: Situation, train: JobView) -> Decision:
     verdict = report.training(_trouble(s, train), _failure(s, train), s.observed.progress)
     verdict = queueing.mirrored(verdict, train, s.observed, s.now)
     left = s.seconds_left(train)
-    wait = _look_again_s(s, train) if left is None else left + 1
+    if left is not None and left <= 0:
+        wait: float | None = _AGAIN_S  # its time is up, but its pod was not asked in vain for long enough
+    else:
+        wait = _look_again_s(s, train) if left is None else left + 1
     return Decision(verdict, s.memory, patches=suspensions(s, [train]), requeue_after_s=wait)
 
 

@@ -173,10 +173,12 @@ async def test_a_watch_that_lags_behind_is_begun_anew(listed: int, deaf: list[st
     assert expired == deaf
 
 
-async def test_a_comparison_that_fails_is_made_again() -> None:
+@pytest.mark.parametrize("failure", [Transient("503"), TypeError("a bug")])
+async def test_a_comparison_that_fails_is_made_again(failure: Exception) -> None:
     cache, woken = Cache(), list[Key]()
     cache.wrote("Job", job(7))
-    audit = audit_of(cache, Listed(Transient("503"), {}), woken, [])
+    # A bug is not tried again at once.
+    audit = audit_of(cache, Listed(failure, {}), woken, [], interval_s=0.1)
     audit.relisted(JOBS.path)
     running = asyncio.create_task(audit.run())
     async with asyncio.timeout(5):

@@ -121,7 +121,9 @@ def test_a_pod_that_never_answers_is_stuck_after_it_was_asked_for_a_while(world:
     to_training(world, progressDeadlineSeconds=600)
     wait(world, 700)
     world.silent_s = 30
-    assert "givenUp" not in str(world.plan().status)
+    plan = world.plan()
+    assert "givenUp" not in str(plan.status)
+    assert plan.requeue_after_s and plan.requeue_after_s >= 1, "it would be looked at without a pause"
     world.silent_s = 61
     world.step()
     assert (

@@ -144,6 +144,16 @@ def test_a_deletion_that_the_watch_has_told_already_leaves_no_ghost() -> None:
     assert not cache.jobs(KEY)
 
 
+def test_the_answer_to_a_write_that_comes_after_the_deletion_leaves_no_ghost() -> None:
+    cache = cache_with()
+    cache.wrote("Job", job(5))
+    cache.caught_up("Job", job(7), deleted=True)
+    cache.wrote("Job", job(6))
+    assert not cache.jobs(KEY)
+    cache.wrote("Job", job(9, uid="another"))
+    assert cache.jobs(KEY)
+
+
 def test_objects_of_two_kinds_of_owner_with_one_name_are_kept_apart() -> None:
     pod = {"metadata": {"namespace": "n", "labels": {"luthier.dev/modeldeployment": "reviews"}}}
     assert owner_of("Pod", pod) == Key("ModelDeployment", "n", "reviews")
