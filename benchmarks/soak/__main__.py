@@ -31,6 +31,7 @@ RESULTS = REPOSITORY / "benchmarks" / "results" / "soak.json"
 # Readings of memory begin when what grows at the start, caches and pools, has grown.
 WARM_UP_S = 120.0
 MOST_PER_SECOND = 300
+MOST_RECONCILES_PER_SECOND = 150
 MOST_MIB_PER_HOUR = 20.0
 
 
@@ -65,7 +66,7 @@ async def soak(cluster: ControlPlane, folder: Path, arguments: argparse.Namespac
     world.on_pod = node.see
     users = Users(world, chance, most=arguments.resources, rate=arguments.actions_per_second)
     trouble = Trouble(proxy, operator, cluster, random.Random(arguments.seed + 2), arguments.trouble_every_s)
-    traffic = Traffic(proxy)
+    traffic, health = Traffic(proxy), Health(operator)
     memory: list[tuple[float, float]] = []
     begun = time.monotonic()
     half_s = arguments.minutes * 30
@@ -79,6 +80,7 @@ async def soak(cluster: ControlPlane, folder: Path, arguments: argparse.Namespac
                 if task.done():
                     task.result()
             traffic.count()
+            await asyncio.to_thread(health.look)
             trouble.kills_allowed = at < half_s  # the second half is for memory
             rss = trouble.rss_mib()
             if rss and at > half_s + min(WARM_UP_S, half_s / 3):
@@ -110,6 +112,8 @@ async def soak(cluster: ControlPlane, folder: Path, arguments: argparse.Namespac
         "every resource ends settled as its spec asks": not left,
         "no Job without a living owner at the end": not orphans,
         "the operator never ended by itself": not trouble.died,
+        "the operator never called itself ill": not health.ills,
+        f"at most {MOST_RECONCILES_PER_SECOND} reconciles a second": health.busiest <= MOST_RECONCILES_PER_SECOND,
         f"at most {MOST_PER_SECOND} requests in any second": traffic.busiest <= MOST_PER_SECOND,
         f"memory grows by at most {MOST_MIB_PER_HOUR:.0f} MiB an hour": slope <= MOST_MIB_PER_HOUR,
     }
@@ -128,6 +132,8 @@ async def soak(cluster: ControlPlane, folder: Path, arguments: argparse.Namespac
         "requests": traffic.total,
         "writes": traffic.writes,
         "requests_in_the_busiest_second": traffic.busiest,
+        "most_reconciles_per_second": round(health.busiest, 1),
+        "ills": health.ills,
         "seconds_to_rest": round(time.monotonic() - ended_at, 1),
         "resources_at_the_end": _count(world),
         "not_settled": left,
@@ -150,6 +156,26 @@ class Traffic:
         records, self._proxy.records = self._proxy.records, []
         self.total += len(records)
         self.writes += sum(record.write for record in records)
+
+
+class Health:
+    """What the operator says of itself: whether it is ill, and how much it does."""
+
+    def __init__(self, operator: OperatorProcess) -> None:
+        self._operator = operator
+        self._last: tuple[int, float, float] = (0, 0.0, 0.0)
+        self.ills: list[str] = []
+        self.busiest = 0.0
+
+    def look(self) -> None:
+        if (ill := self._operator.ill) and ill not in self.ills:
+            self.ills.append(ill)
+            print(f"ILL: {ill}", flush=True)
+        (pid, at, before), now = self._last, time.monotonic()
+        count = self._operator.reconciles
+        if count and pid == self._operator.pid:
+            self.busiest = max(self.busiest, (count - before) / (now - at))
+        self._last = (self._operator.pid if count else 0, now, count)
 
 
 async def _rest(world: World, timeout_s: float) -> list[str]:

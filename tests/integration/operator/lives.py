@@ -219,8 +219,11 @@ async def main_life(life: Life) -> State:
     first = await life.rest("the first version", published_anew())
     life.held = {"train"}
     await life.edit(hyperparameters={"epochs": 2})
-    await life.until("the second training", lambda state: state.running("train"))
+    second = await life.until("the second training", lambda state: state.running("train") and state.observed)
+    replaced = second.live("train")[0]["metadata"]["uid"]
     await life.edit(hyperparameters={"epochs": 4})
+    # Only then may trainings end, or chance would decide whether the second one ends before it is replaced.
+    await life.until("its end", lambda state: replaced not in [job["metadata"]["uid"] for job in state.jobs])
     life.held = set()
     return await life.rest("the version of the second edit", published_anew(first.version))
 

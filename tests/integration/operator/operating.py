@@ -110,6 +110,24 @@ class OperatorProcess:
             return "", str(error)
 
     @property
+    def ill(self) -> str | None:
+        """What the operator says is wrong with it; None if nothing is, or nobody is there to say so."""
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{self._port}/healthz", timeout=5).close()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.read().decode().strip()
+        except OSError:
+            return None
+        return None
+
+    @property
+    def reconciles(self) -> float:
+        """How many reconciles there were since the start; 0 if nobody is there to say so."""
+        lines = self.get("/metrics")[0].splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("luthier_reconciles_total{"))
+
+    @property
     def pid(self) -> int:
         assert self._process
         return self._process.pid

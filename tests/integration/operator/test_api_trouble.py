@@ -29,6 +29,7 @@ EXPIRED = b'{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expir
 BROKEN = b'{"type":"ERROR","object":{"kind":"Status","code":500,"reason":"InternalError","message":"etcd is gone"}}'
 # The operator makes far fewer than these while a run begins; a loop without a pause makes hundreds.
 MOST_PER_SECOND = 60
+MOST_RECONCILES = 200
 
 
 @dataclass
@@ -45,6 +46,8 @@ class Case:
     last: State | None = None
     pid: int = 0
     busiest: int = 0
+    ill: str | None = None
+    reconciles: float = 0.0
 
     def answers(self, status: int, times: int, to: Callable[[Record], bool] = lambda record: True, **more: Any) -> None:
         self.fault = self.proxy.fault(to, times=times, answer=status, **more)
@@ -232,8 +235,15 @@ async def life_with(trouble: Trouble, case: Case) -> State:
 
 
 @pytest.fixture(scope="module")
-def cases(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Case | Exception]]:
-    """Live all lives; {name of the trouble: what there was to see, or what went wrong}."""
+def cases(
+    request: pytest.FixtureRequest, cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Case | Exception]]:
+    """Live all lives that are looked at; {name of the trouble: what there was to see, or what went wrong}."""
+    # The two that are looked at in tests of their own have no name in those tests.
+    asked = {"throttled", "an_expired_token"} | {
+        item.callspec.params.get("name") for item in request.session.items if hasattr(item, "callspec")
+    }
+    troubles = [nothing, *(each for each in TROUBLES if each.__name__ in asked)]
     kubeconfig = as_chart(cluster, tmp_path_factory.mktemp("access"), "luthier")
 
     def live(trouble: Trouble) -> Case | Exception:
@@ -257,6 +267,7 @@ def cases(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> It
             proxy.call(proxy.request("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}}))
             operator.start(wait=False)
             case.last = proxy.call(life_with(trouble, case), timeout_s=280)
+            case.ill, case.reconciles = operator.ill, operator.reconciles
             case.busiest = proxy.busiest_second(since=case.begun)
             return case
         except Exception as error:
@@ -268,7 +279,7 @@ def cases(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> It
             proxy.close()
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield dict(zip(["nothing", *_NAMES], pool.map(live, [nothing, *TROUBLES]), strict=True))
+        yield dict(zip((each.__name__ for each in troubles), pool.map(live, troubles), strict=True))
 
 
 def seen(cases: dict[str, Case | Exception], name: str) -> Case:
@@ -287,6 +298,8 @@ def test_a_life_in_trouble_ends_as_the_undisturbed_one_and_asks_no_faster(
     assert undisturbed.last and case.last
     assert case.last.essence() == undisturbed.last.essence()
     assert case.busiest <= MOST_PER_SECOND
+    assert case.ill is None
+    assert 0 < case.reconciles <= MOST_RECONCILES
     if case.fault:
         assert case.fault.seen, "the trouble never came"
 
