@@ -205,7 +205,9 @@ def _unsettled(world: World) -> list[str]:
             if status["artifact"]["version"] not in _versions(raw):
                 left.append(f"{reason} (not the version of its spec)")
         elif raw["spec"].get("suspend"):
-            if ready.get("reason") != "Suspended" or _active(world, name):
+            # A run that has failed says so, suspended or not.
+            rests = ready.get("reason") == "Suspended" or condition(raw, "Stalled").get("status") == "True"
+            if not rests or _active(world, name):
                 left.append(reason)
         elif condition(raw, "Stalled").get("status") != "True":
             left.append(reason)
