@@ -86,9 +86,11 @@ def harvest(
     memory = replace(memory, run=run, attempts=counted, last_failure=last)
     if run.ended:
         return memory
+    run = _with_data_key(run, pods)
     mine = [job for job in (run.prepare, run.train) if job]
     memory = replace(
         memory,
+        run=run,
         attempts=attempts.attempts(mine, pods, run.status.earlier_failures, counted, last),
         last_failure=attempts.latest(run.train or run.prepare, pods, last),
     )
@@ -127,6 +129,16 @@ def _with_jobs(status: RunStatus, jobs: Sequence[JobView]) -> Run:
     if train is not None and status.stage == "Prepare":
         status = status.model_copy(update={"stage": "Train", "run_key": train.run_key})
     return Run(status, prepare, train)
+
+
+def _with_data_key(run: Run, pods: Sequence[PodView]) -> Run:
+    """Return the run with what prepare found, where the training was made but no status was written after it."""
+    if run.train is None or run.prepare is None or run.status.data_key:
+        return run
+    words = [failures.last_word(pod) for pod in failures.pods_of(run.prepare, pods) if pod.phase == "Succeeded"]
+    found = (word.prepared.resolved for word in words if word and word.prepared)
+    data_key = next((resolved.data_key for resolved in found if resolved.run_key == run.train.run_key), None)
+    return replace(run, status=run.status.model_copy(update={"data_key": data_key}))
 
 
 _STAGES: tuple[Stage, Stage] = ("prepare", "train")

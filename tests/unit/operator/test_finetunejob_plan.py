@@ -29,6 +29,17 @@ def test_a_run_prepares_then_trains_then_publishes(world: Any) -> None:
     assert world.events == ["Preparing", "Training", "Published"]
 
 
+def test_what_prepare_found_is_in_the_status_although_the_operator_ended_after_it_made_the_training(world: Any) -> None:
+    world.settle()
+    world.prepare_ends()
+    world.step(cut=1)
+    assert world.job("train") and world.status["currentRun"]["stage"] == "Prepare"
+    world.train_ends()
+    world.settle()
+    assert world.status["phase"] == "Succeeded"
+    assert world.status["currentRun"]["dataKey"]
+
+
 def test_a_plan_applied_to_its_own_result_is_empty(world: Any) -> None:
     for act in (lambda: None, world.prepare_ends, world.train_ends):
         act()
