@@ -49,13 +49,12 @@ class Operator:
         kopf.on.login(registry=registry)(self._login)
         kopf.on.startup(registry=registry)(self.start)
         kopf.on.cleanup(registry=registry)(self.stop)
-        handlers.register(registry, self._cache, self._told)
+        self._told = handlers.register(registry, self._cache, self._heard)
         return registry
 
-    async def start(self, settings: kopf.OperatorSettings, **indices: Any) -> None:
+    async def start(self, settings: kopf.OperatorSettings, **_: Any) -> None:
         """Connect and start the workers; kopf calls it before it watches."""
         handlers.configure(settings)
-        self._cache.attach(handlers.indices_of(indices), handlers.workloads_of(indices))
         self._access, self._pace = await Access.from_environment(), Pace()
         fence = Fence(lambda: _end("A write was about to leave without the Lease."))
         traces = [counting(), fencing(fence)]
@@ -104,6 +103,7 @@ class Operator:
                 await self._leadership.win()
                 group.create_task(self._leadership.keep(), name="lease")
             metrics.LEADER.set(1)
+            await self._told.beginning.wait(lambda: self._unwatched() is None)
             group.create_task(self._queue.run(), name="workers")
 
     def _leadership_of(self, settings: Settings, fence: Fence) -> Leadership | None:
@@ -128,7 +128,7 @@ class Operator:
     def _wake(self, key: Key) -> None:
         self._queue.wake(key)
 
-    def _told(self, key: Key) -> None:
+    def _heard(self, key: Key) -> None:
         self._queue.wake_after(key, _GATHER_S)
 
     def _alive(self) -> str | None:
@@ -143,10 +143,13 @@ class Operator:
         return f"nobody watches {dead} any more" if dead else None
 
     def _ready(self) -> str | None:
-        for each in handlers.watched(self._settings.watch_namespaces):
-            if each.kind in _ALWAYS_THERE and not self._watches.watching(each.path):
-                return f"{each.path} is not watched yet"
+        if path := self._unwatched():
+            return f"{path} is not watched yet"
         return self._leadership.trouble if self._leadership else None
+
+    def _unwatched(self) -> str | None:
+        wanted = (each for each in handlers.watched(self._settings.watch_namespaces) if each.kind in _ALWAYS_THERE)
+        return next((each.path for each in wanted if not self._watches.watching(each.path)), None)
 
 
 def _about(key: Key) -> AbstractContextManager[None]:

@@ -1,7 +1,7 @@
-"""kopf's side: which objects are watched, the indices that cache them, and the events that wake keys.
+"""kopf's side: which objects are watched, the indices that keep what is told, and the events that wake keys.
 
-`on.event` handlers write nothing and are never retried, so all they do is wake a key of the work queue. kopf runs them
-only after every index is filled. All of them are coroutines: kopf calls a plain function in another thread, and neither
+`on.event` handlers write nothing and are never retried, so all they do is remember, and wake a key of the work queue.
+All of them are coroutines: kopf calls a plain function in another thread, and neither
 the cache nor the queue is made for threads. No finalizers, annotations or status are ever written by kopf: it has no
 handler that would.
 """
@@ -15,6 +15,7 @@ from luthier_api import GROUP, VERSION
 from luthier_operator import names
 from luthier_operator.audit import Watched
 from luthier_operator.cache import Cache, Kind, Stored, owner_of, stored
+from luthier_operator.index import Beginning, Index
 from luthier_operator.observed import Key, WorkloadView, workload_view
 
 Wake = Callable[[Key], None]
@@ -27,21 +28,37 @@ _RESOURCES: dict[Kind, tuple[str, str, str]] = {
     "RayService": ("ray.io", "v1", "rayservices"),
 }
 _SELECTORS: dict[Kind, str] = {kind: names.MANAGED_SELECTOR for kind in ("Job", "Pod", "RayService")}
-_FOLLOWERS = "followers"
-_LARGE: tuple[Kind, ...] = ("FineTuneJob", "Job", "Pod")
 # In the version that the cluster prefers.
 _WORKLOADS = (names.KUEUE, "workloads")
 _WORKLOAD = "Workload"
 
 
-def register(registry: kopf.OperatorRegistry, cache: Cache, wake: Wake) -> None:
-    """Register the indices and the handlers that wake."""
-    for kind, resource in _RESOURCES.items():
-        same: set[str] = set()
-        _index(registry, kind, resource, cache, same)
-        _watch(registry, kind, resource, cache, wake, same)
-    _index_followers(registry)
-    _watch_workloads(registry, cache, wake)
+class Told:
+    """What the watches have told."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.objects: dict[Kind, Index[Key, Stored]] = {kind: Index() for kind in _RESOURCES}
+        self.followers: Index[Key, str] = Index()
+        """{FineTuneJob: names of the ModelDeployments that serve what it makes}."""
+        self.workloads: Index[str, WorkloadView] = Index()
+        """{uid of a Job: what Kueue says of it}."""
+        self.beginning = Beginning()
+
+    def count(self, event: kopf.RawEvent) -> None:
+        """Count an object that was there before."""
+        if event["type"] is None:
+            self.beginning.told()
+
+
+def register(registry: kopf.OperatorRegistry, cache: Cache, wake: Wake) -> Told:
+    """Register the handlers that keep what is told, which the cache reads from then on, and that wake."""
+    told = Told()
+    cache.attach(told.objects, told.workloads)
+    for kind in _RESOURCES:
+        _watch(registry, kind, told, cache, wake)
+    _watch_workloads(registry, told, cache, wake)
+    return told
 
 
 def configure(settings: kopf.OperatorSettings) -> None:
@@ -72,17 +89,6 @@ class _Changeless(kopf.DiffBaseStorage):
         raise NotImplementedError("there is no handler of changes")
 
 
-def indices_of(kwargs: Mapping[str, Any]) -> Mapping[Kind, Mapping[Key, Any]]:
-    """Return kopf's indices, which it passes to every handler by name."""
-    return {kind: kwargs[kind] for kind in _RESOURCES}
-
-
-def workloads_of(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return kopf's index of Kueue's Workloads."""
-    index: Mapping[str, Any] = kwargs[_WORKLOAD]
-    return index
-
-
 def watched(namespaces: Sequence[str]) -> list[Watched]:
     """Return what kopf watches, and the paths that it uses."""
     result = []
@@ -93,75 +99,57 @@ def watched(namespaces: Sequence[str]) -> list[Watched]:
     return result
 
 
-def _index(
-    registry: kopf.OperatorRegistry, kind: Kind, resource: tuple[str, str, str], cache: Cache, same: set[str]
-) -> None:
-    @kopf.index(*resource, id=kind, registry=registry)
-    async def index(body: kopf.Body, **_: Any) -> dict[Key, Stored] | None:
-        raw = dict(body)
-        key = owner_of(kind, raw)
-        if key is None:
-            return None
-        item = stored(kind, raw)
-        if cache.tells_nothing_new(kind, key, item):
-            same.add(raw["metadata"]["uid"])
-        if kind in _LARGE:
-            _let_go(raw)
-        return {key: item}
+def _watch(registry: kopf.OperatorRegistry, kind: Kind, told: Told, cache: Cache, wake: Wake) -> None:
+    index = told.objects[kind]
+
+    @kopf.on.event(*_RESOURCES[kind], id=kind, registry=registry)
+    async def on_event(event: kopf.RawEvent, **_: Any) -> None:
+        raw, deleted = event["object"], event["type"] == "DELETED"
+        told.count(event)
+        uid, key, unchanged = raw["metadata"]["uid"], owner_of(kind, raw), False
+        if deleted or key is None:
+            index.drop(uid)
+        else:
+            item = stored(kind, raw)
+            unchanged = event["type"] == "MODIFIED" and cache.tells_nothing_new(kind, key, item)
+            index.put(uid, key, item)
+        cache.caught_up(kind, raw, deleted=deleted)
+        if key is not None and not unchanged:
+            wake(key)
+            for other in _others(kind, key, raw, told, deleted=deleted):
+                wake(other)
+        _let_go(raw)
+
+
+def _others(kind: Kind, key: Key, raw: Mapping[str, Any], told: Told, *, deleted: bool) -> list[Key]:
+    """Return whom an event wakes beside the resource that the object is for."""
+    if kind == "FineTuneJob":
+        return [Key("ModelDeployment", key.namespace, name) for name in told.followers.get(key, ())]
+    reference = raw["spec"].get("model", {}).get("fineTuneJobRef") if kind == "ModelDeployment" else None
+    followed = Key("FineTuneJob", key.namespace, reference["name"]) if reference else None
+    if followed and not deleted:
+        told.followers.put(raw["metadata"]["uid"], followed, key.name)
+    elif kind == "ModelDeployment":
+        told.followers.drop(raw["metadata"]["uid"])
+    # It may hold back an old version from being removed, or no longer do so.
+    return [followed] if followed else []
 
 
 def _let_go(raw: Mapping[str, Any]) -> None:
-    """Empty what was parsed. kopf keeps each object until all are indexed; thousands of pods would take a gigabyte."""
+    """Empty what was parsed: kopf keeps the last event of each object for a while, and thousands of pods are large."""
     raw["metadata"].pop("managedFields", None)
     for part in ("spec", "status"):
         raw.get(part, {}).clear()
 
 
-def _watch(
-    registry: kopf.OperatorRegistry,
-    kind: Kind,
-    resource: tuple[str, str, str],
-    cache: Cache,
-    wake: Wake,
-    same: set[str],
-) -> None:
-    @kopf.on.event(*resource, id=f"wake-{kind}", registry=registry)
-    async def woken(event: kopf.RawEvent, **kwargs: Any) -> None:
-        raw = event["object"]
-        cache.caught_up(kind, raw, deleted=event["type"] == "DELETED")
-        key = owner_of(kind, raw)
-        unchanged = raw["metadata"]["uid"] in same
-        same.discard(raw["metadata"]["uid"])
-        if key is None or (unchanged and event["type"] == "MODIFIED"):
-            return
-        wake(key)
-        if kind == "FineTuneJob":
-            for follower in kwargs[_FOLLOWERS].get(key, ()):
-                wake(Key("ModelDeployment", key.namespace, follower))
-        elif kind == "ModelDeployment" and (followed := raw["spec"].get("model", {}).get("fineTuneJobRef")):
-            # It may hold back an old version from being removed, or no longer do so.
-            wake(Key("FineTuneJob", key.namespace, followed["name"]))
-
-
-def _index_followers(registry: kopf.OperatorRegistry) -> None:
-    @kopf.index(*_RESOURCES["ModelDeployment"], id=_FOLLOWERS, registry=registry)
-    async def followers(body: kopf.Body, **_: Any) -> dict[Key, str] | None:
-        """Map a FineTuneJob to the ModelDeployments that serve what it makes."""
-        metadata, model = body["metadata"], body["spec"].get("model", {})
-        reference = model.get("fineTuneJobRef")
-        if not reference:
-            return None
-        return {Key("FineTuneJob", metadata["namespace"], reference["name"]): metadata["name"]}
-
-
-def _watch_workloads(registry: kopf.OperatorRegistry, cache: Cache, wake: Wake) -> None:
-    @kopf.index(*_WORKLOADS, id=_WORKLOAD, registry=registry)
-    async def index(body: kopf.Body, **_: Any) -> dict[str, WorkloadView]:
-        view = workload_view(dict(body))
-        return {view.job_uid: view}
-
-    @kopf.on.event(*_WORKLOADS, id=f"wake-{_WORKLOAD}", registry=registry)
-    async def woken(event: kopf.RawEvent, **_: Any) -> None:
-        uid = event["object"]["metadata"]["labels"][names.QUEUED_JOB]
-        if key := cache.queued(uid, deleted=event["type"] == "DELETED"):
+def _watch_workloads(registry: kopf.OperatorRegistry, told: Told, cache: Cache, wake: Wake) -> None:
+    @kopf.on.event(*_WORKLOADS, id=_WORKLOAD, registry=registry)
+    async def on_event(event: kopf.RawEvent, **_: Any) -> None:
+        raw, deleted = event["object"], event["type"] == "DELETED"
+        view = workload_view(raw)
+        if deleted:
+            told.workloads.drop(raw["metadata"]["uid"])
+        else:
+            told.workloads.put(raw["metadata"]["uid"], view.job_uid, view)
+        if key := cache.queued(view.job_uid, deleted=deleted):
             wake(key)

@@ -135,6 +135,8 @@ def test_a_run_that_is_suspended_frees_its_place_and_goes_on_later(queued: Site)
 
     wait_until(reserved, "the quota to be free", 120, interval_s=0.3)
     run.until_reason(Reason.SUSPENDED, 10)
+    # The quota is free as soon as the Job is deleted; its pod then has its grace for the checkpoint.
+    wait_until(lambda: None if run.checkpoints() else "none", "the checkpoint", 120, interval_s=0.3)
     (stopped_at,) = run.checkpoints()
     run.suspend(False)
     assert run.until_resumed(3) == stopped_at

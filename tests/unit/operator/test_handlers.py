@@ -1,14 +1,16 @@
 """What kopf is given: coroutines only, and an event that changes nothing that a decision looks at wakes nobody."""
 
+import asyncio
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import kopf
 import pytest
 
 from luthier_operator import handlers, names
-from luthier_operator.cache import Cache, Kind, Stored
+from luthier_operator.cache import Cache, Kind
+from luthier_operator.index import Beginning
 from luthier_operator.observed import Key
 
 pytestmark = pytest.mark.unit
@@ -17,30 +19,18 @@ KEY = Key("FineTuneJob", "ns", "reviews")
 
 
 class Watch:
-    """kopf, as far as one kind of object goes: it calls the index first, and then the handler that wakes."""
+    """kopf, as far as one kind of object goes."""
 
     def __init__(self, kind: Kind) -> None:
         registry = kopf.OperatorRegistry()
         self.woken: list[Key] = []
-        self._cache, self._kind = Cache(), kind
-        handlers.register(registry, self._cache, self.woken.append)
-        self.handlers = {str(each.id): each.fn for each in handlers_of(registry)}
-        self._index: dict[Key, dict[str, Stored]] = {}
-        self._cache.attach({kind: self})  # type: ignore[dict-item]
+        self.cache, self._kind = Cache(), kind
+        self.told = handlers.register(registry, self.cache, self.woken.append)
+        self.handlers = {str(each.id): each.fn for each in registry._watching.get_all_handlers()}
+        assert not list(registry._indexing.get_all_handlers()), "kopf's indices take quadratic time"
 
-    def get(self, key: Key, default: object = ()) -> list[Stored]:
-        return list(self._index.get(key, {}).values())
-
-    async def tell(self, event: str, raw: dict[str, Any]) -> None:
-        found = await self.handlers[self._kind](body=kopf.Body(raw))  # type: ignore[misc, call-arg]
-        for key, item in found.items():  # type: ignore[union-attr]
-            self._index.setdefault(key, {})[item.name] = item
-        await self.handlers[f"wake-{self._kind}"](event={"type": event, "object": raw})  # type: ignore[misc, call-arg]
-
-
-def handlers_of(registry: kopf.OperatorRegistry) -> Iterator[Any]:
-    yield from registry._indexing.get_all_handlers()
-    yield from registry._watching.get_all_handlers()
+    async def tell(self, event: str | None, raw: dict[str, Any]) -> None:
+        await self.handlers[self._kind](event={"type": event, "object": raw})  # type: ignore[misc, call-arg]
 
 
 def job(version: int, status: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,7 +51,7 @@ def job(version: int, status: Mapping[str, Any]) -> dict[str, Any]:
 def test_kopf_calls_nothing_in_another_thread() -> None:
     watch = Watch("Job")
 
-    assert len(watch.handlers) > 10
+    assert len(watch.handlers) == 6
     assert [name for name, function in watch.handlers.items() if not inspect.iscoroutinefunction(function)] == []
 
 
@@ -90,5 +80,46 @@ async def test_what_was_parsed_is_let_go_since_kopf_keeps_the_object() -> None:
     await watch.tell("ADDED", raw)
 
     assert (raw["spec"], raw["status"], "managedFields" in raw["metadata"]) == ({}, {}, False)
-    (item,) = watch.get(KEY)
-    assert item.value.active == 1
+    (item,) = watch.cache.jobs(KEY)
+    assert item.active == 1
+
+
+async def test_an_object_that_changes_hands_is_no_longer_found_where_it_was() -> None:
+    watch, taken = Watch("Job"), job(2, {})
+    taken["metadata"]["labels"] = {names.FINETUNEJOB: "others"}
+
+    await watch.tell("ADDED", job(1, {}))
+    await watch.tell("MODIFIED", taken)
+
+    assert (len(watch.cache.jobs(KEY)), len(watch.cache.jobs(Key("FineTuneJob", "ns", "others")))) == (0, 1)
+
+
+async def test_a_deployment_is_woken_by_what_it_follows_until_it_is_gone() -> None:
+    def deployment(version: int) -> dict[str, Any]:
+        metadata = {"name": "front", "namespace": "ns", "uid": "d1", "resourceVersion": str(version)}
+        return {"metadata": metadata, "spec": {"model": {"fineTuneJobRef": {"name": "reviews"}}}}
+
+    watch = Watch("ModelDeployment")
+
+    await watch.tell(None, deployment(1))
+    assert list(watch.told.followers[KEY]) == ["front"]
+    await watch.tell("DELETED", deployment(2))
+    assert KEY not in watch.told.followers
+    assert watch.woken == [Key("ModelDeployment", "ns", "front"), KEY] * 2
+
+
+async def test_the_beginning_ends_when_all_lists_are_there_and_nothing_more_comes() -> None:
+    beginning, listed = Beginning(), []
+    waiting = asyncio.create_task(beginning.wait(lambda: bool(listed)))
+
+    async def tell() -> None:
+        for _ in range(20):
+            beginning.told()
+            await asyncio.sleep(0.01)
+
+    await tell()
+    assert not waiting.done()
+    listed.append(True)
+    await tell()
+    assert not waiting.done()
+    await asyncio.wait_for(waiting, 5)
