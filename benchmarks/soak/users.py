@@ -42,7 +42,9 @@ class Users:
     async def _create(self) -> None:
         name = f"r-{self._chance.randrange(10**9):09d}"
         policy = self._chance.choice(["Replace", "Forbid"])
-        manifest = finetunejob(concurrencyPolicy=policy, backoffLimit=self._chance.choice([0, 2, 6]))
+        backoff = self._chance.choice([0, 2, 6])
+        # Jobs go after a while, so that there are not ever more of them and memory can be flat.
+        manifest = finetunejob(concurrencyPolicy=policy, backoffLimit=backoff, ttlSecondsAfterFinished=60)
         await self._did("create", "POST", "", {**manifest, "metadata": {"name": name}})
 
     async def _edit(self, name: str) -> None:
