@@ -7,7 +7,7 @@ Reading order, from the pure core outwards:
 - `manifests`: objects built from a resource. `plan`: all decisions. Both pure: no clock, no network, no kopf.
 - `cluster`: the adapter to the API server, with its errors mapped once.
 - `progress`: asking a training pod how far it is. `polling`: which pods are asked, and when.
-- `cache`: the watch's indices, and what own writes returned. `audit`: what the watch did not tell.
+- `index`: what the watches told. `cache`: that, and what own writes returned. `audit`: what the watch did not tell.
 - `workqueue`: one reconcile per key at a time.
 - `events`: asking why a pod is not made. `served`: which versions must not be removed.
 - `reconcile`, `apply`: the shell: gather, let plan decide, write.
