@@ -31,24 +31,26 @@ TABLE = os.environ.get("LUTHIER_KILL_TABLE", "")
 
 @dataclass
 class Kill:
-    """A life in which the operator was killed after one write."""
+    """A life in which the operator was killed after one write of those that the undisturbed life has."""
 
     life: str
-    number: int
+    number: int = 0
     write: str = ""
+    times: int = 0
+    """The how manieth of its writes that read so."""
+    came: bool = False
     before: str = ""
     after: str = ""
     equal: bool = False
-    writes_in_all: int = 0
 
 
 class Scene:
     """One life with an operator of its own, behind a proxy of its own."""
 
-    def __init__(self, cluster: ControlPlane, kubeconfig: Path, folder: Path, life: str, kill: int) -> None:
-        self.name, self.kill = life, Kill(life, kill)
+    def __init__(self, cluster: ControlPlane, kubeconfig: Path, folder: Path, kill: Kill) -> None:
+        self.kill = kill
         self.namespace = f"k-{secrets.token_hex(4)}"
-        self._folder = folder / f"{life}-{kill}"
+        self._folder = folder / f"{kill.life}-{kill.number}"
         self._proxy = FaultProxy(cluster.kubeconfig, self._folder)
         proxied = self._proxy.kubeconfig(kubeconfig, self._folder / "kubeconfig")
         self._operator = ForkedOperator(proxied, self._folder, LUTHIER_WATCH_NAMESPACES=self.namespace)
@@ -62,30 +64,36 @@ class Scene:
             assert self._proxy.call(self._proxy.request("POST", "/api/v1/namespaces", body))[0] == 201
             self._proxy.before_write, self._proxy.after_write = self._before, self._after
             self._operator.start(wait=False)
-            last: State = self._proxy.call(LIVES[self.name](self._life), timeout_s=400)
-            self.kill.writes_in_all = len(self._proxy.writes)
+            last: State = self._proxy.call(LIVES[self.kill.life](self._life), timeout_s=400)
             return last.essence()
         except BaseException:
-            print(f"--- {self.name} {self.kill}\n{self._operator.log[-6000:]}")
+            print(f"--- {self.kill}\n{self._operator.log[-6000:]}")
             raise
         finally:
             self._operator.kill()
             self._proxy.call(self._proxy.request("DELETE", f"/api/v1/namespaces/{self.namespace}"))
             self._proxy.close()
 
+    @property
+    def writes(self) -> list[str]:
+        """All writes of the operator, each in a few words."""
+        return [_said(record, self.namespace) for record in self._proxy.writes]
+
     async def _before(self, record: Record) -> None:
-        if self._number_of(record) == self.kill.number:
+        if self._is_it(record):
             self.kill.before = (await self._life.look()).said()
 
     async def _after(self, record: Record) -> None:
-        if self._number_of(record) == self.kill.number:
-            self.kill.write = _said(record, self.namespace)
+        if self._is_it(record):
+            self.kill.came = True
             self.kill.after = (await self._life.look()).said()
             self._operator.kill()
             self._killed = True
 
-    def _number_of(self, record: Record) -> int:
-        return next(number for number, each in enumerate(self._proxy.writes, 1) if each is record)
+    def _is_it(self, record: Record) -> bool:
+        number = next(number for number, each in enumerate(self._proxy.writes, 1) if each is record)
+        words = self.writes[:number]
+        return words[-1] == self.kill.write and words.count(self.kill.write) == self.kill.times
 
     def _keep_alive(self) -> None:
         if self._killed:
@@ -107,7 +115,9 @@ def _said(record: Record, namespace: str) -> str:
         return f"status {record.body['status'].get('phase', '')}".strip()
     fields = [field for part in ("spec", "metadata") for field in (record.body or {}).get(part, {})]
     told = [field for field in fields if field in ("suspend", "ttlSecondsAfterFinished", "finalizers")]
-    return " ".join([verb, kind.rstrip("s"), name[-12:], *(told if record.method == "PATCH" else [])])
+    # The name of a Job that removes has the resource's uid in it.
+    name = "remove" if name.endswith("-remove") else name[-12:]
+    return " ".join([verb, kind.rstrip("s"), name, *(told if record.method == "PATCH" else [])])
 
 
 @pytest.fixture(scope="module")
@@ -124,24 +134,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def test_killed_after_each_of_its_writes_a_life_ends_as_if_nothing_had_been(
     cluster: ControlPlane, chart_access: Path, tmp_path: Path, life: str
 ) -> None:
-    undisturbed = Scene(cluster, chart_access, tmp_path, life, kill=0)
-    wanted = undisturbed.run()
-    count = undisturbed.kill.writes_in_all
+    undisturbed = Scene(cluster, chart_access, tmp_path, Kill(life))
+    wanted, writes = undisturbed.run(), undisturbed.writes
+    kills = [Kill(life, i + 1, write, times=writes[: i + 1].count(write)) for i, write in enumerate(writes)]
 
-    def killed(number: int) -> tuple[Kill, dict[str, Any]]:
-        scene = Scene(cluster, chart_access, tmp_path, life, number)
+    def killed(kill: Kill) -> tuple[Kill, dict[str, Any]]:
+        scene = Scene(cluster, chart_access, tmp_path, kill)
         essence = scene.run()
         scene.kill.equal = essence == wanted
         return scene.kill, essence
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        came_to = list(pool.map(killed, range(1, count + 1)))
+        came_to = list(pool.map(killed, kills))
     if TABLE:
         write_table(Path(TABLE), life, [kill for kill, _ in came_to])
     unequal = {kill.number: differences(wanted, essence) for kill, essence in came_to if not kill.equal}
     assert not unequal
-    # An operator that begins anew may need fewer writes than the undisturbed one, so the last of them may not come.
-    assert sum(bool(kill.write) for kill, _ in came_to) >= count - 2
+    # Two changes that come soon after one another are sometimes written at once.
+    missing = [kill for kill in kills if not kill.came]
+    assert len(missing) <= len(kills) / 10, missing
 
 
 def differences(wanted: Any, got: Any, where: str = "") -> list[str]:
@@ -171,7 +182,7 @@ def write_table(folder: Path, life: str, kills: list[Kill]) -> None:
     for name, rows in table.items():
         lines += ["", f"## {LIVES[name].__doc__}", "", "| | write | before | after | equal |", "|---|---|---|---|---|"]
         for row in rows:
-            write = row["write"] or "(did not come)"
+            write = row["write"] if row["came"] else f"{row['write']} (written together with another this time)"
             equal = "yes" if row["equal"] else "NO"
             lines.append(f"| {row['number']} | {write} | {row['before']} | {row['after']} | {equal} |")
     (REPOSITORY / "docs" / "kills.md").write_text("\n".join(lines) + "\n")
