@@ -202,10 +202,9 @@ def published_anew(*before: str) -> Callable[[State], object]:
     """Tell whether there is a version other than those before, and every Job that has ended has its time to live."""
 
     def so(state: State) -> bool:
-        ttls = all("ttlSecondsAfterFinished" in job["spec"] for job in state.jobs if _ended(job))
         done = state.ready in ("Published", "Reused") and state.observed
         going = any(_going(job) for job in state.jobs)
-        return done and state.version not in before and ttls and not going
+        return done and state.version not in before and _all_expire(state) and not going
 
     return so
 
@@ -235,7 +234,8 @@ async def failing_life(life: Life) -> State:
     await life.rest("a version in spite of a crash", published_anew())
     life.exit_codes = [int(ExitCode.LOSS_NOT_FINITE)]
     await life.edit(hyperparameters={"learningRate": "0.5"})
-    return await life.rest("the failure", lambda state: state.ready == "LossNotFinite" and state.observed)
+    failed = lambda state: state.ready == "LossNotFinite" and state.observed and _all_expire(state)  # noqa: E731
+    return await life.rest("the failure", failed)
 
 
 async def suspended_life(life: Life) -> State:
@@ -259,6 +259,11 @@ async def deleted_life(life: Life) -> State:
 
 
 LIVES = {"main": main_life, "failing": failing_life, "suspended": suspended_life, "deleted": deleted_life}
+
+
+def _all_expire(state: State) -> bool:
+    """Tell whether every Job that has ended has its time to live, which is the last that is written of a run."""
+    return all("ttlSecondsAfterFinished" in job["spec"] for job in state.jobs if _ended(job))
 
 
 def _component(raw: Raw) -> str:

@@ -25,7 +25,7 @@ from luthier_dev.controlplane import ControlPlane
 
 pytestmark = pytest.mark.integration
 
-AT_ONCE = 6
+AT_ONCE = 8
 EXPIRED = b'{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}}'
 BROKEN = b'{"type":"ERROR","object":{"kind":"Status","code":500,"reason":"InternalError","message":"etcd is gone"}}'
 # The operator makes far fewer than these while a run begins; a loop without a pause makes hundreds.

@@ -24,7 +24,7 @@ from luthier_dev.paths import REPOSITORY
 
 pytestmark = pytest.mark.integration
 # Of lives at the same time: each waits more than it works.
-AT_ONCE = 4
+AT_ONCE = 6
 TABLE = os.environ.get("LUTHIER_KILL_TABLE", "")
 """The folder for the table of all lives; without it, only the main life is lived."""
 
