@@ -43,6 +43,12 @@ def ended_at(pod: PodView) -> str:
     return pod.finished_at or pod.created_at
 
 
+def is_final(failure: LastFailure) -> bool:
+    """Whether a pod failed so that no other is tried."""
+    never = failure.exit_code is not None and outcome_of(failure.exit_code).retry is Retry.NEVER
+    return never and failure.reason not in DISRUPTIONS
+
+
 def is_disruption(pod: PodView) -> bool:
     """Whether the pod was stopped from outside, which is never its own failure and does not count."""
     return pod.disruption is not None or retry_of(pod) is Retry.FREE

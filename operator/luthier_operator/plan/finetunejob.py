@@ -231,10 +231,12 @@ def _trouble(s: Situation, job: JobView) -> Trouble | None:
 
 
 def _failure(s: Situation, job: JobView) -> LastFailure | None:
-    """Return why a Job's last pod failed, as long as no other one runs."""
+    """Return why a Job's last pod failed, if another one is made and does not run yet."""
     last, pods = s.memory.last_failure, failures.pods_of(job, s.observed.pods)
     mine = last is not None and last.pod is not None and last.pod.startswith(f"{job.name}-")
-    return last if mine and not any(pod.phase == "Running" for pod in pods) else None
+    if last is None or not mine or failures.is_final(last):
+        return None  # the Job controller ends the Job in a moment
+    return None if any(pod.phase == "Running" for pod in pods) else last
 
 
 def _look_again_s(s: Situation, job: JobView) -> float | None:

@@ -385,6 +385,14 @@ def test_a_train_pod_that_claims_to_have_prepared_is_refused(world: Any) -> None
     assert world.status["phase"] == "Failed" and not world.status["versions"]
 
 
+def test_a_failure_that_would_only_come_again_is_never_called_a_retry(world: Any) -> None:
+    """The pod has failed a moment before the Job controller says that the Job has."""
+    world.settle()
+    world.end(world.job("prepare"), ExitCode.INVALID_DATA, final=False)
+    world.settle()
+    assert (world.ready["reason"], world.status["lastFailure"]["reason"]) == ("Preparing", "InvalidData")
+
+
 def test_attempts_are_counted_and_the_last_failure_is_said_while_the_job_tries_again(world: Any) -> None:
     world.settle()
     world.prepare_ends()
