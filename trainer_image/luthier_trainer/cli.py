@@ -18,8 +18,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from luthier_api.documents import (
     GRACE_VARIABLE,
     RUN_DOCUMENT_PATH,
@@ -27,17 +25,19 @@ from luthier_api.documents import (
     TRAINER_PORT,
     Prepared,
     Published,
+    Removal,
     Result,
     RunDocument,
 )
 from luthier_api.exitcodes import ExitCode
+from luthier_trainer.documents import read_document
 from luthier_trainer.errors import InvalidSpec, Preempted
 from luthier_trainer.launch import RESULTS_VARIABLE, Launch, launch, torchrun_numbers
 from luthier_trainer.logs import logging_to
 from luthier_trainer.outcome import exit_code_of, failure_result, is_known
 from luthier_trainer.processors import limit_threads
 from luthier_trainer.progress import Progress, ProgressServer
-from luthier_trainer.remove import read_removal, remove
+from luthier_trainer.remove import remove
 from luthier_trainer.stopping import Stop
 from luthier_trainer.workspace import Workspace
 
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, workspace: Workspace, stop: Stop) -> tuple[Result, ExitCode]:
     if options.command == "remove":
         return _remove(options.document, workspace)
-    run = read_run_document(options.document)
+    run = read_document(options.document, RunDocument, "run document")
     progress = Progress()
     bar = run.origin is None and sys.stderr.isatty()
     # One of several processes speaks for all.
@@ -100,7 +100,7 @@ def _run(options: argparse.Namespace, workspace: Workspace, stop: Stop) -> tuple
 
 
 def _remove(document: Path, workspace: Workspace) -> tuple[Result, ExitCode]:
-    removal = read_removal(document)
+    removal = read_document(document, Removal, "removal document")
     with logging_to(workspace.console_log, removal.origin):
         return Result(removed=remove(removal)), ExitCode.OK
 
@@ -143,22 +143,6 @@ def stop_in_time(rank: int) -> Stop:
 
     grace_s = os.environ.get(GRACE_VARIABLE)
     return Stop(float(grace_s) if grace_s else None, overdue)
-
-
-def read_run_document(path: Path) -> RunDocument:
-    """Read the run document.
-
-    Raises:
-        InvalidSpec: if it is not there or not a run document, with the first thing that is wrong.
-    """
-    try:
-        return RunDocument.from_json(path.read_bytes())
-    except OSError as error:
-        raise InvalidSpec(f"The run document {path} cannot be read: {error.strerror}.") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise InvalidSpec(f"{path} is not a run document: {where}: {first['msg']}.") from error
 
 
 def _result(answer: Prepared | Published) -> Result:

@@ -7,7 +7,6 @@ it may be cut off anywhere; run again, it finishes. What is gone already counts 
 """
 
 import logging
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -22,7 +21,6 @@ from luthier_artifacts import (
     StorageConfig,
     open_registry,
 )
-from luthier_trainer.errors import InvalidSpec
 
 IN_USE = "A ModelDeployment serves it."
 
@@ -46,22 +44,6 @@ def remove(removal: Removal) -> Removed:
     gone = [version for version in removal.versions or () if version not in removed and version not in kept]
     log.info("removed %d versions, kept %d", len(removed) + len(gone), len(kept))
     return Removed(removed=sorted(removed + gone), kept=kept)
-
-
-def read_removal(path: Path) -> Removal:
-    """Read the document.
-
-    Raises:
-        InvalidSpec: if it is not there or not a removal document, with the first thing that is wrong.
-    """
-    try:
-        return Removal.from_json(path.read_bytes())
-    except OSError as error:
-        raise InvalidSpec(f"The removal document {path} cannot be read: {error.strerror}.") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise InvalidSpec(f"{path} is not a removal document: {where}: {first['msg']}.") from error
 
 
 def _remove_from(place: Place, removal: Removal, removed: list[str], kept: dict[str, str]) -> None:
