@@ -1,7 +1,8 @@
 """How often a run's pods ended early: failures, which are limited, and disruptions, which are not.
 
 Kubernetes counts the failures of a Job. It does not count disruptions, and a pod that was evicted or preempted is soon
-gone, so each is counted when it is first seen: when it ended after the failure that the status remembers last.
+gone, so each is counted when it is first seen: when it ended after the failure that the status remembers last. Pods
+that train together end together, and with them their Job, which is counted when it is given up; see `restarts`.
 """
 
 from collections.abc import Sequence
@@ -55,7 +56,7 @@ def latest(job: JobView | None, pods: Sequence[PodView], last: LastFailure | Non
 
 def _stopped(job: JobView, pods: Sequence[PodView]) -> list[PodView]:
     """Return the pods whose end was a disruption. Of a Job that rests, the user stopped them."""
-    if job.suspended and job.queue is None:
+    if job.nodes > 1 or (job.suspended and job.queue is None):
         return []
     return [pod for pod in _telling(job, pods) if failures.is_disruption(pod)]
 

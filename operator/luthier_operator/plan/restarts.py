@@ -26,12 +26,25 @@ def due(s: Situation) -> Memory | None:
         return None
     failed = failures_of(train, s.observed.pods)
     if train.nodes > 1 and train.outcome == "Failed":
-        return give_up(s, train, failed, failures.job_failure(train, s.observed.pods))
+        after = give_up(s, train, failed, failures.job_failure(train, s.observed.pods))
+        return after if failed or _taken_by_queue(s, train) else _disrupted(after)
     if s.stuck(train):
         status, deadline = s.resource.status, s.spec.progress_deadline_seconds
         pods = failures.pods_of(train, s.observed.pods)
         return give_up(s, train, failed + 1, stuck.failure(pods, status.progress, deadline, s.now))
     return None
+
+
+def _taken_by_queue(s: Situation, job: JobView) -> bool:
+    """Whether Kueue stopped the Job, which is counted where Kueue's words are; see `queueing`."""
+    workload = s.observed.workloads.get(job.uid)
+    return workload is not None and workload.evicted is not None
+
+
+def _disrupted(memory: Memory) -> Memory:
+    """Return the memory with one more disruption. The pods may be gone; that the Job is given up happens once."""
+    known = memory.attempts or Attempts()
+    return replace(memory, attempts=known.model_copy(update={"preempted": known.preempted + 1}))
 
 
 def set_aside(s: Situation) -> Memory:

@@ -200,6 +200,16 @@ def test_a_rival_that_is_stuck_is_not_waited_for(world: Any) -> None:
 # Several nodes
 
 
+def vanish(world: Any, exit_code: int) -> None:
+    """End a pod that was deleted: all of them may be gone before the operator looks, and only the Job's words left."""
+    job = world.job("train")
+    world.end(job, exit_code)
+    (condition,) = job["status"]["conditions"]
+    condition["message"] = f"Container train for pod t/p-1 failed with exit code {exit_code} matching FailJob rule"
+    for pod in world.pods_of(job):
+        del world.pods[pod["metadata"]["name"]]
+
+
 def test_the_pods_of_several_nodes_are_made_after_the_service_by_which_they_meet(world: Any) -> None:
     world.edit(numNodes=2)
     world.settle()
@@ -223,6 +233,8 @@ def test_the_pods_of_several_nodes_are_made_after_the_service_by_which_they_meet
             "Crashed",
             id="one crashes",
         ),
+        pytest.param(lambda w: vanish(w, ExitCode.PREEMPTED), {"failed": 0, "preempted": 1}, "Preempted", id="asked"),
+        pytest.param(lambda w: vanish(w, ExitCode.CRASHED), {"failed": 1, "preempted": 0}, "Crashed", id="gone"),
     ],
 )
 def test_when_one_pod_is_lost_all_start_over_from_the_checkpoint_counted_by_the_cause(
