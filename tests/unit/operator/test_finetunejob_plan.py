@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from luthier_api.documents import ProgressDocument, Result
+from luthier_api.documents import Result
 from luthier_api.exitcodes import ExitCode
 
 pytestmark = pytest.mark.unit
@@ -230,108 +230,6 @@ def test_a_version_that_misses_a_gate_is_published_and_not_ready(world: Any) -> 
     assert world.status["artifact"]["promotable"] is False
 
 
-@pytest.mark.parametrize("step", [0, 45])
-def test_progress_is_shown_while_training_and_kept_until_the_next_answer(world: Any, step: int) -> None:
-    world.settle()
-    world.prepare_ends()
-    world.settle()
-    world.pod(world.job("train"), phase="Running", podIP="198.18.0.9")
-    world.progress = ProgressDocument(
-        stage="Training", step=step, total_steps=200, epoch=0.5, eta_seconds=12.4, updated_at="2026-01-01T00:00:00Z"
-    )
-    world.step()
-    shown = world.status["progress"]
-    assert (shown["percent"], shown["etaSeconds"], shown["step"]) == (step // 2, 12, step)
-    message = world.ready["message"]
-    world.progress = None
-    plan = world.step()
-    assert plan.empty and world.status["progress"] == shown and world.ready["message"] == message
-    world.train_ends()
-    world.settle()
-    assert "progress" not in world.status
-
-
-def test_speed_and_memory_are_shown_in_few_digits(world: Any) -> None:
-    to_training(world)
-    world.progress = document(examples_per_second=1234.56, tokens_per_second=98765.4, gpu_memory_bytes=3 * 2**30)
-    world.step()
-    shown = world.status["progress"]
-    assert (shown["examplesPerSecond"], shown["tokensPerSecond"]) == ("1230", "98800")
-    assert shown["gpuMemoryBytes"] == 3 * 2**30
-
-
-def test_the_newest_checkpoint_is_told_until_the_version_is_there(world: Any) -> None:
-    to_training(world)
-    world.progress = document(step=30)
-    world.step()
-    assert "checkpoint" not in world.status
-    world.progress = document(step=90, checkpoint_step=75)
-    world.step()
-    key = world.status["currentRun"]["runKey"]
-    assert world.status["checkpoint"] == {"step": 75, "uri": f"s3://models/sentiment/checkpoints/{key}/75"}
-    world.progress = None
-    world.end(world.job("train"), ExitCode.PREEMPTED, final=False)
-    world.step()
-    assert world.status["checkpoint"]["step"] == 75, "while no pod answers, what is known stays"
-    world.pod(world.job("train"), phase="Running", podIP="198.18.0.10")
-    world.progress = document(stage="Downloading")
-    world.step()
-    assert world.status["checkpoint"]["step"] == 75
-    world.progress = document(step=76, resumed_from_step=75)
-    world.step()
-    assert (world.status["checkpoint"]["step"], world.status["checkpoint"]["resumedFrom"]) == (75, 75)
-    world.progress = None
-    world.train_ends()
-    world.settle()
-    assert "checkpoint" not in world.status, "a published run leaves none in storage"
-
-
-def test_a_run_that_fails_keeps_its_checkpoint_for_the_next_try_and_another_run_begins_without(world: Any) -> None:
-    to_training(world)
-    world.progress = document(step=90, checkpoint_step=75)
-    world.step()
-    world.progress = None
-    world.fails("train", ExitCode.LOSS_NOT_FINITE)
-    world.settle()
-    assert (world.status["phase"], world.status["checkpoint"]["step"]) == ("Failed", 75)
-    world.edit(hyperparameters={"learningRate": "1e-5"})
-    world.settle()
-    assert "checkpoint" not in world.status
-
-
-def test_suspending_a_training_keeps_its_job_its_run_and_its_checkpoint(world: Any) -> None:
-    to_training(world)
-    world.progress = document(step=90, checkpoint_step=75)
-    world.step()
-    before = world.job("train")
-    text = before["spec"]["template"]["metadata"]["annotations"]["luthier.dev/run-document"]
-    world.progress = None
-    world.edit(suspend=True)
-    world.settle()
-    assert (world.status["phase"], world.status["checkpoint"]["step"]) == ("Suspended", 75)
-    assert not [pod for pod in world.pods if "train" in pod]
-    world.edit(suspend=False)
-    world.settle()
-    after = world.job("train")
-    assert after["spec"]["suspend"] is False and after["metadata"]["uid"] == before["metadata"]["uid"]
-    assert after["spec"]["template"]["metadata"]["annotations"]["luthier.dev/run-document"] == text
-    world.pod(after, phase="Running", podIP="198.18.0.10")
-    world.progress = document(step=76, resumed_from_step=75)
-    world.step()
-    assert world.status["checkpoint"]["resumedFrom"] == 75
-
-
-def test_an_edit_of_how_checkpoints_are_made_goes_on_with_the_same_run_key(world: Any) -> None:
-    to_training(world)
-    key, name = world.status["currentRun"]["runKey"], world.status["currentRun"]["name"]
-    world.edit(checkpoint={"everySteps": 5})
-    world.settle()
-    world.prepare_ends()
-    world.settle()
-    assert world.status["currentRun"]["name"] != name, "the pods are given another document"
-    assert world.job("train")["metadata"]["annotations"]["luthier.dev/run-key"] == key
-
-
 def test_a_job_of_an_earlier_resource_of_the_same_name_is_waited_for(world: Any) -> None:
     world.settle()
     world.uid = "uid-2"
@@ -412,17 +310,6 @@ def test_a_spec_too_large_for_a_run_document_says_so(world: Any) -> None:
     world.settle()
     assert (world.ready["reason"], world.status["phase"]) == ("InvalidSpec", "Failed")
     assert "200 KiB" in world.ready["message"] and not world.jobs
-
-
-def document(**fields: Any) -> ProgressDocument:
-    return ProgressDocument(**{"stage": "Training", "total_steps": 200, "updated_at": "2026-01-01T00:00:00Z", **fields})
-
-
-def to_training(world: Any) -> None:
-    world.settle()
-    world.prepare_ends()
-    world.settle()
-    world.pod(world.job("train"), phase="Running", podIP="198.18.0.9")
 
 
 def train_once(world: Any) -> None:
