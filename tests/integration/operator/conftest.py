@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crowd import Crowd
 from operating import OperatorProcess, as_chart, finetunejob, prepared, published
 
 from luthier_dev.controlplane import ControlPlane
@@ -177,3 +178,18 @@ def make_finetunejob() -> Callable[..., Raw]:
 def prepared_message() -> Callable[..., str]:
     """For tests that write termination messages of their own."""
     return prepared
+
+
+@pytest.fixture
+def crowd(namespace: Any, make_finetunejob: Callable[..., Raw], prepared_message: Callable[..., str]) -> Crowd:
+    return Crowd(namespace, make_finetunejob, prepared_message)
+
+
+@pytest.fixture
+def no_bug(operator: Any) -> Iterator[None]:
+    """Whatever happens, no reconcile fails by a mistake of the operator."""
+    yield
+    text, trouble = operator.get("/metrics")
+    assert trouble is None
+    errors = [line for line in text.splitlines() if line.startswith("luthier_reconcile_errors_total{")]
+    assert not [line for line in errors if "bug" in line]
