@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from attempts import Trainer
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.normalizers import Lowercase
@@ -181,3 +185,58 @@ def bench(s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
         region_name="us-east-1",
     )
     return Bench(s3.fresh_uri(), Access(endpoint=s3.endpoint, credentials="output"), client, tmp_path, capsys)
+
+
+@pytest.fixture
+def document(bench: Any, tiny_models: Callable[[str], Path], reviews: Any) -> dict[str, Any]:
+    """A run of 60 reviews."""
+    model = bench.put_folder("base", tiny_models("bert"))
+    found: dict[str, Any] = bench.document(model=model, train=bench.put_csv("train.csv", reviews[:60]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[subprocess.Popen[str]]:
+    """A process with everything imported, whose children train."""
+    command = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    assert server.stdin and server.stdout
+    assert server.stdout.readline() == "ready\n"
+    yield server
+    server.stdin.close()
+    server.wait(30)
+    server.stdout.close()
+
+
+@pytest.fixture
+def trainer(bench: Any, warm: subprocess.Popen[str], tmp_path: Path) -> Trainer:
+    folder = tmp_path / "attempts"
+    folder.mkdir()
+    return Trainer(warm, folder)
+
+
+@pytest.fixture
+def long_run(bench: Any, tiny_models: Callable[[str], Path], reviews: Any) -> dict[str, Any]:
+    """A prepared run of 480 short steps, a checkpoint after every 3 and an evaluation of some length after every 4."""
+    found: dict[str, Any] = bench.document(
+        model=bench.put_folder("base", tiny_models("bert")),
+        train=bench.put_csv("train.csv", reviews[:96]),
+        export=["safetensors"],
+        checkpoint={"everySteps": 3, "keep": 2},
+        tracking={"tensorboard": False},
+        trainingArguments={"logging_steps": "1"},
+    )
+    found["spec"]["dataset"]["eval"] = {"uri": bench.put_csv("eval.csv", reviews[100:160])}
+    found["spec"]["dataset"]["test"] = {"uri": bench.put_csv("test.csv", reviews[160:180])}
+    found["spec"]["hyperparameters"] = {
+        "epochs": 40,
+        "batchSize": 8,
+        "evalBatchSize": 4,
+        "learningRate": "1e-3",
+        "scheduler": "cosine",
+        "evalSteps": 4,
+        "metricForBestModel": "eval_loss",
+    }
+    prepared: dict[str, Any] = bench.prepared(found)
+    return prepared

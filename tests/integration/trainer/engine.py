@@ -1,4 +1,7 @@
-"""Builds the training engine without a run around it: tokenized texts in memory, and a tiny model of any task."""
+"""Builds the training engine without a run around it: tokenized texts in memory, and a tiny model of any task.
+
+And its first step, with the same step as plain transformers computes it to compare.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ from typing import Any
 import torch
 import transformers
 from tokenizers import Tokenizer
+from torch import nn
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from luthier_api.training import Precision, Task, TrainingSpec
 from luthier_trainer.finetuner import FineTuner
 from luthier_trainer.hyperparameters import training_arguments
+from luthier_trainer.loading import MicroBatch
 from luthier_trainer.models import detect_device
 from luthier_trainer.prepared import LAYOUT_VERSION, Part, PreparedData, PreparedFolder
 from luthier_trainer.quality import QualityReport
@@ -126,3 +131,61 @@ def tuner_of(
     tuner = FineTuner(model, arguments, task, spec.hyperparameters, prepared, callbacks=list(callbacks))
     tuner.remove_callback(PrinterCallback)
     return tuner
+
+
+def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def first_share(tuner: FineTuner) -> list[MicroBatch]:
+    share: list[MicroBatch] = next(iter(tuner.get_train_dataloader()))
+    return share
+
+
+def step_of(tuner: FineTuner) -> tuple[float, dict[str, torch.Tensor]]:
+    """The loss and the gradients of the first optimizer step."""
+    assert isinstance(tuner.model, nn.Module)
+    loss = float(tuner.training_step(tuner.model, first_share(tuner)))
+    return loss, gradients(tuner.model)
+
+
+def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def assert_same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == wanted.keys()
+    for name in wanted:
+        torch.testing.assert_close(
+            found[name], wanted[name], atol=1e-5, rtol=1e-5, msg=lambda text, n=name: f"{n} {text}"
+        )
+
+
+def padded_step(model: PreTrainedModel, tuner: FineTuner) -> tuple[float, dict[str, torch.Tensor]]:
+    """The same step as plain transformers computes it: one padded batch, the model's own loss."""
+    (packed,) = first_share(tuner)
+    task, part = tuner._task, tuner._train.part
+    width = max(packed.lengths)
+
+    def padded(values: list[Any], filler: int) -> torch.Tensor:
+        return torch.tensor([[*each, *[filler] * (width - len(each))] for each in values])
+
+    indices = [int(index) for index in packed.indices]
+    ids = [part.input_ids(index).tolist() for index in indices]
+    batch = {"input_ids": padded(ids, 0), "attention_mask": padded([[1] * len(each) for each in ids], 0)}
+    if getattr(model.config, "type_vocab_size", 0) > 1 and part.second_start(indices[0]):
+        starts = [part.second_start(index) for index in indices]
+        kinds = [[int(n >= start) for n in range(len(each))] for each, start in zip(ids, starts, strict=True)]
+        batch["token_type_ids"] = padded(kinds, 0)
+    labels = (
+        padded([part.target(index) for index in indices], -100)
+        if task.per_token
+        else torch.tensor(task.dense_targets(part, model.config.num_labels)[indices])
+    )
+    labels = labels.long() if task.loss == "cross-entropy" else labels.float()
+    loss = model.train()(**batch, labels=labels).loss
+    loss.backward()
+    return float(loss.detach()), gradients(model)

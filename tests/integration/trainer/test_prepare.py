@@ -1,36 +1,22 @@
-"""*prepare* on a real S3 server: what it leaves there, what it finds again, and each bad input in one sentence."""
+"""*prepare* on a real S3 server: what it leaves there, and what it finds again."""
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import json
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from luthier_api.documents import Access, credential_env, read_result
-from luthier_api.exitcodes import OUTCOMES, ExitCode
+from luthier_api.exitcodes import ExitCode
 from luthier_trainer.prepared import PreparedFolder, read_prepared
 from luthier_trainer.tasks import IGNORED
 
 pytestmark = pytest.mark.integration
-
-Models = Callable[[str], Path]
-
-
-@pytest.fixture
-def document(bench: Any, tiny_models: Models, reviews: Any) -> dict[str, Any]:
-    model = bench.put_folder("base", tiny_models("bert"))
-    found: dict[str, Any] = bench.document(model=model, train=bench.put_csv("train.csv", reviews[:60]))
-    return found
 
 
 def test_prepared_data_lies_in_the_registry_and_is_found_again(bench: Any, document: dict[str, Any]) -> None:
@@ -234,195 +220,3 @@ def test_limits_are_judged_also_when_the_data_was_found(bench: Any, document: di
     refused = bench.run("prepare", document)
     assert refused.code == ExitCode.INVALID_DATA
     assert "needs at least 31 examples" in refused.message
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        (b"", "train.csv is empty (0 bytes)."),
-        (b"text,label\n", "train.csv holds no rows."),
-        (b"text,stars\ngood,5\n", "train.csv has no column 'label'; it has 'text', 'stars'."),
-        (b"text,label\ngood,x\nbad,x\n", "train.csv holds only one label, 'x'"),
-        (
-            b"text,label\ngood,x\nbad,x\nugly,y\n",
-            "Each label needs at least 2 examples (quality.minExamplesPerLabel), ",
-        ),
-        (b'text,label\n"good,x\n', "train.csv, line 2 opens a quote that is never closed."),
-        (b"text,label\ncaf\xe9,x\n", "train.csv, line 2 is not UTF-8"),
-        (b"text,label\ngo\0od,x\n", "train.csv, line 2 holds a NUL byte"),
-        (b"text,label\n" + b"x" * 11_000_000 + b",x\n", "train.csv, line 2 is longer than 10 MB"),
-    ],
-    ids=["empty", "no rows", "column", "one label", "single row", "quote", "Latin-1", "NUL", "huge cell"],
-)
-def test_bad_data_is_refused_in_one_sentence_and_leaves_nothing(
-    bench: Any, document: dict[str, Any], content: bytes, sentence: str
-) -> None:
-    bench.put("train.csv", content)
-    refused = bench.run("prepare", document)
-    assert refused.code == ExitCode.INVALID_DATA
-    assert refused.message.startswith(sentence)
-    assert read_result((bench.folder / "termination-log").read_text()) == refused.result
-    assert bench.keys("registry/sentiment/prepared") == []
-
-
-def cut_weights(bench: Any, document: dict[str, Any], models: Models) -> None:
-    bench.put("base/model.safetensors", (models("bert") / "model.safetensors").read_bytes()[:-100])
-
-
-def make_it_speech(bench: Any, document: dict[str, Any], models: Models) -> None:
-    config = json.loads((models("bert") / "config.json").read_text())
-    bench.put("base/config.json", json.dumps(config | {"model_type": "whisper"}).encode())
-
-
-def lose_the_bucket(bench: Any, document: dict[str, Any], models: Models) -> None:
-    document["spec"]["output"]["uri"] = "s3://no-such-bucket/registry"
-
-
-def lose_the_dataset(bench: Any, document: dict[str, Any], models: Models) -> None:
-    document["spec"]["dataset"]["train"]["uri"] = f"{bench.uri}/nothing.csv"
-
-
-def lose_the_model(bench: Any, document: dict[str, Any], models: Models) -> None:
-    document["spec"]["model"]["uri"] = f"{bench.uri}/nothing"
-
-
-def misspell_an_argument(bench: Any, document: dict[str, Any], models: Models) -> None:
-    document["spec"]["trainingArguments"] = {"lerning_rate": "1"}
-
-
-def ask_for_too_many_tokens(bench: Any, document: dict[str, Any], models: Models) -> None:
-    document["spec"]["dataset"]["preprocessing"]["maxLength"] = 41
-
-
-def add_a_field(bench: Any, document: dict[str, Any], models: Models) -> None:
-    document["spec"]["learnin_rate"] = 1
-
-
-@pytest.mark.parametrize(
-    ("damage", "code", "sentence"),
-    [
-        (cut_weights, ExitCode.INVALID_MODEL, "model.safetensors is cut short: its header promises"),
-        (make_it_speech, ExitCode.INVALID_MODEL, "is of type 'whisper', which has no AutoModelForSequ"),
-        (lose_the_bucket, ExitCode.BUCKET_NOT_FOUND, "no-such-bucket"),
-        (lose_the_dataset, ExitCode.INPUT_NOT_FOUND, "nothing.csv"),
-        (lose_the_model, ExitCode.INPUT_NOT_FOUND, "/nothing"),
-        (misspell_an_argument, ExitCode.INVALID_SPEC, "trainingArguments.lerning_rate is not a field"),
-        (ask_for_too_many_tokens, ExitCode.INVALID_SPEC, "reads at most 40 tokens; lower it."),
-        (add_a_field, ExitCode.INVALID_SPEC, "is not a run document: spec.learnin_rate"),
-    ],
-)
-def test_a_run_that_cannot_be_is_refused_before_any_gpu(
-    bench: Any, document: dict[str, Any], tiny_models: Models, damage: Any, code: ExitCode, sentence: str
-) -> None:
-    damage(bench, document, tiny_models)
-    refused = bench.run("prepare", document)
-    assert (refused.code, refused.result.failure.reason) == (code, OUTCOMES[code].reason)
-    assert sentence in refused.message
-    assert "\n" not in refused.message
-    assert "Traceback" not in refused.log
-
-
-def test_a_wrong_key_is_denied(bench: Any, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(credential_env("output")["AWS_SECRET_ACCESS_KEY"], "wrong")
-    assert bench.run("prepare", document).code == ExitCode.STORAGE_DENIED
-
-
-def test_a_missing_key_is_denied_by_name(bench: Any, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    variable = credential_env("output")["AWS_ACCESS_KEY_ID"]
-    monkeypatch.delenv(variable)
-    denied = bench.run("prepare", document)
-    assert denied.code == ExitCode.STORAGE_DENIED
-    assert variable in denied.message
-
-
-def test_a_key_that_may_only_read_is_denied_before_a_gpu_waits_for_it(
-    bench: Any, document: dict[str, Any], s3: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = credential_env("output")
-    monkeypatch.setenv(names["AWS_ACCESS_KEY_ID"], s3.server.reader.access_key)
-    monkeypatch.setenv(names["AWS_SECRET_ACCESS_KEY"], s3.server.reader.secret_key)
-    assert bench.run("prepare", document).code == ExitCode.STORAGE_DENIED
-
-
-def test_storage_that_does_not_answer_is_tried_again_by_the_job(bench: Any, document: dict[str, Any]) -> None:
-    document["outputAccess"]["endpoint"] = "http://127.0.0.1:9"
-    assert bench.run("prepare", document).code == ExitCode.STORAGE_UNAVAILABLE
-
-
-def test_inputs_may_lie_behind_another_key_than_the_output(
-    bench: Any, document: dict[str, Any], s3: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = credential_env("dataset")
-    monkeypatch.setenv(names["AWS_ACCESS_KEY_ID"], s3.server.reader.access_key)
-    monkeypatch.setenv(names["AWS_SECRET_ACCESS_KEY"], s3.server.reader.secret_key)
-    document["datasetAccess"] = Access(endpoint=s3.endpoint, credentials="dataset").to_wire()
-    assert bench.run("prepare", document).code == 0
-    monkeypatch.setenv(names["AWS_SECRET_ACCESS_KEY"], "wrong")
-    assert bench.run("prepare", document).code == ExitCode.STORAGE_DENIED
-
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Hub(BaseHTTPRequestHandler):
-    """The few answers of a hub that a download needs, with the files of one model."""
-
-    folder: Path
-    tokens: list[str | None]
-
-    def do_GET(self) -> None:
-        self.answer(with_body=True)
-
-    def do_HEAD(self) -> None:
-        self.answer(with_body=False)
-
-    def answer(self, *, with_body: bool) -> None:
-        self.tokens.append(self.headers.get("Authorization"))
-        path = self.path.split("?")[0]
-        files = [(file.name, file.stat().st_size) for file in self.folder.iterdir()]
-        if path == f"/api/models/luthier/tiny/tree/{COMMIT}":
-            body = json.dumps([{"type": "file", "path": n, "size": s, "oid": n} for n, s in files]).encode()
-            self.send_response(200)
-        elif path.startswith("/api/models/luthier/tiny"):
-            siblings = [{"rfilename": name} for name, _ in files]
-            body = json.dumps({"id": "luthier/tiny", "sha": COMMIT, "siblings": siblings}).encode()
-            self.send_response(200)
-        elif path.startswith(f"/luthier/tiny/resolve/{COMMIT}/"):
-            body = (self.folder / path.rsplit("/", 1)[-1]).read_bytes()
-            self.send_response(200)
-            self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
-            self.send_header("X-Repo-Commit", COMMIT)
-        else:
-            body = b""
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if with_body:
-            self.wfile.write(body)
-
-    def log_request(self, *arguments: object) -> None:
-        """The test's output is about the trainer."""
-
-
-def test_a_hubs_revision_is_resolved_to_its_commit(
-    bench: Any, document: dict[str, Any], tiny_models: Models, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(credential_env("model")["HF_TOKEN"], "hf_secret")
-    monkeypatch.setattr(Hub, "folder", tiny_models("bert"), raising=False)
-    monkeypatch.setattr(Hub, "tokens", [], raising=False)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        document["modelAccess"] = {"endpoint": f"http://127.0.0.1:{server.server_port}", "credentials": "model"}
-        from_storage = bench.run("prepare", document | {"modelAccess": {}}).result.prepared.resolved
-        document["spec"]["model"] = {"uri": "hf://luthier/tiny", "revision": "main"}
-        resolved = bench.prepared(document)["resolved"]
-        document["spec"]["model"] = {"uri": "hf://luthier/other"}
-        missing = bench.run("prepare", document)
-        server.shutdown()
-    silent = bench.run("prepare", document)
-    assert resolved == from_storage.to_wire() | {"modelRevision": COMMIT}
-    assert set(Hub.tokens) == {"Bearer hf_secret"}
-    assert missing.code == ExitCode.INPUT_NOT_FOUND
-    assert silent.code == ExitCode.STORAGE_UNAVAILABLE
-    assert missing.message == "hf://luthier/other does not exist, or is private and HF_TOKEN does not open it."
