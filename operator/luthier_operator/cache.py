@@ -8,7 +8,7 @@ the first reconcile.
 import json
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -79,7 +79,6 @@ class Cache:
         """Start empty; `attach` gives it the indices."""
         self._indices: Mapping[Kind, Mapping[Key, Iterable[Stored]]] = {}
         self._written: dict[tuple[Kind, Key], dict[str, Stored]] = {}
-        self._vanished: dict[tuple[Kind, Key], dict[str, int]] = {}
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._workloads: Mapping[str, Iterable[WorkloadView]] = {}
         self._queued: dict[str, Key] = {}
@@ -87,10 +86,10 @@ class Cache:
     def attach(
         self,
         indices: Mapping[Kind, Mapping[Key, Iterable[Stored]]],
-        workloads: Mapping[str, Iterable[WorkloadView]] | None = None,
+        workloads: Mapping[str, Iterable[WorkloadView]],
     ) -> None:
         """Read from these indices from now on; that of Kueue's Workloads is by the uid of the Job."""
-        self._indices, self._workloads = indices, workloads or {}
+        self._indices, self._workloads = indices, workloads
 
     def read(self, kind: Kind, key: Key) -> list[Stored]:
         """Return the newest known state of all objects of a kind that are for one resource."""
@@ -114,10 +113,25 @@ class Cache:
         for items in self._indices.get(kind, {}).values():
             yield from (item.phase or "Pending" for item in items)
 
-    def vanished(self, kind: Kind, key: Key, item: Stored) -> None:
-        """Forget an object that is gone, of which the watch will not tell."""
-        self._vanished.setdefault((kind, key), {})[item.name] = item.version
-        self._drop_written(kind, key, item.name)
+    def listed(self, kind: Kind, namespace: str | None, version: int, names: Collection[tuple[str, str]]) -> list[Key]:
+        """Forget what was written before a new list and is not in it; return whose that was.
+
+        Args:
+            kind: of the objects in the list.
+            namespace: the one that was listed; None for all.
+            version: of the list.
+            names: (namespace, name) of all that is in it.
+        """
+        gone = [
+            (key, name)
+            for (written, key), items in self._written.items()
+            if written == kind and namespace in (None, key.namespace)
+            for name, item in items.items()
+            if item.version <= version and (key.namespace, name) not in names
+        ]
+        for key, name in gone:
+            self._drop_written(kind, key, name)
+        return [key for key, _ in gone]
 
     def jobs(self, key: Key) -> list[JobView]:
         """Return the Jobs of a FineTuneJob."""
@@ -141,7 +155,7 @@ class Cache:
                     told[job.uid] = view
         return told
 
-    def queued(self, job_uid: str, *, deleted: bool) -> Key | None:
+    def queued(self, job_uid: str, *, deleted: bool = False) -> Key | None:
         """Return which resource a Job was asked about for; nobody listens any more for one that is deleted."""
         return self._queued.pop(job_uid, None) if deleted else self._queued.get(job_uid)
 
@@ -158,27 +172,29 @@ class Cache:
         self._written.setdefault((kind, key), {})[item.name] = item
 
     def tells_nothing_new(self, kind: Kind, key: Key, item: Stored) -> bool:
-        """Tell whether the watch has told before all that a decision would see of an object: half of it is so."""
-        told = self._told(kind, key) if kind in _PARSERS else ()
-        return any(other.name == item.name and other.value == item.value for other in told)
+        """Tell whether the watch has told before all that a decision would see of an object."""
+        return any(other.name == item.name and other.value == item.value for other in self._told(kind, key))
 
-    def caught_up(self, kind: Kind, raw: Raw, *, deleted: bool) -> None:
+    def caught_up(self, kind: Kind, key: Key, item: Stored) -> None:
         """Forget what was written, once the watch has told as much or more of the object."""
-        if deleted:
-            self._gone[raw["metadata"]["uid"]] = None
-            if len(self._gone) > _GONE_REMEMBERED:
-                self._gone.popitem(last=False)
-        key = owner_of(kind, raw)
-        written = self._written.get((kind, key), {}) if key else {}
-        name, version = raw["metadata"]["name"], int(raw["metadata"]["resourceVersion"])
-        if key and name in written and (deleted or version >= written[name].version):
-            self._drop_written(kind, key, name)
+        written = self._written.get((kind, key), {})
+        if item.name in written and item.version >= written[item.name].version:
+            self._drop_written(kind, key, item.name)
 
-    def _told(self, kind: Kind, key: Key) -> list[Stored]:
-        told = list(self._indices.get(kind, {}).get(key, ()))
-        if gone := self._vanished.get((kind, key)):
-            return [item for item in told if item.version > gone.get(item.name, -1)]
-        return told
+    def went(self, kind: Kind, uid: str, version: int, known: tuple[Key, Stored] | None) -> None:
+        """Forget what was written of an object that was gone at a version, also if the answer is still on its way."""
+        self._gone[uid] = None
+        if len(self._gone) > _GONE_REMEMBERED:
+            self._gone.popitem(last=False)
+        if known is None:
+            return
+        key, item = known
+        written = self._written.get((kind, key), {})
+        if item.name in written and written[item.name].version <= version:  # another may have the name by now
+            self._drop_written(kind, key, item.name)
+
+    def _told(self, kind: Kind, key: Key) -> Iterable[Stored]:
+        return self._indices.get(kind, {}).get(key, ())
 
     def _drop_written(self, kind: Kind, key: Key, name: str) -> None:
         written = self._written.get((kind, key), {})

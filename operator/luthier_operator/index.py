@@ -1,18 +1,10 @@
-"""What the watch has told, by the resource that it is for, and when all that was there at the start has been told.
+"""What the watch has told, by the resource that it is for."""
 
-kopf has indices of its own. While it fills them at its start, each object that is told wakes all that were told before:
-quadratic in their number, and minutes of CPU for ten thousand resources.
-"""
-
-import asyncio
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from typing import TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
-
-_LOOK_S = 0.05
-_QUIET_LOOKS = 6
 
 
 class Index(Mapping[K, Collection[V]]):
@@ -30,14 +22,20 @@ class Index(Mapping[K, Collection[V]]):
         self._keys[uid] = key
         self._values.setdefault(key, {})[uid] = value
 
-    def drop(self, uid: str) -> None:
-        """Forget an object."""
-        if uid in self._keys:
-            key = self._keys.pop(uid)
-            values = self._values[key]
-            del values[uid]
-            if not values:
-                del self._values[key]
+    def drop(self, uid: str) -> tuple[K, V] | None:
+        """Forget an object; return what it was for and its value, if it was known."""
+        if uid not in self._keys:
+            return None
+        key = self._keys.pop(uid)
+        values = self._values[key]
+        value = values.pop(uid)
+        if not values:
+            del self._values[key]
+        return key, value
+
+    def key_of(self, uid: str) -> K | None:
+        """Return what an object is for."""
+        return self._keys.get(uid)
 
     def __getitem__(self, key: K) -> Collection[V]:
         return self._values[key].values()
@@ -47,28 +45,3 @@ class Index(Mapping[K, Collection[V]]):
 
     def __len__(self) -> int:
         return len(self._values)
-
-
-class Beginning:
-    """Counts the objects that were there before the operator, and knows when no more of them come.
-
-    kopf does not say when it has handed over the last object of a list. So this is the end when all lists are there and
-    none came for a while in which the loop ran freely. One that is later than that does no harm: a plan is safe to make
-    again, and nothing is taken for gone without asking the API server.
-    """
-
-    def __init__(self) -> None:
-        """None was told yet."""
-        self._told = 0
-
-    def told(self) -> None:
-        """Count one."""
-        self._told += 1
-
-    async def wait(self, listed: Callable[[], bool]) -> None:
-        """Return when all have been told; `listed` tells whether all lists have come."""
-        quiet, before = 0, -1
-        while quiet < _QUIET_LOOKS:
-            await asyncio.sleep(_LOOK_S)
-            quiet = quiet + 1 if listed() and self._told == before else 0
-            before = self._told

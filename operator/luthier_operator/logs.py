@@ -12,7 +12,6 @@ from contextvars import ContextVar
 
 from pythonjsonlogger.json import JsonFormatter
 
-_NOISY = ("kopf.objects", "kopf.activities", "aiohttp.access")
 _NOTHING: Mapping[str, object] = {}
 _subject: ContextVar[Mapping[str, object]] = ContextVar("subject", default=_NOTHING)
 
@@ -27,12 +26,7 @@ def configure(log_format: str, level: str) -> None:
     else:
         handler.setFormatter(_Text("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # kopf tells of every event that it hands over; what is done about it is told by ourselves.
-    # At each change of any CRD it also tells of KubeRay's and Kueue's kinds, where they are not installed. Whoever
-    # needs them is told by a condition.
-    logging.getLogger("kopf._core.reactor.observation").setLevel(logging.ERROR)
-    for name in _NOISY:
-        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+    logging.getLogger("aiohttp.access").setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 
 @contextmanager
@@ -51,13 +45,8 @@ def learned(**fields: object) -> None:
 
 
 def _with_subject(record: logging.LogRecord) -> bool:
-    """Put the subject into a record; kopf's own lines about an object carry a reference to it."""
-    fields = dict(_subject.get())
-    reference = record.__dict__.pop("k8s_ref", None)
-    if isinstance(reference, Mapping) and not fields:
-        names = {"kind": "kind", "namespace": "namespace", "resource": "name"}
-        fields = {ours: reference[theirs] for ours, theirs in names.items() if reference.get(theirs)}
-    for name, value in fields.items():
+    """Put the subject into a record."""
+    for name, value in _subject.get().items():
         if value is not None:
             record.__dict__.setdefault(name, value)
     return True

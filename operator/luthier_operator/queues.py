@@ -1,7 +1,7 @@
 """What Kueue says of the Jobs that wait in its queues.
 
-Its Workloads are watched, in the version that the cluster prefers. kopf looks for a kind that was installed just now
-only once, so where the watch tells nothing of a Job that Kueue has had time for, the API server is asked, now and then.
+Its Workloads are watched, in the version that the cluster prefers. Where the watch tells nothing of a Job that Kueue
+has had time for, the API server is asked, now and then: Kueue may be missing, or not look at the namespace.
 """
 
 from collections.abc import Mapping, Sequence

@@ -154,7 +154,7 @@ class Reconciler:
         observed = await self._observe_serving(resource)
         plan = plan_modeldeployment(resource, observed, now, self._defaults)
         try:
-            return self._sooner(meta, observed, await writes.carry_out(plan))
+            return await writes.carry_out(plan)
         except Refused as error:
             metrics.ERRORS.labels("refused").inc()
             text = f"The cluster refuses the server: {clip(str(error))}"
@@ -177,8 +177,7 @@ class Reconciler:
         meta = resource.meta
         rayservice, installed = self._cache.rayservice(meta.key), True
         if not self._cache.told("RayService", meta.key):
-            # Before one is made: is the kind known, and does somebody else have the name? And after: kopf looks for a
-            # kind that was installed just now only once, and where the API server was slower than that, never again.
+            # Is the kind known, and does somebody else have the name?
             try:
                 raw = await self._cluster.get("ray.io/v1", "RayService", meta.namespace, meta.name)
                 rayservice = rayservice_view(raw) if raw else None
@@ -186,13 +185,6 @@ class Reconciler:
                 installed = False
         followed = self._followed(resource)
         return ObservedServing(rayservice, followed, self._cache.pods(meta.key), kuberay_installed=installed)
-
-    def _sooner(self, meta: Meta, observed: ObservedServing, after_s: float | None) -> float | None:
-        """Look again by ourselves while there is a RayService of which the watch tells nothing."""
-        if observed.rayservice is None or self._cache.told("RayService", meta.key):
-            return after_s
-        retry_s = self._defaults.kuberay_retry_s
-        return retry_s if after_s is None else min(after_s, retry_s)
 
     def _followed(self, resource: ModelDeploymentResource) -> FineTuneJobView | None:
         reference = resource.spec.model.fine_tune_job_ref

@@ -13,7 +13,7 @@ from luthier_operator.cluster.errors import (
 )
 from luthier_operator.cluster.pace import Pace
 from luthier_operator.cluster.tracing import Fence, counting, fencing
-from luthier_operator.cluster.watches import Watches
+from luthier_operator.cluster.watches import Listener, Watch, Watched
 
 __all__ = [
     "Access",
@@ -23,11 +23,13 @@ __all__ = [
     "Conflict",
     "Fence",
     "Gone",
+    "Listener",
     "Pace",
     "Refused",
     "Transient",
     "Unexpected",
-    "Watches",
+    "Watch",
+    "Watched",
     "counting",
     "fencing",
 ]

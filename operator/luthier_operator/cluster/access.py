@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from aiohttp.client_middlewares import ClientMiddlewareType
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
@@ -57,15 +56,11 @@ class Access:
         if time.monotonic() - self._read_at > _AFTER_REFUSAL_S:
             await self._renew()
 
-    def session(
-        self, *middlewares: ClientMiddlewareType, traces: Sequence[aiohttp.TraceConfig] = ()
-    ) -> aiohttp.ClientSession:
-        """Return a new session of connections; it says who we are only if a middleware does."""
+    def session(self, traces: Sequence[aiohttp.TraceConfig] = ()) -> aiohttp.ClientSession:
+        """Return a new session of connections; who we are is said with each request."""
         connector = aiohttp.TCPConnector(limit=0, ssl=self._tls(), socket_factory=_socket)
         proxy = self._configuration.proxy
-        return aiohttp.ClientSession(
-            connector=connector, proxy=proxy, trust_env=False, middlewares=middlewares, trace_configs=list(traces)
-        )
+        return aiohttp.ClientSession(connector=connector, proxy=proxy, trust_env=False, trace_configs=list(traces))
 
     def _tls(self) -> ssl.SSLContext:
         known = self._configuration

@@ -7,7 +7,9 @@ at what there is, since a request without an answer may have been carried out.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -15,7 +17,7 @@ import aiohttp
 from luthier_api import API_VERSION
 from luthier_operator import names
 from luthier_operator.cluster.access import Access
-from luthier_operator.cluster.errors import Conflict, Exists, Gone, Transient, error_of
+from luthier_operator.cluster.errors import Conflict, Exists, Expired, Gone, Transient, error_of
 from luthier_operator.cluster.pace import TROUBLE, Pace, retry_after_s
 from luthier_operator.observed import Meta
 from luthier_operator.plan.types import Delete, EventNote, Manifest, Patch
@@ -34,10 +36,23 @@ _PLURALS = {
 _JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 _PAGE = 500
+# The API server ends a watch by itself, and tells of each at least once a minute how far it is.
+_WATCH_S = (240, 300)
+_SILENT_S = 70.0
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _CONNECT_S = 10.0
+_EVENTS = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK"})
 _LEASES = "/apis/coordination.k8s.io/"
+
+
+@dataclass(frozen=True)
+class Page:
+    """A part of a list."""
+
+    version: int
+    """Of the whole list."""
+    items: Sequence[Manifest]
 
 
 class Cluster:
@@ -49,7 +64,9 @@ class Cluster:
         """Connect when first used; an answer that takes longer than `timeout_s` counts as none."""
         self._access, self._pace = access, pace
         self._session = access.session(traces=traces)
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, _CONNECT_S))
+        connect_s = min(timeout_s, _CONNECT_S)
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=connect_s)
+        self._watch_timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s, sock_read=_SILENT_S)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -143,16 +160,54 @@ class Cluster:
         Raises:
             ApiNotInstalled: if the cluster does not know the kind.
         """
-        query = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
         versions: dict[tuple[str, str], int] = {}
-        while True:
-            page = await self._request("GET", path, accept=_METADATA, **query)
-            # Of a custom resource that there is none of, the API server lists `null`.
-            for metadata in (item["metadata"] for item in page["items"] or ()):
+        async for page in self.pages(path, selector, _METADATA):
+            for metadata in (item["metadata"] for item in page.items):
                 versions[metadata["namespace"], metadata["name"]] = int(metadata["resourceVersion"])
+        return page.version, versions
+
+    async def pages(self, path: str, selector: str, accept: str = _JSON) -> AsyncGenerator[Page]:
+        """Yield the objects of a list page by page; there is at least one.
+
+        Raises:
+            ApiNotInstalled: if the cluster does not know the kind.
+            Expired: if the pages took too long.
+        """
+        query = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
+        while True:
+            page = await self._request("GET", path, accept=accept, **query)
+            # Of a custom resource that there is none of, the API server lists `null`.
+            yield Page(int(page["metadata"]["resourceVersion"]), page["items"] or [])
             if not (token := page["metadata"].get("continue")):
-                return int(page["metadata"]["resourceVersion"]), versions
+                return
             query["continue"] = token
+
+    async def watch(self, path: str, selector: str, version: int) -> AsyncGenerator[tuple[str, Manifest]]:
+        """Yield what happens to the objects of a list from a version on: the type of the event, and the object.
+
+        It ends when the API server ends it, as it does every few minutes.
+
+        Raises:
+            Expired: if that version is too old, or something was told that is no event.
+            Transient: if it was cut off, or nothing was told for too long.
+        """
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": str(version)}
+        query |= {"timeoutSeconds": str(random.randint(*_WATCH_S))} | ({"labelSelector": selector} if selector else {})
+        await self._pace.turn()
+        headers = {"Accept": _JSON, **await self._access.authorization()}
+        url, answered = self._access.server + path, False
+        try:
+            async with self._session.get(url, params=query, headers=headers, timeout=self._watch_timeout) as response:
+                if response.status != 200:
+                    await self._meaning(response, await response.read())
+                answered = True
+                self._pace.succeeded()
+                async for line in _lines(response.content):
+                    yield _event(line)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            if not answered:
+                self._pace.failed()
+            raise Transient(f"the API server does not tell more: {error or type(error).__name__}") from error
 
     async def record(self, meta: Meta, note: EventNote, now: str) -> None:
         """Write an Event about a resource. Its name follows from what it says, so that it is written once."""
@@ -224,6 +279,31 @@ class Cluster:
             text = " ".join(content[:100].decode(errors="replace").split())
             raise Transient(f"the API server answered no JSON ({text}); is another server in between?") from error
         return answer
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Yield the whole lines; half a one at the end is of a connection that was cut."""
+    rest: list[bytes] = []
+    async for chunk in content.iter_any():
+        *lines, last = chunk.split(b"\n")
+        if lines:
+            rest.append(lines[0])
+            lines[0] = b"".join(rest)
+            rest.clear()
+        rest.append(last)
+        for line in lines:
+            yield line
+
+
+def _event(line: bytes) -> tuple[str, Manifest]:
+    try:
+        event = json.loads(line)
+        kind, raw = event["type"], event["object"]
+        if kind in _EVENTS and raw["metadata"]["resourceVersion"].isdigit():
+            return kind, raw
+    except (ValueError, TypeError, KeyError, AttributeError):
+        pass  # said below
+    raise Expired(f"the watch was told {line[:300]!r}")
 
 
 def _path(api_version: str, kind: str, namespace: str, name: str = "") -> str:

@@ -6,6 +6,7 @@ ClusterError
 ├── ApiNotInstalled   the kind of object is not known: its CRD is missing
 ├── Unexpected        what a correct operator with its role does not get: a bug, or a role that lacks a rule
 └── Transient         throttling, server trouble, network, a token that has expired: try again soon
+    ├── Expired       a list or a watch cannot go on where it was: begin it anew
     └── Conflict      the object is not as it was when it was read
         └── Exists    there is an object of that name already
 """
@@ -41,6 +42,10 @@ class Transient(ClusterError):
         self.retry_after_s = retry_after_s
 
 
+class Expired(Transient):
+    """A list or a watch cannot go on where it was."""
+
+
 class Conflict(Transient):
     """The object has changed since it was read, or is not the one that was meant."""
 
@@ -71,7 +76,7 @@ def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> ClusterErr
         case 409:
             return Exists(text) if reason == "AlreadyExists" else Conflict(text)
         case 410:
-            return Transient(text)  # the pages of a list took too long
+            return Expired(text)
         case 401:
             return Transient(f"the API server does not accept the operator's token, which is read again ({text})")
         case _ if status == 429 or status >= 500:

@@ -1,168 +1,188 @@
-"""What kopf's lists and watches go through, so that no answer of the API server ends or blinds them.
+"""What there is in the cluster and what becomes of it: a list, then a watch from there on, for as long as we run.
 
-kopf retries a request a few times and then stops the whole operator; an unknown error in a watch, a 410 instead of an
-event, a page of HTML or half a line end it at once; a watch that is closed at once is opened again at once. Here such a
-request is made again, at the pace that the server bears, and such a watch becomes the one thing that kopf answers
-with a new list: an event that says that it has expired.
-
-kopf does not notice that an object is missing from a new list, so each new list is told to `relisted`.
+Nothing that the API server answers ends or blinds a watch. A request that fails is made again, at the pace that all
+requests keep; a watch that was cut goes on where it was; one that has expired, or was told what is no event, is listed
+anew. What is missing from a new list is gone, and told so.
 """
 
 import asyncio
 import logging
+import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Collection
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
 
-import aiohttp
-from aiohttp.client_middlewares import ClientHandlerType
-from aiohttp.client_reqrep import ClientRequest, ClientResponse
-
-from luthier_operator.cluster.access import Access
-from luthier_operator.cluster.pace import TROUBLE, Pace, retry_after_s
+from luthier_operator import metrics
+from luthier_operator.cluster.client import Cluster
+from luthier_operator.cluster.errors import ApiNotInstalled, ClusterError, Expired, Transient
+from luthier_operator.observed import Raw
 
 logger = logging.getLogger(__name__)
 
-Relisted = Callable[[str], None]
-"""Called with the path of objects that were listed once more."""
-
-_BETWEEN_WATCHES_S = 1.0
-_EXPIRED = b'{"type":"ERROR","object":{"kind":"Status","code":410,"message":"to be listed again"}}\n'
+_BETWEEN_S = 1.0
+_AFTER_A_REFUSAL_S = 30.0
 
 
-class Watches:
-    """A middleware of aiohttp for kopf's session, all of whose requests only read."""
+@dataclass(frozen=True)
+class Watched:
+    """Objects that one watch is for."""
 
-    def __init__(self, access: Access, pace: Pace) -> None:
-        """Say who we are with `access`, and keep to `pace`."""
-        self._access, self._pace = access, pace
-        self._begun: dict[str, float] = {}
-        self._active: dict[str, float] = {}
-        self._listed: set[str] = set()
-        self._expired: set[str] = set()
-        self._open: dict[str, ClientResponse] = {}
-        self.relisted: Relisted = lambda path: None
+    group: str
+    """Empty for the core group."""
+    version: str | None
+    """None for the one that the cluster prefers."""
+    plural: str
+    selector: str = ""
+    namespace: str | None = None
+    """None for all."""
+    optional: bool = False
+    """Whether the kind may be missing from the cluster."""
 
-    async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
-        """Make a request until there is an answer that kopf can live with."""
-        path, watch = request.url.path, request.url.query.get("watch") == "true"
-        if watch:
-            await self._not_too_often(path)
-        while (response := await self._attempt(request, handler, watch)) is None:
-            pass
-        if watch:
-            response.content = _Events(response, self._is_expired(path), partial(self._heard, path))  # type: ignore[assignment]
-            response.status = 200  # a 410 is told as an event
-            self._open[path] = response
-        elif path in self._listed:
-            self.relisted(path)
-        else:
-            self._listed.add(path)
-        return response
+    def __str__(self) -> str:
+        """Name them for people."""
+        return f"{self.plural} in {self.namespace}" if self.namespace else self.plural
 
-    def expire(self, path: str) -> None:
-        """Have kopf list again: its watch has missed something."""
-        self._expired.add(path)
-        if path in self._open:
-            self._open.pop(path).close()
 
-    def watching(self, path: str) -> bool:
-        """Tell whether kopf has listed what is under a path, and watches it."""
-        return path in self._begun
+class Listener(Protocol):
+    """Who is told."""
 
-    def dead(self, after_s: float) -> str | None:
-        """Return a path that was watched, and that nobody has asked about or heard of for so long, if there is one.
+    def put(self, raw: Raw) -> None:
+        """Take an object as it is now."""
 
-        A watch that is told nothing is begun anew by kopf after a minute or so, and one that fails is tried again.
-        """
-        now = time.monotonic()
-        return next((path for path, active in self._active.items() if now - active > after_s), None)
+    def drop(self, uid: str, version: int) -> None:
+        """Forget an object that was gone at a version."""
 
-    async def _attempt(self, request: ClientRequest, handler: ClientHandlerType, watch: bool) -> ClientResponse | None:
-        if watch:
-            self._heard(request.url.path)
-        await self._pace.turn()
-        request.headers.update(await self._access.authorization())
+    def listed(self, namespace: str | None, version: int, names: Collection[tuple[str, str]]) -> None:
+        """Take note that at a version there were these objects, by (namespace, name), and no others."""
+
+
+class Watch:
+    """One list and its watch."""
+
+    def __init__(self, cluster: Cluster, watched: Watched, listener: Listener, *, absent_s: float = 10.0) -> None:
+        """Tell `listener`; look every `absent_s` for a kind that is not installed."""
+        self.watched = watched
+        self.path = ""
+        """Of the list, once it is known."""
+        self._cluster, self._listener, self._absent_s = cluster, listener, absent_s
+        self._uids: set[str] = set()
+        self._listed, self._settled = False, asyncio.Event()
+        self._active_at = time.monotonic()
+        self._listing_until: asyncio.Timeout | None = None
+
+    @property
+    def listed(self) -> bool:
+        """Whether all objects have been told of at least once."""
+        return self._listed
+
+    @property
+    def quiet_s(self) -> float:
+        """For how long it has neither asked nor been told anything. A watch is told something every minute."""
+        return time.monotonic() - self._active_at
+
+    async def settled(self) -> None:
+        """Return when all objects have been told of, or the kind is known to be missing and may be."""
+        await self._settled.wait()
+
+    def expire(self) -> None:
+        """List again: the watch has missed something."""
+        if self._listing_until and not self._listing_until.expired():
+            self._listing_until.reschedule(asyncio.get_running_loop().time())
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            begun = time.monotonic()
+            wait_s = await self._round()
+            await asyncio.sleep(max(wait_s, begun + _BETWEEN_S - time.monotonic()))
+
+    async def _round(self) -> float:
+        """List and watch until that cannot go on; return after how many seconds to begin anew."""
+        self._active_at = time.monotonic()
         try:
-            response = await handler(request)
-            wrong = await self._wrong_with(response, watch)
-        except aiohttp.ClientError as error:
-            self._pace.failed()
-            logger.warning("asking for %s again: %s", request.url.path, error or type(error).__name__)
-            return None
-        if wrong is None:
-            self._pace.succeeded()
-            return response
-        self._pace.failed(retry_after_s(response.headers))
-        response.close()
-        logger.warning("asking for %s again: the API server answered %s", request.url.path, wrong)
-        return None
+            version = await self._list()
+            async with asyncio.timeout(None) as self._listing_until:
+                await self._follow(version)
+        except TimeoutError:
+            logger.debug("listing %s again, as was asked", self.watched)
+        except Transient as error:
+            logger.warning("listing %s again: %s", self.watched, error)
+        except ApiNotInstalled:
+            return self._missing("the cluster does not know the kind")
+        except ClusterError as error:
+            return self._missing(str(error))
+        finally:
+            self._listing_until = None
+        return 0.0
 
-    async def _wrong_with(self, response: ClientResponse, watch: bool) -> str | None:
-        if response.status == 401:
-            await self._access.refused()
-            return "401, it does not accept the token"
-        if response.status in TROUBLE or response.status >= 500:
-            return str(response.status)
-        if response.status == 200 and response.content_type != "application/json":
-            return f"{response.content_type} instead of JSON; is another server in between?"
-        if response.status == 200 and not watch and not (await response.read()).rstrip().endswith(b"}"):
-            return "something that is not whole"
-        return None
+    def _missing(self, why: str) -> float:
+        """Tell that nothing can be listed; forget what could be before; return when to look again."""
+        if not self.watched.optional:
+            logger.error("%s cannot be listed: %s", self.watched, why)
+            return min(_AFTER_A_REFUSAL_S, self._absent_s)
+        logger.debug("%s cannot be listed: %s", self.watched, why)
+        self._forget(tuple(self._uids), sys.maxsize)
+        self._settled.set()
+        return self._absent_s
 
-    async def _not_too_often(self, path: str) -> None:
-        wait_s = self._begun.get(path, -_BETWEEN_WATCHES_S) + _BETWEEN_WATCHES_S - time.monotonic()
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
-        self._begun[path] = time.monotonic()
+    async def _list(self) -> int:
+        """Tell of all that there is; return the version of the list."""
+        self.path = await self._path()
+        seen: dict[str, tuple[str, str]] = {}
+        async for page in self._cluster.pages(self.path, self.watched.selector):
+            self._active_at, version = time.monotonic(), page.version
+            for raw in page.items:
+                metadata = raw["metadata"]
+                seen[metadata["uid"]] = metadata["namespace"], metadata["name"]
+                self._put(raw)
+        self._forget(self._uids - seen.keys(), version)
+        self._listener.listed(self.watched.namespace, version, set(seen.values()))
+        self._listed = True
+        self._settled.set()
+        return version
 
-    def _heard(self, path: str) -> None:
-        self._active[path] = time.monotonic()
+    async def _follow(self, version: int) -> None:
+        """Tell what happens from a version on."""
+        while True:
+            begun = time.monotonic()
+            try:
+                async with aclosing(self._cluster.watch(self.path, self.watched.selector, version)) as events:
+                    async for kind, raw in events:
+                        self._active_at = time.monotonic()
+                        version = int(raw["metadata"]["resourceVersion"])
+                        if kind == "DELETED":
+                            self._forget([raw["metadata"]["uid"]], version)
+                        elif kind != "BOOKMARK":
+                            self._put(raw)
+            except Expired:
+                raise
+            except Transient as error:
+                logger.info("watching %s again: %s", self.watched, error)
+            self._active_at = time.monotonic()
+            await asyncio.sleep(begun + _BETWEEN_S - time.monotonic())
 
-    def _is_expired(self, path: str) -> Callable[[], bool]:
-        def expired() -> bool:
-            if path not in self._expired:
-                return False
-            self._expired.discard(path)
-            return True
+    def _put(self, raw: Raw) -> None:
+        self._uids.add(raw["metadata"]["uid"])
+        self._tell(self._listener.put, raw)
 
-        return expired
+    def _forget(self, uids: Collection[str], version: int) -> None:
+        for uid in uids:
+            self._uids.discard(uid)
+            self._tell(self._listener.drop, uid, version)
 
+    def _tell(self, tell: Callable[..., None], *what: object) -> None:
+        """Tell of one object. That it cannot be understood must not keep us from the others."""
+        try:
+            tell(*what)
+        except Exception:
+            metrics.ERRORS.labels("bug").inc()
+            logger.exception("one of the %s cannot be understood", self.watched)
 
-class _Events:
-    """The lines of a watch, as far as kopf can read them; then, where one cannot be read, that the watch has expired.
-
-    It stands where aiohttp's stream stood, of which kopf uses only `iter_chunked`.
-    """
-
-    def __init__(self, response: ClientResponse, expired: Callable[[], bool], heard: Callable[[], None]) -> None:
-        self._heard = heard
-        self._content, self._gone, self._expired = response.content, response.status == 410, expired
-
-    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
-        rest = b""
-        if self._gone or self._expired():
-            yield _EXPIRED
-            return
-        async for chunk in self._content.iter_chunked(size):
-            self._heard()
-            *lines, rest = (rest + chunk).split(b"\n")
-            strange = next((line for line in lines if line and not _is_event(line)), None)
-            if strange is not None:
-                logger.warning("listing again: a watch was told %r", strange[:300])
-                yield _EXPIRED
-                return
-            if lines:
-                yield b"\n".join([*lines, b""])
-            if self._expired():
-                yield _EXPIRED
-                return
-        # What is left is half a line of a connection that was cut: kopf goes on from the last whole one.
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._content, name)
-
-
-def _is_event(line: bytes) -> bool:
-    return line.startswith(b'{"type":"') and not line.startswith(b'{"type":"ERROR"')
+    async def _path(self) -> str:
+        wanted = self.watched
+        version = wanted.version and (f"{wanted.group}/{wanted.version}" if wanted.group else wanted.version)
+        version = version or await self._cluster.preferred_version(wanted.group)
+        root = f"/apis/{version}" if wanted.group else f"/api/{version}"
+        return "/".join([root, *(["namespaces", wanted.namespace] if wanted.namespace else []), wanted.plural])

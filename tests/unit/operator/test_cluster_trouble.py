@@ -1,28 +1,23 @@
-"""The parts that keep to the API server's pace, read its watches and compare with it, each alone."""
+"""The parts that keep to the API server's pace, say who asks, and compare with it, each alone."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import yaml
 
-from luthier_operator.audit import Audit, Watched
+from luthier_operator.audit import Audit
 from luthier_operator.cache import Cache
-from luthier_operator.cluster import Access, Cluster, Pace, Transient
-from luthier_operator.cluster.watches import _Events
-from luthier_operator.observed import Key
+from luthier_operator.cluster import Access, ApiNotInstalled, Cluster, Pace, Transient, Unexpected, Watch, Watched
 
 pytestmark = pytest.mark.unit
 
-EVENT = b'{"type":"ADDED","object":{}}\n'
-JOBS = Watched("Job", "/apis/batch/v1/jobs", "")
-KEY = Key("FineTuneJob", "n", "reviews")
+JOBS = Watched("batch", "v1", "jobs")
+NAME = ("n", "reviews-train")
 
 
 async def wait_of(pace: Pace) -> float:
@@ -59,43 +54,6 @@ async def test_what_the_server_asks_for_holds_though_another_request_succeeds() 
     pace.failed(retry_after_s=0.5)
     pace.succeeded()
     assert await wait_of(pace) > 0.4
-
-
-async def events_of(*chunks: bytes, status: int = 200) -> bytes:
-    class Content:
-        async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
-            for chunk in chunks:
-                yield chunk
-
-    events = _Events(cast(Any, SimpleNamespace(content=Content(), status=status)), lambda: False, lambda: None)
-    return b"".join([chunk async for chunk in events.iter_chunked(1024)])
-
-
-async def test_events_pass_however_they_are_cut_into_chunks() -> None:
-    assert await events_of(EVENT[:7], EVENT[7:] + EVENT) == EVENT + EVENT
-
-
-async def test_half_a_line_at_the_end_of_a_watch_is_not_told() -> None:
-    assert await events_of(EVENT, EVENT[:9]) == EVENT
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        b'{"type":"ERROR","object":{"code":500}}\n',
-        b'{"type":"ERROR","object":{"code":410}}\n',
-        b"<html>\n",
-        b'{"a":1}\n',
-    ],
-)
-async def test_whatever_is_no_event_tells_kopf_to_list_anew(line: bytes) -> None:
-    told = await events_of(EVENT + line + EVENT)
-    assert told.endswith(b'to be listed again"}}\n')
-    assert b'"code":410' in told
-
-
-async def test_an_answer_410_is_told_as_an_event() -> None:
-    assert b'"code":410' in await events_of(b'{"kind":"Status"}', status=410)
 
 
 async def test_a_rotated_token_is_read_when_the_old_one_is_refused(
@@ -144,45 +102,61 @@ def job(version: int, name: str = "reviews-train") -> dict[str, Any]:
     }
 
 
-def audit_of(cache: Cache, cluster: Listed, woken: list[Key], expired: list[str], **more: float) -> Audit:
-    settings = {"interval_s": 3600.0, "patience_s": 0.0, **more}
-    return Audit(cast(Cluster, cluster), cache, [JOBS], woken.append, expired.append, **settings)
+class Deaf:
+    """A watch that tells nothing."""
+
+    watched, path, listed = JOBS, "/apis/batch/v1/jobs", True
+
+    def __init__(self) -> None:
+        self.expired = 0
+
+    def expire(self) -> None:
+        self.expired += 1
 
 
-async def test_what_went_unseen_is_forgotten_and_acted_on() -> None:
-    cache, woken = Cache(), list[Key]()
-    cache.wrote("Job", job(7))
-    await audit_of(cache, Listed({}), woken, []).forget_the_gone(JOBS)
-    assert not cache.jobs(KEY)
-    assert woken == [KEY]
+def audit_of(cache: Cache, cluster: Listed, watch: Deaf, interval_s: float = 3600.0) -> Audit:
+    watches = [("Job", cast(Watch, watch))]
+    return Audit(cast(Cluster, cluster), cache, watches, interval_s=interval_s, patience_s=0.0)  # type: ignore[arg-type]
 
 
-async def test_what_was_made_after_the_list_is_kept() -> None:
-    cache, woken = Cache(), list[Key]()
-    cache.wrote("Job", job(101))
-    await audit_of(cache, Listed({}), woken, []).forget_the_gone(JOBS)
-    assert cache.jobs(KEY)
-    assert not woken
+@pytest.mark.parametrize(
+    ("known", "lists", "expired"),
+    [
+        pytest.param(7, [{NAME: 7}], 0, id="all is known"),
+        pytest.param(7, [{NAME: 9}], 1, id="a change went unseen"),
+        pytest.param(7, [{}], 1, id="an end went unseen"),
+        pytest.param(101, [{}], 0, id="made after the list"),
+        pytest.param(7, [{NAME: 7, ("n", "new"): 8}], 1, id="a beginning went unseen"),
+        pytest.param(7, [{NAME: 7, ("n", "new"): 8}, {NAME: 7}], 0, id="it has gone again meanwhile"),
+    ],
+)
+async def test_a_watch_that_has_missed_something_is_told_to_list_anew(
+    known: int, lists: list[dict[tuple[str, str], int]], expired: int
+) -> None:
+    cache, watch = Cache(), Deaf()
+    cache.wrote("Job", job(known))
+    await audit_of(cache, Listed(*lists), watch).compare("Job", cast(Watch, watch))
+    assert watch.expired == expired
 
 
-@pytest.mark.parametrize(("listed", "deaf"), [(7, []), (9, [JOBS.path])])
-async def test_a_watch_that_lags_behind_is_begun_anew(listed: int, deaf: list[str]) -> None:
-    cache, expired = Cache(), list[str]()
-    cache.wrote("Job", job(7))
-    await audit_of(cache, Listed({("n", "reviews-train"): listed}), [], expired).compare(JOBS)
-    assert expired == deaf
+async def test_a_watch_that_catches_up_in_time_is_left_alone() -> None:
+    cache, watch = Cache(), Deaf()
+
+    class Late(Listed):
+        async def list_versions(self, path: str, selector: str) -> tuple[int, dict[tuple[str, str], int]]:
+            asyncio.get_running_loop().call_soon(cache.wrote, "Job", job(9))
+            return await super().list_versions(path, selector)
+
+    await audit_of(cache, Late({NAME: 9}), watch).compare("Job", cast(Watch, watch))
+    assert not watch.expired
 
 
-@pytest.mark.parametrize("failure", [Transient("503"), TypeError("a bug")])
+@pytest.mark.parametrize("failure", [Transient("503"), ApiNotInstalled("404"), Unexpected("403"), TypeError("a bug")])
 async def test_a_comparison_that_fails_is_made_again(failure: Exception) -> None:
-    cache, woken = Cache(), list[Key]()
+    cache, watch = Cache(), Deaf()
     cache.wrote("Job", job(7))
-    # A bug is not tried again at once.
-    audit = audit_of(cache, Listed(failure, {}), woken, [], interval_s=0.1)
-    audit.relisted(JOBS.path)
-    running = asyncio.create_task(audit.run())
+    running = asyncio.create_task(audit_of(cache, Listed(failure, {}), watch, interval_s=0.02).run())
     async with asyncio.timeout(5):
-        while not woken:
-            await asyncio.sleep(0)
+        while not watch.expired:
+            await asyncio.sleep(0.01)
     running.cancel()
-    assert not cache.jobs(KEY)

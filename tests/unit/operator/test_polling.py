@@ -93,7 +93,7 @@ class Pods:
         self._jobs: dict[Key, list[Stored]] = {}
         self._pods: dict[Key, list[Stored]] = {}
         self.cache = Cache()
-        self.cache.attach({"Job": self._jobs, "Pod": self._pods})
+        self.cache.attach({"Job": self._jobs, "Pod": self._pods}, {})
 
     def add(self, name: str, ip: str, namespace: str = "team", **changes: Any) -> Meta:
         key = Key("FineTuneJob", namespace, name)

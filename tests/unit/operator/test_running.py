@@ -11,9 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import aiohttp
 import pytest
-from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from luthier_api.finetunejob import FineTuneJobStatus
@@ -21,7 +19,6 @@ from luthier_dev.paths import REPOSITORY
 from luthier_operator import logs, metrics
 from luthier_operator.apply import Writes
 from luthier_operator.cache import Cache, Stored, stored
-from luthier_operator.cluster import Watches
 from luthier_operator.observed import Key, Meta
 from luthier_operator.plan.types import Plan
 from luthier_operator.settings import Settings, SettingsError
@@ -150,7 +147,7 @@ def resource(name: str, phase: str | None) -> Stored:
 def test_resources_are_counted_by_phase_without_parsing_them() -> None:
     cache, registry = Cache(), CollectorRegistry()
     items = [resource(f"r{number}", phase) for number, phase in enumerate(["Training", "Training", "Failed", None])]
-    cache.attach({"FineTuneJob": {Key("FineTuneJob", "team", item.name): [item] for item in items}})
+    cache.attach({"FineTuneJob": {Key("FineTuneJob", "team", item.name): [item] for item in items}}, {})
     metrics.Resources(cache.phases, registry)
     text = generate_latest(registry).decode()
     for phase, count in {"Training": 2, "Failed": 1, "Pending": 1}.items():
@@ -169,38 +166,6 @@ async def test_gpu_seconds_are_counted_as_they_are_added_to_a_status() -> None:
     await writes.carry_out(Plan(status={**before.to_wire(), "usage": {"gpuSeconds": 160}}))
     await writes.carry_out(Plan(status={**before.to_wire(), "phase": "Training"}))
     assert counter._value.get() == 60
-
-
-async def test_a_watch_that_nobody_holds_any_more_is_noticed() -> None:
-    class Always:
-        async def authorization(self) -> dict[str, str]:
-            return {}
-
-        async def turn(self) -> None:
-            """No need to wait."""
-
-        def succeeded(self) -> None:
-            """Nothing to forget."""
-
-    async def watch(_: web.Request) -> web.Response:
-        return web.json_response({})
-
-    app = web.Application()
-    app.router.add_get("/jobs", watch)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    watches = Watches(Always(), Always())  # type: ignore[arg-type]
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}/jobs"
-    async with aiohttp.ClientSession(middlewares=[watches]) as session:
-        async with session.get(url):
-            pass
-        assert not watches.watching("/jobs") and watches.dead(0.0) is None, "it was only listed"
-        async with session.get(url + "?watch=true"):
-            assert watches.watching("/jobs")
-    await runner.cleanup()
-    assert watches.dead(60.0) is None
-    assert watches.dead(-1.0) == "/jobs"
 
 
 IMAGES = {"LUTHIER_TRAINER_IMAGE": "t", "LUTHIER_SERVER_IMAGE": "s"}

@@ -17,6 +17,7 @@ from luthier_operator.cluster.errors import (
     ClusterError,
     Conflict,
     Exists,
+    Expired,
     Gone,
     Refused,
     Transient,
@@ -118,7 +119,7 @@ KEY = Key("FineTuneJob", "n", "reviews")
 
 def cache_with(*items: Stored) -> Cache:
     cache = Cache()
-    cache.attach({"Job": {KEY: list(items)}})
+    cache.attach({"Job": {KEY: list(items)}}, {})
     return cache
 
 
@@ -126,9 +127,9 @@ def test_what_was_written_is_seen_until_the_watch_has_caught_up() -> None:
     cache = cache_with()
     cache.wrote("Job", job(5))
     assert len(cache.jobs(KEY)) == 1
-    cache.caught_up("Job", job(4), deleted=False)
+    cache.caught_up("Job", KEY, stored("Job", job(4)))
     assert len(cache.jobs(KEY)) == 1
-    cache.caught_up("Job", job(5), deleted=False)
+    cache.caught_up("Job", KEY, stored("Job", job(5)))
     assert not cache.jobs(KEY)
 
 
@@ -147,7 +148,7 @@ def test_a_deletion_that_the_watch_has_told_already_leaves_no_ghost() -> None:
 def test_the_answer_to_a_write_that_comes_after_the_deletion_leaves_no_ghost() -> None:
     cache = cache_with()
     cache.wrote("Job", job(5))
-    cache.caught_up("Job", job(7), deleted=True)
+    cache.went("Job", job(5)["metadata"]["uid"], 7, (KEY, stored("Job", job(5))))
     cache.wrote("Job", job(6))
     assert not cache.jobs(KEY)
     cache.wrote("Job", job(9, uid="another"))
@@ -176,7 +177,7 @@ def answer(code: int, reason: str = "", message: str = "m", **details: str) -> C
         (answer(403, "Forbidden", "namespace n is being terminated"), Gone),
         (answer(403, "Forbidden", "cannot create jobs"), Unexpected),
         (answer(401), Transient),
-        (answer(410, "Expired"), Transient),
+        (answer(410, "Expired"), Expired),
         (answer(409, "Conflict"), Conflict),
         (answer(409, "AlreadyExists"), Exists),
         (answer(429), Transient),
