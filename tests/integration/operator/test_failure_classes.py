@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from operating import OperatorProcess, as_chart, finetunejob, prepared, sha
+from operating import OperatorProcess, as_chart, finetunejob, prepared, published, sha
 
 from luthier_api.documents import Failure, Published, Result
 from luthier_api.exitcodes import ExitCode, outcome_of
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.integration
 
 PAGE = REPOSITORY / "docs" / "failures.md"
 WRITE = "LUTHIER_WRITE_FAILURES"
+NODE = "node-of-failures"
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,24 @@ class Stage:
 
     def says(self, code: ExitCode, message: str, stage: str = "prepare") -> None:
         """Let the pod end with a failure that it names itself, as the trainer does."""
-        pod = self.pod("prepare") if stage == "prepare" else self.train()
+        pod = self.train() if stage == "train" else self.pod(stage)
         failure = Failure(reason=outcome_of(code).reason, message=message)
         self.namespace.end(pod, int(code), Result(failure=failure).to_termination_message())
 
     def waits(self, reason: str, message: str) -> None:
         self.namespace.play(self.pod("prepare"), "Pending", {"waiting": {"reason": reason, "message": message}})
+
+    def cannot_mount(self, message: str) -> None:
+        """Give the pod to a node whose kubelet cannot mount a volume: only an Event of the pod tells of it."""
+        pod = self.pod("prepare")
+        name = pod["metadata"]["name"]
+        binding = {"kind": "Binding", "metadata": {"name": name}, "target": {"kind": "Node", "name": NODE}}
+        path = f"/api/v1/namespaces/{self.namespace.name}/pods/{name}/binding"
+        self.namespace.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps({"apiVersion": "v1", **binding}))
+        self.namespace.play(pod, "Pending", {"waiting": {"reason": "ContainerCreating"}})
+        about = {"kind": "Pod", "namespace": self.namespace.name, "name": name, "uid": pod["metadata"]["uid"]}
+        told = {"involvedObject": about, "type": "Warning", "reason": "FailedMount", "message": message}
+        self.namespace.apply({"apiVersion": "v1", "kind": "Event", "metadata": {"name": f"{name}.mount"}, **told})
 
     def unschedulable(self, message: str) -> None:
         condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
@@ -89,6 +102,17 @@ class Stage:
             message="eval_f1_macro is 0.81, which is not GTE 0.9.",
         )  # fmt: skip
         self.namespace.end(self.train(), 0, Result(published=document).to_termination_message())
+
+    def may_not_delete(self) -> None:
+        """Publish a version, and be deleted by who has the versions go too."""
+        self.namespace.end(self.train(), 0, published())
+        self.namespace.await_reason("ftj", self.name, "Published")
+        self.namespace.kubectl("delete", "ftj", self.name, "--wait=false")
+        message = (
+            "The credentials may not delete s3://models/sentiment/versions/v1/manifest.json at "
+            "https://s3.amazonaws.com; grant that, or check that the path is right."
+        )
+        self.says(ExitCode.STORAGE_DENIED, message, "remove")
 
     def runs_and_never_moves(self) -> None:
         """Run without ever finishing a step; Kubernetes then stops it as it is asked to."""
@@ -145,6 +169,9 @@ CASES = (
         "CreateContainerConfigError", 'secret "s3" not found'), retried=HEALS),
     Case("no-account", "The ServiceAccount is missing", "MissingServiceAccount", spec={"serviceAccountName": "trainer"},
          retried=HEALS),
+    Case("no-authorities", "The ConfigMap is missing", "MissingConfigMap", lambda of: of.cannot_mount(
+        'MountVolume.SetUp failed for volume "ca-output" : configmap "authorities" not found'),
+        {"output": {**finetunejob()["spec"]["output"], "caBundle": {"name": "authorities"}}}, retried=HEALS),
     Case("no-claim", "The PersistentVolumeClaim is missing", "MissingVolumeClaim", lambda of: of.unschedulable(
         '0/3 nodes are available: persistentvolumeclaim "data" not found. not found'),
         {"dataset": {"train": {"uri": "pvc://data/reviews.csv"}}}, retried=HEALS),
@@ -179,6 +206,8 @@ CASES = (
     Case("stuck", "No step was finished", "Retrying", Stage.runs_and_never_moves, {"progressDeadlineSeconds": 1},
          cause="Stuck", retried=COUNTED),
     Case("gate", "A gate was missed", "GateFailed", Stage.misses_its_gate),
+    Case("removal", "The versions cannot be removed", "RemovalFailed", Stage.may_not_delete,
+         {"deletionPolicy": "Delete"}, retried="every 10 minutes"),
 )  # fmt: skip
 
 
@@ -196,6 +225,16 @@ def listing_operator(cluster: Any, namespace: Any, tmp_path: Path) -> Iterator[O
         print(process.log)
 
 
+@pytest.fixture
+def node(cluster: Any) -> Iterator[None]:
+    """For the pods that are given to one: those of a node that is not there are removed."""
+    manifest = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}
+    cluster.kubectl("create", "-f", "-", stdin=json.dumps(manifest))
+    yield
+    cluster.kubectl("delete", "node", NODE)
+
+
+@pytest.mark.usefixtures("node")
 def test_each_class_of_failure_has_its_reason_and_says_what_to_do(namespace: Any, listing_operator: Any) -> None:
     hard = {"requests.cpu": "40"}
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "team"}, "spec": {"hard": hard}}
