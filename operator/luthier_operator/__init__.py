@@ -7,7 +7,7 @@ Reading order, from the pure core outwards:
 - `manifests`: objects built from a resource. `plan`: all decisions. Both pure: no clock, no network.
 - `cluster`: the adapter to the API server: writes, lists and watches, with its errors mapped once.
 - `progress`: asking a training pod how far it is. `polling`: which pods are asked, and when.
-- `told`: what is watched, and whom it wakes. `index`: what the watches told. `cache`: that, and what own writes returned.
+- `told`: what is watched, and whom it wakes. `index`: what was told. `cache`: that, and what own writes returned.
 - `audit`: what a watch did not tell.
 - `workqueue`: one reconcile per key at a time.
 - `events`: asking why a pod is not made. `served`: which versions must not be removed.
