@@ -4,8 +4,9 @@ life       from creation to the version, every pod succeeds; R2 watches beside u
            Then a restart with all Jobs and pods still there, and one after the Jobs' time to live
 tutorial   the same life and restart for R1
 cold       the resources are there before the operator: until every prepare Job exists
-rate       creations at an even pace; how long until the Job, and until the status says what a pod's change means
-progress   running pods that are asked how far they are: CPU and requests
+rate       creations at an even pace; how long until the Job, and until the status says what a pod's change means. The
+           pods then run on
+lives      the same at a pace of its own, and the pods end: whole lives
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.operator_bench.answers import Answers
 from benchmarks.operator_bench.contenders import FLOOR, TUTORIAL, US, Contender, log_folder
 from benchmarks.operator_bench.load import JOBS, PODS, RESOURCES, Client, Watches, finetunejob, paced
 from benchmarks.operator_bench.plant import NAMESPACE, Plant, Write, tally
+from benchmarks.operator_bench.stages import Profile
 from luthier_api.reasons import Reason
 from luthier_dev.waiting import wait_until
 
@@ -34,8 +35,8 @@ class Options:
 
     per_second: float = 20.0
     seconds: float = 300.0
-    pods: int = 500
-    progress_s: float = 60.0
+    lives_per_second: float = 5.0
+    lives_seconds: float = 120.0
     timeout_s: float = 3600.0
     settings: dict[str, str] = field(default_factory=dict)
     """Environment of our operator."""
@@ -96,8 +97,17 @@ async def cold(n: int, options: Options) -> list[Sample]:
 
 
 async def rate(n: int, options: Options) -> list[Sample]:
-    """Creations at an even pace. `n` is not used: how many follow from the pace and its length."""
-    count = int(options.per_second * options.seconds)
+    """Creations at an even pace, of pods that run on. `n` follows from the pace and its length."""
+    return [await _paced("rate", n, options.seconds, "pulled", options)]
+
+
+async def lives(n: int, options: Options) -> list[Sample]:
+    """Creations at an even pace, of pods that end. `n` follows from the pace and its length."""
+    return [await _paced("lives", n, options.lives_seconds, "troubled", options)]
+
+
+async def _paced(case: str, count: int, seconds: float, profile: Profile, options: Options) -> Sample:
+    per_second = count / seconds
     applied: dict[str, float] = {}
     jobs: dict[str, float] = {}
     pulls: dict[str, float] = {}
@@ -132,7 +142,10 @@ async def rate(n: int, options: Options) -> list[Sample]:
         if status.get("artifact"):
             published.add(name)
 
-    with Plant([US], "troubled") as plant:
+    def missing() -> int:
+        return count - min(len(jobs), len(told), len(published) if profile == "troubled" else count)
+
+    with Plant([US], profile) as plant:
         (us,) = _contenders(plant, options, US)
         us.start()
         us.wait_until_quiet(_SETTLES_S)
@@ -146,53 +159,20 @@ async def rate(n: int, options: Options) -> list[Sample]:
                 applied[name] = time.monotonic()
                 await client.create(finetunejob(name))
 
-            await paced(count, options.per_second, apply)
+            await paced(count, per_second, apply)
             await watches.until(
-                lambda: len(published) >= count,
-                "every version",
+                lambda: missing() == 0,
+                "all of them",
                 options.timeout_s,
-                lambda: f"{len(jobs)} Jobs, {len(trained)} training, {len(published)} of {count} published",
+                lambda: f"{len(jobs)} Jobs, {len(told)} told, {len(published)} published of {count}",
             )
-        sample: Sample = {"case": "rate", **_used(us, count, us.cpu_s - before)}
-        sample |= {"per_second": options.per_second, "seconds": options.seconds, "writes": tally(plant.writes(US))}
+        sample: Sample = {"case": case, **_used(us, count, us.cpu_s - before)}
+        sample |= {"per_second": per_second, "seconds": seconds, "writes": tally(plant.writes(US))}
         sample["apply_to_job_s"] = _between(applied, jobs)
         sample["pod_to_status_s"] = _between(pulls, told)
         sample["job_end_to_status_s"] = _between(ended, trained)
         us.stop()
-        return [sample]
-
-
-async def progress(n: int, options: Options) -> list[Sample]:
-    """`n` pods train, and their progress is read: what a minute of that costs."""
-    training: set[str] = set()
-
-    def seen(kind: str, resource: dict[str, Any], now: float) -> None:
-        if resource.get("status", {}).get("progress"):
-            training.add(resource["metadata"]["name"])
-
-    async with Answers() as answers:
-        with Plant([US], "running") as plant:
-            (us,) = _contenders(plant, options, US)
-            us.start()
-            async with Client(plant) as client, Watches(client) as watches:
-                watches.start(RESOURCES, seen)
-                await client.create_all(_names(n))
-                await watches.until(
-                    lambda: len(training) >= n,
-                    "all training",
-                    options.timeout_s,
-                    lambda: f"{len(training)} of {n}",
-                )
-                cpu_s, asked, before = us.cpu_s, answers.given, len(plant.writes(US))
-                started = time.monotonic()
-                await watches.until(
-                    lambda: time.monotonic() - started > options.progress_s, "progress", options.progress_s + 60
-                )
-            passed_s = time.monotonic() - started
-            sample = {"case": "progress", **_used(us, n, us.cpu_s - cpu_s), "seconds": round(passed_s, 1)}
-            sample |= {"requests": answers.given - asked, "writes": tally(plant.writes(US)[before:])}
-            us.stop()
-            return [sample]
+        return sample
 
 
 async def _lives(
@@ -267,6 +247,7 @@ def _names(n: int) -> list[str]:
 
 
 def _used(contender: Contender, n: int, cpu_s: float) -> Sample:
+    ours = {"reconciles": contender.metric("luthier_reconciles_total")} if contender.name == US else {}
     return {
         "contender": contender.name,
         "n": n,
@@ -274,6 +255,7 @@ def _used(contender: Contender, n: int, cpu_s: float) -> Sample:
         "cpu_ms_per_resource": round(1000 * cpu_s / n, 2),
         "rss_peak_mib": contender.rss_peak_mib,
         "rss_mib": contender.rss_mib,
+        **ours,
     }
 
 
@@ -296,6 +278,6 @@ CASES: dict[str, Callable[[int, Options], Coroutine[None, None, list[Sample]]]] 
     "life": life,
     "cold": cold,
     "rate": rate,
-    "progress": progress,
+    "lives": lives,
     "tutorial": tutorial,
 }

@@ -2,6 +2,7 @@
 
     runs       a pod runs at once, and half a second later it ends well with the result that its component leaves
     troubled   as `runs`, but first its image cannot be pulled for a while: a change that the status has to follow
+    pulled     the same, but a pod that runs then runs for ever
     running    prepare ends well; a training pod runs for ever, on loopback, where somebody answers for it
 
 Only nodes and pods are played; the Jobs are the real controller's.
@@ -16,7 +17,7 @@ from typing import Any, Literal
 
 from luthier_api.documents import Prepared, Published, Resolved, Result
 
-Profile = Literal["runs", "troubled", "running"]
+Profile = Literal["runs", "troubled", "pulled", "running"]
 NODE = "played"
 
 
@@ -40,14 +41,14 @@ def documents(profile: Profile) -> Iterator[dict[str, Any]]:
     }
     pending = {"key": ".status.phase", "operator": "In", "values": ["Pending"]}
     waiting = ".status.containerStatuses.[].state.waiting.reason"
-    if profile == "troubled":
+    if profile in ("troubled", "pulled"):
         yield _stage("pull", [pending, {"key": waiting, "operator": "DoesNotExist"}], _PULL, 100)
         yield _stage("start", [pending, {"key": waiting, "operator": "Exists"}], _RUN, 2000)
     else:
         yield _stage("start", [pending], _RUN + (_ADDRESS if profile == "running" else ""), 100)
     running = {"key": ".status.phase", "operator": "In", "values": ["Running"]}
     for component, message in (("prepare", prepared()), ("train", published())):
-        if profile == "running" and component == "train":
+        if profile == "pulled" or (profile == "running" and component == "train"):
             continue
         yield _stage(f"end-{component}", [running], _END % json.dumps(message), 500, component)
     yield {
