@@ -72,10 +72,10 @@ bench-trainer: .venv/.full ## Measure training against the usual ways, CPU time 
 bench-job: .venv/.full ## Measure a whole training job beside the tutorial's script: minutes
 	$(PY) benchmarks/job.py
 
-bench-operator: .venv/.demo ## The operator at 1,000 to 10,000 resources beside two peers: hours; CASES="cold rate" chooses
+bench-operator: .venv/.full ## The operator at 1,000 to 10,000 resources beside two peers: hours; CASES="cold rate" chooses
 	@$(PY) -m benchmarks.operator_bench $(CASES)
 
-bench-progress: .venv/.demo ## What asking 500 running pods for their progress costs the operator: minutes
+bench-progress: .venv/.full ## What asking 500 running pods for their progress costs the operator: minutes
 	@$(PY) -m benchmarks.operator_progress
 
 kills: .venv/.full ## Kill the operator after each of its writes, in four lives; writes docs/kills.md

@@ -20,19 +20,27 @@ def main() -> None:
     parser.add_argument("--per-second", type=float, default=20, help="creations a second of the case `rate`")
     parser.add_argument("--seconds", type=float, default=300, help="how long the case `rate` goes on")
     parser.add_argument("--lives-per-second", type=float, default=5, help="creations a second of the case `lives`")
+    parser.add_argument("--train-seconds", type=float, default=120, help="of a training in `life` and `tutorial`")
     parser.add_argument("--again", action="store_true", help="measure also what there are samples of")
     parser.add_argument("--table", action="store_true", help="print the table only")
     arguments = parser.parse_args()
     if unknown := set(arguments.cases) - set(CASES):
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
-    options = Options(arguments.per_second, arguments.seconds, arguments.lives_per_second)
+    options = Options(
+        arguments.per_second, arguments.seconds, arguments.lives_per_second, train_s=arguments.train_seconds
+    )
     # The API server, etcd and controllers share the cores with what is measured, and have memory to spare.
     os.environ.setdefault("GOGC", "400")
     wanted = [] if arguments.table else arguments.cases or list(CASES)
     compile_all()
     for case in wanted:
         for n in _sizes(case, arguments.n, options):
-            if not arguments.again and results.has(case, n):
+            of = (
+                ""
+                if case not in ("life", "tutorial") or options.train_s == Options.train_s
+                else f", {options.train_s:g} s"
+            )
+            if not arguments.again and results.has(case + of, n):
                 print(f"{case}, {n}: there are samples already (--again measures anew)")
                 continue
             print(f"{case}, {n} …", flush=True)
@@ -41,7 +49,7 @@ def main() -> None:
                 samples = asyncio.run(CASES[case](n, options))
             except (DevError, TimeoutError) as error:
                 raise SystemExit(f"{case}, {n}: {error}") from error
-            results.keep(case, n, samples)
+            results.keep(case + of, n, samples)
             print(f"{case}, {n}: {time.monotonic() - started:.0f} s", flush=True)
     print(results.table())
 

@@ -46,9 +46,9 @@ class Write:
 class Plant:
     """A cluster without a kubelet, for one case."""
 
-    def __init__(self, contenders: list[str], profile: stages.Profile | None) -> None:
+    def __init__(self, contenders: list[str], profile: stages.Profile | None, train_s: float = 0.5) -> None:
         """Give each contender a user of its own; without a profile, pods are made and nothing becomes of them."""
-        self._contenders, self._profile = contenders, profile
+        self._contenders, self._profile, self._train_s = contenders, profile, train_s
         self.control_plane = ControlPlane(
             {
                 "etcd": ["--quota-backend-bytes=8589934592"],
@@ -128,7 +128,7 @@ class Plant:
         plane.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(stages.node()))
         plane.kubectl("patch", "node", stages.NODE, "--subresource=status", "-p", json.dumps(stages.node()))
         config = directory / "kwok.yaml"
-        config.write_text(yaml.safe_dump_all(stages.documents(profile)))
+        config.write_text(yaml.safe_dump_all(stages.documents(profile, self._train_s)))
         arguments = [f"--config={config}", f"--kubeconfig={plane.kubeconfig}", "--manage-all-nodes"]
         plane.run(Program("kwok", [str(binaries.path("kwok")), *arguments]))
 

@@ -60,7 +60,8 @@ def _rows(runs: list[dict[str, Any]]) -> Iterator[tuple[str, str, str, str]]:
         if sample["contender"] != US:
             continue
         if case == "life":
-            yield from _life_rows(sample, _other(samples, FLOOR, "life", n), _other(samples, TUTORIAL, "life", n))
+            alike = [each for each in samples if each.get("train_s") == sample["train_s"]]
+            yield from _life_rows(sample, _other(alike, FLOOR, "life", n), _other(alike, TUTORIAL, "life", n))
         elif case == "cold":
             scaled = 75 * n / 10_000
             yield _row(
@@ -76,7 +77,7 @@ def _rows(runs: list[dict[str, Any]]) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _life_rows(us: Sample, floor: Sample | None, tutorial: Sample | None) -> Iterator[tuple[str, str, str, str]]:
-    n, own = us["n"], us["cpu_ms_per_resource"]
+    n, own = f"{us['n']}, {us['train_s']:g} s", us["cpu_ms_per_resource"]
     most = max(int(count) for count in us["writes_to_each"])
     yield _row(f"writes to a resource over its life, {n}", str(most), "<= 5", most <= 5)
     if floor:

@@ -1,6 +1,6 @@
 """What kwok does with the pods: stages, chosen by profile.
 
-    runs       a pod runs at once, and half a second later it ends well with the result that its component leaves
+    runs       a pod runs at once, and later ends well with the result that its component leaves
     troubled   as `runs`, but first its image cannot be pulled for a while: a change that the status has to follow
     pulled     the same, but a pod that runs then runs for ever
     running    prepare ends well; a training pod runs for ever, on loopback, where somebody answers for it
@@ -21,8 +21,8 @@ Profile = Literal["runs", "troubled", "pulled", "running"]
 NODE = "played"
 
 
-def documents(profile: Profile) -> Iterator[dict[str, Any]]:
-    """Return kwok's configuration and the stages of a profile."""
+def documents(profile: Profile, train_s: float) -> Iterator[dict[str, Any]]:
+    """Yield kwok's configuration and the stages of a profile, of which a training takes so long."""
     yield {
         "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
         "kind": "KwokConfiguration",
@@ -47,10 +47,10 @@ def documents(profile: Profile) -> Iterator[dict[str, Any]]:
     else:
         yield _stage("start", [pending], _RUN + (_ADDRESS if profile == "running" else ""), 100)
     running = {"key": ".status.phase", "operator": "In", "values": ["Running"]}
-    for component, message in (("prepare", prepared()), ("train", published())):
+    for component, message, seconds in (("prepare", prepared(), 0.5), ("train", published(), train_s)):
         if profile == "pulled" or (profile == "running" and component == "train"):
             continue
-        yield _stage(f"end-{component}", [running], _END % json.dumps(message), 500, component)
+        yield _stage(f"end-{component}", [running], _END % json.dumps(message), int(1000 * seconds), component)
     yield {
         "apiVersion": "kwok.x-k8s.io/v1alpha1",
         "kind": "Stage",

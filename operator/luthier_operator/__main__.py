@@ -49,7 +49,7 @@ class Operator:
         audited = [(kind, watch) for kind, watch in told if kind is not None]
         self._audit = Audit(self._cluster, cache, audited, interval_s=settings.audit_interval_s)
         self._progress = ProgressPoller(cache, ProgressReader(), self._wake, interval_s=settings.progress_interval_s)
-        self._reconciler = Reconciler(self._cluster, cache, settings.defaults(), self._progress)
+        self._reconciler = Reconciler(self._cluster, cache, settings.defaults(), self._progress, self._forget)
         self._queue: WorkQueue[Key] = WorkQueue(self._reconciler, workers=settings.workers, about=_about)
         self._endpoint = Endpoint(self._alive, self._ready)
         metrics.QUEUE_DEPTH.set_function(lambda: self._queue.depth)
@@ -115,6 +115,9 @@ class Operator:
 
     def _heard(self, key: Key) -> None:
         self._queue.wake_after(key, _GATHER_S)
+
+    def _forget(self, key: Key) -> None:
+        self._queue.forget(key)
 
     def _alive(self) -> str | None:
         # Every request has its own time-out, so a reconcile of several requests that takes this long is stuck.

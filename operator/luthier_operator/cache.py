@@ -186,6 +186,7 @@ class Cache:
         self._gone[uid] = None
         if len(self._gone) > _GONE_REMEMBERED:
             self._gone.popitem(last=False)
+        self._queued.pop(uid, None)
         if known is None:
             return
         key, item = known

@@ -60,14 +60,15 @@ class Reconciler:
         cache: Cache,
         defaults: Defaults,
         progress: ProgressPoller,
+        forget: Callable[[Key], None],
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """Read from cache and cluster, write to the cluster."""
+        """Read from cache and cluster, write to the cluster. `forget` is told of what is not there any more."""
         self._cluster, self._cache, self._defaults = cluster, cache, defaults
         self._applier = Applier(cluster, cache)
         self._served = Served(cluster, cache)
         self._queues = Queues(cluster, cache, defaults.kueue_retry_s)
-        self._progress, self._clock = progress, clock
+        self._progress, self._forget, self._clock = progress, forget, clock
         self.since: dict[Key, float] = {}
         """Reconciles at work, and since when (monotonic seconds)."""
 
@@ -80,6 +81,7 @@ class Reconciler:
         found = self._cache.read(key.kind, key)
         if not found:
             self._progress.forget(key)
+            self._forget(key)
             return None
         metrics.RECONCILES.labels(key.kind).inc()
         self.since[key] = time.monotonic()

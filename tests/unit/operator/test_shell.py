@@ -93,6 +93,26 @@ async def test_failures_are_tried_again_later_each_time_and_success_forgets_them
     assert gaps[0] >= 0.009 and gaps[1] >= 0.019 and gaps[2] >= 0.039
 
 
+async def test_what_is_forgotten_is_not_looked_at_again_and_leaves_nothing() -> None:
+    looked: list[str] = []
+    finished = asyncio.Event()
+
+    async def reconcile(key: str) -> None:
+        looked.append(key)
+        if key == "a":
+            queue.forget("a")  # as when it is not there any more
+        finished.set()
+
+    queue: WorkQueue[str] = WorkQueue(reconcile, workers=1)
+    queue.wake_after("a", 0.02)
+    queue.wake("a")
+    await run(queue, finished)
+    finished.clear()
+    queue.wake_after("b", 0.05)
+    await run(queue, finished)
+    assert looked == ["a", "b"] and not queue._timers
+
+
 async def test_of_several_wishes_to_be_woken_later_the_earliest_holds() -> None:
     finished, count = asyncio.Event(), 0
 
