@@ -111,6 +111,7 @@ async def lives(n: int, options: Options) -> list[Sample]:
 async def _paced(case: str, count: int, seconds: float, profile: Profile, options: Options) -> Sample:
     per_second = count / seconds
     applied: dict[str, float] = {}
+    answered: dict[str, float] = {}
     jobs: dict[str, float] = {}
     pulls: dict[str, float] = {}
     told: dict[str, float] = {}
@@ -163,6 +164,7 @@ async def _paced(case: str, count: int, seconds: float, profile: Profile, option
                 name = f"rate-{number:05d}"
                 applied[name] = time.monotonic()
                 await client.create(finetunejob(name))
+                answered[name] = time.monotonic()
 
             await paced(count, per_second, apply)
             await watches.until(
@@ -173,6 +175,7 @@ async def _paced(case: str, count: int, seconds: float, profile: Profile, option
             )
         sample: Sample = {"case": case, **_used(us, count, us.cpu_s - before)}
         sample |= {"per_second": per_second, "seconds": seconds, "writes": tally(plant.writes(US))}
+        sample["apply_to_answer_s"] = _between(applied, answered)
         sample["apply_to_job_s"] = _between(applied, jobs)
         # What lasted for two seconds and never came into the status counts as longer than that.
         sample["pod_to_status_s"] = _between(pulls, told) + [2.0] * (count - len(told))

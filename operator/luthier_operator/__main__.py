@@ -27,7 +27,7 @@ from luthier_operator.web import Endpoint
 from luthier_operator.workqueue import WorkQueue
 
 logger = logging.getLogger(__name__)
-# What happens comes in bursts: a Job, its pod, their first states, our own status told back. One reconcile sees it all.
+# Changes come in bursts: a Job, its pod, their first states, our own status told back. One reconcile sees it all.
 _GATHER_S = 0.1
 # A watch that is told nothing is begun anew after 70 s, and one that fails after a minute at the most.
 _DEAD_S = 300.0
@@ -44,7 +44,7 @@ class Operator:
         self._leadership = self._leadership_of(settings, fence)
         cache = Cache()
         absent_s = min(settings.kuberay_retry_s, settings.kueue_retry_s)
-        told = Told(cache, self._heard).watches(self._cluster, settings.watch_namespaces, absent_s)
+        told = Told(cache, self._wake, self._wake_soon).watches(self._cluster, settings.watch_namespaces, absent_s)
         self._watches = [watch for _, watch in told]
         audited = [(kind, watch) for kind, watch in told if kind is not None]
         self._audit = Audit(self._cluster, cache, audited, interval_s=settings.audit_interval_s)
@@ -113,7 +113,7 @@ class Operator:
     def _wake(self, key: Key) -> None:
         self._queue.wake(key)
 
-    def _heard(self, key: Key) -> None:
+    def _wake_soon(self, key: Key) -> None:
         self._queue.wake_after(key, _GATHER_S)
 
     def _forget(self, key: Key) -> None:

@@ -28,9 +28,9 @@ _WORKLOADS = Watched(names.KUEUE, None, "workloads", names.QUEUED_JOB, optional=
 class Told:
     """What the watches have told, which the cache reads."""
 
-    def __init__(self, cache: Cache, wake: Wake) -> None:
-        """Nothing yet."""
-        self.cache, self.wake = cache, wake
+    def __init__(self, cache: Cache, wake: Wake, wake_soon: Wake) -> None:
+        """Nothing yet. What is new is woken at once; what changes soon, together with what changes beside it."""
+        self.cache, self.wake, self.wake_soon = cache, wake, wake_soon
         self.objects: dict[Kind, Index[Key, Stored]] = {kind: Index() for kind in _OBJECTS}
         self.followers: Index[Key, str] = Index()
         """{FineTuneJob: names of the ModelDeployments that serve what it makes}."""
@@ -70,14 +70,14 @@ class Objects:
         uid, key = raw["metadata"]["uid"], owner_of(self._kind, raw)
         if key is None:  # its labels name nobody any more
             return self.drop(uid, int(raw["metadata"]["resourceVersion"]))
-        item = stored(self._kind, raw)
-        is_new = not self._cache.tells_nothing_new(self._kind, key, item)
+        item, is_new = stored(self._kind, raw), key not in self._index
+        tells = not self._cache.tells_nothing_new(self._kind, key, item)
         self._index.put(uid, key, item)
         self._cache.caught_up(self._kind, key, item)
         if self._kind == "ModelDeployment":
             self._follow(uid, key, raw)
-        if is_new:
-            self._wake(key, uid)
+        if tells:
+            self._wake(key, uid, is_new=is_new and key.kind == self._kind)
 
     def drop(self, uid: str, version: int) -> None:
         """Forget an object that was gone at a version."""
@@ -91,7 +91,7 @@ class Objects:
     def listed(self, namespace: str | None, version: int, names: Collection[tuple[str, str]]) -> None:
         """Forget what was written, and is not there."""
         for key in self._cache.listed(self._kind, namespace, version, names):
-            self._told.wake(key)
+            self._told.wake_soon(key)
 
     def _follow(self, uid: str, key: Key, raw: Raw) -> None:
         reference = raw["spec"].get("model", {}).get("fineTuneJobRef")
@@ -100,13 +100,13 @@ class Objects:
         else:
             self._told.followers.drop(uid)
 
-    def _wake(self, key: Key, uid: str) -> None:
-        self._told.wake(key)
+    def _wake(self, key: Key, uid: str, *, is_new: bool = False) -> None:
+        (self._told.wake if is_new else self._told.wake_soon)(key)
         if self._kind == "FineTuneJob":
             for name in self._told.followers.get(key, ()):
-                self._told.wake(Key("ModelDeployment", key.namespace, name))
+                self._told.wake_soon(Key("ModelDeployment", key.namespace, name))
         elif self._kind == "ModelDeployment" and (followed := self._told.followers.key_of(uid)):
-            self._told.wake(followed)  # it may hold back an old version from being removed, or no longer do so
+            self._told.wake_soon(followed)  # it may hold back an old version from being removed, or no longer do so
 
 
 class Workloads:
@@ -121,13 +121,13 @@ class Workloads:
         view = workload_view(raw)
         self._told.workloads.put(raw["metadata"]["uid"], view.job_uid, view)
         if key := self._told.cache.queued(view.job_uid):
-            self._told.wake(key)
+            self._told.wake_soon(key)
 
     def drop(self, uid: str, version: int) -> None:
         """Forget a Workload that is gone."""
         dropped = self._told.workloads.drop(uid)
         if dropped and (key := self._told.cache.queued(dropped[0], deleted=True)):
-            self._told.wake(key)
+            self._told.wake_soon(key)
 
     def listed(self, namespace: str | None, version: int, names: Collection[tuple[str, str]]) -> None:
         """Nothing is written here."""

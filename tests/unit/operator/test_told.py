@@ -23,7 +23,8 @@ class Hearing:
     def __init__(self, kind: Kind) -> None:
         self.woken: list[Key] = []
         self.cache = Cache()
-        self.told = Told(self.cache, self.woken.append)
+        self.at_once: list[Key] = []
+        self.told = Told(self.cache, self.at_once.append, self.woken.append)
         self.objects = Objects(kind, self.told)
 
     def job(self, version: int, status: Mapping[str, Any] | None = None, uid: str = "u1", of: str = "reviews") -> None:
@@ -110,14 +111,22 @@ def test_a_deployment_is_woken_by_what_it_follows_until_it_is_gone() -> None:
     resource = {"metadata": {"name": "reviews", "namespace": "ns", "uid": "f1", "resourceVersion": "5"}, "spec": {}}
 
     hearing.objects.put(deployment(1))
-    assert hearing.woken == [FRONT, KEY]
+    assert (hearing.at_once, hearing.woken) == ([FRONT], [KEY])
     jobs.put(resource)
-    assert hearing.woken == [FRONT, KEY, KEY, FRONT]
+    assert (hearing.at_once, hearing.woken) == ([FRONT, KEY], [KEY, FRONT])
 
     hearing.objects.drop("d1", 9)
-    assert hearing.woken[4:] == [FRONT, KEY]
+    assert hearing.woken[2:] == [FRONT, KEY]
     jobs.drop("f1", 10)
-    assert hearing.woken[6:] == [KEY]
+    assert hearing.woken[4:] == [KEY]
+
+
+def test_a_new_resource_is_looked_at_at_once_and_its_changes_with_what_changes_beside_it() -> None:
+    hearing = Hearing("ModelDeployment")
+    hearing.objects.put(deployment(1, follows=""))
+    assert (hearing.at_once, hearing.woken) == ([FRONT], [])
+    hearing.objects.put(deployment(2, follows=""))
+    assert (hearing.at_once, hearing.woken) == ([FRONT], [FRONT])
 
 
 def test_a_deployment_that_follows_nobody_any_more_is_not_woken() -> None:
