@@ -3,6 +3,7 @@
 life       from creation to the version, every pod succeeds; R2 watches beside us, so it is told the very same.
            Then a restart with all Jobs and pods still there, and one after the Jobs' time to live
 tutorial   the same life and restart for R1
+settled    a restart over copies of one that has lived
 cold       the resources are there before the operator: until every prepare Job exists
 rate       creations at an even pace; how long until the Job, and until the status says what a pod's change means. The
            pods then run on
@@ -12,6 +13,7 @@ lives      the same at a pace of its own, and the pods end: whole lives
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -19,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.operator_bench.contenders import FLOOR, TUTORIAL, US, Contender, log_folder
-from benchmarks.operator_bench.load import JOBS, PODS, RESOURCES, Client, Watches, finetunejob, paced
+from benchmarks.operator_bench.load import JOBS, PODS, RESOURCES, Client, Watches, each, finetunejob, paced
 from benchmarks.operator_bench.plant import NAMESPACE, Plant, Write, tally
 from benchmarks.operator_bench.stages import Profile
 from luthier_api.reasons import Reason
@@ -60,6 +62,26 @@ async def life(n: int, options: Options) -> list[Sample]:
             for contender in (us, floor):
                 samples.append({"case": f"restart, {state}", **_restart(plant, contender, n, options)})
         return samples
+
+
+async def settled(n: int, options: Options) -> list[Sample]:
+    """One life, of which all others are copies, spec and status; then a restart."""
+    with Plant([US, FLOOR], "runs") as plant:
+        us, floor = _contenders(plant, options, US, FLOOR)
+        await _lives(plant, [us], 1, options, lambda status: bool(status.get("artifact")))
+        us.stop()
+        async with Client(plant) as client:
+            first, *others = _names(n)
+            (lived,) = (await client.list(RESOURCES))["items"]
+            text = json.dumps(lived["status"])
+
+            async def copy(name: str) -> None:
+                await client.create({**lived, "metadata": {"name": name}})
+                status = json.loads(text.replace(f'"{first}-', f'"{name}-'))
+                await client.patch_status(f"{RESOURCES}/{name}/status", status)
+
+            await each(others, copy)
+        return [{"case": "restart, settled long ago", **_restart(plant, one, n, options)} for one in (us, floor)]
 
 
 async def tutorial(n: int, options: Options) -> list[Sample]:
@@ -291,4 +313,5 @@ CASES: dict[str, Callable[[int, Options], Coroutine[None, None, list[Sample]]]] 
     "rate": rate,
     "lives": lives,
     "tutorial": tutorial,
+    "settled": settled,
 }

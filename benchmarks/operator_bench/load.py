@@ -45,6 +45,17 @@ def finetunejob(name: str, **changes: Any) -> dict[str, Any]:
     }
 
 
+async def each(names: Iterable[str], act: Callable[[str], Awaitable[None]], at_once: int = 16) -> None:
+    """Act on each name, so many at a time."""
+    remaining = iter(names)
+
+    async def work() -> None:
+        for name in remaining:
+            await act(name)
+
+    await asyncio.gather(*(work() for _ in range(at_once)))
+
+
 class Client:
     """Requests to the API server as its administrator."""
 
@@ -71,13 +82,7 @@ class Client:
 
     async def create_all(self, names: Iterable[str], at_once: int = 16, **changes: Any) -> None:
         """Make resources as fast as the API server takes them."""
-        remaining = iter(names)
-
-        async def work() -> None:
-            for name in remaining:
-                await self.create(finetunejob(name, **changes))
-
-        await asyncio.gather(*(work() for _ in range(at_once)))
+        await each(names, lambda name: self.create(finetunejob(name, **changes)), at_once)
 
     async def patch_status(self, path: str, status: dict[str, Any]) -> None:
         """Change fields of an object's status, as whoever owns that would."""

@@ -35,7 +35,8 @@ _PLURALS = {
 }
 _JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
-_PAGE = 500
+# Each page is parsed as a whole, for all kinds side by side, and what that takes stays with the process.
+_PAGE = 100
 # The API server ends a watch by itself, and tells of each at least once a minute how far it is.
 _WATCH_S = (240, 300)
 _SILENT_S = 70.0
