@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from luthier_dev.seaweed import Credentials, Seaweed, SeaweedError, start_seaweed
+from luthier_dev.seaweed import Credentials, Seaweed, SeaweedError, SeaweedPorts, start_seaweed
 
 pytestmark = pytest.mark.integration
 
@@ -65,6 +66,8 @@ def test_the_server_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         os.close(server)
 
 
-def test_a_taken_port_is_reported_with_the_log(s3, tmp_path: Path) -> None:
-    with pytest.raises(SeaweedError, match=r"weed|answer"):
-        start_seaweed(tmp_path, ports=s3.server.ports)
+def test_a_taken_port_is_reported_with_the_log(tmp_path: Path) -> None:
+    # Not one of a server that runs: weed takes the sockets of whoever had its ports before out of /tmp.
+    ports = SeaweedPorts.free()
+    with socket.create_server(("127.0.0.1", ports.http["s3"])), pytest.raises(SeaweedError, match=r"weed|answer"):
+        start_seaweed(tmp_path, ports=ports)
