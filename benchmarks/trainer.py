@@ -33,7 +33,7 @@ from typing import Any
 
 from luthier_trainer.processors import limit_threads
 
-limit_threads()
+limit_threads()  # before what reads the number of threads when it is imported
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402

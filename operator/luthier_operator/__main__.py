@@ -38,9 +38,9 @@ class Operator:
 
     def __init__(self, settings: Settings, access: Access) -> None:
         """Nothing runs yet."""
-        self._settings, self._access, self._pace = settings, access, Pace()
+        self._settings, self._access = settings, access
         fence = Fence(lambda: _end("A write was about to leave without the Lease."))
-        self._cluster = Cluster(access, self._pace, settings.request_timeout_s, [counting(), fencing(fence)])
+        self._cluster = Cluster(access, Pace(), settings.request_timeout_s, [counting(), fencing(fence)])
         self._leadership = self._leadership_of(settings, fence)
         cache = Cache()
         absent_s = min(settings.kuberay_retry_s, settings.kueue_retry_s)

@@ -130,7 +130,7 @@ class Cache:
             if item.version <= version and (key.namespace, name) not in names
         ]
         for key, name in gone:
-            self._drop_written(kind, key, name)
+            self._drop_written(kind, key, name, version)
         return [key for key, _ in gone]
 
     def jobs(self, key: Key) -> list[JobView]:
@@ -177,9 +177,7 @@ class Cache:
 
     def caught_up(self, kind: Kind, key: Key, item: Stored) -> None:
         """Forget what was written, once the watch has told as much or more of the object."""
-        written = self._written.get((kind, key), {})
-        if item.name in written and item.version >= written[item.name].version:
-            self._drop_written(kind, key, item.name)
+        self._drop_written(kind, key, item.name, item.version)
 
     def went(self, kind: Kind, uid: str, version: int, known: tuple[Key, Stored] | None) -> None:
         """Forget what was written of an object that was gone at a version, also if the answer is still on its way."""
@@ -190,15 +188,15 @@ class Cache:
         if known is None:
             return
         key, item = known
-        written = self._written.get((kind, key), {})
-        if item.name in written and written[item.name].version <= version:  # another may have the name by now
-            self._drop_written(kind, key, item.name)
+        self._drop_written(kind, key, item.name, version)  # of a later version is another that has the name by now
 
     def _told(self, kind: Kind, key: Key) -> Iterable[Stored]:
         return self._indices.get(kind, {}).get(key, ())
 
-    def _drop_written(self, kind: Kind, key: Key, name: str) -> None:
+    def _drop_written(self, kind: Kind, key: Key, name: str, version: int) -> None:
+        """Forget what was written of an object up to a version."""
         written = self._written.get((kind, key), {})
-        written.pop(name, None)
-        if not written:
-            self._written.pop((kind, key), None)
+        if name in written and written[name].version <= version:
+            del written[name]
+            if not written:
+                del self._written[kind, key]

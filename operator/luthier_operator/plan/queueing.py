@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from luthier_api.finetunejob import Attempts, LastFailure
+from luthier_api.finetunejob import LastFailure
 from luthier_api.reasons import Reason
 from luthier_operator.observed import JobView, WorkloadView
 from luthier_operator.plan.report import Admission, Verdict
@@ -75,12 +75,7 @@ def remembered(memory: Memory, workloads: Mapping[str, WorkloadView]) -> Memory:
         view = workloads.get(job.uid) if job else None
         if view is None or view.evicted is None or not _is_new(view, memory.last_failure):
             continue
-        known = memory.attempts or Attempts()
-        memory = replace(
-            memory,
-            attempts=known.model_copy(update={"preempted": known.preempted + 1}),
-            last_failure=_stopped(view),
-        )
+        memory = replace(memory.with_disruption(), last_failure=_stopped(view))
     return memory
 
 

@@ -27,7 +27,8 @@ def due(s: Situation) -> Memory | None:
     failed = failures_of(train, s.observed.pods)
     if train.nodes > 1 and train.outcome == "Failed":
         after = give_up(s, train, failed, failures.job_failure(train, s.observed.pods))
-        return after if failed or _taken_by_queue(s, train) else _disrupted(after)
+        # A disruption is counted here, since the pods may be gone, and that the Job is given up happens once.
+        return after if failed or _taken_by_queue(s, train) else after.with_disruption()
     if s.stuck(train):
         status, deadline = s.resource.status, s.spec.progress_deadline_seconds
         pods = failures.pods_of(train, s.observed.pods)
@@ -39,12 +40,6 @@ def _taken_by_queue(s: Situation, job: JobView) -> bool:
     """Whether Kueue stopped the Job, which is counted where Kueue's words are; see `queueing`."""
     workload = s.observed.workloads.get(job.uid)
     return workload is not None and workload.evicted is not None
-
-
-def _disrupted(memory: Memory) -> Memory:
-    """Return the memory with one more disruption. The pods may be gone; that the Job is given up happens once."""
-    known = memory.attempts or Attempts()
-    return replace(memory, attempts=known.model_copy(update={"preempted": known.preempted + 1}))
 
 
 def set_aside(s: Situation) -> Memory:

@@ -67,6 +67,11 @@ class Memory:
     """What was harvested just now."""
     usage: Usage | None = None
 
+    def with_disruption(self) -> "Memory":
+        """Return the memory with one more disruption counted."""
+        known = self.attempts or Attempts()
+        return replace(self, attempts=known.model_copy(update={"preempted": known.preempted + 1}))
+
     def answer_to(self, spec_hash: str) -> VersionStatus | None:
         """Return the version that answers a spec, if one is known and not on its way out of storage."""
         known = (version for version in self.versions if not version.removing)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from luthier_api.documents import Access, credential_env, read_result
+from luthier_api.documents import Access, Role, credential_env, read_result
 from luthier_api.exitcodes import OUTCOMES, ExitCode
 
 pytestmark = pytest.mark.integration
@@ -116,12 +116,17 @@ def test_a_missing_key_is_denied_by_name(bench: Any, document: dict[str, Any], m
     assert variable in denied.message
 
 
+def only_read(role: Role, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a role the key that may only read."""
+    names = credential_env(role)
+    monkeypatch.setenv(names["AWS_ACCESS_KEY_ID"], s3.server.reader.access_key)
+    monkeypatch.setenv(names["AWS_SECRET_ACCESS_KEY"], s3.server.reader.secret_key)
+
+
 def test_a_key_that_may_only_read_is_denied_before_a_gpu_waits_for_it(
     bench: Any, document: dict[str, Any], s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = credential_env("output")
-    monkeypatch.setenv(names["AWS_ACCESS_KEY_ID"], s3.server.reader.access_key)
-    monkeypatch.setenv(names["AWS_SECRET_ACCESS_KEY"], s3.server.reader.secret_key)
+    only_read("output", s3, monkeypatch)
     assert bench.run("prepare", document).code == ExitCode.STORAGE_DENIED
 
 
@@ -133,10 +138,8 @@ def test_storage_that_does_not_answer_is_tried_again_by_the_job(bench: Any, docu
 def test_inputs_may_lie_behind_another_key_than_the_output(
     bench: Any, document: dict[str, Any], s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = credential_env("dataset")
-    monkeypatch.setenv(names["AWS_ACCESS_KEY_ID"], s3.server.reader.access_key)
-    monkeypatch.setenv(names["AWS_SECRET_ACCESS_KEY"], s3.server.reader.secret_key)
+    only_read("dataset", s3, monkeypatch)
     document["datasetAccess"] = Access(endpoint=s3.endpoint, credentials="dataset").to_wire()
     assert bench.run("prepare", document).code == 0
-    monkeypatch.setenv(names["AWS_SECRET_ACCESS_KEY"], "wrong")
+    monkeypatch.setenv(credential_env("dataset")["AWS_SECRET_ACCESS_KEY"], "wrong")
     assert bench.run("prepare", document).code == ExitCode.STORAGE_DENIED
