@@ -19,7 +19,7 @@ from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_api.keys import run_hash
 from luthier_dev.controlplane import ControlPlane
 from luthier_dev.paths import REPOSITORY
-from luthier_operator import names
+from luthier_operator.model import names
 
 from .node import Node, version_of
 from .trouble import Trouble

@@ -12,19 +12,19 @@ import time
 from contextlib import AbstractContextManager
 from typing import NoReturn
 
-from luthier_operator import logs, metrics
-from luthier_operator.audit import Audit
-from luthier_operator.cache import Cache
-from luthier_operator.cluster import Access, Cluster, Fence, Pace, counting, fencing
-from luthier_operator.lease import Leadership
-from luthier_operator.observed import Key
-from luthier_operator.polling import ProgressPoller
-from luthier_operator.progress import ProgressReader
+from luthier_operator.gather.progress_client import ProgressReader
+from luthier_operator.gather.progress_poller import ProgressPoller
+from luthier_operator.kube import Access, Cluster, Fence, Pace, counting, fencing
+from luthier_operator.kube.lease import Leadership
+from luthier_operator.model.views import Key
+from luthier_operator.ops import logs, metrics
+from luthier_operator.ops.settings import Settings, SettingsError
+from luthier_operator.ops.web import Endpoint
 from luthier_operator.reconcile import Reconciler
-from luthier_operator.settings import Settings, SettingsError
-from luthier_operator.told import Told
-from luthier_operator.web import Endpoint
-from luthier_operator.workqueue import WorkQueue
+from luthier_operator.store.audit import Audit
+from luthier_operator.store.informers import Told
+from luthier_operator.store.store import Cache
+from luthier_operator.store.workqueue import WorkQueue
 
 logger = logging.getLogger(__name__)
 # Changes come in bursts: a Job, its pod, their first states, our own status told back. One reconcile sees it all.

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from luthier_api.base import ApiModel
-from luthier_operator import metrics, names
-from luthier_operator.cache import Cache, owner_of
-from luthier_operator.cluster import Cluster, Refused
-from luthier_operator.observed import Meta
-from luthier_operator.plan.types import Apply, Delete, EventNote, Manifest, Patch, Plan
-from luthier_operator.resources import merge_patch
+from luthier_operator.kube import Cluster, Refused
+from luthier_operator.model import names
+from luthier_operator.model.actions import Apply, Delete, EventNote, Manifest, Patch, Plan
+from luthier_operator.model.resources import merge_patch
+from luthier_operator.model.views import Meta
+from luthier_operator.ops import metrics
+from luthier_operator.store.store import Cache, owner_of
 
 logger = logging.getLogger(__name__)
 

@@ -13,34 +13,32 @@ from datetime import UTC, datetime
 
 from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
-from luthier_operator import logs, metrics, names
 from luthier_operator.apply import Applier, Writes
-from luthier_operator.cache import Cache, Stored
-from luthier_operator.cluster import ApiNotInstalled, Cluster, Gone, Refused, Transient, Unexpected
-from luthier_operator.defaults import Defaults
-from luthier_operator.events import refusals_of
-from luthier_operator.observed import (
-    FineTuneJobView,
-    Key,
-    Meta,
-    Raw,
-    job_view,
-    meta_of,
-    pod_view,
-    rayservice_view,
+from luthier_operator.gather.kueue import Queues
+from luthier_operator.gather.pod_events import refusals_of
+from luthier_operator.gather.progress_poller import ProgressPoller
+from luthier_operator.gather.versions_in_use import Served
+from luthier_operator.kube import ApiNotInstalled, Cluster, Gone, Refused, Transient, Unexpected
+from luthier_operator.model import names
+from luthier_operator.model.actions import Plan
+from luthier_operator.model.defaults import Defaults
+from luthier_operator.model.resources import Unreadable, read_spec, read_status
+from luthier_operator.model.timestamps import rfc3339
+from luthier_operator.model.views import FineTuneJobView, Key, Meta, Raw, job_view, meta_of, pod_view, rayservice_view
+from luthier_operator.ops import logs, metrics
+from luthier_operator.plan.finetunejob import deletion
+from luthier_operator.plan.finetunejob import status as report
+from luthier_operator.plan.finetunejob.policies import plan_finetunejob
+from luthier_operator.plan.finetunejob.situation import FineTuneJobResource, ObservedRuns
+from luthier_operator.plan.modeldeployment import status as serving_report
+from luthier_operator.plan.modeldeployment.policies import (
+    ModelDeploymentResource,
+    ObservedServing,
+    plan_modeldeployment,
 )
-from luthier_operator.plan import deletion, report, serving_report
-from luthier_operator.plan.finetunejob import plan_finetunejob
-from luthier_operator.plan.modeldeployment import ModelDeploymentResource, ObservedServing, plan_modeldeployment
-from luthier_operator.plan.situation import FineTuneJobResource, ObservedRuns
-from luthier_operator.plan.troubles import clip
-from luthier_operator.plan.types import Plan
-from luthier_operator.polling import ProgressPoller
-from luthier_operator.queues import Queues
-from luthier_operator.resources import Unreadable, read_spec, read_status
-from luthier_operator.served import Served
-from luthier_operator.timestamps import rfc3339
-from luthier_operator.workqueue import RetryLater
+from luthier_operator.plan.pods.diagnosis import clip
+from luthier_operator.store.store import Cache, Stored
+from luthier_operator.store.workqueue import RetryLater
 
 logger = logging.getLogger(__name__)
 REFUSED_RETRY_S = 30.0

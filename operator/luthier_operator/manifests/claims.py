@@ -8,7 +8,7 @@ from typing import Any
 
 from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_api.storage import CLAIMS_DIR, claim_of
-from luthier_operator.names import Stage
+from luthier_operator.model.names import Stage
 
 
 def claims(spec: FineTuneJobSpec, stage: Stage) -> list[str]:

@@ -19,12 +19,12 @@ from luthier_api.documents import (
 from luthier_api.exitcodes import Retry, codes_with
 from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_api.training import TrainingSpec
-from luthier_operator import names
-from luthier_operator.defaults import Defaults
 from luthier_operator.manifests import claims, pods, rendezvous
 from luthier_operator.manifests.access import Grant, ca_mounts, ca_volumes, environment
-from luthier_operator.names import Component, Stage
-from luthier_operator.observed import Meta
+from luthier_operator.model import names
+from luthier_operator.model.defaults import Defaults
+from luthier_operator.model.names import Component, Stage
+from luthier_operator.model.views import Meta
 
 CONTAINER = names.CONTAINER
 # The API server holds all annotations of an object to 256 KiB.

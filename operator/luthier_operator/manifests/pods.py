@@ -8,9 +8,9 @@ from typing import Any
 
 from luthier_api import API_VERSION
 from luthier_api.pods import Placement, ResourceRequirements
-from luthier_operator import names
-from luthier_operator.defaults import PodResources
-from luthier_operator.observed import Meta
+from luthier_operator.model import names
+from luthier_operator.model.defaults import PodResources
+from luthier_operator.model.views import Meta
 
 USER = 65532
 

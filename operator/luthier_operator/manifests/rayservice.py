@@ -13,11 +13,11 @@ from typing import Any
 from luthier_api.documents import SERVE_PORT, FrontConfig, RevisionConfig, Route
 from luthier_api.keys import digest_of
 from luthier_api.modeldeployment import ModelDeploymentSpec
-from luthier_operator import names
-from luthier_operator.defaults import Defaults
 from luthier_operator.manifests import pods
 from luthier_operator.manifests.access import Grant, ca_mounts, ca_volumes, environment
-from luthier_operator.observed import Meta
+from luthier_operator.model import names
+from luthier_operator.model.defaults import Defaults
+from luthier_operator.model.views import Meta
 
 API_VERSION = "ray.io/v1"
 KIND = "RayService"

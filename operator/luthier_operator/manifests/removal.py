@@ -11,13 +11,13 @@ from typing import Any
 from luthier_api.documents import Origin, Place, Removal
 from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus, VersionStatus
 from luthier_api.keys import digest_of
-from luthier_operator import names
-from luthier_operator.defaults import Defaults
 from luthier_operator.manifests import pods
 from luthier_operator.manifests.access import Grant
 from luthier_operator.manifests.jobs import failure_rules, trainer_pod
-from luthier_operator.names import Component
-from luthier_operator.observed import Meta
+from luthier_operator.model import names
+from luthier_operator.model.defaults import Defaults
+from luthier_operator.model.names import Component
+from luthier_operator.model.views import Meta
 
 # Storage that is down for as long as eight attempts last, with Kubernetes' waits between them, is down for a while.
 BACKOFF_LIMIT = 7

@@ -7,9 +7,9 @@ gives that name an address before the pod is ready: the first pod is where all m
 from typing import Any
 
 from luthier_api.finetunejob import FineTuneJobSpec
-from luthier_operator import names
 from luthier_operator.manifests.pods import owner_reference
-from luthier_operator.observed import Meta
+from luthier_operator.model import names
+from luthier_operator.model.views import Meta
 
 PORT = 29500
 

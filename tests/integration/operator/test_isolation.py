@@ -14,10 +14,10 @@ from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier_api.modeldeployment import ModelDeploymentSpec
 from luthier_api.storage import StorageAccess
 from luthier_dev.kubectl import KubectlFailed
-from luthier_operator.defaults import Defaults
 from luthier_operator.manifests import rayservice, removal
 from luthier_operator.manifests.access import Grant
-from luthier_operator.observed import Meta
+from luthier_operator.model.defaults import Defaults
+from luthier_operator.model.views import Meta
 
 pytestmark = pytest.mark.integration
 

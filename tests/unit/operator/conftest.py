@@ -19,13 +19,13 @@ from luthier_api.documents import Failure, Prepared, Published, Removal, Removed
 from luthier_api.exitcodes import ExitCode, Retry, outcome_of
 from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier_api.reasons import Reason
-from luthier_operator import names
-from luthier_operator.defaults import Defaults
-from luthier_operator.observed import Meta, job_view, pod_view
-from luthier_operator.plan.finetunejob import plan_finetunejob
-from luthier_operator.plan.situation import FineTuneJobResource, ObservedRuns
-from luthier_operator.plan.types import Plan
-from luthier_operator.resources import merge_patch
+from luthier_operator.model import names
+from luthier_operator.model.actions import Plan
+from luthier_operator.model.defaults import Defaults
+from luthier_operator.model.resources import merge_patch
+from luthier_operator.model.views import Meta, job_view, pod_view
+from luthier_operator.plan.finetunejob.policies import plan_finetunejob
+from luthier_operator.plan.finetunejob.situation import FineTuneJobResource, ObservedRuns
 
 Raw = dict[str, Any]
 

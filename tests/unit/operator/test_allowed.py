@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_api.reasons import Reason
-from luthier_operator.defaults import Defaults
-from luthier_operator.observed import Meta
-from luthier_operator.plan.allowed import NotAReference, normal_entry, normal_form, refusal
-from luthier_operator.plan.modeldeployment import ModelDeploymentResource, ObservedServing, plan_modeldeployment
-from luthier_operator.settings import Settings, SettingsError
+from luthier_operator.model.defaults import Defaults
+from luthier_operator.model.views import Meta
+from luthier_operator.ops.settings import Settings, SettingsError
+from luthier_operator.plan.modeldeployment.policies import (
+    ModelDeploymentResource,
+    ObservedServing,
+    plan_modeldeployment,
+)
+from luthier_operator.plan.pods.image_policy import NotAReference, normal_entry, normal_form, refusal
 
 pytestmark = pytest.mark.unit
 

@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from luthier_operator.audit import Audit
-from luthier_operator.cache import Cache
-from luthier_operator.cluster import Access, ApiNotInstalled, Cluster, Pace, Transient, Unexpected, Watch, Watched
+from luthier_operator.kube import Access, ApiNotInstalled, Cluster, Pace, Transient, Unexpected, Watch, Watched
+from luthier_operator.store.audit import Audit
+from luthier_operator.store.store import Cache
 
 pytestmark = pytest.mark.unit
 
@@ -71,7 +71,7 @@ async def test_a_rotated_token_is_read_when_the_old_one_is_refused(
     }
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    monkeypatch.setattr("luthier_operator.cluster.access._AFTER_REFUSAL_S", 0.0)
+    monkeypatch.setattr("luthier_operator.kube.access._AFTER_REFUSAL_S", 0.0)
     access = await Access.from_environment()
     token.write_text("new")
     assert await access.authorization() == {"Authorization": "Bearer old"}

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from luthier_api.documents import Failure, Removal, Result
 from luthier_api.exitcodes import ExitCode
 from luthier_api.reasons import Reason
-from luthier_operator import names
 from luthier_operator.manifests.jobs import failure_rules
-from luthier_operator.observed import Meta, job_view
-from luthier_operator.plan import deletion
-from luthier_operator.plan.situation import ObservedRuns
+from luthier_operator.model import names
+from luthier_operator.model.views import Meta, job_view
+from luthier_operator.plan.finetunejob import deletion
+from luthier_operator.plan.finetunejob.situation import ObservedRuns
 
 pytestmark = pytest.mark.unit
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from luthier_api.documents import Failure, Result
 from luthier_api.exitcodes import ExitCode, Retry
 from luthier_api.reasons import Reason
-from luthier_operator.observed import JobView, PodView, pod_view
-from luthier_operator.plan import failures, troubles
+from luthier_operator.model.views import JobView, PodView, pod_view
+from luthier_operator.plan.pods import diagnosis as troubles
+from luthier_operator.plan.pods import failures
 
 pytestmark = pytest.mark.unit
 

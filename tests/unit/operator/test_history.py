@@ -13,10 +13,10 @@ from luthier_api.documents import Failure, Result
 from luthier_api.exitcodes import ExitCode
 from luthier_api.modeldeployment import ModelDeploymentSpec
 from luthier_api.reasons import Reason
-from luthier_operator.observed import FineTuneJobView
-from luthier_operator.plan import history
-from luthier_operator.plan.serving_target import NoTarget, Target, target_of
-from luthier_operator.served import versions_in_use
+from luthier_operator.gather.versions_in_use import versions_in_use
+from luthier_operator.model.views import FineTuneJobView
+from luthier_operator.plan.finetunejob import version_pruning as history
+from luthier_operator.plan.modeldeployment.target import NoTarget, Target, target_of
 
 pytestmark = pytest.mark.unit
 

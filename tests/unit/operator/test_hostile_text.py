@@ -19,12 +19,12 @@ from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_api.modeldeployment import ModelDeploymentSpec
 from luthier_api.storage import StorageAccess
 from luthier_api.training import TrainingSpec
-from luthier_operator.defaults import Defaults
 from luthier_operator.manifests import rayservice
 from luthier_operator.manifests.access import Grant
 from luthier_operator.manifests.jobs import job
-from luthier_operator.names import Stage
-from luthier_operator.observed import Meta
+from luthier_operator.model.defaults import Defaults
+from luthier_operator.model.names import Stage
+from luthier_operator.model.views import Meta
 
 pytestmark = pytest.mark.unit
 

@@ -18,8 +18,8 @@ import pytest
 
 from luthier_api.documents import ProgressDocument
 from luthier_api.exitcodes import ExitCode
-from luthier_operator.observed import Meta
-from luthier_operator.plan import report
+from luthier_operator.model.views import Meta
+from luthier_operator.plan.finetunejob import status as report
 
 pytestmark = pytest.mark.unit
 

@@ -14,9 +14,9 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier_operator.cluster import ClusterError, Conflict, Fence, Gone, Transient, counting, fencing
-from luthier_operator.lease import Leadership, Terms
-from luthier_operator.metrics import REQUESTS
+from luthier_operator.kube import ClusterError, Conflict, Fence, Gone, Transient, counting, fencing
+from luthier_operator.kube.lease import Leadership, Terms
+from luthier_operator.ops.metrics import REQUESTS
 
 pytestmark = pytest.mark.unit
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from luthier_api.documents import GRACE_VARIABLE, Resolved, RunDocument
 from luthier_api.exitcodes import OUTCOMES, Retry
-from luthier_operator import names
-from luthier_operator.defaults import Defaults
 from luthier_operator.manifests import rendezvous
 from luthier_operator.manifests.jobs import job
-from luthier_operator.observed import Meta
+from luthier_operator.model import names
+from luthier_operator.model.defaults import Defaults
+from luthier_operator.model.views import Meta
 
 pytestmark = pytest.mark.unit
 

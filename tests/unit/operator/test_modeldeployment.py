@@ -14,15 +14,15 @@ from luthier_api.finetunejob import FineTuneJobStatus, VersionStatus
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_api.reasons import ConditionType, Reason
 from luthier_api.storage import SecretRef, StorageAccess
-from luthier_operator.defaults import Defaults
 from luthier_operator.manifests.rayservice import read_serve_config
-from luthier_operator.observed import ApplicationView, FineTuneJobView, Meta, RayServiceView
-from luthier_operator.plan.modeldeployment import (
+from luthier_operator.model.actions import Plan
+from luthier_operator.model.defaults import Defaults
+from luthier_operator.model.views import ApplicationView, FineTuneJobView, Meta, RayServiceView
+from luthier_operator.plan.modeldeployment.policies import (
     ModelDeploymentResource,
     ObservedServing,
     plan_modeldeployment,
 )
-from luthier_operator.plan.types import Plan
 
 pytestmark = pytest.mark.unit
 

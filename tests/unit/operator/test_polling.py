@@ -13,10 +13,10 @@ import pytest
 from aiohttp import web
 
 from luthier_api.documents import ProgressDocument
-from luthier_operator.cache import Cache, Stored
-from luthier_operator.observed import JobView, Key, Meta, PodView
-from luthier_operator.polling import ProgressPoller, pod_to_ask
-from luthier_operator.progress import ProgressReader
+from luthier_operator.gather.progress_client import ProgressReader
+from luthier_operator.gather.progress_poller import ProgressPoller, pod_to_ask
+from luthier_operator.model.views import JobView, Key, Meta, PodView
+from luthier_operator.store.store import Cache, Stored
 
 pytestmark = pytest.mark.unit
 

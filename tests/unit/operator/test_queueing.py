@@ -12,14 +12,16 @@ import pytest
 from luthier_api.exitcodes import ExitCode
 from luthier_api.finetunejob import Attempts, LastFailure, RunStatus
 from luthier_api.reasons import Reason
-from luthier_operator.cache import Cache
-from luthier_operator.cluster import ApiNotInstalled
-from luthier_operator.observed import JobView, Key, PodView, WorkloadView, workload_view
-from luthier_operator.plan import attempts, queueing, report
-from luthier_operator.plan.runs import Memory, Run
-from luthier_operator.plan.situation import ObservedRuns
-from luthier_operator.queues import Queues
-from luthier_operator.timestamps import rfc3339
+from luthier_operator.gather.kueue import Queues
+from luthier_operator.kube import ApiNotInstalled
+from luthier_operator.model.timestamps import rfc3339
+from luthier_operator.model.views import JobView, Key, PodView, WorkloadView, workload_view
+from luthier_operator.plan.finetunejob import attempts
+from luthier_operator.plan.finetunejob import status as report
+from luthier_operator.plan.finetunejob.runs import Memory, Run
+from luthier_operator.plan.finetunejob.situation import ObservedRuns
+from luthier_operator.plan.pods import kueue as queueing
+from luthier_operator.store.store import Cache
 
 pytestmark = pytest.mark.unit
 

@@ -16,13 +16,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from luthier_api.finetunejob import FineTuneJobStatus
 from luthier_dev.paths import REPOSITORY
-from luthier_operator import logs, metrics
 from luthier_operator.apply import Writes
-from luthier_operator.cache import Cache, Stored, stored
-from luthier_operator.observed import Key, Meta
-from luthier_operator.plan.types import Plan
-from luthier_operator.settings import Settings, SettingsError
-from luthier_operator.workqueue import RetryLater, WorkQueue
+from luthier_operator.model.actions import Plan
+from luthier_operator.model.views import Key, Meta
+from luthier_operator.ops import logs, metrics
+from luthier_operator.ops.settings import Settings, SettingsError
+from luthier_operator.store.store import Cache, Stored, stored
+from luthier_operator.store.workqueue import RetryLater, WorkQueue
 
 pytestmark = pytest.mark.unit
 

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier_operator.cache import Cache, Stored, owner_of, stored
-from luthier_operator.cluster.errors import (
+from luthier_operator.kube.errors import (
     ApiNotInstalled,
     ClusterError,
     Conflict,
@@ -24,10 +23,11 @@ from luthier_operator.cluster.errors import (
     Unexpected,
     error_of,
 )
-from luthier_operator.observed import Key
-from luthier_operator.resources import merge_patch
-from luthier_operator.settings import Settings, SettingsError
-from luthier_operator.workqueue import RetryLater, WorkQueue
+from luthier_operator.model.resources import merge_patch
+from luthier_operator.model.views import Key
+from luthier_operator.ops.settings import Settings, SettingsError
+from luthier_operator.store.store import Cache, Stored, owner_of, stored
+from luthier_operator.store.workqueue import RetryLater, WorkQueue
 
 pytestmark = pytest.mark.unit
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from luthier_operator import names
-from luthier_operator.cache import Cache, Kind
-from luthier_operator.observed import Key
-from luthier_operator.told import Objects, Told, Workloads
+from luthier_operator.model import names
+from luthier_operator.model.views import Key
+from luthier_operator.store.informers import Objects, Told, Workloads
+from luthier_operator.store.store import Cache, Kind
 
 pytestmark = pytest.mark.unit
 

@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 
-from luthier_operator.cluster import Access, Cluster, Pace, Watch, Watched
-from luthier_operator.observed import Raw
+from luthier_operator.kube import Access, Cluster, Pace, Watch, Watched
+from luthier_operator.model.views import Raw
 
 pytestmark = pytest.mark.unit
 
@@ -117,8 +117,8 @@ class At:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("luthier_operator.cluster.watches._BETWEEN_S", 0.05)
-    monkeypatch.setattr("luthier_operator.cluster.client._SILENT_S", 0.5)
+    monkeypatch.setattr("luthier_operator.kube.watches._BETWEEN_S", 0.05)
+    monkeypatch.setattr("luthier_operator.kube.client._SILENT_S", 0.5)
 
 
 @asynccontextmanager

@@ -1,0 +1,69 @@
+"""What Kueue says of the Jobs that wait in its queues.
+
+Its Workloads are watched, in the version that the cluster prefers. Where the watch tells nothing of a Job that Kueue
+has had time for, the API server is asked, now and then: Kueue may be missing, or not look at the namespace.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from luthier_operator.kube import ApiNotInstalled, Cluster
+from luthier_operator.model import names
+from luthier_operator.model.timestamps import seconds_since
+from luthier_operator.model.views import JobView, Key, WorkloadView, workload_view
+from luthier_operator.plan.finetunejob.situation import ObservedRuns
+from luthier_operator.store.store import Cache
+
+# Kueue makes the Workload of a new Job at once.
+_PATIENCE_S = 2.0
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What is known of a resource's queued Jobs."""
+
+    workloads: Mapping[str, WorkloadView] = field(default_factory=dict)
+    """{uid of a Job: what Kueue says of it}."""
+    kueue_installed: bool = True
+    again_s: float | None = None
+    """When to ask again, because the watch tells nothing."""
+
+    def added_to(self, observed: ObservedRuns) -> ObservedRuns:
+        """Return what was observed, with this."""
+        return replace(observed, workloads=self.workloads, kueue_installed=self.kueue_installed)
+
+    def sooner(self, after_s: float | None) -> float | None:
+        """Return when to look again, given when that would be without queues."""
+        return min((each for each in (after_s, self.again_s) if each is not None), default=None)
+
+
+class Queues:
+    """Hears from the watch, and asks where it is silent."""
+
+    def __init__(self, cluster: Cluster, cache: Cache, retry_s: float) -> None:
+        """Ask no more often than every `retry_s`."""
+        self._cluster, self._cache, self._retry_s = cluster, cache, retry_s
+
+    async def hear(self, key: Key, jobs: Sequence[JobView], now: datetime) -> Heard:
+        """Return what Kueue says of those Jobs of a resource that wait in a queue."""
+        queued = [job for job in jobs if job.queue and job.live]
+        if not queued:
+            return Heard()
+        told = self._cache.workloads(key, queued)
+        silent = [job for job in queued if job.uid not in told]
+        if not silent:
+            return Heard(told)
+        if min(seconds_since(job.created_at, now) for job in silent) < _PATIENCE_S:
+            return Heard(told, again_s=_PATIENCE_S)
+        try:
+            asked = [view for job in silent for view in await self._ask(job)]
+        except ApiNotInstalled:
+            return Heard(told, kueue_installed=False, again_s=self._retry_s)
+        return Heard({**told, **{view.job_uid: view for view in asked}}, again_s=self._retry_s)
+
+    async def _ask(self, job: JobView) -> list[WorkloadView]:
+        version = await self._cluster.preferred_version(names.KUEUE)
+        selector = f"{names.QUEUED_JOB}={job.uid}"
+        found = await self._cluster.list_by_label(version, "Workload", job.namespace, selector)
+        return [workload_view(raw) for raw in found]

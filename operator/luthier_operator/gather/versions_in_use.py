@@ -1,0 +1,92 @@
+"""Which versions of a FineTuneJob are served: what ModelDeployments are told to serve, and what they do serve.
+
+Asked only where versions are about to be removed. A ModelDeployment counts by its spec in the FineTuneJob's own
+namespace, and anywhere by its status, which nobody but the operator writes: what it serves stays, and nobody keeps a
+version alive by merely naming it from elsewhere.
+ModelDeployments are read raw, as they may be of another release.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+
+from luthier_api import API_VERSION
+from luthier_api.finetunejob import FineTuneJobStatus
+from luthier_operator.kube import Cluster
+from luthier_operator.model.views import Meta, Raw
+from luthier_operator.plan.finetunejob.situation import FineTuneJobResource
+from luthier_operator.store.store import Cache
+
+
+class Served:
+    """Asks the cache, or the API server itself, which versions are served."""
+
+    def __init__(self, cluster: Cluster, cache: Cache) -> None:
+        """Read from there."""
+        self._cluster, self._cache = cluster, cache
+
+    def told(self, resource: FineTuneJobResource) -> frozenset[str]:
+        """Return which versions of a resource are served, as far as the watch has told."""
+        if not matters(resource):
+            return frozenset()
+        return versions_in_use(resource, self._known(resource, here=True))
+
+    async def live(self, resource: FineTuneJobResource) -> frozenset[str]:
+        """Return it as the API server says of the resource's namespace, and of others as the watch has told."""
+        if not matters(resource):
+            return frozenset()
+        here = await self._cluster.list_by_label(API_VERSION, "ModelDeployment", resource.meta.namespace, "")
+        return versions_in_use(resource, [*here, *self._known(resource, here=False)])
+
+    def _known(self, resource: FineTuneJobResource, *, here: bool) -> list[Raw]:
+        """Return the ModelDeployments of the namespace, if wanted, and those elsewhere that name the same place."""
+        place = _place(resource).encode()
+        return [
+            json.loads(item.value)
+            for key, item in self._cache.known("ModelDeployment")
+            if (here if key.namespace == resource.meta.namespace else place in item.value)
+        ]
+
+
+def matters(resource: FineTuneJobResource) -> bool:
+    """Whether a plan for this resource may remove versions."""
+    if resource.meta.deleting:
+        return resource.meta.held
+    limit, versions = resource.spec.version_history_limit, resource.status.versions
+    return limit is not None and (len(versions) > limit or any(version.removing for version in versions))
+
+
+def versions_in_use(resource: FineTuneJobResource, deployments: Iterable[Raw]) -> frozenset[str]:
+    """Return the versions of a FineTuneJob that these ModelDeployments serve or are told to serve."""
+    known = {version.uri.rstrip("/"): version.version for version in resource.status.versions}
+    root = _place(resource)
+    found = set()
+    for raw in deployments:
+        for uri in _uris(resource.meta, raw):
+            if uri in known or uri.startswith(root):
+                found.add(known.get(uri, uri.removeprefix(root)))
+        if raw["metadata"]["namespace"] == resource.meta.namespace:
+            found |= set(_followed(resource.meta.name, resource.status, raw))
+    return frozenset(found)
+
+
+def _place(resource: FineTuneJobResource) -> str:
+    return f"{resource.spec.output.uri.rstrip('/')}/{resource.spec.output.name}/versions/"
+
+
+def _uris(meta: Meta, raw: Raw) -> Iterator[str]:
+    for revision in (raw.get("status") or {}).get("revisions") or []:
+        yield str(revision.get("uri", "")).rstrip("/")
+    uri = raw["spec"].get("model", {}).get("uri")
+    if uri and raw["metadata"]["namespace"] == meta.namespace:
+        yield str(uri).rstrip("/")
+
+
+def _followed(name: str, status: FineTuneJobStatus, raw: Raw) -> Iterator[str]:
+    """Return what a ModelDeployment is told to serve that names this FineTuneJob."""
+    reference = raw["spec"].get("model", {}).get("fineTuneJobRef") or {}
+    if reference.get("name") != name:
+        return
+    if version := reference.get("version"):
+        yield str(version)
+    else:
+        yield from [version.version for version in status.versions if version.promotable and not version.removing][:1]

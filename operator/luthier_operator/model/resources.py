@@ -1,0 +1,57 @@
+"""Parsing the two resources as they come from the cluster, and finding what of a status has changed.
+
+An object may have been stored under an older schema: what no longer parses becomes an `Unreadable`, which ends in a
+condition and never in a crash.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from luthier_api.base import ApiModel
+from luthier_operator.model.views import Meta, Raw
+
+logger = logging.getLogger(__name__)
+S = TypeVar("S", bound=ApiModel)
+
+
+class Unreadable(Exception):
+    """A spec that this version of the operator cannot read. Its message is one sentence for people."""
+
+
+def read_spec(model: type[S], raw: Raw) -> S:
+    """Parse a spec.
+
+    Raises:
+        Unreadable: if it is not one.
+    """
+    try:
+        return model.model_validate(raw["spec"])
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in ("spec", *first["loc"]))
+        raise Unreadable(f"{place}: {first['msg']}. Correct it and apply the resource again.") from error
+
+
+def read_status(model: type[S], raw: Raw, meta: Meta) -> S:
+    """Parse a status; one that cannot be read is made anew, since all that it remembers can be found again."""
+    try:
+        return model.model_validate(raw.get("status") or {})
+    except ValidationError as error:
+        logger.warning("the status of %s/%s cannot be read and is made anew: %s", meta.namespace, meta.name, error)
+        return model()
+
+
+def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON merge patch (RFC 7386) that makes `new` of `old`: what changed, and null for what is gone."""
+    patch: dict[str, Any] = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        before = old.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            if inner := merge_patch(before, value):
+                patch[key] = inner
+        elif value != before:
+            patch[key] = value
+    return patch

@@ -1,0 +1,127 @@
+"""How one revision takes over from another without a lost request: a pure step function over what is live.
+
+    absent ──add at weight 0──> starting ──RUNNING──> weight 100, the others 0 ──drained──> the others removed
+                                   └──failed, or too late──> removed again; the old one was never touched
+
+What is live, and with which weight, is read from the RayService itself; the status remembers only since when, and what
+has failed. Only a running revision is ever given weight, except the very first, before which nothing can be lost.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from luthier_operator.manifests.rayservice import Application
+from luthier_operator.model.views import ApplicationView
+
+State = Literal["Starting", "Running", "Failed", "Draining"]
+_FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
+
+
+@dataclass(frozen=True)
+class Live:
+    """A revision on the server.
+
+    Attributes:
+        application: what it is made from.
+        weight: its share of the requests in percent.
+        age_s: for how long it has been in its present state, in seconds.
+        state: what it is doing.
+        message: why it is not running.
+    """
+
+    application: Application
+    weight: int
+    age_s: float
+    state: State
+    message: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the Ray Serve application."""
+        return self.application.name
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Times of a rollout, in seconds."""
+
+    deadline_s: float
+    drain_s: float
+    settle_s: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is to be live next.
+
+    Attributes:
+        live: the revisions that are to be in the RayService.
+        failed: the target, if it was given up.
+        late: whether it was given up for its deadline.
+        wake_s: when time alone moves the rollout on.
+    """
+
+    live: tuple[Live, ...]
+    failed: Live | None = None
+    late: bool = False
+    wake_s: float | None = field(default=None, compare=False)
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """Return {revision: share of the requests}."""
+        return {each.name: each.weight for each in self.live}
+
+
+def state_of(view: ApplicationView | None, weight: int, *, is_target: bool) -> tuple[State, str]:
+    """Return what a revision does, from what Ray Serve says of its application."""
+    if view is None or view.status not in ("RUNNING", *_FAILED):
+        state: State = "Starting"
+    else:
+        state = "Running" if view.status == "RUNNING" else "Failed"
+    if state != "Failed" and weight == 0 and not is_target:
+        state = "Draining"
+    return state, view.message if view and state != "Running" else ""
+
+
+def next_step(live: Sequence[Live], target: Application, limits: Limits, *, given_up: bool = False) -> Step:
+    """Return what is to be live next.
+
+    Args:
+        live: the revisions on the server now.
+        target: the revision that is to have all requests.
+        limits: times.
+        given_up: whether this target has failed before and was removed; it is not tried again.
+    """
+    mine = next((each for each in live if each.name == target.name), None)
+    serving = [each for each in live if each.weight > 0 and each is not mine]
+    if mine is None:
+        if given_up:
+            return Step(tuple(serving))
+        first = not serving
+        new = Live(target, 100 if first else 0, 0.0, "Starting")
+        return Step((*serving, new), wake_s=limits.deadline_s)
+    if mine.weight == 100:
+        return _drain(live, mine, limits)
+    if not serving:
+        return Step((replace(mine, weight=100),))
+    if mine.state == "Running" and mine.age_s >= limits.settle_s:
+        others = tuple(replace(each, weight=0, state="Draining", age_s=0.0) for each in serving)
+        return Step((*others, replace(mine, weight=100)), wake_s=limits.drain_s)
+    if mine.state == "Running":
+        return Step((*serving, mine), wake_s=limits.settle_s - mine.age_s)
+    late = mine.age_s > limits.deadline_s
+    if mine.state == "Failed" or late:
+        return Step(tuple(serving), failed=mine, late=late and mine.state != "Failed")
+    return Step((*serving, mine), wake_s=limits.deadline_s - mine.age_s + 1)
+
+
+def _drain(live: Sequence[Live], mine: Live, limits: Limits) -> Step:
+    """Keep what lost its weight a moment ago: the front may not have heard of it yet."""
+    draining = [each for each in live if each is not mine and each.age_s < limits.drain_s]
+    wake = min((limits.drain_s - each.age_s for each in draining), default=None)
+    first_wait = limits.deadline_s - mine.age_s + 1 if mine.state == "Starting" else None
+    waits = [wait for wait in (wake, first_wait) if wait is not None and wait > 0]
+    late = mine.state == "Starting" and mine.age_s > limits.deadline_s
+    failed = mine if mine.state == "Failed" or late else None
+    return Step((*draining, mine), failed=failed, late=late, wake_s=min(waits, default=None))
