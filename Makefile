@@ -85,7 +85,7 @@ kills: .venv/.full ## Kill the operator after each of its writes, in four lives;
 
 soak: .venv/.full ## Users, kills and API faults at random for half an hour, invariants throughout; ARGS="--minutes 5"
 	@$(PY) -m luthier_dev binaries
-	PYTHONPATH=tests/integration/operator $(PY) -W ignore -m benchmarks.soak $(ARGS)
+	PYTHONPATH=tests $(PY) -W ignore -m benchmarks.soak $(ARGS)
 
 images: .venv/.demo ## Build the three images (and those of the demo) where the sources changed
 	@$(PY) -m luthier_dev images

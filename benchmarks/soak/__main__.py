@@ -12,14 +12,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fault_proxy import FaultProxy
-from operating import OperatorProcess, as_chart
-
 from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_api.keys import run_hash
 from luthier_dev.controlplane import ControlPlane
 from luthier_dev.paths import REPOSITORY
 from luthier_operator.model import names
+from support.operator.fault_proxy import FaultProxy
+from support.operator.operator_process import OperatorProcess, as_chart
 
 from .node import Node, version_of
 from .trouble import Trouble

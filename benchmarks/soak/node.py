@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 
-from operating import prepared, published
-
 from luthier_api.exitcodes import ExitCode
+from support.operator.operator_process import prepared, published
 
 from .world import COMPONENT, PODS, RUN, Raw, World
 

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable
 
 import psutil
-from fault_proxy import GARBAGE, FaultProxy, Record
-from operating import OperatorProcess
 
 from luthier_dev.controlplane import ControlPlane
+from support.operator.fault_proxy import GARBAGE, FaultProxy, Record
+from support.operator.operator_process import OperatorProcess
 
 _EXPIRED = b'{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}}'
 _BROKEN = b'{"type":"ERROR","object":{"kind":"Status","code":500,"message":"etcdserver: mvcc: required revision"}}'

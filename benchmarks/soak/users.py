@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections import Counter
 
-from operating import finetunejob
+from support.operator.operator_process import finetunejob
 
 from .world import FTJ, World
 

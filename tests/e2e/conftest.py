@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stories import Site
 
 from luthier_dev import node
 from luthier_dev.addons import s3_url
 from luthier_dev.cluster import NodeCluster, provider
 from luthier_dev.setup import SECRET, make_namespace, set_up
+from support.e2e.stories import Site
 
 SET_UP_AND_ONE_TEST_S = 1800  # the first test pays for what is not built yet
 HERE = Path(__file__).parent

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from stories import Site, apply, as_csv, finetunejob, jobs, reviews, upload
 
 from luthier_api.reasons import ConditionType, Reason
 from luthier_dev import samples
 from luthier_dev.setup import make_namespace
 from luthier_dev.waiting import wait_until
 from luthier_dev.watching import Watched
+from support.e2e.stories import Site, apply, as_csv, finetunejob, jobs, reviews, upload
 
 pytestmark = pytest.mark.e2e
 

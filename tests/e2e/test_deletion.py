@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 
 import pytest
-from stories import Site, Training, apply, finetunejob, upload
 
 from luthier_dev.waiting import wait_until
 from luthier_dev.watching import describe_training
+from support.e2e.stories import Site, Training, apply, finetunejob, upload
 
 pytestmark = pytest.mark.e2e
 

@@ -10,9 +10,9 @@ import secrets
 from typing import Any
 
 import pytest
-from stories import Site, Training, apply, finetunejob, jobs, upload
 
 from luthier_dev.waiting import wait_until
+from support.e2e.stories import Site, Training, apply, finetunejob, jobs, upload
 
 pytestmark = pytest.mark.e2e
 

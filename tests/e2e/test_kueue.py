@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from stories import Site, Training, apply, finetunejob, upload
 
 from luthier_api.conditions import find_condition
 from luthier_api.finetunejob import FineTuneJobStatus
@@ -19,6 +18,7 @@ from luthier_api.reasons import ConditionType, Reason
 from luthier_dev import kueue
 from luthier_dev.setup import make_namespace
 from luthier_dev.waiting import wait_until
+from support.e2e.stories import Site, Training, apply, finetunejob, upload
 
 pytestmark = pytest.mark.e2e
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-from stories import Site, apply, finetunejob, jobs, modeldeployment, upload
 
 from luthier_api.reasons import ConditionType, Reason
 from luthier_artifacts import StorageConfig, download_version
@@ -19,6 +18,7 @@ from luthier_dev.setup import make_namespace
 from luthier_dev.traffic import VERSION_HEADER, Trickle
 from luthier_dev.waiting import wait_until
 from luthier_dev.watching import Watched, describe_serving, describe_training
+from support.e2e.stories import Site, apply, finetunejob, jobs, modeldeployment, upload
 
 pytestmark = pytest.mark.e2e
 

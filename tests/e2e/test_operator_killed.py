@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stories import Site, apply, finetunejob, jobs, modeldeployment, upload
 
 from luthier_dev.processes import free_ports
 from luthier_dev.waiting import wait_until
 from luthier_dev.watching import Watched, describe_serving, describe_training
+from support.e2e.stories import Site, apply, finetunejob, jobs, modeldeployment, upload
 
 pytestmark = pytest.mark.e2e
 

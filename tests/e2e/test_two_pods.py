@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stories import Site, Training, apply, finetunejob, upload
 
 from luthier_api.documents import Access, Result, RunDocument, credential_env, read_result
 from luthier_api.training import TrainingSpec
 from luthier_artifacts import StorageConfig, open_registry
 from luthier_dev import samples
 from luthier_dev.waiting import wait_until
+from support.e2e.stories import Site, Training, apply, finetunejob, upload
 
 pytestmark = pytest.mark.e2e
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_proxy import GARBAGE, Fault, FaultProxy, Record
-from lives import Life, State, published_anew
-from operating import ForkedOperator, as_chart
 
 from luthier_dev.controlplane import ControlPlane
+from support.operator.fault_proxy import GARBAGE, Fault, FaultProxy, Record
+from support.operator.lives import Life, State, published_anew
+from support.operator.operator_process import ForkedOperator, as_chart
 
 pytestmark = pytest.mark.integration
 

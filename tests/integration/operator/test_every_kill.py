@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_proxy import FaultProxy, Record
-from lives import LIVES, Life, State
-from operating import ForkedOperator, as_chart
 
 from luthier_dev.controlplane import ControlPlane
 from luthier_dev.paths import REPOSITORY
+from support.operator.fault_proxy import FaultProxy, Record
+from support.operator.lives import LIVES, Life, State
+from support.operator.operator_process import ForkedOperator, as_chart
 
 pytestmark = pytest.mark.integration
 # Of lives at the same time: each waits more than it works.

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from operating import OperatorProcess, as_chart, finetunejob, prepared, published, sha
 
 from luthier_api.documents import Failure, Published, Result
 from luthier_api.exitcodes import ExitCode, outcome_of
 from luthier_dev.paths import REPOSITORY
+from support.operator.operator_process import OperatorProcess, as_chart, finetunejob, prepared, published, sha
 
 pytestmark = pytest.mark.integration
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from crowd import Crowd, ready, result
-from endpoints import Endpoint, answer, says
+
+from support.operator.crowd import Crowd, ready, result
+from support.operator.endpoints import Endpoint, answer, says
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_bug")]
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from generated_specs import specs
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from luthier_api.reasons import Reason
 from luthier_dev.kubectl import KubectlFailed
+from support.operator.generated_specs import specs
 
 pytestmark = pytest.mark.integration
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_proxy import FaultProxy
+
+from support.operator.fault_proxy import FaultProxy
 
 pytestmark = pytest.mark.integration
 

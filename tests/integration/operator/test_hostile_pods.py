@@ -14,10 +14,10 @@ from typing import Any
 
 import psutil
 import pytest
-from crowd import ESCAPE, Crowd, assert_fit_for_a_terminal, each, ready
-from endpoints import OK, Behaviour, Endpoint, answer, says
 
 from luthier_api.documents import TRAINER_PORT
+from support.operator.crowd import ESCAPE, Crowd, assert_fit_for_a_terminal, each, ready
+from support.operator.endpoints import OK, Behaviour, Endpoint, answer, says
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_bug")]
 

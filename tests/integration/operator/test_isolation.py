@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from operating import OperatorProcess, as_chart, prepared
 
 from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier_api.modeldeployment import ModelDeploymentSpec
@@ -18,6 +17,7 @@ from luthier_operator.manifests import rayservice, removal
 from luthier_operator.manifests.access import Grant
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.views import Meta
+from support.operator.operator_process import OperatorProcess, as_chart, prepared
 
 pytestmark = pytest.mark.integration
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from crowd import ESCAPE, Crowd, assert_fit_for_a_terminal, each, ready, result
 
 from luthier_api.documents import Failure, Result
 from luthier_api.exitcodes import ExitCode
 from luthier_api.reasons import Reason
+from support.operator.crowd import ESCAPE, Crowd, assert_fit_for_a_terminal, each, ready, result
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_bug")]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_proxy import FaultProxy, Record
+
+from support.operator.fault_proxy import FaultProxy, Record
 
 pytestmark = pytest.mark.integration
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_proxy import FaultProxy
-from test_modeldeployment_lifecycle import install_kuberay
+
+from support.operator.fault_proxy import FaultProxy
+from support.operator.kuberay import install_kuberay
 
 pytestmark = pytest.mark.integration
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import boto3
 import pytest
-from attempts import Trainer
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.normalizers import Lowercase
@@ -27,6 +26,7 @@ from luthier_artifacts import Registry, StorageConfig, open_registry
 from luthier_dev import samples
 from luthier_trainer.cli import main
 from luthier_trainer.processors import limit_threads
+from support.trainer.attempts import FORK_SERVER, Trainer
 
 # Before anything imports torch, as the command line does it.
 limit_threads()
@@ -198,7 +198,7 @@ def document(bench: Any, tiny_models: Callable[[str], Path], reviews: Any) -> di
 @pytest.fixture(scope="module")
 def warm() -> Iterator[subprocess.Popen[str]]:
     """A process with everything imported, whose children train."""
-    command = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
+    command = [sys.executable, str(FORK_SERVER)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     assert server.stdin and server.stdout

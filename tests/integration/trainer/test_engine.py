@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from engine import (
+from torch import nn
+from torch.nn import functional
+
+from luthier_api.training import Task
+from luthier_trainer import attention
+from luthier_trainer.attention import Layout
+from luthier_trainer.batches import Limits, Schedule
+from luthier_trainer.finetuner import FineTuner
+from luthier_trainer.loading import Shares
+from support.trainer.engine import (
     assert_same,
     data_of,
     first_share,
@@ -23,15 +32,6 @@ from engine import (
     tuner_of,
     without_dropout,
 )
-from torch import nn
-from torch.nn import functional
-
-from luthier_api.training import Task
-from luthier_trainer import attention
-from luthier_trainer.attention import Layout
-from luthier_trainer.batches import Limits, Schedule
-from luthier_trainer.finetuner import FineTuner
-from luthier_trainer.loading import Shares
 
 pytestmark = pytest.mark.integration
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from engine import data_of, model_of, spec_of, tuner_of
 
 from luthier_api.documents import Result
 from luthier_api.exitcodes import ExitCode
 from luthier_api.training import Precision, Task
 from luthier_trainer.cli import main
 from luthier_trainer.errors import LossNotFinite
+from support.trainer.engine import data_of, model_of, spec_of, tuner_of
 
 pytestmark = [
     pytest.mark.gpu,

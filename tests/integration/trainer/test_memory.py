@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine import assert_same, data_of, gradients, model_of, spec_of, tuner_of, without_dropout
 from torch import nn
 
 from luthier_api.training import Task
@@ -20,6 +19,7 @@ from luthier_trainer.finetuner import FineTuner
 from luthier_trainer.loading import MicroBatch
 from luthier_trainer.memory import largest_that_fits
 from luthier_trainer.progress import Progress
+from support.trainer.engine import assert_same, data_of, gradients, model_of, spec_of, tuner_of, without_dropout
 
 pytestmark = pytest.mark.integration
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from engine import data_of, model_of, spec_of, step_of, tuner_of
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
@@ -19,6 +18,7 @@ from luthier_trainer.callbacks import Watcher
 from luthier_trainer.finetuner import FineTuner
 from luthier_trainer.losses import Loss, balanced_weights, positive_weights
 from luthier_trainer.progress import Progress
+from support.trainer.engine import data_of, model_of, spec_of, step_of, tuner_of
 
 pytestmark = pytest.mark.integration
 

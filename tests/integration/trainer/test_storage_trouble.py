@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from attempts import Trainer, through
-from endings import ending
 
 from luthier_api.exitcodes import ExitCode
+from support.trainer.attempts import Trainer, through
+from support.trainer.endings import ending
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 

@@ -10,11 +10,11 @@ import time
 from typing import Any
 
 import pytest
-from attempts import Attempt, Trainer, stopped, through
-from endings import ending, undisturbed
 
 from luthier_api.exitcodes import ExitCode
 from luthier_api.reasons import Reason
+from support.trainer.attempts import Attempt, Trainer, stopped, through
+from support.trainer.endings import ending, undisturbed
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from attempts import Trainer
-from endings import elsewhere, ending
 
 from luthier_api.documents import read_result
+from support.trainer.attempts import Trainer
+from support.trainer.endings import elsewhere, ending
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 

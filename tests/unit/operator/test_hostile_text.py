@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from generated_specs import HOSTILE, LEAST, SCHEMAS, specs
 from hypothesis import given, settings
 from pydantic import ValidationError
 
@@ -25,6 +24,7 @@ from luthier_operator.manifests.jobs import job
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.names import Stage
 from luthier_operator.model.views import Meta
+from support.operator.generated_specs import HOSTILE, LEAST, SCHEMAS, specs
 
 pytestmark = pytest.mark.unit
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from answers import TAGS, WORDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier_trainer.tasks import Predictions
 from luthier_trainer.tasks.spans import Scheme
+from support.trainer.answers import TAGS, WORDS
 
 pytestmark = pytest.mark.unit
 

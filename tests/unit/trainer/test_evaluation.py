@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from answers import MULTI, NUMBER, TEXT, WORDS, evaluate, names_of, sample, tasks
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
@@ -14,6 +13,7 @@ from luthier_trainer.tasks import Predictions, TaskModule
 from luthier_trainer.tasks.bootstrap import FEWEST_RESAMPLES, RESAMPLES, bootstrap, resamples_for
 from luthier_trainer.tasks.confidence import BINS, sigmoid, softmax
 from luthier_trainer.tasks.ranking import CURVES, curves
+from support.trainer.answers import MULTI, NUMBER, TEXT, WORDS, evaluate, names_of, sample, tasks
 
 pytestmark = pytest.mark.unit
 

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from answers import MULTI, NUMBER, TAGS, TEXT, WORDS, evaluate, names_of, part_of, perfect, sample, tasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
@@ -14,6 +13,19 @@ from sklearn import metrics as sk
 from luthier_trainer.prepared import Part
 from luthier_trainer.tasks import IGNORED, Predictions, TaskModule
 from luthier_trainer.tasks.confidence import softmax
+from support.trainer.answers import (
+    MULTI,
+    NUMBER,
+    TAGS,
+    TEXT,
+    WORDS,
+    evaluate,
+    names_of,
+    part_of,
+    perfect,
+    sample,
+    tasks,
+)
 
 pytestmark = pytest.mark.unit
 

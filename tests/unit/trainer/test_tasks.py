@@ -6,13 +6,13 @@ import sys
 
 import numpy as np
 import pytest
-from answers import MULTI, NUMBER, TAGS, TEXT, WORDS, names_of, part_of, sample, tasks
 
 from luthier_api.training import DataFile, Gate, Hyperparameters, TrainingSpec
 from luthier_trainer.errors import InvalidSpec
 from luthier_trainer.metric_names import all_metrics, check_metric_names, evaluation_metrics
 from luthier_trainer.prepared import Part
 from luthier_trainer.tasks import IGNORED, TaskModule
+from support.trainer.answers import MULTI, NUMBER, TAGS, TEXT, WORDS, names_of, part_of, sample, tasks
 
 pytestmark = pytest.mark.unit
 

@@ -10,15 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from conftest import Namespace, OperatorProcess, published
-from test_modeldeployment_lifecycle import MODELDEPLOYMENT, Server, install_kuberay
+sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from luthier_api.documents import Failure, Result
 from luthier_api.exitcodes import ExitCode
 from luthier_api.reasons import Reason
 from luthier_dev.controlplane import ControlPlane
+from support.operator.kuberay import MODELDEPLOYMENT, Server, install_kuberay
+from support.operator.namespace import Namespace
+from support.operator.operator_process import OperatorProcess, published
 
 KINDS = ("finetunejobs", "modeldeployments", "jobs", "pods", "rayservices")
 STARTED = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}

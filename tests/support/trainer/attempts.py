@@ -18,6 +18,8 @@ from typing import Any
 from luthier_api.documents import Result, read_result
 from luthier_api.exitcodes import ExitCode
 
+FORK_SERVER = Path(__file__).with_name("fork_server.py")
+
 
 @dataclass
 class Attempt:

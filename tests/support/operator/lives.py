@@ -13,11 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from fault_proxy import FaultProxy
-from operating import finetunejob, prepared, published
-
 from luthier_api.documents import Removed, Result
 from luthier_api.exitcodes import ExitCode
+from support.operator.fault_proxy import FaultProxy
+from support.operator.operator_process import finetunejob, prepared, published
 
 Raw = dict[str, Any]
 NAME = "reviews"

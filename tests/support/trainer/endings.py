@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attempts import Trainer
 from safetensors.torch import load_file
 
 from luthier_artifacts import StorageConfig, open_registry
+from support.trainer.attempts import Trainer
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Specs, data and waiting for the end-to-end tests."""
