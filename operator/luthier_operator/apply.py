@@ -111,11 +111,6 @@ class Writes:
             self._tell("finalizer", "removed")
         return plan.requeue_after_s
 
-    async def say(self, status: ApiModel, events: tuple[EventNote, ...], again_s: float | None = None) -> float | None:
-        """Write only a status, and the Events that it brings; return when to look again."""
-        wanted = None if status == self.status else status.to_wire()
-        return await self.carry_out(Plan(status=wanted, events=events, requeue_after_s=again_s))
-
     def _tell(self, what: str, detail: str) -> None:
         metrics.WRITES.labels(what).inc()
         logger.info("%s %s", what, detail)

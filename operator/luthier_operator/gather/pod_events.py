@@ -1,4 +1,4 @@
-"""Asking the API server for the Events that say why a pod is not made; `plan.finetunejob.events_to_ask` says which, and when."""
+"""Asking the API server for the Events that say why a pod is not made; `plan` says which, and when."""
 
 from collections.abc import Mapping
 from datetime import datetime

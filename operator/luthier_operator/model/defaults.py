@@ -32,6 +32,8 @@ class Defaults:
     settle_s: float = 2.0
     kuberay_retry_s: float = 15.0
     kueue_retry_s: float = 15.0
+    refused_retry_s: float = 30.0
+    """When an object that the cluster refused is sent again."""
     train_grace_s: int = 120
     ray_version: str = "2.60.0"
     allowed_images: tuple[str, ...] = ()

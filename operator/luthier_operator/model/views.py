@@ -188,6 +188,15 @@ class RayServiceView:
     """Hash of all that the operator applied, from its annotation."""
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """That the API server did not accept what the last plan was to make."""
+
+    message: str
+    quota_exceeded: bool = False
+    """Whether it only lacks room, which may come without an edit."""
+
+
 def owner_uid(raw: Raw) -> str:
     """Return the uid of the object's controller, or an empty string."""
     for reference in raw["metadata"].get("ownerReferences", []):

@@ -23,7 +23,7 @@ from luthier_operator.model import names
 from luthier_operator.model.actions import Plan
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.resources import merge_patch
-from luthier_operator.model.views import Meta, job_view, pod_view
+from luthier_operator.model.views import Meta, Refusal, job_view, pod_view
 from luthier_operator.plan.finetunejob.policies import plan_finetunejob
 from luthier_operator.plan.finetunejob.situation import FineTuneJobResource, ObservedRuns
 
@@ -68,6 +68,8 @@ class World:
     progress: Any = None
     silent_s: float = 0.0
     refusals: dict[str, str] = field(default_factory=dict)
+    refused: Refusal | None = None
+    namespace_ending: bool = False
     deleting: bool = False
     finalizers: tuple[str, ...] = ()
     gone: bool = False
@@ -86,7 +88,16 @@ class World:
     def plan(self) -> Plan:
         jobs = [job_view(raw) for raw in self.jobs.values()]
         pods = [pod_view(raw) for raw in self.pods.values()]
-        observed = ObservedRuns(jobs, pods, self.progress, self.silent_s, self.refusals, in_use=self.in_use)
+        observed = ObservedRuns(
+            jobs,
+            pods,
+            self.progress,
+            self.silent_s,
+            self.refusals,
+            in_use=self.in_use,
+            refused=self.refused,
+            namespace_ending=self.namespace_ending,
+        )
         return plan_finetunejob(self.resource(), observed, self.now, self.defaults)
 
     def step(self, cut: int | None = None) -> Plan:

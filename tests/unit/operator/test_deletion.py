@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,8 +16,9 @@ from luthier_api.exitcodes import ExitCode
 from luthier_api.reasons import Reason
 from luthier_operator.manifests.jobs import failure_rules
 from luthier_operator.model import names
-from luthier_operator.model.views import Meta, job_view
+from luthier_operator.model.views import Meta, Refusal, job_view
 from luthier_operator.plan.finetunejob import deletion
+from luthier_operator.plan.finetunejob.policies import plan_unreadable
 from luthier_operator.plan.finetunejob.situation import ObservedRuns
 
 pytestmark = pytest.mark.unit
@@ -414,8 +415,47 @@ def test_a_spec_that_cannot_be_read_holds_nothing_unless_it_says_delete(
     meta = Meta("FineTuneJob", "team", "reviews", "uid-1", 3, True, "", (names.FINALIZER,) if held else ())
     raw = {"spec": {"deletionPolicy": policy} if policy else {}}
     status = make_world().resource().status
-    plan = deletion.plan_unreadable(meta, raw, status, "spec.model: Field required.", "2026-01-01T00:00:00Z")
+    plan = plan_unreadable(meta, raw, status, "spec.model: Field required.", datetime(2026, 1, 1, tzinfo=UTC))
     assert plan.release is released
     if not released:
         assert plan.status
         assert plan.status["conditions"][0]["message"].startswith("The versions cannot be removed: spec.model:")
+
+
+@pytest.mark.parametrize("quota_exceeded", [True, False])
+def test_a_removal_that_the_cluster_refuses_is_said_with_the_way_out_and_tried_again(
+    make_world: Any, make_spec: Any, quota_exceeded: bool
+) -> None:
+    world = make_world(make_spec(deletionPolicy="Delete"))
+    training(world)
+    world.delete_resource()
+    world.refused = Refusal("exceeded quota: jobs", quota_exceeded)
+    plan = world.step()
+    assert world.ready["message"].startswith("The versions cannot be removed: The cluster refuses what that needs: ")
+    assert "set deletionPolicy to Retain" in world.ready["message"]
+    assert plan.requeue_after_s == 30 and not plan.release and not plan.applies
+    world.refused = None
+    world.step()
+    assert world.ready["reason"] == "Deleting"
+
+
+def test_a_namespace_that_is_being_deleted_is_not_held_for_a_removal_that_cannot_run_in_it(
+    make_world: Any, make_spec: Any
+) -> None:
+    world = make_world(make_spec(deletionPolicy="Delete"))
+    training(world)
+    world.delete_resource()
+    world.namespace_ending = True
+    world.settle()
+    assert world.gone and world.job("remove") is None
+
+
+def test_in_a_namespace_that_is_being_deleted_a_removal_under_way_may_finish(make_world: Any, make_spec: Any) -> None:
+    world = make_world(make_spec(deletionPolicy="Delete"))
+    training(world)
+    world.delete_resource()
+    world.settle()
+    assert world.job("remove")
+    world.namespace_ending = True
+    world.settle()
+    assert not world.gone, "its pod runs, and may end before the namespace controller stops it"

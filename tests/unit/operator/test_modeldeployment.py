@@ -17,11 +17,12 @@ from luthier_api.storage import SecretRef, StorageAccess
 from luthier_operator.manifests.rayservice import read_serve_config
 from luthier_operator.model.actions import Plan
 from luthier_operator.model.defaults import Defaults
-from luthier_operator.model.views import ApplicationView, FineTuneJobView, Meta, RayServiceView
+from luthier_operator.model.views import ApplicationView, FineTuneJobView, Meta, RayServiceView, Refusal
 from luthier_operator.plan.modeldeployment.policies import (
     ModelDeploymentResource,
     ObservedServing,
     plan_modeldeployment,
+    plan_unreadable,
 )
 
 pytestmark = pytest.mark.unit
@@ -58,10 +59,11 @@ class Cluster:
         self.applications: dict[str, ApplicationView] = {}
         self.broken: set[str] = set()
         self.kuberay = True
+        self.refused: Refusal | None = None
 
     def plan(self) -> Plan:
         resource = ModelDeploymentResource(self.meta, self.spec, self.status)
-        observed = ObservedServing(self.server, self.job, (), self.kuberay)
+        observed = ObservedServing(self.server, self.job, (), self.kuberay, self.refused)
         return plan_modeldeployment(resource, observed, self.now, DEFAULTS)
 
     def carry_out(self, plan: Plan, *, actions: int | None = None) -> None:
@@ -294,3 +296,30 @@ def test_whatever_happens_only_a_running_revision_is_given_requests_and_it_ends_
     cluster.settle()
     assert cluster.weights() == {f"v-{wanted}": 100}
     assert cluster.plan().empty
+
+
+def test_what_the_cluster_refuses_is_said_tried_again_and_forgets_nothing() -> None:
+    cluster = Cluster()
+    cluster.settle()
+    before = cluster.status
+    cluster.refused = Refusal("spec.rayClusterConfig: Invalid value")
+    plan = cluster.plan()
+    cluster.carry_out(plan)
+    ready = find_condition(cluster.status.conditions, ConditionType.READY)
+    assert ready and (ready.status, ready.reason) == ("False", "InvalidSpec")
+    assert ready.message == "The cluster refuses the server: spec.rayClusterConfig: Invalid value."
+    assert plan.requeue_after_s == DEFAULTS.refused_retry_s and not plan.applies
+    assert cluster.status.revisions == before.revisions
+    available = find_condition(cluster.status.conditions, ConditionType.AVAILABLE)
+    assert available and available.status == "True", "requests are answered as before"
+
+
+def test_a_spec_that_cannot_be_read_is_said_and_forgets_nothing() -> None:
+    cluster = Cluster()
+    cluster.settle()
+    before = cluster.status
+    plan = plan_unreadable(cluster.meta, before, "spec.model: Field required.", cluster.now)
+    cluster.carry_out(plan)
+    ready = find_condition(cluster.status.conditions, ConditionType.READY)
+    assert ready and (ready.reason, ready.message) == ("InvalidSpec", "spec.model: Field required.")
+    assert cluster.status.revisions == before.revisions and not plan.applies and not plan.deletes

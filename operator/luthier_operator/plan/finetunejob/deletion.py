@@ -26,6 +26,7 @@ from luthier_operator.plan.finetunejob import events_to_ask as refusals
 from luthier_operator.plan.finetunejob import removals
 from luthier_operator.plan.finetunejob import status as report
 from luthier_operator.plan.finetunejob.situation import FineTuneJobResource, ObservedRuns, deletions
+from luthier_operator.plan.pods.diagnosis import clip
 
 RETRY_S = 600.0
 _AGAIN_S = 2.0
@@ -56,6 +57,9 @@ def releases(resource: FineTuneJobResource) -> bool:
 
 def plan_deletion(resource: FineTuneJobResource, observed: ObservedRuns, now: datetime, defaults: Defaults) -> Plan:
     """Return what is to be done for a resource with a deletionTimestamp."""
+    if observed.refused is not None:
+        said = f"The cluster refuses what that needs: {clip(observed.refused.message)}"
+        return _cannot_begin(resource.meta, resource.status, said, now, defaults.refused_retry_s)
     own = [job for job in observed.jobs if job.owner_uid == resource.meta.uid]
     if not resource.meta.held:
         return Plan()  # the garbage collector removes what it owns; nothing can hold it any more
@@ -69,6 +73,9 @@ def plan_deletion(resource: FineTuneJobResource, observed: ObservedRuns, now: da
         if isinstance(came_to, Removed):
             return Plan(events=(_told(came_to),), release=True)
     step = _next_step(resource, observed, own, now, defaults)
+    if step.applies and observed.namespace_ending:
+        # To hold the resource would hold the namespace for ever: no pod can be made in it that removes anything.
+        return Plan(release=True)
     status = _status(resource.meta, resource.status, step, rfc3339(now))
     return Plan(
         deletes=step.deletes,
@@ -81,19 +88,21 @@ def plan_deletion(resource: FineTuneJobResource, observed: ObservedRuns, now: da
     )
 
 
-def refused(meta: Meta, before: FineTuneJobStatus, message: str, now: str) -> FineTuneJobStatus:
-    """Return the status of a resource whose removal cannot even begin; it says why, and the way out."""
-    return _status(meta, before, _Step(f"The versions cannot be removed: {message} {_LET_GO}", failed=True), now)
-
-
-def plan_unreadable(meta: Meta, raw: Raw, before: FineTuneJobStatus, why: str, now: str) -> Plan:
+def plan_unreadable(meta: Meta, raw: Raw, before: FineTuneJobStatus, why: str, now: datetime) -> Plan:
     """Return what is to be done for a resource that is being deleted and whose spec cannot be read."""
     if not meta.held:
         return Plan()
     if raw["spec"].get("deletionPolicy") != "Delete":
         return Plan(release=True)
-    status = refused(meta, before, why, now)
-    return Plan(status=None if status == before else status.to_wire(), events=report.transitions(before, status))
+    return _cannot_begin(meta, before, why, now)
+
+
+def _cannot_begin(meta: Meta, before: FineTuneJobStatus, why: str, now: datetime, again_s: float | None = None) -> Plan:
+    """Return the plan for a removal that cannot even begin: the status says why, and the way out."""
+    step = _Step(f"The versions cannot be removed: {why} {_LET_GO}", failed=True)
+    status = _status(meta, before, step, rfc3339(now))
+    wanted = None if status == before else status.to_wire()
+    return Plan(status=wanted, events=report.transitions(before, status), requeue_after_s=again_s)
 
 
 def _let_stay(resource: FineTuneJobResource, own: list[JobView]) -> Plan:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from luthier_api.documents import Resolved
-from luthier_api.finetunejob import LastFailure, RunStatus
+from luthier_api.finetunejob import FineTuneJobStatus, LastFailure, RunStatus
 from luthier_api.keys import run_hash, spec_hash
 from luthier_api.reasons import Reason
 from luthier_operator.manifests import rendezvous
@@ -28,7 +28,7 @@ from luthier_operator.model.actions import Apply, Patch, Plan
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.names import Stage
 from luthier_operator.model.timestamps import rfc3339
-from luthier_operator.model.views import JobView
+from luthier_operator.model.views import JobView, Meta, Raw
 from luthier_operator.plan.finetunejob import deletion, restarts
 from luthier_operator.plan.finetunejob import events_to_ask as refusals
 from luthier_operator.plan.finetunejob import status as report
@@ -60,6 +60,11 @@ def plan_finetunejob(resource: FineTuneJobResource, observed: ObservedRuns, now:
     """Return all that is to be done for a FineTuneJob."""
     if resource.meta.deleting:
         return deletion.plan_deletion(resource, observed, now, defaults)
+    if observed.refused is not None:
+        after = report.only_saying(resource.meta, resource.status, report.refused(observed.refused), rfc3339(now))
+        return _saying(resource.status, after, defaults.refused_retry_s)
+    if observed.namespace_ending:
+        return Plan()  # the resource goes with it
     wanted = wanted_of(resource)
     own = [job for job in observed.jobs if job.owner_uid == resource.meta.uid and job.stage not in names.REMOVALS]
     memory = harvest(resource.status, wanted, own, observed.pods, rfc3339(now))
@@ -85,6 +90,27 @@ def plan_finetunejob(resource: FineTuneJobResource, observed: ObservedRuns, now:
         requeue_after_s=decision.requeue_after_s or upkeep.requeue_after_s,
         assumes_gone=(situation.run is not None and situation.run.lost) or upkeep.unsure,
     )
+
+
+def plan_unreadable(meta: Meta, raw: Raw, before: FineTuneJobStatus, why: str, now: datetime) -> Plan:
+    """Return what is to be done for a resource whose spec cannot be read: to say so, and touch nothing.
+
+    Args:
+        meta: its metadata.
+        raw: it itself.
+        before: the status that it has.
+        why: one sentence that says what cannot be read.
+        now: the time.
+    """
+    if meta.deleting:
+        return deletion.plan_unreadable(meta, raw, before, why, now)
+    return _saying(before, report.only_saying(meta, before, report.spec_unreadable(why), rfc3339(now)))
+
+
+def _saying(before: FineTuneJobStatus, after: FineTuneJobStatus, again_s: float | None = None) -> Plan:
+    """Return the plan that writes nothing but a status and its Events."""
+    status = None if after == before else after.to_wire()
+    return Plan(status=status, events=report.transitions(before, after), requeue_after_s=again_s)
 
 
 def wanted_of(resource: FineTuneJobResource) -> Wanted:

@@ -15,7 +15,7 @@ from luthier_operator.model import names
 from luthier_operator.model.actions import Apply, Delete, Patch
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.names import Stage
-from luthier_operator.model.views import JobView, Meta, PodView, WorkloadView
+from luthier_operator.model.views import JobView, Meta, PodView, Refusal, WorkloadView
 from luthier_operator.plan.finetunejob import stuck
 from luthier_operator.plan.finetunejob.runs import Memory, Run, Wanted
 from luthier_operator.plan.finetunejob.status import Verdict
@@ -50,6 +50,10 @@ class ObservedRuns:
     kueue_installed: bool = True
     in_use: Collection[str] = ()
     """Versions that ModelDeployments serve, or are told to serve, of what this resource made."""
+    refused: Refusal | None = None
+    """What the cluster said when the plan that follows from all this was carried out, if it did not accept it."""
+    namespace_ending: bool = False
+    """Whether the namespace is being deleted, so that nothing new can be made in it."""
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from luthier_api.finetunejob import (
 from luthier_api.reasons import ConditionType, Reason
 from luthier_api.training import Output
 from luthier_operator.model.actions import EventNote
-from luthier_operator.model.views import JobView, Meta
+from luthier_operator.model.views import JobView, Meta, Refusal
 from luthier_operator.plan.finetunejob import stuck
 from luthier_operator.plan.finetunejob.runs import Memory
-from luthier_operator.plan.pods.diagnosis import Trouble
+from luthier_operator.plan.pods.diagnosis import Trouble, clip
 
 
 @dataclass(frozen=True)
@@ -173,14 +173,24 @@ def status(
     )
 
 
-def refused(meta: Meta, before: FineTuneJobStatus, message: str, now: str) -> FineTuneJobStatus:
-    """Return the status of a resource that cannot be acted on: it says why, and forgets nothing."""
-    verdict = Verdict("Failed", Reason.INVALID_SPEC, message, stalled=True)
-    if "exceeded quota" in message:
+def spec_unreadable(why: str) -> Verdict:
+    """This version of the operator cannot read the spec."""
+    return Verdict("Failed", Reason.INVALID_SPEC, why, stalled=True)
+
+
+def refused(refusal: Refusal) -> Verdict:
+    """The cluster does not accept what the run needs."""
+    text = f"The cluster refuses what the run needs: {clip(refusal.message)}"
+    if refusal.quota_exceeded:
         # Room may come without an edit, and it is tried again.
-        verdict = Verdict("Waiting", Reason.QUOTA_EXCEEDED, message, going_on=True)
+        return Verdict("Waiting", Reason.QUOTA_EXCEEDED, text, going_on=True)
+    return Verdict("Failed", Reason.INVALID_SPEC, text, stalled=True)
+
+
+def only_saying(meta: Meta, before: FineTuneJobStatus, verdict: Verdict, now: str) -> FineTuneJobStatus:
+    """Return the status of a resource that cannot be acted on: it says why, and forgets nothing."""
     conditions = merge_conditions(
-        before.conditions, _conditions(verdict, message, Memory(None, ())), generation=meta.generation, now=now
+        before.conditions, _conditions(verdict, verdict.message, Memory(None, ())), generation=meta.generation, now=now
     )
     update = {"observed_generation": meta.generation, "phase": verdict.phase, "conditions": conditions}
     return before.model_copy(update=update)

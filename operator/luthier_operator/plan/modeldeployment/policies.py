@@ -21,7 +21,7 @@ from luthier_operator.manifests.rayservice import Application
 from luthier_operator.model.actions import Apply, Delete, Plan
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.timestamps import rfc3339, seconds_since
-from luthier_operator.model.views import FineTuneJobView, Meta, PodView, RayServiceView
+from luthier_operator.model.views import FineTuneJobView, Meta, PodView, RayServiceView, Refusal
 from luthier_operator.plan.finetunejob import status as report
 from luthier_operator.plan.finetunejob.status import Verdict
 from luthier_operator.plan.modeldeployment import status as serving_report
@@ -50,6 +50,8 @@ class ObservedServing:
     """The FineTuneJob that the spec names, if there is one."""
     pods: Sequence[PodView] = ()
     kuberay_installed: bool = True
+    refused: Refusal | None = None
+    """What the cluster said when the plan that follows from all this was carried out, if it did not accept it."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,9 @@ def plan_modeldeployment(
     """Return all that is to be done for a ModelDeployment."""
     if resource.meta.deleting:
         return Plan()  # the garbage collector removes the RayService
+    if observed.refused is not None:
+        said = serving_report.refused(observed.refused)
+        return _saying(resource.meta, resource.status, said, now, defaults.refused_retry_s)
     target = target_of(resource.spec, observed.finetunejob)
     situation = Situation(resource, observed, target, _live(resource, observed, target, now), now, defaults)
     decision = next(decision for policy in POLICIES if (decision := policy(situation)))
@@ -124,6 +129,20 @@ def plan_modeldeployment(
         events=serving_report.transitions(resource.status, status),
         requeue_after_s=decision.requeue_after_s,
     )
+
+
+def plan_unreadable(meta: Meta, before: ModelDeploymentStatus, why: str, now: datetime) -> Plan:
+    """Return what is to be done for a resource whose spec cannot be read, which `why` explains: to say so."""
+    return _saying(meta, before, why, now)
+
+
+def _saying(
+    meta: Meta, before: ModelDeploymentStatus, message: str, now: datetime, again_s: float | None = None
+) -> Plan:
+    """Return the plan that writes nothing but a status and its Events."""
+    after = serving_report.only_saying(meta, before, message, rfc3339(now))
+    status = None if after == before else after.to_wire()
+    return Plan(status=status, events=serving_report.transitions(before, after), requeue_after_s=again_s)
 
 
 def taken(s: Situation) -> Decision | None:

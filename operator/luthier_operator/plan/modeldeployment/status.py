@@ -15,7 +15,7 @@ from luthier_api.reasons import ConditionType, Reason
 from luthier_operator.manifests.rayservice import Application
 from luthier_operator.model import names
 from luthier_operator.model.actions import EventNote
-from luthier_operator.model.views import Meta, RayServiceView
+from luthier_operator.model.views import Meta, RayServiceView, Refusal
 from luthier_operator.plan.finetunejob.status import Verdict
 from luthier_operator.plan.modeldeployment.rollout import Live, Step
 from luthier_operator.plan.modeldeployment.target import NoTarget
@@ -143,7 +143,12 @@ def status(
     )
 
 
-def refused(meta: Meta, before: ModelDeploymentStatus, message: str, now: str) -> ModelDeploymentStatus:
+def refused(refusal: Refusal) -> str:
+    """Return the sentence that says that the cluster does not accept the RayService."""
+    return f"The cluster refuses the server: {clip(refusal.message)}"
+
+
+def only_saying(meta: Meta, before: ModelDeploymentStatus, message: str, now: str) -> ModelDeploymentStatus:
     """Return the status of a resource that cannot be acted on: it says why, and forgets nothing."""
     available = find_condition(before.conditions, ConditionType.AVAILABLE)
     rows = [(type_, value, Reason.INVALID_SPEC, message) for type_, value in _REFUSED]
