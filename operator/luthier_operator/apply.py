@@ -13,7 +13,7 @@ from luthier_api.base import ApiModel
 from luthier_operator.kube import Cluster, Refused
 from luthier_operator.model import names
 from luthier_operator.model.actions import Apply, Delete, EventNote, Manifest, Patch, Plan
-from luthier_operator.model.resources import merge_patch
+from luthier_operator.model.merge_patch import merge_patch
 from luthier_operator.model.views import Meta
 from luthier_operator.ops import metrics
 from luthier_operator.store.store import Cache, owner_of

@@ -21,19 +21,10 @@ from luthier_operator.gather.versions_in_use import Served
 from luthier_operator.kube import ApiNotInstalled, Cluster, Gone, QuotaExceeded, Refused, Transient, Unexpected
 from luthier_operator.model import names
 from luthier_operator.model.defaults import Defaults
+from luthier_operator.model.parse import job_view, meta_of, pod_view, rayservice_view
 from luthier_operator.model.resources import Unreadable, read_spec, read_status
 from luthier_operator.model.timestamps import rfc3339
-from luthier_operator.model.views import (
-    FineTuneJobView,
-    Key,
-    Meta,
-    Raw,
-    Refusal,
-    job_view,
-    meta_of,
-    pod_view,
-    rayservice_view,
-)
+from luthier_operator.model.views import FineTuneJobView, Key, Meta, Raw, Refusal
 from luthier_operator.ops import logs, metrics
 from luthier_operator.plan.finetunejob import policies as finetunejob
 from luthier_operator.plan.finetunejob.policies import plan_finetunejob

@@ -5,8 +5,7 @@ condition and never in a crash.
 """
 
 import logging
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -42,16 +41,3 @@ def read_status(model: type[S], raw: Raw, meta: Meta) -> S:
     except ValidationError as error:
         logger.warning("the status of %s/%s cannot be read and is made anew: %s", meta.namespace, meta.name, error)
         return model()
-
-
-def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON merge patch (RFC 7386) that makes `new` of `old`: what changed, and null for what is gone."""
-    patch: dict[str, Any] = {key: None for key in old if key not in new}
-    for key, value in new.items():
-        before = old.get(key)
-        if isinstance(value, Mapping) and isinstance(before, Mapping):
-            if inner := merge_patch(before, value):
-                patch[key] = inner
-        elif value != before:
-            patch[key] = value
-    return patch

@@ -22,8 +22,9 @@ from luthier_api.reasons import Reason
 from luthier_operator.model import names
 from luthier_operator.model.actions import Plan
 from luthier_operator.model.defaults import Defaults
-from luthier_operator.model.resources import merge_patch
-from luthier_operator.model.views import Meta, Refusal, job_view, pod_view
+from luthier_operator.model.merge_patch import merge_patch
+from luthier_operator.model.parse import job_view, pod_view
+from luthier_operator.model.views import Meta, Refusal
 from luthier_operator.plan.finetunejob.policies import plan_finetunejob
 from luthier_operator.plan.finetunejob.situation import FineTuneJobResource, ObservedRuns
 

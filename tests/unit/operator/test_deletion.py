@@ -16,7 +16,8 @@ from luthier_api.exitcodes import ExitCode
 from luthier_api.reasons import Reason
 from luthier_operator.manifests.jobs import failure_rules
 from luthier_operator.model import names
-from luthier_operator.model.views import Meta, Refusal, job_view
+from luthier_operator.model.parse import job_view
+from luthier_operator.model.views import Meta, Refusal
 from luthier_operator.plan.finetunejob import deletion
 from luthier_operator.plan.finetunejob.policies import plan_unreadable
 from luthier_operator.plan.finetunejob.situation import ObservedRuns

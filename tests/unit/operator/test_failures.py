@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from luthier_api.documents import Failure, Result
 from luthier_api.exitcodes import ExitCode, Retry
 from luthier_api.reasons import Reason
-from luthier_operator.model.views import JobView, PodView, pod_view
+from luthier_operator.model.parse import pod_view
+from luthier_operator.model.views import JobView, PodView
 from luthier_operator.plan.pods import diagnosis as troubles
 from luthier_operator.plan.pods import failures
 

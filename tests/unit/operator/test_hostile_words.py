@@ -15,8 +15,8 @@ from luthier_api.conditions import merge_conditions
 from luthier_api.documents import Prepared, Resolved, Result
 from luthier_api.exitcodes import ExitCode
 from luthier_api.reasons import ConditionType, Reason
+from luthier_operator.model.parse import job_view, pod_view
 from luthier_operator.model.sanitize import printable
-from luthier_operator.model.views import job_view, pod_view
 from luthier_operator.plan.pods.diagnosis import clip
 from luthier_operator.plan.pods.failures import failure_of, last_word
 

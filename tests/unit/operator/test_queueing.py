@@ -14,8 +14,9 @@ from luthier_api.finetunejob import Attempts, LastFailure, RunStatus
 from luthier_api.reasons import Reason
 from luthier_operator.gather.kueue import Queues
 from luthier_operator.kube import ApiNotInstalled
+from luthier_operator.model.parse import workload_view
 from luthier_operator.model.timestamps import rfc3339
-from luthier_operator.model.views import JobView, Key, PodView, WorkloadView, workload_view
+from luthier_operator.model.views import JobView, Key, PodView, WorkloadView
 from luthier_operator.plan.finetunejob import attempts
 from luthier_operator.plan.finetunejob import status as report
 from luthier_operator.plan.finetunejob.runs import Memory, Run

@@ -24,7 +24,7 @@ from luthier_operator.kube.errors import (
     Unexpected,
     error_of,
 )
-from luthier_operator.model.resources import merge_patch
+from luthier_operator.model.merge_patch import merge_patch
 from luthier_operator.model.views import Key
 from luthier_operator.ops.settings import Settings, SettingsError
 from luthier_operator.store.store import Cache, Stored, owner_of, stored
