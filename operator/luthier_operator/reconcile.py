@@ -22,19 +22,21 @@ from luthier_operator.kube import ApiNotInstalled, Cluster, Gone, QuotaExceeded,
 from luthier_operator.model import names
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.parse import job_view, meta_of, pod_view, rayservice_view
-from luthier_operator.model.resources import Unreadable, read_spec, read_status
+from luthier_operator.model.resources import (
+    FineTuneJobResource,
+    ModelDeploymentResource,
+    Unreadable,
+    read_spec,
+    read_status,
+)
 from luthier_operator.model.timestamps import rfc3339
 from luthier_operator.model.views import FineTuneJobView, Key, Meta, Raw, Refusal
 from luthier_operator.ops import logs, metrics
 from luthier_operator.plan.finetunejob import policies as finetunejob
 from luthier_operator.plan.finetunejob.policies import plan_finetunejob
-from luthier_operator.plan.finetunejob.situation import FineTuneJobResource, ObservedRuns
+from luthier_operator.plan.finetunejob.situation import ObservedRuns
 from luthier_operator.plan.modeldeployment import policies as modeldeployment
-from luthier_operator.plan.modeldeployment.policies import (
-    ModelDeploymentResource,
-    ObservedServing,
-    plan_modeldeployment,
-)
+from luthier_operator.plan.modeldeployment.policies import ObservedServing, plan_modeldeployment
 from luthier_operator.store.store import Cache, Stored
 from luthier_operator.store.workqueue import RetryLater
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from luthier_operator.kube import Cluster
+from luthier_operator.model.resources import FineTuneJobResource
 from luthier_operator.model.views import Raw
 from luthier_operator.plan.finetunejob import events_to_ask as refusals
-from luthier_operator.plan.finetunejob.situation import FineTuneJobResource, ObservedRuns
+from luthier_operator.plan.finetunejob.situation import ObservedRuns
 
 
 async def refusals_of(

@@ -38,3 +38,17 @@ class Defaults:
     ray_version: str = "2.60.0"
     allowed_images: tuple[str, ...] = ()
     """Images that a resource may name: whole references, or prefixes that end in `/`. Empty allows all."""
+
+
+@dataclass(frozen=True)
+class LeaseTerms:
+    """Times of the leader election. The deadline ends before others may think the Lease abandoned."""
+
+    duration_s: int = 10
+    """How long others leave a Lease alone that is not renewed."""
+    deadline_s: float = 7.0
+    """How long after the last renewal its holder may still write."""
+    renew_s: float = 2.0
+    """How often its holder renews it."""
+    poll_s: float = 1.0
+    """How often the others look at it."""

@@ -1,19 +1,40 @@
-"""Parsing the two resources as they come from the cluster, and finding what of a status has changed.
+"""The two resources as the cluster has them, and how their spec and status are parsed.
 
 An object may have been stored under an older schema: what no longer parses becomes an `Unreadable`, which ends in a
 condition and never in a crash.
 """
 
 import logging
+from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import ValidationError
 
 from luthier_api.base import ApiModel
+from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_operator.model.views import Meta, Raw
 
 logger = logging.getLogger(__name__)
 S = TypeVar("S", bound=ApiModel)
+
+
+@dataclass(frozen=True)
+class FineTuneJobResource:
+    """A FineTuneJob as the cluster has it."""
+
+    meta: Meta
+    spec: FineTuneJobSpec
+    status: FineTuneJobStatus
+
+
+@dataclass(frozen=True)
+class ModelDeploymentResource:
+    """A ModelDeployment as the cluster has it."""
+
+    meta: Meta
+    spec: ModelDeploymentSpec
+    status: ModelDeploymentStatus
 
 
 class Unreadable(Exception):

@@ -24,9 +24,10 @@ from luthier_operator.model.actions import Plan
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.merge_patch import merge_patch
 from luthier_operator.model.parse import job_view, pod_view
+from luthier_operator.model.resources import FineTuneJobResource
 from luthier_operator.model.views import Meta, Refusal
 from luthier_operator.plan.finetunejob.policies import plan_finetunejob
-from luthier_operator.plan.finetunejob.situation import FineTuneJobResource, ObservedRuns
+from luthier_operator.plan.finetunejob.situation import ObservedRuns
 
 Raw = dict[str, Any]
 

@@ -17,13 +17,9 @@ from luthier_api.storage import SecretRef, StorageAccess
 from luthier_operator.manifests.rayservice import read_serve_config
 from luthier_operator.model.actions import Plan
 from luthier_operator.model.defaults import Defaults
+from luthier_operator.model.resources import ModelDeploymentResource
 from luthier_operator.model.views import ApplicationView, FineTuneJobView, Meta, RayServiceView, Refusal
-from luthier_operator.plan.modeldeployment.policies import (
-    ModelDeploymentResource,
-    ObservedServing,
-    plan_modeldeployment,
-    plan_unreadable,
-)
+from luthier_operator.plan.modeldeployment.policies import ObservedServing, plan_modeldeployment, plan_unreadable
 
 pytestmark = pytest.mark.unit
 

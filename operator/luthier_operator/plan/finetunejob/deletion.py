@@ -20,12 +20,13 @@ from luthier_operator.manifests import removal
 from luthier_operator.model import names
 from luthier_operator.model.actions import Apply, Delete, EventNote, Plan
 from luthier_operator.model.defaults import Defaults
+from luthier_operator.model.resources import FineTuneJobResource
 from luthier_operator.model.timestamps import rfc3339
 from luthier_operator.model.views import JobView, Meta, Raw
 from luthier_operator.plan.finetunejob import events_to_ask as refusals
 from luthier_operator.plan.finetunejob import removals
 from luthier_operator.plan.finetunejob import status as report
-from luthier_operator.plan.finetunejob.situation import FineTuneJobResource, ObservedRuns, deletions
+from luthier_operator.plan.finetunejob.situation import ObservedRuns, deletions
 from luthier_operator.plan.pods.diagnosis import clip
 
 RETRY_S = 600.0

@@ -27,6 +27,7 @@ from luthier_operator.model import names
 from luthier_operator.model.actions import Apply, Patch, Plan
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.names import Stage
+from luthier_operator.model.resources import FineTuneJobResource
 from luthier_operator.model.timestamps import rfc3339
 from luthier_operator.model.views import JobView, Meta, Raw
 from luthier_operator.plan.finetunejob import deletion, restarts
@@ -36,7 +37,6 @@ from luthier_operator.plan.finetunejob import version_pruning as history
 from luthier_operator.plan.finetunejob.runs import Run, Wanted, first_in, harvest
 from luthier_operator.plan.finetunejob.situation import (
     Decision,
-    FineTuneJobResource,
     ObservedRuns,
     Policy,
     Situation,
@@ -48,8 +48,7 @@ from luthier_operator.plan.finetunejob.situation import (
     without_others,
 )
 from luthier_operator.plan.pods import diagnosis as troubles
-from luthier_operator.plan.pods import failures
-from luthier_operator.plan.pods import image_policy as allowed
+from luthier_operator.plan.pods import failures, image_policy
 from luthier_operator.plan.pods import kueue as queueing
 from luthier_operator.plan.pods.diagnosis import Trouble
 
@@ -149,7 +148,7 @@ def failed(s: Situation) -> Decision | None:
 
 def not_allowed(s: Situation) -> Decision | None:
     """The image that the spec names may not run here. What may have been allowed before is stopped."""
-    refusal = allowed.refusal(s.spec.image, s.defaults.allowed_images, s.defaults.trainer_image)
+    refusal = image_policy.violation(s.spec.image, s.defaults.allowed_images, s.defaults.trainer_image)
     if refusal is None:
         return None
     mine = [job for job in s.jobs if job.live and job.run == s.wanted.run]
@@ -232,7 +231,7 @@ def _other_image(s: Situation, run: Run) -> str | None:
     image = run.resolved.image if run.resolved and not s.spec.image else None
     if run.prepare and image == run.prepare.image:
         return None
-    return allowed.refusal(image, s.defaults.allowed_images, s.defaults.trainer_image)
+    return image_policy.violation(image, s.defaults.allowed_images, s.defaults.trainer_image)
 
 
 def _watch(s: Situation, train: JobView) -> Decision:

@@ -10,27 +10,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from luthier_api.documents import ProgressDocument
-from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_operator.model import names
 from luthier_operator.model.actions import Apply, Delete, Patch
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.names import Stage
-from luthier_operator.model.views import JobView, Meta, PodView, Refusal, WorkloadView
+from luthier_operator.model.resources import FineTuneJobResource
+from luthier_operator.model.views import JobView, PodView, Refusal, WorkloadView
 from luthier_operator.plan.finetunejob import stuck
 from luthier_operator.plan.finetunejob.runs import Memory, Run, Wanted
 from luthier_operator.plan.finetunejob.status import Verdict
 from luthier_operator.plan.pods import failures
 
 _BATCH = "batch/v1"
-
-
-@dataclass(frozen=True)
-class FineTuneJobResource:
-    """A FineTuneJob as it lies in the cluster."""
-
-    meta: Meta
-    spec: FineTuneJobSpec
-    status: FineTuneJobStatus
 
 
 @dataclass(frozen=True)

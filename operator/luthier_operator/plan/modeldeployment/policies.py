@@ -20,6 +20,7 @@ from luthier_operator.manifests import rayservice as manifests
 from luthier_operator.manifests.rayservice import Application
 from luthier_operator.model.actions import Apply, Delete, Plan
 from luthier_operator.model.defaults import Defaults
+from luthier_operator.model.resources import ModelDeploymentResource
 from luthier_operator.model.timestamps import rfc3339, seconds_since
 from luthier_operator.model.views import FineTuneJobView, Meta, PodView, RayServiceView, Refusal
 from luthier_operator.plan.finetunejob import status as report
@@ -29,16 +30,7 @@ from luthier_operator.plan.modeldeployment.rollout import Limits, Live, Step, ne
 from luthier_operator.plan.modeldeployment.status import Outlook
 from luthier_operator.plan.modeldeployment.target import NoTarget, Target, target_of
 from luthier_operator.plan.pods import diagnosis as troubles
-from luthier_operator.plan.pods import image_policy as allowed
-
-
-@dataclass(frozen=True)
-class ModelDeploymentResource:
-    """A ModelDeployment as it lies in the cluster."""
-
-    meta: Meta
-    spec: ModelDeploymentSpec
-    status: ModelDeploymentStatus
+from luthier_operator.plan.pods import image_policy
 
 
 @dataclass(frozen=True)
@@ -163,7 +155,7 @@ def suspended(s: Situation) -> Decision | None:
 
 def not_allowed(s: Situation) -> Decision | None:
     """The image that the spec names may not run here. What is served already goes on, untouched."""
-    refusal = allowed.refusal(s.spec.runtime.image, s.defaults.allowed_images, s.defaults.server_image)
+    refusal = image_policy.violation(s.spec.runtime.image, s.defaults.allowed_images, s.defaults.server_image)
     return None if refusal is None else Decision(report.image_not_allowed(refusal), live=s.live)
 
 
