@@ -15,12 +15,13 @@ from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_operator.apply import Applier, Writes
 from luthier_operator.gather.kueue import Queues
-from luthier_operator.gather.pod_events import refusals_of
+from luthier_operator.gather.pod_events import read_pod_events
 from luthier_operator.gather.progress_poller import ProgressPoller
 from luthier_operator.gather.versions_in_use import Served
 from luthier_operator.kube import ApiNotInstalled, Cluster, Gone, QuotaExceeded, Refused, Transient, Unexpected
 from luthier_operator.model import names
 from luthier_operator.model.defaults import Defaults
+from luthier_operator.model.ownership import join
 from luthier_operator.model.parse import job_view, meta_of, pod_view, rayservice_view
 from luthier_operator.model.resources import (
     FineTuneJobResource,
@@ -122,8 +123,8 @@ class Reconciler:
         except Unreadable as error:
             return await writes.carry_out(finetunejob.plan_unreadable(meta, raw, status, str(error), now))
         observed = replace(self._observe(meta), in_use=self._served.told(resource))
-        observed = replace(observed, refusals=await refusals_of(self._cluster, resource, observed, now))
-        heard = await self._queues.hear(meta.key, observed.jobs, now)
+        observed = replace(observed, pod_events=await read_pod_events(self._cluster, resource, observed, now))
+        heard = await self._queues.hear(meta.key, observed.jobs.own, now)
         observed = heard.added_to(observed)
         plan = plan_finetunejob(resource, observed, now, self._defaults)
         if plan.assumes_gone:
@@ -163,14 +164,14 @@ class Reconciler:
     def _observe(self, meta: Meta) -> ObservedRuns:
         progress = self._progress.newest(meta)
         silent_s = self._progress.silent_s(meta)
-        return ObservedRuns(self._cache.jobs(meta.key), self._cache.pods(meta.key), progress, silent_s)
+        return ObservedRuns(join(meta.uid, self._cache.jobs(meta.key), self._cache.pods(meta.key)), progress, silent_s)
 
     async def _observe_live(self, meta: Meta) -> ObservedRuns:
         """Return what the API server itself says, which the watch may not have told yet."""
         selector = f"{names.FINETUNEJOB}={meta.name}"
         jobs = await self._cluster.list_by_label("batch/v1", "Job", meta.namespace, selector)
         pods = await self._cluster.list_by_label("v1", "Pod", meta.namespace, selector)
-        return ObservedRuns([job_view(raw) for raw in jobs], [pod_view(raw) for raw in pods])
+        return ObservedRuns(join(meta.uid, map(job_view, jobs), map(pod_view, pods)))
 
     async def _observe_serving(self, resource: ModelDeploymentResource) -> ObservedServing:
         meta = resource.meta

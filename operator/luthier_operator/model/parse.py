@@ -11,6 +11,7 @@ from typing import Literal
 from luthier_api.finetunejob import RETRY_ANNOTATION
 from luthier_operator.model import names
 from luthier_operator.model.sanitize import LONGEST, printable
+from luthier_operator.model.timestamps import parse_time
 from luthier_operator.model.views import ApplicationView, JobView, Meta, PodView, Raw, RayServiceView, WorkloadView
 
 
@@ -59,9 +60,9 @@ def job_view(raw: Raw) -> JobView:
         outcome=end["type"] if end else None,
         reason=end.get("reason", "") if end else "",
         message=printable(end.get("message", "")) if end else "",
-        created_at=metadata.get("creationTimestamp", ""),
-        started_at=status.get("startTime", ""),
-        ended_at=end.get("lastTransitionTime", "") if end else "",
+        created_at=parse_time(metadata.get("creationTimestamp")),
+        started_at=parse_time(status.get("startTime")),
+        ended_at=parse_time(end.get("lastTransitionTime")) if end else None,
         active=status.get("active", 0),
         queue=labels.get(names.QUEUE),
         gpus=_gpus(spec["template"]["spec"]) * int(spec.get("parallelism", 1)),
@@ -79,7 +80,7 @@ def pod_view(raw: Raw) -> PodView:
         name=metadata["name"],
         owner_uid=owner_uid(raw),
         phase=status.get("phase", "Pending"),
-        created_at=metadata.get("creationTimestamp", ""),
+        created_at=parse_time(metadata.get("creationTimestamp")),
         uid=metadata.get("uid", ""),
         deleting="deletionTimestamp" in metadata,
         ip=status.get("podIP"),
@@ -88,10 +89,10 @@ def pod_view(raw: Raw) -> PodView:
         unschedulable=_unschedulable(status),
         disruption=_disruption(status),
         disruption_reason=next((c.get("reason", "") for c in _disruptions(status)), ""),
-        started_at=state.get("running", terminated).get("startedAt") or "",
-        finished_at=terminated.get("finishedAt") or "",
+        started_at=parse_time(state.get("running", terminated).get("startedAt")),
+        finished_at=parse_time(terminated.get("finishedAt")),
         node=raw["spec"].get("nodeName", ""),
-        index=_whole(metadata.get("annotations", {}).get("batch.kubernetes.io/job-completion-index", "0")),
+        index=_natural_number(metadata.get("annotations", {}).get("batch.kubernetes.io/job-completion-index", "0")),
         waiting_reason=printable(waiting.get("reason", "")),
         waiting_message=printable(waiting.get("message", "")),
         exit_code=terminated.get("exitCode"),
@@ -109,15 +110,15 @@ def workload_view(raw: Raw) -> WorkloadView:
     admitted = conditions.get("Admitted", {})
     stopped = evicted.get("status") == "True"
     # A quota that is reserved may still wait for admission checks.
-    told = admitted if reserved.get("status") == "True" else reserved
+    telling = admitted if reserved.get("status") == "True" else reserved
     return WorkloadView(
         job_uid=raw["metadata"]["labels"][names.QUEUED_JOB],
         namespace=raw["metadata"].get("namespace", ""),
         admitted=admitted.get("status") == "True" and not stopped,
-        reason=told.get("reason", ""),
-        message=printable(told.get("message", "")),
+        reason=telling.get("reason", ""),
+        message=printable(telling.get("message", "")),
         evicted=printable(evicted.get("message", "")) if stopped else None,
-        evicted_at=evicted.get("lastTransitionTime", "") if stopped else "",
+        evicted_at=parse_time(evicted.get("lastTransitionTime")) if stopped else None,
         inadmissible=reserved.get("status") == "False" and reserved.get("reason") == "Inadmissible",
     )
 
@@ -126,8 +127,8 @@ def rayservice_view(raw: Raw) -> RayServiceView:
     """Parse a RayService that carries the operator's labels."""
     metadata, status = raw["metadata"], raw.get("status", {})
     active, pending = status.get("activeServiceStatus", {}), status.get("pendingServiceStatus", {})
-    # KubeRay 1.6 talks to one cluster's dashboard only: the pending one, if there is one.
-    told = pending if pending.get("rayClusterName") else active
+    # KubeRay 1.6 reports the applications of one Ray cluster only: the pending one, if there is one.
+    reported = pending if pending.get("rayClusterName") else active
     conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
     ready = conditions.get("Ready", {})
     cluster = (active if active.get("rayClusterName") else pending).get("rayClusterStatus", {})
@@ -141,8 +142,8 @@ def rayservice_view(raw: Raw) -> RayServiceView:
         observed_generation=status.get("observedGeneration", 0),
         serving=ready.get("status") == "True",
         upgrading=bool(active.get("rayClusterName")) and bool(pending.get("rayClusterName")),
-        applications={name: _application(app) for name, app in (told.get("applicationStatuses") or {}).items()},
-        refused=printable(ready.get("message", "")) if ready.get("reason") == "RayServiceValidationFailed" else None,
+        applications={name: _application(app) for name, app in (reported.get("applicationStatuses") or {}).items()},
+        invalid=printable(ready.get("message", "")) if ready.get("reason") == "RayServiceValidationFailed" else None,
         workers=cluster.get("desiredWorkerReplicas", 0),
         ready_workers=cluster.get("readyWorkerReplicas", 0),
         spec_hash=metadata.get("annotations", {}).get(names.SPEC_HASH, ""),
@@ -150,11 +151,11 @@ def rayservice_view(raw: Raw) -> RayServiceView:
 
 
 def _application(raw: Raw) -> ApplicationView:
-    """Join the application's message with those of its deployments: Ray puts the cause in either."""
+    """Join the message of the application with those of its deployments: Ray puts the cause in either."""
     deployments = (raw.get("serveDeploymentStatuses") or {}).values()
     messages = [raw.get("message", ""), *(deployment.get("message", "") for deployment in deployments)]
-    said = "\n".join(message for message in messages if message)
-    return ApplicationView(raw.get("status", ""), printable(said, 8 * LONGEST))
+    text = "\n".join(message for message in messages if message)
+    return ApplicationView(raw.get("status", ""), printable(text, 8 * LONGEST))
 
 
 def _true_conditions(status: Raw) -> Iterator[Raw]:
@@ -177,22 +178,22 @@ def _disruption(status: Raw) -> str | None:
 
 
 def _main(containers: Iterable[Raw]) -> Raw:
-    """Return the container that Luthier made, beside which others may have been put; else, as for Ray's, the first."""
-    several = list(containers)
-    return next((each for each in several if each.get("name") == names.CONTAINER), several[0])
+    """Return the container that Luthier made, beside which admission may have put others; in Ray's pods, the first."""
+    listed = list(containers)
+    return next((each for each in listed if each.get("name") == names.CONTAINER), listed[0])
 
 
-_ON_ITS_WAY = ("", "ContainerCreating", "PodInitializing")
+_STARTING = ("", "ContainerCreating", "PodInitializing")
 
 
 def _waiting(status: Raw, main: Raw) -> Raw:
-    """Return why the pod waits: the main container's reason, or that of one which others have put before it."""
+    """Return why the pod waits: the reason of the main container, or that of an init container or sidecar."""
     own: Raw = main.get("waiting", {})
-    if own.get("reason", "") not in _ON_ITS_WAY or "running" in main or "terminated" in main:
+    if own.get("reason", "") not in _STARTING or "running" in main or "terminated" in main:
         return own
     others = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
     reasons = (each.get("state", {}).get("waiting", {}) for each in others)
-    return next((each for each in reasons if each.get("reason", "") not in _ON_ITS_WAY), own)
+    return next((each for each in reasons if each.get("reason", "") not in _STARTING), own)
 
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -213,9 +214,9 @@ def _forged(metadata: Raw, run: str, stage: str) -> bool:
 
 def _gpus(pod: Raw) -> int:
     limits: Raw = _main(pod["containers"]).get("resources", {}).get("limits", {})
-    return _whole(limits.get(names.GPU, "0"))
+    return _natural_number(limits.get(names.GPU, "0"))
 
 
-def _whole(text: str) -> int:
-    """Read a number that the operator or Kubernetes wrote; whoever forges the labels of a pod may write anything."""
+def _natural_number(text: str) -> int:
+    """Return the number, or 0 for any other text, which whoever forges a pod may write."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0

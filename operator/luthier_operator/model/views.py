@@ -5,6 +5,7 @@ Only the fields that a decision needs are kept, so that thousands of pods fit in
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from luthier_api.finetunejob import FineTuneJobStatus
@@ -66,10 +67,10 @@ class JobView:
     outcome: Literal["Complete", "Failed"] | None
     reason: str
     message: str
-    created_at: str = ""
-    started_at: str = ""
-    """When it last began to make pods; empty while it is suspended."""
-    ended_at: str = ""
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    """When it last began to make pods; None while it is suspended."""
+    ended_at: datetime | None = None
     active: int = 0
     """Pods that it has made and that have not ended."""
     queue: str | None = None
@@ -80,6 +81,8 @@ class JobView:
     """Pods that train together: more than one in an Indexed Job."""
     image: str = ""
     """What its pods run."""
+    pods: "tuple[PodView, ...]" = ()
+    """Those that it made, newest first; joined to it by `ownership`, and not by the store."""
 
     @property
     def live(self) -> bool:
@@ -94,7 +97,7 @@ class PodView:
     name: str
     owner_uid: str
     phase: str
-    created_at: str
+    created_at: datetime | None
     uid: str = ""
     deleting: bool = False
     ip: str | None = None
@@ -105,9 +108,9 @@ class PodView:
     disruption_reason: str = ""
     """The DisruptionTarget condition's reason: PreemptionByScheduler, EvictionByEvictionAPI, DeletionByTaintManager,
     DeletionByPodGC, TerminationByKubelet."""
-    started_at: str = ""
+    started_at: datetime | None = None
     """When its container started."""
-    finished_at: str = ""
+    finished_at: datetime | None = None
     node: str = ""
     index: int = 0
     """Its place in an Indexed Job."""
@@ -134,10 +137,10 @@ class WorkloadView:
     namespace: str = ""
     reason: str = ""
     message: str = ""
-    """Why it waits: Kueue's own words."""
+    """Why it waits, in the words of Kueue."""
     evicted: str | None = None
     """Why it was stopped after it had been admitted, if it was and waits again."""
-    evicted_at: str = ""
+    evicted_at: datetime | None = None
     inadmissible: bool = False
     """Whether waiting alone cannot help: there is no such queue, or it is stopped."""
 
@@ -154,7 +157,7 @@ class FineTuneJobView:
 
 @dataclass(frozen=True)
 class ApplicationView:
-    """A Ray Serve application, as the RayService's status tells it."""
+    """A Ray Serve application, from the status of the RayService."""
 
     status: str
     message: str
@@ -174,10 +177,10 @@ class RayServiceView:
     serving: bool
     """Whether its Service has an endpoint."""
     upgrading: bool
-    """Whether a second Ray cluster is being brought up; the first, of which nothing is told then, still serves."""
+    """Whether a second Ray cluster is being brought up. The first still serves; its status is not reported then."""
     applications: Mapping[str, ApplicationView]
-    refused: str | None
-    """Why KubeRay refuses the RayService, if it does."""
+    invalid: str | None
+    """Why KubeRay does not accept the RayService, if it does not."""
     workers: int
     ready_workers: int
     spec_hash: str = ""
@@ -186,8 +189,8 @@ class RayServiceView:
 
 @dataclass(frozen=True)
 class Refusal:
-    """That the API server did not accept what the last plan was to make."""
+    """The API server did not accept an object of a plan."""
 
     message: str
     quota_exceeded: bool = False
-    """Whether it only lacks room, which may come without an edit."""
+    """Whether only a quota of the namespace is in the way, which may change without an edit."""

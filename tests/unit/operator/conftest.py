@@ -23,6 +23,7 @@ from luthier_operator.model import names
 from luthier_operator.model.actions import Plan
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.merge_patch import merge_patch
+from luthier_operator.model.ownership import join
 from luthier_operator.model.parse import job_view, pod_view
 from luthier_operator.model.resources import FineTuneJobResource
 from luthier_operator.model.views import Meta, Refusal
@@ -69,7 +70,7 @@ class World:
     trained: list[str] = field(default_factory=list)
     progress: Any = None
     silent_s: float = 0.0
-    refusals: dict[str, str] = field(default_factory=dict)
+    pod_events: dict[str, str] = field(default_factory=dict)
     refused: Refusal | None = None
     namespace_ending: bool = False
     deleting: bool = False
@@ -91,11 +92,10 @@ class World:
         jobs = [job_view(raw) for raw in self.jobs.values()]
         pods = [pod_view(raw) for raw in self.pods.values()]
         observed = ObservedRuns(
-            jobs,
-            pods,
+            join(self.uid, jobs, pods),
             self.progress,
             self.silent_s,
-            self.refusals,
+            self.pod_events,
             in_use=self.in_use,
             refused=self.refused,
             namespace_ending=self.namespace_ending,

@@ -16,6 +16,7 @@ from luthier_api.exitcodes import ExitCode
 from luthier_api.reasons import Reason
 from luthier_operator.manifests.jobs import failure_rules
 from luthier_operator.model import names
+from luthier_operator.model.ownership import join
 from luthier_operator.model.parse import job_view
 from luthier_operator.model.views import Meta, Refusal
 from luthier_operator.plan.finetunejob import deletion
@@ -212,7 +213,7 @@ def test_a_pod_on_a_node_that_is_lost_is_named_while_it_is_waited_for(make_world
     pod["spec"] = {**pod["spec"], "nodeName": "node-7"}
     world.delete_resource()
     world.step()
-    assert "after: kubectl delete node node-7." in world.ready["message"]
+    assert "If it is gone for good: kubectl delete node node-7." in world.ready["message"]
     assert world.job("remove") is None
 
 
@@ -350,7 +351,7 @@ def test_a_removal_whose_pod_is_refused_is_asked_about_and_says_why(make_world: 
         'Error creating: pods "x" is forbidden: error looking up service account: serviceaccount "s3-writer" not found'
     )
     jobs = [job_view(raw) for raw in world.jobs.values()]
-    observed = ObservedRuns(jobs, refusals={job["metadata"]["uid"]: said})
+    observed = ObservedRuns(join(world.uid, jobs, ()), pod_events={job["metadata"]["uid"]: said})
     plan = deletion.plan_deletion(world.resource(), observed, world.now, world.defaults)
     assert plan.status
     assert "Create the ServiceAccount s3-writer" in plan.status["conditions"][0]["message"]

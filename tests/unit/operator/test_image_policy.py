@@ -112,7 +112,7 @@ def test_a_run_whose_image_is_not_allowed_makes_no_job_and_says_what_may_be_name
     stalled = world.condition("Stalled")
     assert stalled["reason"] == Reason.IMAGE_NOT_ALLOWED
     assert stalled["message"] == (
-        "The image evil.org/trainer:1 may not be used: what may be named is registry.example.com/. Name one that may, "
+        "The image evil.org/trainer:1 is not allowed. Allowed: registry.example.com/. Use one of these, "
         "leave image out for the operator's own, or ask whoever runs Luthier to allow it."
     )
     world.edit(image="registry.example.com/trainer:1")

@@ -183,7 +183,7 @@ def unschedulable(message: str) -> Callable[[Any], None]:
 def refused(message: str) -> Callable[[Any], None]:
     def act(world: Any) -> None:
         preparing(world)
-        world.refusals = {world.job("prepare")["metadata"]["uid"]: f"Error creating: {message}"}
+        world.pod_events = {world.job("prepare")["metadata"]["uid"]: f"Error creating: {message}"}
         world.settle()
 
     return act

@@ -80,7 +80,7 @@ class Cluster:
         self.applications = {n: self.applications.get(n, ApplicationView("DEPLOYING", "")) for n in names}
         self.server = RayServiceView(
             name="sentiment", uid="ray-1", owner_uid="uid-1", deleting=False, serve_config=config, generation=1,
-            observed_generation=1, serving=False, upgrading=False, applications=self.applications, refused=None,
+            observed_generation=1, serving=False, upgrading=False, applications=self.applications, invalid=None,
             workers=1, ready_workers=1, spec_hash=manifest["metadata"]["annotations"]["luthier.dev/spec-hash"],
         )  # fmt: skip
 
@@ -242,7 +242,7 @@ def test_without_kuberay_it_says_so_and_goes_on_when_it_comes() -> None:
     cluster.kuberay = False
     cluster.settle(2)
     ready = cluster.condition(ConditionType.READY)
-    assert ready is not None and ready[1] == Reason.KUBERAY_NOT_INSTALLED and "install KubeRay" in ready[2]
+    assert ready is not None and ready[1] == Reason.KUBERAY_NOT_INSTALLED and "KubeRay is not installed" in ready[2]
     assert cluster.plan().requeue_after_s
     cluster.kuberay = True
     cluster.settle()

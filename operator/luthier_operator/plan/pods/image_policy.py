@@ -21,15 +21,15 @@ def violation(image: str | None, allowed: Sequence[str], own: str) -> str | None
     """
     if image is None or image == own or not allowed:
         return None
-    remedy = "Name one that may, leave image out for the operator's own, or ask whoever runs Luthier to allow it."
-    may = f"what may be named is {_listed(allowed)}"
+    remedy = "Use one of these, leave image out for the operator's own, or ask whoever runs Luthier to allow it."
+    may = f"Allowed: {_listed(allowed)}."
     try:
         wanted = normal_form(image)
     except NotAReference as error:
-        return f"{error} Images are restricted here, and {may}. {remedy}"
+        return f"{error} Images are restricted. {may} {remedy}"
     if any(_covers(entry, wanted) for entry in allowed):
         return None
-    return f"The image {image} may not be used: {may}. {remedy}"
+    return f"The image {image} is not allowed. {may} {remedy}"
 
 
 def _covers(entry: str, wanted: str) -> bool:
