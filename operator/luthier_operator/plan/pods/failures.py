@@ -174,7 +174,7 @@ def _without_pod(job: JobView) -> LastFailure:
 
 def no_result(pod: PodView) -> LastFailure:
     """Return the failure of a pod that ended with exit code 0 and left no result that can be read."""
-    text = f"The pod {pod.name} ended with exit code 0 but left no result that Luthier understands. Is its image Luthier's?"
+    text = f"The pod {pod.name} ended with exit code 0 but left no result that Luthier understands: is its image ours?"
     return _failure(pod, Reason.CRASHED, text)
 
 
