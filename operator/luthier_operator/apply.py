@@ -13,7 +13,7 @@ from luthier_api.base import ApiModel
 from luthier_operator.kube import Cluster, Refused
 from luthier_operator.model import names
 from luthier_operator.model.actions import Apply, Delete, EventNote, Manifest, Patch, Plan
-from luthier_operator.model.resources import merge_patch
+from luthier_operator.model.merge_patch import merge_patch
 from luthier_operator.model.views import Meta
 from luthier_operator.ops import metrics
 from luthier_operator.store.store import Cache, owner_of
@@ -110,11 +110,6 @@ class Writes:
             await self.applier.finalizers(self.meta, version, others)
             self._tell("finalizer", "removed")
         return plan.requeue_after_s
-
-    async def say(self, status: ApiModel, events: tuple[EventNote, ...], again_s: float | None = None) -> float | None:
-        """Write only a status, and the Events that it brings; return when to look again."""
-        wanted = None if status == self.status else status.to_wire()
-        return await self.carry_out(Plan(status=wanted, events=events, requeue_after_s=again_s))
 
     def _tell(self, what: str, detail: str) -> None:
         metrics.WRITES.labels(what).inc()

@@ -15,38 +15,43 @@ from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_operator.apply import Applier, Writes
 from luthier_operator.gather.kueue import Queues
-from luthier_operator.gather.pod_events import refusals_of
+from luthier_operator.gather.pod_events import read_pod_events
 from luthier_operator.gather.progress_poller import ProgressPoller
 from luthier_operator.gather.versions_in_use import Served
-from luthier_operator.kube import ApiNotInstalled, Cluster, Gone, Refused, Transient, Unexpected
+from luthier_operator.kube import ApiNotInstalled, Cluster, Gone, QuotaExceeded, Refused, Transient, Unexpected
 from luthier_operator.model import names
-from luthier_operator.model.actions import Plan
 from luthier_operator.model.defaults import Defaults
-from luthier_operator.model.resources import Unreadable, read_spec, read_status
-from luthier_operator.model.timestamps import rfc3339
-from luthier_operator.model.views import FineTuneJobView, Key, Meta, Raw, job_view, meta_of, pod_view, rayservice_view
-from luthier_operator.ops import logs, metrics
-from luthier_operator.plan.finetunejob import deletion
-from luthier_operator.plan.finetunejob import status as report
-from luthier_operator.plan.finetunejob.policies import plan_finetunejob
-from luthier_operator.plan.finetunejob.situation import FineTuneJobResource, ObservedRuns
-from luthier_operator.plan.modeldeployment import status as serving_report
-from luthier_operator.plan.modeldeployment.policies import (
+from luthier_operator.model.ownership import join
+from luthier_operator.model.parse import job_view, meta_of, pod_view, rayservice_view
+from luthier_operator.model.resources import (
+    FineTuneJobResource,
     ModelDeploymentResource,
-    ObservedServing,
-    plan_modeldeployment,
+    Unreadable,
+    read_spec,
+    read_status,
 )
-from luthier_operator.plan.pods.diagnosis import clip
+from luthier_operator.model.timestamps import rfc3339
+from luthier_operator.model.views import FineTuneJobView, Key, Meta, Raw, Refusal
+from luthier_operator.ops import logs, metrics
+from luthier_operator.plan.finetunejob import policies as finetunejob
+from luthier_operator.plan.finetunejob.policies import plan_finetunejob
+from luthier_operator.plan.finetunejob.situation import ObservedRuns
+from luthier_operator.plan.modeldeployment import policies as modeldeployment
+from luthier_operator.plan.modeldeployment.policies import ObservedServing, plan_modeldeployment
 from luthier_operator.store.store import Cache, Stored
 from luthier_operator.store.workqueue import RetryLater
 
 logger = logging.getLogger(__name__)
-REFUSED_RETRY_S = 30.0
 
 
 def utc_now() -> datetime:
     """Return the time; the one place that asks for it."""
     return datetime.now(UTC)
+
+
+def _refusal(error: Refused) -> Refusal:
+    """Return the observation that the cluster did not accept what was planned; `plan` says what that means."""
+    return Refusal(str(error), quota_exceeded=isinstance(error, QuotaExceeded))
 
 
 class Reconciler:
@@ -94,7 +99,7 @@ class Reconciler:
         except Refused as error:
             # Not even a condition can be written on a resource that is far from its schema, as after an upgrade.
             metrics.ERRORS.labels("refused").inc()
-            raise RetryLater(str(error), REFUSED_RETRY_S) from error
+            raise RetryLater(str(error), self._defaults.refused_retry_s) from error
         except Unexpected:
             metrics.ERRORS.labels("unexpected").inc()
             raise
@@ -116,30 +121,27 @@ class Reconciler:
         try:
             resource = FineTuneJobResource(meta, read_spec(FineTuneJobSpec, raw), status)
         except Unreadable as error:
-            if meta.deleting:
-                return await writes.carry_out(deletion.plan_unreadable(meta, raw, status, str(error), writes.now))
-            after = report.refused(meta, status, str(error), writes.now)
-            return await writes.say(after, report.transitions(status, after))
+            return await writes.carry_out(finetunejob.plan_unreadable(meta, raw, status, str(error), now))
         observed = replace(self._observe(meta), in_use=self._served.told(resource))
-        observed = replace(observed, refusals=await refusals_of(self._cluster, resource, observed, now))
-        heard = await self._queues.hear(meta.key, observed.jobs, now)
-        plan = plan_finetunejob(resource, heard.added_to(observed), now, self._defaults)
+        observed = replace(observed, pod_events=await read_pod_events(self._cluster, resource, observed, now))
+        heard = await self._queues.hear(meta.key, observed.jobs.own, now)
+        observed = heard.added_to(observed)
+        plan = plan_finetunejob(resource, observed, now, self._defaults)
         if plan.assumes_gone:
             live = replace(await self._observe_live(meta), in_use=await self._served.live(resource))
-            plan = plan_finetunejob(resource, heard.added_to(live), now, self._defaults)
+            observed = heard.added_to(live)
+            plan = plan_finetunejob(resource, observed, now, self._defaults)
         try:
             return heard.sooner(await writes.carry_out(plan))
         except Refused as error:
             metrics.ERRORS.labels("refused").inc()
-            text = f"The cluster refuses what {'that' if meta.deleting else 'the run'} needs: {clip(str(error))}"
-            after = (deletion.refused if meta.deleting else report.refused)(meta, status, text, writes.now)
-            return await writes.say(after, report.transitions(status, after), REFUSED_RETRY_S)
+            observed = replace(observed, refused=_refusal(error))
         except Gone:
-            if not (meta.deleting and plan.applies):
-                raise
-            # To hold the resource would hold the namespace for ever: no pod can be made in it that removes anything.
-            logger.warning("the namespace is being deleted, so the versions stay in storage")
-            return await writes.carry_out(Plan(release=True))
+            if not plan.applies:
+                raise  # the resource itself is gone
+            logger.warning("nothing can be made any more in the namespace, which is being deleted")
+            observed = replace(observed, namespace_ending=True)
+        return await writes.carry_out(plan_finetunejob(resource, observed, now, self._defaults))
 
     async def _modeldeployment(self, raw: Raw, version: int) -> float | None:
         meta, now = meta_of("ModelDeployment", raw), self._clock()
@@ -149,29 +151,27 @@ class Reconciler:
         try:
             resource = ModelDeploymentResource(meta, read_spec(ModelDeploymentSpec, raw), status)
         except Unreadable as error:
-            after = serving_report.refused(meta, status, str(error), writes.now)
-            return await writes.say(after, serving_report.transitions(status, after))
+            return await writes.carry_out(modeldeployment.plan_unreadable(meta, status, str(error), now))
         observed = await self._observe_serving(resource)
         plan = plan_modeldeployment(resource, observed, now, self._defaults)
         try:
             return await writes.carry_out(plan)
         except Refused as error:
             metrics.ERRORS.labels("refused").inc()
-            text = f"The cluster refuses the server: {clip(str(error))}"
-            after = serving_report.refused(meta, status, text, writes.now)
-            return await writes.say(after, serving_report.transitions(status, after), REFUSED_RETRY_S)
+            observed = replace(observed, refused=_refusal(error))
+        return await writes.carry_out(plan_modeldeployment(resource, observed, now, self._defaults))
 
     def _observe(self, meta: Meta) -> ObservedRuns:
         progress = self._progress.newest(meta)
         silent_s = self._progress.silent_s(meta)
-        return ObservedRuns(self._cache.jobs(meta.key), self._cache.pods(meta.key), progress, silent_s)
+        return ObservedRuns(join(meta.uid, self._cache.jobs(meta.key), self._cache.pods(meta.key)), progress, silent_s)
 
     async def _observe_live(self, meta: Meta) -> ObservedRuns:
         """Return what the API server itself says, which the watch may not have told yet."""
         selector = f"{names.FINETUNEJOB}={meta.name}"
         jobs = await self._cluster.list_by_label("batch/v1", "Job", meta.namespace, selector)
         pods = await self._cluster.list_by_label("v1", "Pod", meta.namespace, selector)
-        return ObservedRuns([job_view(raw) for raw in jobs], [pod_view(raw) for raw in pods])
+        return ObservedRuns(join(meta.uid, map(job_view, jobs), map(pod_view, pods)))
 
     async def _observe_serving(self, resource: ModelDeploymentResource) -> ObservedServing:
         meta = resource.meta

@@ -10,8 +10,9 @@ from datetime import datetime
 
 from luthier_operator.kube import ApiNotInstalled, Cluster
 from luthier_operator.model import names
+from luthier_operator.model.parse import workload_view
 from luthier_operator.model.timestamps import seconds_since
-from luthier_operator.model.views import JobView, Key, WorkloadView, workload_view
+from luthier_operator.model.views import JobView, Key, WorkloadView
 from luthier_operator.plan.finetunejob.situation import ObservedRuns
 from luthier_operator.store.store import Cache
 

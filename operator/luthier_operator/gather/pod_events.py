@@ -1,27 +1,27 @@
-"""Asking the API server for the Events that say why a pod is not made; `plan.finetunejob.events_to_ask` says which, and when."""
+"""Asking the API server for the Events that say why a pod is not made; `plan` says which, and when."""
 
 from collections.abc import Mapping
 from datetime import datetime
 
 from luthier_operator.kube import Cluster
+from luthier_operator.model.resources import FineTuneJobResource
 from luthier_operator.model.views import Raw
-from luthier_operator.plan.finetunejob import events_to_ask as refusals
-from luthier_operator.plan.finetunejob.situation import FineTuneJobResource, ObservedRuns
+from luthier_operator.plan.finetunejob.events_to_ask import queries
+from luthier_operator.plan.finetunejob.situation import ObservedRuns
 
 
-async def refusals_of(
+async def read_pod_events(
     cluster: Cluster, resource: FineTuneJobResource, observed: ObservedRuns, now: datetime
 ) -> Mapping[str, str]:
     """Return {uid of a Job: why it gets no pod that starts}, for the resource's Jobs that have waited for a while."""
-    own = [job for job in observed.jobs if job.owner_uid == resource.meta.uid]
-    told = {}
-    for question in refusals.questions(resource.spec, own, observed.pods, now):
-        if question.due:
-            selector = f"involvedObject.uid={question.about_uid},reason={question.reason}"
+    found = {}
+    for query in queries(resource.spec, observed.jobs.own, now):
+        if query.due:
+            selector = f"involvedObject.uid={query.about_uid},reason={query.reason}"
             events = await cluster.list_by_field("v1", "Event", resource.meta.namespace, selector)
             if events:
-                told[question.job_uid] = str(max(events, key=_last_seen).get("message", ""))
-    return told
+                found[query.job_uid] = str(max(events, key=_last_seen).get("message", ""))
+    return found
 
 
 def _last_seen(event: Raw) -> str:

@@ -17,9 +17,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from luthier_api.documents import ProgressDocument
+from luthier_operator.model.ownership import join
+from luthier_operator.model.timestamps import EARLIEST
 from luthier_operator.model.views import JobView, Key, Meta, PodView
 from luthier_operator.ops import metrics
-from luthier_operator.plan.finetunejob import status as report
+from luthier_operator.plan.finetunejob.status import figures, progress_of
 from luthier_operator.store.store import Cache
 
 logger = logging.getLogger(__name__)
@@ -53,9 +55,9 @@ def pod_to_ask(jobs: Iterable[JobView], pods: Iterable[PodView], owner_uid: str)
 
     Labels can be forged and count for nothing: the pod's controller is a Job, and the Job's is the resource.
     """
-    trains = {job.uid for job in jobs if job.stage == "train" and job.owner_uid == owner_uid and job.live}
-    running = [p for p in pods if p.owner_uid in trains and p.phase == "Running" and p.ip and p.index == 0]
-    return max(running, key=lambda pod: (pod.created_at, pod.name), default=None)
+    trains = [job for job in join(owner_uid, jobs, pods).runs if job.stage == "train" and job.live]
+    running = (p for job in trains for p in job.pods if p.phase == "Running" and p.ip and p.index == 0)
+    return max(running, key=lambda pod: (pod.created_at or EARLIEST, pod.name), default=None)
 
 
 class ProgressPoller:
@@ -177,4 +179,4 @@ def _figures(document: ProgressDocument | None) -> Sequence[object] | None:
     """Return what is shown of an answer and stands still when the training does: not its speed and its time left."""
     if document is None:
         return None
-    return report.figures(report.progress_of(document)), document.checkpoint_step, document.resumed_from_step
+    return figures(progress_of(document)), document.checkpoint_step, document.resumed_from_step

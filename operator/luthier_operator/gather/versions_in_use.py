@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from luthier_api import API_VERSION
 from luthier_api.finetunejob import FineTuneJobStatus
 from luthier_operator.kube import Cluster
+from luthier_operator.model.resources import FineTuneJobResource
 from luthier_operator.model.views import Meta, Raw
-from luthier_operator.plan.finetunejob.situation import FineTuneJobResource
 from luthier_operator.store.store import Cache
 
 

@@ -2,7 +2,16 @@
 
 from luthier_operator.kube.access import Access
 from luthier_operator.kube.client import Cluster
-from luthier_operator.kube.errors import ApiNotInstalled, ClusterError, Conflict, Gone, Refused, Transient, Unexpected
+from luthier_operator.kube.errors import (
+    ApiNotInstalled,
+    ClusterError,
+    Conflict,
+    Gone,
+    QuotaExceeded,
+    Refused,
+    Transient,
+    Unexpected,
+)
 from luthier_operator.kube.fence import Fence, counting, fencing
 from luthier_operator.kube.pace import Pace
 from luthier_operator.kube.watches import Listener, Watch, Watched
@@ -17,6 +26,7 @@ __all__ = [
     "Gone",
     "Listener",
     "Pace",
+    "QuotaExceeded",
     "Refused",
     "Transient",
     "Unexpected",

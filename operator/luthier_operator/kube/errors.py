@@ -1,7 +1,8 @@
 """What an API server's answer means, said once.
 
 ClusterError
-├── Refused           the object is not acceptable (invalid, forbidden, over quota): say so, try again slowly
+├── Refused           the object is not acceptable (invalid, forbidden): say so, try again slowly
+│   └── QuotaExceeded a quota of the namespace leaves no room for it
 ├── Gone              the object that was spoken of is not there, or is another one of the same name
 ├── ApiNotInstalled   the kind of object is not known: its CRD is missing
 ├── Unexpected        what a correct operator with its role does not get: a bug, or a role that lacks a rule
@@ -23,6 +24,10 @@ class ClusterError(Exception):
 
 class Refused(ClusterError):
     """The object is not acceptable to the API server."""
+
+
+class QuotaExceeded(Refused):
+    """A quota of the namespace leaves no room for the object: it may be accepted later, as it is."""
 
 
 class Gone(ClusterError):
@@ -70,7 +75,7 @@ def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> ClusterErr
         case 400 | 413 | 422:
             return Refused(message)
         case 403 if "exceeded quota" in message:
-            return Refused(message)
+            return QuotaExceeded(message)
         case 403 if "being terminated" in message:
             return Gone(message)
         case 409:

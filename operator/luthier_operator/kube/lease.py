@@ -14,30 +14,16 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from luthier_operator.kube import Cluster, ClusterError, Conflict, Fence, Gone
 from luthier_operator.kube.fence import seconds
+from luthier_operator.model.defaults import LeaseTerms
 from luthier_operator.ops import metrics
 
 logger = logging.getLogger(__name__)
 _API = "coordination.k8s.io/v1"
-
-
-@dataclass(frozen=True)
-class Terms:
-    """How long is waited for what. The deadline ends before others may think the Lease abandoned."""
-
-    duration_s: int = 10
-    """How long others leave a Lease alone that is not renewed."""
-    deadline_s: float = 7.0
-    """How long after the last renewal its holder may still write."""
-    renew_s: float = 2.0
-    """How often its holder renews it."""
-    poll_s: float = 1.0
-    """How often the others look at it."""
 
 
 class Leadership:
@@ -50,7 +36,7 @@ class Leadership:
         namespace: str,
         name: str,
         identity: str,
-        terms: Terms,
+        terms: LeaseTerms,
         lost: Callable[[str], None],
         clock: Callable[[], float] = seconds,
     ) -> None:

@@ -32,7 +32,23 @@ class Defaults:
     settle_s: float = 2.0
     kuberay_retry_s: float = 15.0
     kueue_retry_s: float = 15.0
+    refused_retry_s: float = 30.0
+    """When an object that the cluster refused is sent again."""
     train_grace_s: int = 120
     ray_version: str = "2.60.0"
     allowed_images: tuple[str, ...] = ()
     """Images that a resource may name: whole references, or prefixes that end in `/`. Empty allows all."""
+
+
+@dataclass(frozen=True)
+class LeaseTerms:
+    """Times of the leader election. The deadline ends before others may think the Lease abandoned."""
+
+    duration_s: int = 10
+    """How long others leave a Lease alone that is not renewed."""
+    deadline_s: float = 7.0
+    """How long after the last renewal its holder may still write."""
+    renew_s: float = 2.0
+    """How often its holder renews it."""
+    poll_s: float = 1.0
+    """How often the others look at it."""

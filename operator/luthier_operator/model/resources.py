@@ -1,20 +1,40 @@
-"""Parsing the two resources as they come from the cluster, and finding what of a status has changed.
+"""The two resources as the cluster has them, and how their spec and status are parsed.
 
 An object may have been stored under an older schema: what no longer parses becomes an `Unreadable`, which ends in a
 condition and never in a crash.
 """
 
 import logging
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from luthier_api.base import ApiModel
+from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_operator.model.views import Meta, Raw
 
 logger = logging.getLogger(__name__)
 S = TypeVar("S", bound=ApiModel)
+
+
+@dataclass(frozen=True)
+class FineTuneJobResource:
+    """A FineTuneJob as the cluster has it."""
+
+    meta: Meta
+    spec: FineTuneJobSpec
+    status: FineTuneJobStatus
+
+
+@dataclass(frozen=True)
+class ModelDeploymentResource:
+    """A ModelDeployment as the cluster has it."""
+
+    meta: Meta
+    spec: ModelDeploymentSpec
+    status: ModelDeploymentStatus
 
 
 class Unreadable(Exception):
@@ -42,16 +62,3 @@ def read_status(model: type[S], raw: Raw, meta: Meta) -> S:
     except ValidationError as error:
         logger.warning("the status of %s/%s cannot be read and is made anew: %s", meta.namespace, meta.name, error)
         return model()
-
-
-def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON merge patch (RFC 7386) that makes `new` of `old`: what changed, and null for what is gone."""
-    patch: dict[str, Any] = {key: None for key in old if key not in new}
-    for key, value in new.items():
-        before = old.get(key)
-        if isinstance(value, Mapping) and isinstance(before, Mapping):
-            if inner := merge_patch(before, value):
-                patch[key] = inner
-        elif value != before:
-            patch[key] = value
-    return patch

@@ -1,6 +1,12 @@
-"""The one form in which times are written, and how they are read back. Pure: the time is always handed in."""
+"""The one form in which times are written, and how they are read back. Pure: the time is always handed in.
+
+Inside the operator a time is a `datetime`; it is text only in what the cluster stores.
+"""
 
 from datetime import UTC, datetime
+
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+"""Before all others: stands for a time that is not known, where times are compared."""
 
 
 def rfc3339(moment: datetime) -> str:
@@ -8,6 +14,20 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def seconds_since(text: str, now: datetime) -> float:
-    """Return how long ago a time of this form was."""
-    return (now - datetime.fromisoformat(text)).total_seconds()
+def rfc3339_if_known(moment: datetime | None) -> str | None:
+    """Return a time as Kubernetes writes it, or None."""
+    return rfc3339(moment) if moment else None
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """Return the time that a text names, or None if it names none; without a zone it is UTC."""
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def seconds_since(moment: datetime | None, now: datetime) -> float:
+    """Return how long ago a time was; 0 if it is not known."""
+    return (now - moment).total_seconds() if moment else 0.0

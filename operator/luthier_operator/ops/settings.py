@@ -18,9 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from luthier_operator.kube.lease import Terms
-from luthier_operator.model.defaults import Defaults, PodResources
-from luthier_operator.plan.pods.image_policy import normal_entry
+from luthier_operator.model.defaults import Defaults, LeaseTerms, PodResources
+from luthier_operator.model.image_reference import normal_entry
 
 PREFIX = "LUTHIER_"
 
@@ -68,10 +67,10 @@ class Settings(BaseModel):
     lease_name: str = ""
     lease_namespace: str = ""
     pod_name: str = ""
-    lease_duration_s: int = Field(default=Terms.duration_s, ge=1)
-    lease_deadline_s: float = Field(default=Terms.deadline_s, gt=0)
-    lease_renew_s: float = Field(default=Terms.renew_s, gt=0)
-    lease_poll_s: float = Field(default=Terms.poll_s, gt=0)
+    lease_duration_s: int = Field(default=LeaseTerms.duration_s, ge=1)
+    lease_deadline_s: float = Field(default=LeaseTerms.deadline_s, gt=0)
+    lease_renew_s: float = Field(default=LeaseTerms.renew_s, gt=0)
+    lease_poll_s: float = Field(default=LeaseTerms.poll_s, gt=0)
     shutdown_s: float = Field(default=5.0, ge=0)
     stuck_s: float = Field(default=300.0, gt=0)
     workers: int = Field(default=16, ge=1, le=256)
@@ -113,9 +112,9 @@ class Settings(BaseModel):
             )
         return self
 
-    def terms(self) -> Terms:
+    def terms(self) -> LeaseTerms:
         """Return how long is waited for what in the election."""
-        return Terms(self.lease_duration_s, self.lease_deadline_s, self.lease_renew_s, self.lease_poll_s)
+        return LeaseTerms(self.lease_duration_s, self.lease_deadline_s, self.lease_renew_s, self.lease_poll_s)
 
     def defaults(self) -> Defaults:
         """Return what plan and manifests are given."""

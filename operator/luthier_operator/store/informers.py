@@ -9,7 +9,8 @@ from dataclasses import replace
 from luthier_api import GROUP, VERSION
 from luthier_operator.kube import Cluster, Listener, Watch, Watched
 from luthier_operator.model import names
-from luthier_operator.model.views import Key, Raw, WorkloadView, workload_view
+from luthier_operator.model.parse import workload_view
+from luthier_operator.model.views import Key, Raw, WorkloadView
 from luthier_operator.store.index import Index
 from luthier_operator.store.store import Cache, Kind, Stored, owner_of, stored
 

@@ -13,17 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from luthier_operator.model import names
-from luthier_operator.model.views import (
-    JobView,
-    Key,
-    PodView,
-    Raw,
-    RayServiceView,
-    WorkloadView,
-    job_view,
-    pod_view,
-    rayservice_view,
-)
+from luthier_operator.model.parse import job_view, pod_view, rayservice_view
+from luthier_operator.model.views import JobView, Key, PodView, Raw, RayServiceView, WorkloadView
 
 # A write that was under way when its object went is answered long before so many more have gone.
 _GONE_REMEMBERED = 4096

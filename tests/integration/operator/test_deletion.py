@@ -96,7 +96,7 @@ def test_a_removal_that_is_denied_says_why_and_retain_lets_the_resource_go(opera
     (ready,) = [each for each in status["conditions"] if each["type"] == "Ready"]
     assert "refuses to delete; allow s3:DeleteObject." in ready["message"]
     assert ready["message"].endswith(
-        "To keep the versions and let the resource go at once, set deletionPolicy to Retain."
+        "To keep the versions and release the resource at once, set deletionPolicy to Retain."
     )
     assert [each["version"] for each in status["versions"]] == ["v1"]
     namespace.kubectl("annotate", "ftj", "reviews", "luthier.dev/retry=now")

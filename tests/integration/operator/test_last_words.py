@@ -76,7 +76,7 @@ def test_the_result_of_another_run_or_stage_is_not_taken(
     namespace.until("both to fail", lambda: {s["phase"] for s in crowd.statuses().values()} == {"Failed"})
     for status in crowd.statuses().values():
         assert ready(status)["reason"] == "IntegrityError"
-        assert "reported the result of another run; it was not taken" in ready(status)["message"]
+        assert "reported the result of another run, which was not accepted" in ready(status)["message"]
         assert "artifact" not in status and not status.get("versions")
 
 

@@ -28,7 +28,7 @@ def test_without_kuberay_it_says_what_to_install_and_goes_on_when_that_is_done(
     cluster.kubectl("delete", "crd", CRD, "--ignore-not-found")
     namespace.apply(MODELDEPLOYMENT)
     status = namespace.await_reason("mdep", "reviews", "KubeRayNotInstalled")["status"]
-    assert "install KubeRay" in json.dumps(status["conditions"])
+    assert "KubeRay is not installed" in json.dumps(status["conditions"])
     install_kuberay(cluster)
     status = namespace.await_reason("mdep", "reviews", "WaitingForModel")["status"]
     assert "no FineTuneJob reviews" in json.dumps(status["conditions"])

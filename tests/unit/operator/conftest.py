@@ -22,10 +22,13 @@ from luthier_api.reasons import Reason
 from luthier_operator.model import names
 from luthier_operator.model.actions import Plan
 from luthier_operator.model.defaults import Defaults
-from luthier_operator.model.resources import merge_patch
-from luthier_operator.model.views import Meta, job_view, pod_view
+from luthier_operator.model.merge_patch import merge_patch
+from luthier_operator.model.ownership import join
+from luthier_operator.model.parse import job_view, pod_view
+from luthier_operator.model.resources import FineTuneJobResource
+from luthier_operator.model.views import Meta, Refusal
 from luthier_operator.plan.finetunejob.policies import plan_finetunejob
-from luthier_operator.plan.finetunejob.situation import FineTuneJobResource, ObservedRuns
+from luthier_operator.plan.finetunejob.situation import ObservedRuns
 
 Raw = dict[str, Any]
 
@@ -67,7 +70,9 @@ class World:
     trained: list[str] = field(default_factory=list)
     progress: Any = None
     silent_s: float = 0.0
-    refusals: dict[str, str] = field(default_factory=dict)
+    pod_events: dict[str, str] = field(default_factory=dict)
+    refused: Refusal | None = None
+    namespace_ending: bool = False
     deleting: bool = False
     finalizers: tuple[str, ...] = ()
     gone: bool = False
@@ -86,7 +91,15 @@ class World:
     def plan(self) -> Plan:
         jobs = [job_view(raw) for raw in self.jobs.values()]
         pods = [pod_view(raw) for raw in self.pods.values()]
-        observed = ObservedRuns(jobs, pods, self.progress, self.silent_s, self.refusals, in_use=self.in_use)
+        observed = ObservedRuns(
+            join(self.uid, jobs, pods),
+            self.progress,
+            self.silent_s,
+            self.pod_events,
+            in_use=self.in_use,
+            refused=self.refused,
+            namespace_ending=self.namespace_ending,
+        )
         return plan_finetunejob(self.resource(), observed, self.now, self.defaults)
 
     def step(self, cut: int | None = None) -> Plan:

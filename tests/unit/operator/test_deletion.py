@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,8 +16,11 @@ from luthier_api.exitcodes import ExitCode
 from luthier_api.reasons import Reason
 from luthier_operator.manifests.jobs import failure_rules
 from luthier_operator.model import names
-from luthier_operator.model.views import Meta, job_view
+from luthier_operator.model.ownership import join
+from luthier_operator.model.parse import job_view
+from luthier_operator.model.views import Meta, Refusal
 from luthier_operator.plan.finetunejob import deletion
+from luthier_operator.plan.finetunejob.policies import plan_unreadable
 from luthier_operator.plan.finetunejob.situation import ObservedRuns
 
 pytestmark = pytest.mark.unit
@@ -210,7 +213,7 @@ def test_a_pod_on_a_node_that_is_lost_is_named_while_it_is_waited_for(make_world
     pod["spec"] = {**pod["spec"], "nodeName": "node-7"}
     world.delete_resource()
     world.step()
-    assert "after: kubectl delete node node-7." in world.ready["message"]
+    assert "If it is gone for good: kubectl delete node node-7." in world.ready["message"]
     assert world.job("remove") is None
 
 
@@ -348,7 +351,7 @@ def test_a_removal_whose_pod_is_refused_is_asked_about_and_says_why(make_world: 
         'Error creating: pods "x" is forbidden: error looking up service account: serviceaccount "s3-writer" not found'
     )
     jobs = [job_view(raw) for raw in world.jobs.values()]
-    observed = ObservedRuns(jobs, refusals={job["metadata"]["uid"]: said})
+    observed = ObservedRuns(join(world.uid, jobs, ()), pod_events={job["metadata"]["uid"]: said})
     plan = deletion.plan_deletion(world.resource(), observed, world.now, world.defaults)
     assert plan.status
     assert "Create the ServiceAccount s3-writer" in plan.status["conditions"][0]["message"]
@@ -414,8 +417,47 @@ def test_a_spec_that_cannot_be_read_holds_nothing_unless_it_says_delete(
     meta = Meta("FineTuneJob", "team", "reviews", "uid-1", 3, True, "", (names.FINALIZER,) if held else ())
     raw = {"spec": {"deletionPolicy": policy} if policy else {}}
     status = make_world().resource().status
-    plan = deletion.plan_unreadable(meta, raw, status, "spec.model: Field required.", "2026-01-01T00:00:00Z")
+    plan = plan_unreadable(meta, raw, status, "spec.model: Field required.", datetime(2026, 1, 1, tzinfo=UTC))
     assert plan.release is released
     if not released:
         assert plan.status
         assert plan.status["conditions"][0]["message"].startswith("The versions cannot be removed: spec.model:")
+
+
+@pytest.mark.parametrize("quota_exceeded", [True, False])
+def test_a_removal_that_the_cluster_refuses_is_said_with_the_way_out_and_tried_again(
+    make_world: Any, make_spec: Any, quota_exceeded: bool
+) -> None:
+    world = make_world(make_spec(deletionPolicy="Delete"))
+    training(world)
+    world.delete_resource()
+    world.refused = Refusal("exceeded quota: jobs", quota_exceeded)
+    plan = world.step()
+    assert world.ready["message"].startswith("The versions cannot be removed: The cluster refuses what that needs: ")
+    assert "set deletionPolicy to Retain" in world.ready["message"]
+    assert plan.requeue_after_s == 30 and not plan.release and not plan.applies
+    world.refused = None
+    world.step()
+    assert world.ready["reason"] == "Deleting"
+
+
+def test_a_namespace_that_is_being_deleted_is_not_held_for_a_removal_that_cannot_run_in_it(
+    make_world: Any, make_spec: Any
+) -> None:
+    world = make_world(make_spec(deletionPolicy="Delete"))
+    training(world)
+    world.delete_resource()
+    world.namespace_ending = True
+    world.settle()
+    assert world.gone and world.job("remove") is None
+
+
+def test_in_a_namespace_that_is_being_deleted_a_removal_under_way_may_finish(make_world: Any, make_spec: Any) -> None:
+    world = make_world(make_spec(deletionPolicy="Delete"))
+    training(world)
+    world.delete_resource()
+    world.settle()
+    assert world.job("remove")
+    world.namespace_ending = True
+    world.settle()
+    assert not world.gone, "its pod runs, and may end before the namespace controller stops it"

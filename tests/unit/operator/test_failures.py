@@ -6,6 +6,7 @@ Each class of failure has its own reason, its own rule for trying again, and one
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 from luthier_api.documents import Failure, Result
 from luthier_api.exitcodes import ExitCode, Retry
 from luthier_api.reasons import Reason
-from luthier_operator.model.views import JobView, PodView, pod_view
-from luthier_operator.plan.pods import diagnosis as troubles
+from luthier_operator.model.parse import pod_view
+from luthier_operator.model.views import JobView, PodView
 from luthier_operator.plan.pods import failures
+from luthier_operator.plan.pods.diagnosis import diagnose, diagnose_event
 
 pytestmark = pytest.mark.unit
 
@@ -86,7 +88,7 @@ def test_a_pod_s_end_is_told_in_one_sentence_with_a_rule_for_trying_again(
 
 
 @given(st.text(max_size=5000), st.integers(0, 255))
-def test_no_last_word_makes_the_operator_fail(text: str, code: int) -> None:
+def test_no_termination_message_makes_the_operator_fail(text: str, code: int) -> None:
     assert failures.failure_of(ended(code, text)).message
 
 
@@ -118,10 +120,10 @@ SHORT = (
         (waiting(CONFIG, 'secret "s3" not found'), Reason.MISSING_SECRET, "Create that Secret"),
         (waiting(CONFIG, "couldn't find key A in Secret team/s3"), Reason.MISSING_SECRET, "Add that key"),
         (waiting(CONFIG, 'configmap "ca" not found'), Reason.MISSING_CONFIG_MAP, "Create that ConfigMap"),
-        (waiting(CONFIG, "something else"), Reason.CONFIG_ERROR, "Repair that"),
+        (waiting(CONFIG, "something else"), Reason.CONFIG_ERROR, "Correct that"),
         (waiting("ContainerCreating"), None, ""),
-        (unscheduled(SHORT), Reason.UNSCHEDULABLE, "too little cpu and nvidia.com/gpu is free"),
-        (unscheduled("0/1: 1 node(s) had untolerated taint {gpu: 1}."), Reason.UNSCHEDULABLE, "Name tolerations"),
+        (unscheduled(SHORT), Reason.UNSCHEDULABLE, "not enough cpu and nvidia.com/gpu is free"),
+        (unscheduled("0/1: 1 node(s) had untolerated taint {gpu: 1}."), Reason.UNSCHEDULABLE, "Set tolerations"),
         (unscheduled("1 node(s) didn't match Pod's node affinity/selector."), Reason.UNSCHEDULABLE, "nodeSelector"),
         (unscheduled(""), Reason.UNSCHEDULABLE, "no reason"),
         (unscheduled('persistentvolumeclaim "data" not found'), Reason.MISSING_VOLUME_CLAIM, "Claim data in"),
@@ -133,9 +135,9 @@ SHORT = (
     ],
 )  # fmt: skip
 def test_why_a_pod_does_not_start(view: PodView, reason: Reason | None, words: str) -> None:
-    trouble = troubles.trouble_of([view])
-    assert (trouble.reason if trouble else None) == reason
-    assert words in (trouble.message if trouble else "")
+    diagnosis = diagnose([view])
+    assert (diagnosis.reason if diagnosis else None) == reason
+    assert words in (diagnosis.message if diagnosis else "")
 
 
 FORBIDDEN = 'Error creating: pods "reviews-train-" is forbidden: '
@@ -154,7 +156,7 @@ FORBIDDEN = 'Error creating: pods "reviews-train-" is forbidden: '
             *(Reason.MISSING_SERVICE_ACCOUNT, "Create the ServiceAccount nobody"),
         ),
         (f'{FORBIDDEN}violates PodSecurity "restricted:latest": x', Reason.POD_REFUSED, "pod-security label"),
-        (f"{FORBIDDEN}failed quota: q: must specify limits.cpu for: main", Reason.POD_REFUSED, "Name those"),
+        (f"{FORBIDDEN}failed quota: q: must specify limits.cpu for: main", Reason.POD_REFUSED, "Set those"),
         (f"{FORBIDDEN}maximum memory usage per Container is 1Gi", Reason.POD_REFUSED, "within that range"),
         (f"{FORBIDDEN}no PriorityClass with name high was found", Reason.POD_REFUSED, "Create that PriorityClass"),
         ('Error creating: admission webhook "w" denied the request: no', Reason.POD_REFUSED, "that webhook"),
@@ -165,9 +167,9 @@ FORBIDDEN = 'Error creating: pods "reviews-train-" is forbidden: '
     ],
 )  # fmt: skip
 def test_what_the_cluster_refuses_is_said_with_a_next_step(event: str, reason: Reason, words: str) -> None:
-    trouble = troubles.refusal(event)
-    assert trouble.reason is reason and words in trouble.message
-    assert "Error creating" not in trouble.message and trouble.message.endswith(".")
+    diagnosis = diagnose_event(event)
+    assert diagnosis.reason is reason and words in diagnosis.message
+    assert "Error creating" not in diagnosis.message and diagnosis.message.endswith(".")
 
 
 JOB = JobView(
@@ -177,12 +179,16 @@ JOB = JobView(
 )  # fmt: skip
 
 
+def with_pods(job: JobView, pods: list[PodView]) -> JobView:
+    return replace(job, pods=tuple(pods))
+
+
 def member(index: int, view: PodView, second: int = 0) -> PodView:
-    return replace(view, name=f"p{index}", index=index, finished_at=f"2026-01-01T00:00:0{second}Z")
+    return replace(view, name=f"p{index}", index=index, finished_at=datetime(2026, 1, 1, second=second, tzinfo=UTC))
 
 
 @pytest.mark.parametrize(
-    ("members", "telling", "retry"),
+    ("members", "cause", "retry"),
     [
         pytest.param([ended(81), ended(72)], "p1", NEVER, id="out of memory, and its peer"),
         pytest.param([ended(81), ended(1)], "p1", COUNTED, id="a crash, and its peer"),
@@ -193,16 +199,16 @@ def member(index: int, view: PodView, second: int = 0) -> PodView:
     ],
 )
 def test_of_pods_that_trained_together_the_cause_tells_and_not_who_lost_a_peer(
-    members: list[PodView], telling: str, retry: Retry
+    members: list[PodView], cause: str, retry: Retry
 ) -> None:
     pods = [member(index, view) for index, view in enumerate(members)]
-    assert failures.job_failure(JOB, pods).pod == telling
-    assert failures.job_retry(JOB, pods) is retry
+    assert failures.job_failure(with_pods(JOB, pods)).pod == cause
+    assert failures.job_retry(with_pods(JOB, pods)) is retry
 
 
 def test_of_two_crashes_the_first_is_the_cause() -> None:
     pods = [member(0, ended(1), second=5), member(1, ended(42), second=2)]
-    assert failures.job_failure(JOB, pods).exit_code == 42
+    assert failures.job_failure(with_pods(JOB, pods)).exit_code == 42
 
 
 @pytest.mark.parametrize(
@@ -218,17 +224,19 @@ def test_a_job_whose_pods_are_gone_is_judged_by_what_the_job_controller_wrote(
     message: str, reason: str, retry: Retry
 ) -> None:
     job = replace(JOB, message=message)
-    assert failures.job_failure(job, []).reason == reason
-    assert failures.job_retry(job, []) is retry
+    assert failures.job_failure(job).reason == reason
+    assert failures.job_retry(job) is retry
 
 
 def test_a_deadline_says_which_field_to_raise_and_is_not_tried_again() -> None:
-    job = replace(JOB, reason="DeadlineExceeded")
-    failure = failures.job_failure(job, [member(0, ended(81))])
+    job = with_pods(replace(JOB, reason="DeadlineExceeded"), [member(0, ended(81))])
+    failure = failures.job_failure(job)
     assert failure.reason == Reason.DEADLINE_EXCEEDED and "activeDeadlineSeconds" in failure.message
-    assert failures.job_retry(job, [member(0, ended(81))]) is NEVER
+    assert failures.job_retry(job) is NEVER
 
 
-def test_attempts_of_jobs_that_were_given_up_are_told_too() -> None:
+def test_attempts_of_jobs_that_were_given_up_are_counted_too() -> None:
     job = replace(JOB, nodes=1, reason="BackoffLimitExceeded", failed=2)
-    assert failures.job_failure(job, [ended(int(ExitCode.CRASHED))], earlier=2).message.startswith("4 attempts failed")
+    assert failures.job_failure(with_pods(job, [ended(int(ExitCode.CRASHED))]), earlier=2).message.startswith(
+        "4 attempts failed"
+    )

@@ -400,12 +400,12 @@ def test_a_job_without_a_pod_is_asked_about_after_two_seconds_then_ever_more_rar
         wait(world, waits[-1])
     assert waits[0] <= 2 and waits == sorted(waits) and waits[-1] <= 10
     job = world.job("prepare")
-    world.refusals = {
+    world.pod_events = {
         job["metadata"]["uid"]: 'Error creating: pods "x" is forbidden: exceeded quota: q, requested: cpu=1'
     }
     world.settle()
     assert world.ready["reason"] == "QuotaExceeded" and world.condition("Reconciling")
-    world.refusals = {}
+    world.pod_events = {}
     world.running(job)
     world.settle()
     assert world.ready["reason"] == "Preparing" and world.plan().requeue_after_s is None

@@ -18,8 +18,8 @@ import pytest
 
 from luthier_api.documents import ProgressDocument
 from luthier_api.exitcodes import ExitCode
-from luthier_operator.model.views import Meta
-from luthier_operator.plan.finetunejob import status as report
+from luthier_operator.model.views import Refusal
+from luthier_operator.plan.finetunejob.policies import plan_unreadable
 
 pytestmark = pytest.mark.unit
 
@@ -183,7 +183,7 @@ def unschedulable(message: str) -> Callable[[Any], None]:
 def refused(message: str) -> Callable[[Any], None]:
     def act(world: Any) -> None:
         preparing(world)
-        world.refusals = {world.job("prepare")["metadata"]["uid"]: f"Error creating: {message}"}
+        world.pod_events = {world.job("prepare")["metadata"]["uid"]: f"Error creating: {message}"}
         world.settle()
 
     return act
@@ -276,11 +276,44 @@ def test_every_reason_of_the_table_is_said_in_another_sentence(make_world: Any) 
         assert other == reason, f"{reason} and {other} say the same"
 
 
-@pytest.mark.parametrize(("text", "seen"), [("spec.x: no.", "Failed"), ("exceeded quota: jobs.", "InProgress")])
-def test_what_the_cluster_refuses_or_cannot_be_read_is_seen(world: Any, text: str, seen: Seen) -> None:
-    meta = Meta("FineTuneJob", "team", "reviews", "uid-1", world.generation)
-    world.status = report.refused(meta, world.resource().status, text, "2026-01-01T00:00:00Z").to_wire()
+@pytest.mark.parametrize(
+    ("refusal", "seen", "reason"),
+    [
+        (Refusal("spec.template: Invalid value."), "Failed", "InvalidSpec"),
+        (Refusal("exceeded quota: jobs.", quota_exceeded=True), "InProgress", "QuotaExceeded"),
+        (Refusal("a webhook says: exceeded quota."), "Failed", "InvalidSpec"),
+    ],
+)
+def test_what_the_cluster_refuses_is_seen_and_tried_again(
+    world: Any, refusal: Refusal, seen: Seen, reason: str
+) -> None:
+    preparing(world)
+    before = world.status
+    world.refused = refusal
+    plan = world.step()
     assert kstatus(world) == seen and not waited_for(world)
+    assert world.ready["reason"] == reason
+    assert world.ready["message"] == f"The cluster refuses what the run needs: {refusal.message}"
+    assert plan.requeue_after_s == world.defaults.refused_retry_s
+    assert not (plan.applies or plan.deletes or plan.patches), "what was refused is not sent again at once"
+    assert world.status["currentRun"] == before["currentRun"], "nothing is forgotten"
+    assert world.step().status is None, "it is said once"
+
+
+def test_a_spec_that_cannot_be_read_is_seen_and_forgets_nothing(world: Any) -> None:
+    preparing(world)
+    resource = world.resource()
+    plan = plan_unreadable(resource.meta, {"spec": {}}, resource.status, "spec.x: no.", world.now)
+    run, world.status = world.status["currentRun"], dict(plan.status or {})
+    assert kstatus(world) == "Failed" and not waited_for(world)
+    assert (world.ready["reason"], world.ready["message"]) == ("InvalidSpec", "spec.x: no.")
+    assert world.status["currentRun"] == run
+    assert [event.reason for event in plan.events] == ["InvalidSpec"] and plan.requeue_after_s is None
+
+
+def test_in_a_namespace_that_is_being_deleted_nothing_is_done(world: Any) -> None:
+    world.namespace_ending = True
+    assert world.plan().empty
 
 
 def test_a_transition_time_moves_only_with_the_status(world: Any) -> None:

@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier_operator.kube import ClusterError, Conflict, Fence, Gone, Transient, counting, fencing
-from luthier_operator.kube.lease import Leadership, Terms
+from luthier_operator.kube.lease import Leadership
+from luthier_operator.model.defaults import LeaseTerms
 from luthier_operator.ops.metrics import REQUESTS
 
 pytestmark = pytest.mark.unit
 
-TERMS = Terms(duration_s=10, deadline_s=7.0, renew_s=2.0, poll_s=1.0)
+TERMS = LeaseTerms(duration_s=10, deadline_s=7.0, renew_s=2.0, poll_s=1.0)
 Raw = dict[str, Any]
 
 
@@ -80,7 +81,7 @@ class Leases:
 class Candidate:
     """One operator with a clock that the test moves; its steps are those of `win` and `keep`, without the waiting."""
 
-    def __init__(self, leases: Leases, clock: Callable[[], float], name: str, terms: Terms = TERMS) -> None:
+    def __init__(self, leases: Leases, clock: Callable[[], float], name: str, terms: LeaseTerms = TERMS) -> None:
         self.fence = Fence(lambda: lost("fenced"), clock)
         self.leadership = Leadership(leases, self.fence, "ns", "luthier", name, terms, lost, clock)  # type: ignore[arg-type]
 
@@ -146,7 +147,7 @@ async def test_one_that_is_not_renewed_is_taken_when_its_duration_was_seen_to_pa
 
 async def test_the_holders_duration_counts_not_the_watchers(leases: Leases, clock: Clock) -> None:
     await held(leases, clock)
-    hasty = Candidate(leases, clock, "b", Terms(duration_s=1, deadline_s=0.5, renew_s=0.1, poll_s=0.1))
+    hasty = Candidate(leases, clock, "b", LeaseTerms(duration_s=1, deadline_s=0.5, renew_s=0.1, poll_s=0.1))
     assert not await hasty.take()
     clock.now += 9
     assert not await hasty.take()
@@ -240,7 +241,7 @@ async def test_an_api_server_that_is_away_ends_a_leader_at_its_deadline_and_is_t
     why = asyncio.get_running_loop().create_future()
     leases.lease = {"metadata": {"resourceVersion": "0"}, "spec": {}}
     fence = Fence(lambda: lost("fenced"))
-    terms = Terms(duration_s=1, deadline_s=0.2, renew_s=0.02, poll_s=0.02)
+    terms = LeaseTerms(duration_s=1, deadline_s=0.2, renew_s=0.02, poll_s=0.02)
     leadership = Leadership(leases, fence, "ns", "luthier", "a", terms, why.set_result)  # type: ignore[arg-type]
     await leadership.win()
     leases.away = Transient("nobody answers")

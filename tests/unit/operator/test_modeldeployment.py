@@ -17,12 +17,9 @@ from luthier_api.storage import SecretRef, StorageAccess
 from luthier_operator.manifests.rayservice import read_serve_config
 from luthier_operator.model.actions import Plan
 from luthier_operator.model.defaults import Defaults
-from luthier_operator.model.views import ApplicationView, FineTuneJobView, Meta, RayServiceView
-from luthier_operator.plan.modeldeployment.policies import (
-    ModelDeploymentResource,
-    ObservedServing,
-    plan_modeldeployment,
-)
+from luthier_operator.model.resources import ModelDeploymentResource
+from luthier_operator.model.views import ApplicationView, FineTuneJobView, Meta, RayServiceView, Refusal
+from luthier_operator.plan.modeldeployment.policies import ObservedServing, plan_modeldeployment, plan_unreadable
 
 pytestmark = pytest.mark.unit
 
@@ -58,10 +55,11 @@ class Cluster:
         self.applications: dict[str, ApplicationView] = {}
         self.broken: set[str] = set()
         self.kuberay = True
+        self.refused: Refusal | None = None
 
     def plan(self) -> Plan:
         resource = ModelDeploymentResource(self.meta, self.spec, self.status)
-        observed = ObservedServing(self.server, self.job, (), self.kuberay)
+        observed = ObservedServing(self.server, self.job, (), self.kuberay, self.refused)
         return plan_modeldeployment(resource, observed, self.now, DEFAULTS)
 
     def carry_out(self, plan: Plan, *, actions: int | None = None) -> None:
@@ -82,7 +80,7 @@ class Cluster:
         self.applications = {n: self.applications.get(n, ApplicationView("DEPLOYING", "")) for n in names}
         self.server = RayServiceView(
             name="sentiment", uid="ray-1", owner_uid="uid-1", deleting=False, serve_config=config, generation=1,
-            observed_generation=1, serving=False, upgrading=False, applications=self.applications, refused=None,
+            observed_generation=1, serving=False, upgrading=False, applications=self.applications, invalid=None,
             workers=1, ready_workers=1, spec_hash=manifest["metadata"]["annotations"]["luthier.dev/spec-hash"],
         )  # fmt: skip
 
@@ -244,7 +242,7 @@ def test_without_kuberay_it_says_so_and_goes_on_when_it_comes() -> None:
     cluster.kuberay = False
     cluster.settle(2)
     ready = cluster.condition(ConditionType.READY)
-    assert ready is not None and ready[1] == Reason.KUBERAY_NOT_INSTALLED and "install KubeRay" in ready[2]
+    assert ready is not None and ready[1] == Reason.KUBERAY_NOT_INSTALLED and "KubeRay is not installed" in ready[2]
     assert cluster.plan().requeue_after_s
     cluster.kuberay = True
     cluster.settle()
@@ -294,3 +292,30 @@ def test_whatever_happens_only_a_running_revision_is_given_requests_and_it_ends_
     cluster.settle()
     assert cluster.weights() == {f"v-{wanted}": 100}
     assert cluster.plan().empty
+
+
+def test_what_the_cluster_refuses_is_said_tried_again_and_forgets_nothing() -> None:
+    cluster = Cluster()
+    cluster.settle()
+    before = cluster.status
+    cluster.refused = Refusal("spec.rayClusterConfig: Invalid value")
+    plan = cluster.plan()
+    cluster.carry_out(plan)
+    ready = find_condition(cluster.status.conditions, ConditionType.READY)
+    assert ready and (ready.status, ready.reason) == ("False", "InvalidSpec")
+    assert ready.message == "The cluster refuses the server: spec.rayClusterConfig: Invalid value."
+    assert plan.requeue_after_s == DEFAULTS.refused_retry_s and not plan.applies
+    assert cluster.status.revisions == before.revisions
+    available = find_condition(cluster.status.conditions, ConditionType.AVAILABLE)
+    assert available and available.status == "True", "requests are answered as before"
+
+
+def test_a_spec_that_cannot_be_read_is_said_and_forgets_nothing() -> None:
+    cluster = Cluster()
+    cluster.settle()
+    before = cluster.status
+    plan = plan_unreadable(cluster.meta, before, "spec.model: Field required.", cluster.now)
+    cluster.carry_out(plan)
+    ready = find_condition(cluster.status.conditions, ConditionType.READY)
+    assert ready and (ready.reason, ready.message) == ("InvalidSpec", "spec.model: Field required.")
+    assert cluster.status.revisions == before.revisions and not plan.applies and not plan.deletes

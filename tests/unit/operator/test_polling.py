@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ def pod(owner: str = "resource", ip: str | None = ANSWERS, **changes: Any) -> Po
         "uid": f"pod of {owner}",
         "owner_uid": f"job of {owner}",
         "phase": "Running",
-        "created_at": "2026-01-01T00:00:00Z",
+        "created_at": datetime(2026, 1, 1, tzinfo=UTC),
         "ip": ip,
     }
     return PodView(**{**given, **changes})
@@ -62,7 +63,9 @@ def pod(owner: str = "resource", ip: str | None = ANSWERS, **changes: Any) -> Po
     ("jobs", "pods", "asked"),
     [
         pytest.param([job()], [pod()], "pod", id="the pod of the training"),
-        pytest.param([job()], [pod(), pod(name="newer", created_at="2026-01-02T00:00:00Z")], "newer", id="the newest"),
+        pytest.param(
+            [job()], [pod(), pod(name="newer", created_at=datetime(2026, 1, 2, tzinfo=UTC))], "newer", id="the newest"
+        ),
         pytest.param([job()], [pod(index=1), pod(name="first")], "first", id="the first node's"),
         pytest.param([job()], [pod(phase="Pending")], None, id="one that does not run"),
         pytest.param([job()], [pod(phase="Succeeded")], None, id="one that has ended"),

@@ -18,12 +18,13 @@ from luthier_operator.kube.errors import (
     Exists,
     Expired,
     Gone,
+    QuotaExceeded,
     Refused,
     Transient,
     Unexpected,
     error_of,
 )
-from luthier_operator.model.resources import merge_patch
+from luthier_operator.model.merge_patch import merge_patch
 from luthier_operator.model.views import Key
 from luthier_operator.ops.settings import Settings, SettingsError
 from luthier_operator.store.store import Cache, Stored, owner_of, stored
@@ -193,7 +194,7 @@ def answer(code: int, reason: str = "", message: str = "m", **details: str) -> C
         (answer(404, "NotFound"), ApiNotInstalled),
         (error_of(404, b"404 page not found", {}), ApiNotInstalled),
         (answer(422, "Invalid"), Refused),
-        (answer(403, "Forbidden", "exceeded quota: jobs"), Refused),
+        (answer(403, "Forbidden", "exceeded quota: jobs"), QuotaExceeded),
         (answer(403, "Forbidden", "namespace n is being terminated"), Gone),
         (answer(403, "Forbidden", "cannot create jobs"), Unexpected),
         (answer(401), Transient),

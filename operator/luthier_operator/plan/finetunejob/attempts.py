@@ -6,80 +6,77 @@ that train together end together, and with them their Job, which is counted when
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from luthier_api.exitcodes import Retry
 from luthier_api.finetunejob import Attempts, LastFailure
+from luthier_operator.model.timestamps import EARLIEST, parse_time
 from luthier_operator.model.views import JobView, PodView
 from luthier_operator.plan.pods import failures
 
 
 def attempts(
-    jobs: Sequence[JobView],
-    pods: Sequence[PodView],
-    earlier_failures: int,
-    before: Attempts | None,
-    last: LastFailure | None,
+    jobs: Sequence[JobView], earlier_failures: int, before: Attempts | None, last: LastFailure | None
 ) -> Attempts | None:
     """Return the attempts of a run whose Jobs these are; None while nothing went wrong.
 
     Args:
         jobs: its Jobs, without one that was given up.
-        pods: all pods that are known.
         earlier_failures: failures of the Jobs that were given up.
         before: what was counted before.
         last: the failure that is remembered; what ended before it is counted already.
     """
     known = before or Attempts()
-    failed = max(known.failed, earlier_failures + sum(failures_of(job, pods) for job in jobs))
-    stopped = [pod for job in jobs for pod in _stopped(job, pods)]
+    failed = max(known.failed, earlier_failures + sum(failures_of(job) for job in jobs))
+    disrupted = [pod for job in jobs for pod in _disrupted(job)]
     if last is not None and last.at is None:
-        preempted = max(known.preempted, len(stopped))  # what an older release wrote
+        preempted = max(known.preempted, len(disrupted))  # an older release wrote no time
     else:
-        preempted = known.preempted + sum(_order(pod) > _known(last) for pod in stopped)
+        preempted = known.preempted + sum(_order(pod) > _remembered(last) for pod in disrupted)
     return Attempts(failed=failed, preempted=preempted) if failed or preempted else before
 
 
-def failures_of(job: JobView, pods: Sequence[PodView]) -> int:
+def failures_of(job: JobView) -> int:
     """Return the failures of a Job; pods that train together fail together, once."""
     if job.nodes == 1:
         return job.failed
-    return int(job.outcome == "Failed" and failures.job_retry(job, pods) is not Retry.FREE)
+    return int(job.outcome == "Failed" and failures.job_retry(job) is not Retry.FREE)
 
 
-def latest(job: JobView | None, pods: Sequence[PodView], last: LastFailure | None) -> LastFailure | None:
+def latest(job: JobView | None, last: LastFailure | None) -> LastFailure | None:
     """Return why the pod that failed last did, or what is remembered if that is newer."""
-    telling = max(_telling(job, pods), key=_order, default=None) if job else None
-    if telling is None or (last is not None and last.at is not None and _order(telling) < _known(last)):
+    newest = max(_failed(job), key=_order, default=None) if job else None
+    if newest is None or (last is not None and last.at is not None and _order(newest) < _remembered(last)):
         return last
-    return failures.failure_of(telling)
+    return failures.failure_of(newest)
 
 
-def _stopped(job: JobView, pods: Sequence[PodView]) -> list[PodView]:
-    """Return the pods whose end was a disruption. Of a Job that rests, the user stopped them."""
+def _disrupted(job: JobView) -> list[PodView]:
+    """Return the pods whose end was a disruption. Those of a Job that is suspended were stopped by the user."""
     if job.nodes > 1 or (job.suspended and job.queue is None):
         return []
-    return [pod for pod in _telling(job, pods) if failures.is_disruption(pod)]
+    return [pod for pod in _failed(job) if failures.is_disruption(pod)]
 
 
-def _telling(job: JobView, pods: Sequence[PodView]) -> list[PodView]:
+def _failed(job: JobView) -> list[PodView]:
     """Return the pods that failed; of those that trained together, the one that was the cause."""
     if job.nodes == 1:
-        failed = [pod for pod in failures.pods_of(job, pods) if pod.phase == "Failed"]
+        failed = [pod for pod in job.pods if pod.phase == "Failed"]
     else:
-        cause = failures.telling_pod(job, pods) if job.outcome is not None else None
+        cause = failures.root_cause_pod(job) if job.outcome is not None else None
         failed = [cause] if cause else []
     return [pod for pod in failed if not _stopped_by_queue(job, pod)]
 
 
 def _stopped_by_queue(job: JobView, pod: PodView) -> bool:
-    """Whether a pod was taken away with its queued Job's turn, which the queue itself tells of; see `queueing`."""
+    """Whether a pod was stopped because Kueue suspended its Job, which is counted by `kueue.eviction`."""
     return job.queue is not None and pod.deleting and pod.disruption is None and failures.is_disruption(pod)
 
 
-def _order(pod: PodView) -> tuple[str, str]:
+def _order(pod: PodView) -> tuple[datetime, str]:
     """A total order, so that whatever is remembered as the last stands for all before it."""
-    return failures.ended_at(pod), pod.name
+    return failures.ended_at(pod) or EARLIEST, pod.name
 
 
-def _known(last: LastFailure | None) -> tuple[str, str]:
-    return (last.at or "", last.pod or "") if last else ("", "")
+def _remembered(last: LastFailure | None) -> tuple[datetime, str]:
+    return (parse_time(last.at) or EARLIEST, last.pod or "") if last else (EARLIEST, "")

@@ -1,23 +1,24 @@
-"""What the Jobs of a run have come to: from Jobs, pods and what the status remembers, to one value.
+"""What the Jobs of a run have come to: from Jobs, their pods and what the status remembers, to one value.
 
-This is the harvest that comes before every decision about a FineTuneJob. It reads the last word of pods that have ended
-and turns it into a version or a failure; what it says is then remembered in the status, so that a Job that goes with
-its time to live is never made again.
+This comes before every decision about a FineTuneJob. It reads the results of pods that have ended and turns them into a
+version or a failure. The status then remembers the outcome, so that a Job that is deleted after its time to live is
+never made again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from luthier_api.documents import Published, Resolved
 from luthier_api.exitcodes import Retry
 from luthier_api.finetunejob import Attempts, FineTuneJobStatus, LastFailure, RunStatus, Usage, VersionStatus
-from luthier_api.reasons import Reason
 from luthier_operator.model import names
 from luthier_operator.model.names import Stage
-from luthier_operator.model.views import JobView, PodView
+from luthier_operator.model.timestamps import rfc3339
+from luthier_operator.model.views import JobView, WorkloadView
 from luthier_operator.plan.finetunejob import attempts
 from luthier_operator.plan.finetunejob.usage import usage
-from luthier_operator.plan.pods import failures
+from luthier_operator.plan.pods import failures, kueue
 from luthier_operator.plan.pods.diagnosis import clip
 
 MAX_VERSIONS = 50
@@ -25,7 +26,7 @@ MAX_VERSIONS = 50
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the present spec asks for."""
+    """What the spec asks for now."""
 
     spec_hash: str
     run: str
@@ -33,7 +34,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Run:
-    """A run as it stands: what is remembered of it, and its Jobs, if they are there."""
+    """A run: what the status remembers of it, and its Jobs, where they exist."""
 
     status: RunStatus
     prepare: JobView | None = None
@@ -41,9 +42,9 @@ class Run:
     resolved: Resolved | None = None
     """What prepare found, as soon as it has ended well."""
     abandoned: JobView | None = None
-    """Its training Job that was given up, as long as it is there; see `restarts`."""
+    """Its training Job that was given up, as long as it exists; see `restarts`."""
     lost: bool = False
-    """Whether something that was there is gone, and with it the result."""
+    """Whether a Job, or the pod with its result, existed and is gone."""
 
     @property
     def name(self) -> str:
@@ -57,69 +58,87 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Memory:
-    """All that is known of a resource's runs after the harvest."""
+class RunRecord:
+    """All that is known of a resource's runs."""
 
     run: Run | None
     versions: tuple[VersionStatus, ...]
     attempts: Attempts | None = None
     last_failure: LastFailure | None = None
     published: Published | None = None
-    """What was harvested just now."""
+    """The version that a Job has published since the status was written."""
     usage: Usage | None = None
 
-    def with_disruption(self) -> "Memory":
-        """Return the memory with one more disruption counted."""
+    def with_disruption(self) -> "RunRecord":
+        """Return the record with one more disruption counted."""
         known = self.attempts or Attempts()
         return replace(self, attempts=known.model_copy(update={"preempted": known.preempted + 1}))
 
     def answer_to(self, spec_hash: str) -> VersionStatus | None:
-        """Return the version that answers a spec, if one is known and not on its way out of storage."""
+        """Return the version that answers a spec, if one is known and is not being removed from storage."""
         known = (version for version in self.versions if not version.removing)
         return next((version for version in known if version.spec_hash == spec_hash), None)
 
 
-def harvest(
-    before: FineTuneJobStatus, wanted: Wanted, jobs: Sequence[JobView], pods: Sequence[PodView], now: str
-) -> Memory:
-    """Return what is known of the runs, from what the status remembers and what Jobs and pods now tell."""
+def record_of(
+    before: FineTuneJobStatus,
+    wanted: Wanted,
+    jobs: Sequence[JobView],
+    workloads: Mapping[str, WorkloadView],
+    now: datetime,
+) -> RunRecord:
+    """Return what is known of the runs: what the status remembers, and what Jobs, pods and Kueue report since."""
+    return _with_evictions(_with_outcomes(before, wanted, jobs, now), workloads)
+
+
+def _with_outcomes(before: FineTuneJobStatus, wanted: Wanted, jobs: Sequence[JobView], now: datetime) -> RunRecord:
     remembered = _adopt(before, wanted, jobs)
-    memory = Memory(None, tuple(before.versions), usage=usage(before, jobs, pods))
+    record = RunRecord(None, tuple(before.versions), usage=usage(before, jobs))
     if remembered is None:
-        return memory
+        return record
     run = _with_jobs(remembered, jobs)
     counted, last = _earlier(before, run.name)
-    memory = replace(memory, run=run, attempts=counted, last_failure=last)
+    record = replace(record, run=run, attempts=counted, last_failure=last)
     if run.ended:
-        return memory
-    run = _with_data_key(run, pods)
-    mine = [job for job in (run.prepare, run.train) if job]
-    memory = replace(
-        memory,
+        return record
+    run = _with_data_key(run)
+    own = [job for job in (run.prepare, run.train) if job]
+    record = replace(
+        record,
         run=run,
-        attempts=attempts.attempts(mine, pods, run.status.earlier_failures, counted, last),
-        last_failure=attempts.latest(run.train or run.prepare, pods, last),
+        attempts=attempts.attempts(own, run.status.earlier_failures, counted, last),
+        last_failure=attempts.latest(run.train or run.prepare, last),
     )
-    if run.abandoned and (published := _at_the_last_moment(run.abandoned, pods)):
-        return _published(memory, run, published, now)
+    if run.abandoned and (published := _published_before_its_end(run.abandoned)):
+        return _published(record, run, published, now)
     if run.train is not None:
-        if _may_start_over(run, run.train, wanted, pods):
-            return memory
-        return _after(memory, run, run.train, pods, now)
+        return record if _may_start_over(run, run.train, wanted) else _after(record, run, run.train, now)
     if run.status.stage == "Train":
-        return replace(memory, run=replace(run, lost=True))
+        return replace(record, run=replace(run, lost=True))
     if run.prepare is not None:
-        return _after(memory, run, run.prepare, pods, now)
-    return memory
+        return _after(record, run, run.prepare, now)
+    return record
+
+
+def _with_evictions(record: RunRecord, workloads: Mapping[str, WorkloadView]) -> RunRecord:
+    """Return the record with each time that Kueue stopped the run, once."""
+    run = record.run
+    if run is None or run.ended:
+        return record
+    for job in (run.prepare, run.train):
+        evicted = kueue.eviction(workloads.get(job.uid), record.last_failure) if job else None
+        if evicted is not None:
+            record = replace(record.with_disruption(), last_failure=evicted)
+    return record
 
 
 def _adopt(before: FineTuneJobStatus, wanted: Wanted, jobs: Sequence[JobView]) -> RunStatus | None:
-    """Return the run to look at; one whose Jobs exist although no status was written for it counts as remembered."""
+    """Return the run to look at: that in the status, or one whose Jobs were created before a status was written."""
     remembered = before.current_run
     if remembered and (remembered.name == wanted.run or remembered.stage in ("Prepare", "Train")):
         return remembered
     if any(version.spec_hash == wanted.spec_hash for version in before.versions):
-        return remembered  # what its Jobs came to is known, although they may still be there
+        return remembered  # the outcome of its Jobs is known, although they may still exist
     mine = [job for job in jobs if job.run == wanted.run] or [job for job in jobs if job.live and not job.deleting]
     if not mine:
         return remembered
@@ -137,12 +156,12 @@ def _with_jobs(status: RunStatus, jobs: Sequence[JobView]) -> Run:
     return Run(status, prepare, train)
 
 
-def _with_data_key(run: Run, pods: Sequence[PodView]) -> Run:
-    """Return the run with what prepare found, where the training was made but no status was written after it."""
+def _with_data_key(run: Run) -> Run:
+    """Return the run with what prepare found, if the training was created but no status was written after it."""
     if run.train is None or run.prepare is None or run.status.data_key:
         return run
-    words = [failures.last_word(pod) for pod in failures.pods_of(run.prepare, pods) if pod.phase == "Succeeded"]
-    found = (word.prepared.resolved for word in words if word and word.prepared)
+    results = [failures.result_of(pod) for pod in run.prepare.pods if pod.phase == "Succeeded"]
+    found = (result.prepared.resolved for result in results if result and result.prepared)
     data_key = next((resolved.data_key for resolved in found if resolved.run_key == run.train.run_key), None)
     return replace(run, status=run.status.model_copy(update={"data_key": data_key}))
 
@@ -155,56 +174,54 @@ def _earlier(before: FineTuneJobStatus, run: str) -> tuple[Attempts | None, Last
     return (before.attempts, before.last_failure) if same else (None, None)
 
 
-def _after(memory: Memory, run: Run, job: JobView, pods: Sequence[PodView], now: str) -> Memory:
-    """Return the memory with what this Job, if it has ended, came to."""
+def _after(record: RunRecord, run: Run, job: JobView, now: datetime) -> RunRecord:
+    """Return the record with the outcome of this Job, if it has ended."""
     if job.outcome is None:
-        return memory
+        return record
     if job.outcome == "Failed":
         earlier = run.status.earlier_failures if job is run.train else 0
-        return _failed(memory, run, failures.job_failure(job, pods, earlier), now)
-    # Of pods that trained together, the first tells what came of it.
-    succeeded = [pod for pod in failures.pods_of(job, pods) if pod.phase == "Succeeded"]
+        return _failed(record, run, failures.job_failure(job, earlier), now)
+    # Of pods that trained together, the first has the result.
+    succeeded = [pod for pod in job.pods if pod.phase == "Succeeded"]
     pod = min(succeeded, key=lambda pod: pod.index, default=None)
     if pod is None:
-        return replace(memory, run=replace(run, lost=True))
-    result = failures.last_word(pod)
+        return replace(record, run=replace(run, lost=True))
+    result = failures.result_of(pod)
     if result is None:
-        text = f"The pod {pod.name} ended well and left no result that Luthier understands; is it Luthier's image?"
-        return _failed(memory, run, failures.unusable(pod, text), now)
+        return _failed(record, run, failures.no_result(pod), now)
     if result.failure:
-        return _failed(memory, run, failures.failure_of(pod), now)
+        return _failed(record, run, failures.failure_of(pod), now)
     if result.prepared and job is run.prepare:
         if job.deleting:
-            return memory  # what it found is being looked up again
+            return record  # prepare runs again
         resolved = result.prepared.resolved
         keys = {"run_key": resolved.run_key, "data_key": resolved.data_key}
-        return replace(memory, run=replace(run, resolved=resolved, status=run.status.model_copy(update=keys)))
+        return replace(record, run=replace(run, resolved=resolved, status=run.status.model_copy(update=keys)))
     if result.published and (job is run.prepare or result.published.run_key == job.run_key):
-        return _published(memory, run, result.published, now)
-    text = f"The pod {pod.name} reported the result of another run; it was not taken. Its log says what it did."
-    return _failed(memory, run, failures.unusable(pod, text, Reason.INTEGRITY_ERROR), now)
+        return _published(record, run, result.published, now)
+    return _failed(record, run, failures.result_of_another_run(pod), now)
 
 
-def _may_start_over(run: Run, train: JobView, wanted: Wanted, pods: Sequence[PodView]) -> bool:
-    """Whether pods that trained together failed of something that another try may not meet; see `restarts`."""
+def _may_start_over(run: Run, train: JobView, wanted: Wanted) -> bool:
+    """Whether pods that trained together failed of something that may not happen again; see `restarts`."""
     if train.nodes == 1 or train.outcome != "Failed" or run.name != wanted.run:
         return False
-    return failures.job_retry(train, pods) is not Retry.NEVER
+    return failures.job_retry(train) is not Retry.NEVER
 
 
-def _at_the_last_moment(job: JobView, pods: Sequence[PodView]) -> Published | None:
+def _published_before_its_end(job: JobView) -> Published | None:
     """Return the version that a pod published after its Job was given up, and before it was stopped."""
-    words = [failures.last_word(pod) for pod in failures.pods_of(job, pods) if pod.phase == "Succeeded"]
-    found = (word.published for word in words if word and word.published)
+    results = [failures.result_of(pod) for pod in job.pods if pod.phase == "Succeeded"]
+    found = (result.published for result in results if result and result.published)
     return next((published for published in found if published.run_key == job.run_key), None)
 
 
-def _failed(memory: Memory, run: Run, failure: LastFailure, now: str) -> Memory:
-    return replace(memory, run=ended(run, "Failed", now), last_failure=failure)
+def _failed(record: RunRecord, run: Run, failure: LastFailure, now: datetime) -> RunRecord:
+    return replace(record, run=ended(run, "Failed", now), last_failure=failure)
 
 
-def _published(memory: Memory, run: Run, published: Published, now: str) -> Memory:
-    """Remember the version as the answer to the spec that the run was for, which need not be the present one."""
+def _published(record: RunRecord, run: Run, published: Published, now: datetime) -> RunRecord:
+    """Return the record with the version as the answer to the spec that the run was for, be it an earlier one."""
     version = VersionStatus(
         version=published.version,
         uri=published.uri,
@@ -215,12 +232,12 @@ def _published(memory: Memory, run: Run, published: Published, now: str) -> Memo
         message=published.message and clip(published.message),
         spec_hash=run.status.spec_hash,
         run_key=published.run_key,
-        chosen_at=now,
+        chosen_at=rfc3339(now),
     )
     return replace(
-        memory,
+        record,
         run=ended(run, "Succeeded", now, run_key=published.run_key),
-        versions=first_in(memory.versions, version),
+        versions=first_in(record.versions, version),
         last_failure=None,
         published=published,
     )
@@ -232,6 +249,6 @@ def first_in(versions: Sequence[VersionStatus], version: VersionStatus) -> tuple
     return (version, *others)[:MAX_VERSIONS]
 
 
-def ended(run: Run, stage: str, now: str, **more: str) -> Run:
+def ended(run: Run, stage: str, now: datetime, **more: str) -> Run:
     """Return the run with its outcome."""
-    return replace(run, status=run.status.model_copy(update={"stage": stage, "finished_at": now, **more}))
+    return replace(run, status=run.status.model_copy(update={"stage": stage, "finished_at": rfc3339(now), **more}))

@@ -1,55 +1,50 @@
-"""What a policy for a FineTuneJob looks at, and what it answers.
+"""What a policy for a FineTuneJob looks at, and what it returns.
 
-The situation is the resource, what there is in the cluster for it, and what its runs have come to. A decision is what
-one policy wants done and says about it. Here too is how a decision stops things: by deleting Jobs, or by letting them
-rest.
-Pure; `finetunejob` and the modules that it calls are made of these.
+The situation is the resource, what the cluster has for it, and what its runs have come to. A decision is what one
+policy wants done and says about it. Here too is how a decision stops things: by deleting Jobs, or by suspending them.
+Pure; the policies and the modules that they call are made of these.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from luthier_api.documents import ProgressDocument
-from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_operator.model import names
 from luthier_operator.model.actions import Apply, Delete, Patch
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.names import Stage
-from luthier_operator.model.views import JobView, Meta, PodView, WorkloadView
+from luthier_operator.model.ownership import Jobs
+from luthier_operator.model.resources import FineTuneJobResource
+from luthier_operator.model.views import JobView, Refusal, WorkloadView
 from luthier_operator.plan.finetunejob import stuck
-from luthier_operator.plan.finetunejob.runs import Memory, Run, Wanted
-from luthier_operator.plan.finetunejob.status import Verdict
-from luthier_operator.plan.pods import failures
+from luthier_operator.plan.finetunejob.runs import Run, RunRecord, Wanted
+from luthier_operator.plan.verdict import Verdict
 
 _BATCH = "batch/v1"
 
 
 @dataclass(frozen=True)
-class FineTuneJobResource:
-    """A FineTuneJob as it lies in the cluster."""
-
-    meta: Meta
-    spec: FineTuneJobSpec
-    status: FineTuneJobStatus
-
-
-@dataclass(frozen=True)
 class ObservedRuns:
-    """What there is in the cluster for one FineTuneJob."""
+    """What the cluster has for one FineTuneJob."""
 
-    jobs: Sequence[JobView] = ()
-    pods: Sequence[PodView] = ()
+    jobs: Jobs = field(default_factory=Jobs)
     progress: ProgressDocument | None = None
     """What the training pod last answered to this operator, if it did."""
     silent_s: float = 0.0
-    """For how long this operator has asked the training pod in vain."""
-    refusals: Mapping[str, str] = field(default_factory=dict)
-    """{uid of a Job: why the API server lets it make no pod}, from the Job controller's Events."""
+    """For how long the training pod has not answered this operator."""
+    pod_events: Mapping[str, str] = field(default_factory=dict)
+    """{uid of a Job: message of the newest Event that says why its pod is not created or does not start}."""
     workloads: Mapping[str, WorkloadView] = field(default_factory=dict)
     """{uid of a Job: what Kueue says of it}."""
     kueue_installed: bool = True
     in_use: Collection[str] = ()
-    """Versions that ModelDeployments serve, or are told to serve, of what this resource made."""
+    """Versions of this resource that ModelDeployments serve or are to serve."""
+    refused: Refusal | None = None
+    """Set if the plan that followed from all this was carried out and the cluster did not accept it."""
+    namespace_ending: bool = False
+    """Whether the namespace is being deleted, so that nothing can be created in it."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +53,9 @@ class Situation:
 
     resource: FineTuneJobResource
     wanted: Wanted
-    memory: Memory
+    record: RunRecord
     observed: ObservedRuns
-    now: str
+    now: datetime
     defaults: Defaults
 
     @property
@@ -69,57 +64,56 @@ class Situation:
         return self.resource.spec
 
     @property
-    def jobs(self) -> list[JobView]:
-        """The Jobs of the resource's runs. One of an earlier resource of the same name is not among them."""
-        return [job for job in self._own if job.stage not in names.REMOVALS]
+    def jobs(self) -> Sequence[JobView]:
+        """The Jobs of the resource's runs."""
+        return self.observed.jobs.runs
 
     @property
-    def removals(self) -> list[JobView]:
-        """The resource's own Jobs that take versions out of storage."""
-        return [job for job in self._own if job.stage in names.REMOVALS]
-
-    @property
-    def _own(self) -> list[JobView]:
-        return [job for job in self.observed.jobs if job.owner_uid == self.resource.meta.uid]
+    def removals(self) -> Sequence[JobView]:
+        """The resource's Jobs that take versions out of storage."""
+        return self.observed.jobs.removals
 
     @property
     def run(self) -> Run | None:
-        """The run of the present spec, if it has begun."""
-        run = self.memory.run
+        """The run of the spec as it is now, if it has begun."""
+        run = self.record.run
         return run if run and run.name == self.wanted.run else None
 
     @property
-    def rivals(self) -> list[JobView]:
+    def jobs_of_run(self) -> list[JobView]:
+        """Jobs of the run that the spec asks for."""
+        return [job for job in self.jobs if job.run == self.wanted.run]
+
+    @property
+    def jobs_of_other_runs(self) -> list[JobView]:
         """Jobs of other runs that have not ended."""
         return [job for job in self.jobs if job.run != self.wanted.run and job.live]
 
-    def changed_at(self) -> str | None:
-        """When the training last came a step further, as far as is known."""
+    def changed_at(self) -> datetime | None:
+        """When the training last finished a step, as far as is known."""
         before = self.resource.status
-        same = self.memory.run and before.current_run and before.current_run.name == self.memory.run.name
+        same = self.record.run and before.current_run and before.current_run.name == self.record.run.name
         return stuck.changed_at(before.progress if same else None, self.observed.progress, self.now)
 
     def seconds_left(self, train: JobView) -> float | None:
-        """How long a training may still go without a step; None if it does not run just now."""
-        pods = failures.pods_of(train, self.observed.pods)
-        return stuck.seconds_left(pods, self.changed_at(), self.spec.progress_deadline_seconds, self.now)
+        """How long a training may still go without a step; None if it does not run now."""
+        return stuck.seconds_left(train.pods, self.changed_at(), self.spec.progress_deadline_seconds, self.now)
 
     def stuck(self, train: JobView) -> bool:
-        """Whether a training went without a step for too long."""
+        """Whether a training has gone without a step for too long."""
         left = self.seconds_left(train) if train.live and not train.deleting else None
         deadline = self.spec.progress_deadline_seconds
-        known = stuck.is_heard_of(self.observed.progress, self.observed.silent_s, deadline)
+        known = stuck.is_known(self.observed.progress, self.observed.silent_s, deadline)
         return known and left is not None and left < 0
 
     def trained_for_another(self, run_key: str) -> bool:
         """Whether a Job of an earlier resource of this name still trains the same, under another name."""
-        others = [job for job in self.observed.jobs if job.owner_uid != self.resource.meta.uid]
-        return any(job.live and job.stage == "train" and job.run_key == run_key for job in others)
+        return any(job.live and job.stage == "train" and job.run_key == run_key for job in self.observed.jobs.others)
 
-    def taken(self, stage: Stage) -> bool:
+    def name_taken(self, stage: Stage) -> bool:
         """Whether the name of this run's Job belongs to an earlier resource that is being removed."""
         name = names.job_name(self.wanted.run, stage)
-        return any(job.name == name and job.owner_uid != self.resource.meta.uid for job in self.observed.jobs)
+        return any(job.name == name for job in self.observed.jobs.others)
 
 
 @dataclass(frozen=True)
@@ -127,7 +121,7 @@ class Decision:
     """What a policy wants done, and what it says about it."""
 
     verdict: Verdict
-    memory: Memory
+    record: RunRecord
     deletes: tuple[Delete, ...] = ()
     patches: tuple[Patch, ...] = ()
     applies: tuple[Apply, ...] = ()
@@ -137,38 +131,38 @@ class Decision:
 Policy = Callable[[Situation], Decision | None]
 
 
-def without_others(s: Situation) -> Memory:
-    """Return the memory without a run that the spec no longer asks for, unless that run may finish."""
-    if s.run or any(protected(s, job) for job in s.rivals):
-        return s.memory
-    return replace(s.memory, run=None, attempts=None, last_failure=None)
+def without_other_run(s: Situation) -> RunRecord:
+    """Return the record without a run that the spec no longer asks for, unless that run may finish."""
+    if s.run or any(may_finish(s, job) for job in s.jobs_of_other_runs):
+        return s.record
+    return replace(s.record, run=None, attempts=None, last_failure=None)
 
 
-def protected(s: Situation, job: JobView) -> bool:
-    """Whether a Job of another run may finish: it trains, and the policy says so. Preparing anew costs nothing."""
+def may_finish(s: Situation, job: JobView) -> bool:
+    """Whether a Job of another run may finish: it trains, and the policy is Forbid. Preparing again costs nothing."""
     if s.spec.concurrency_policy != "Forbid" or job.stage != "train" or job.deleting:
         return False
-    # What would lose its place in any case, or does nothing, is not waited for.
-    return not (s.spec.suspend and not rests(job)) and not s.stuck(job)
+    # A Job that cannot be suspended would lose its place anyway; one that is stuck is not waited for.
+    return not (s.spec.suspend and not can_be_suspended(job)) and not s.stuck(job)
 
 
-def deletions(jobs: Sequence[JobView]) -> tuple[Delete, ...]:
-    """Return the deletions of Jobs that are not being deleted yet."""
+def deletions(jobs: Iterable[JobView]) -> tuple[Delete, ...]:
+    """Return the deletions of those Jobs that are not being deleted yet."""
     return tuple(Delete(_BATCH, "Job", job.namespace, job.name, job.uid) for job in jobs if not job.deleting)
 
 
-def rests(job: JobView) -> bool:
-    """Whether a Job can be suspended and go on. In a queue its `suspend` is not ours; several pods would each fail."""
+def can_be_suspended(job: JobView) -> bool:
+    """Whether a Job can be suspended and resumed. In a queue `suspend` is Kueue's; several pods would each fail."""
     return job.queue is None and job.nodes == 1
 
 
-def suspensions(s: Situation, jobs: Sequence[JobView]) -> tuple[Patch, ...]:
-    """Return the patches that make Jobs rest while the resource is suspended, and go on when it is not.
+def suspensions(s: Situation, jobs: Iterable[JobView]) -> tuple[Patch, ...]:
+    """Return the patches that suspend Jobs while the resource is suspended, and resume them when it is not.
 
     `suspend` of a Job in a queue is Kueue's and never written here.
     """
     wanted = s.spec.suspend
-    live = [job for job in jobs if job.live and not job.deleting and rests(job)]
+    live = [job for job in jobs if job.live and not job.deleting and can_be_suspended(job)]
     return tuple(patch(job, {"suspend": wanted}) for job in live if job.suspended != wanted)
 
 

@@ -1,14 +1,13 @@
 """What to do for a ModelDeployment: which version, on which server, with which share of the requests.
 
-      1. taken         a RayService of this name belongs to somebody else
+      1. name_taken    a RayService of this name belongs to something else
       2. suspended     there is no server
-      3. not allowed   the image that the spec names may not run here; what is served already goes on
-      4. no KubeRay    nothing can be served here yet
-      5. no target     nothing is published yet; what is served already goes on
-      6. rolling out   see `rollout`
+      3. not_allowed   the image that the spec names may not run here; the version now served stays in service
+      4. no_kuberay    nothing can be served here yet
+      5. no_target     nothing is published yet; the version now served stays in service
+      6. rolling_out   see `rollout`
 
-Pure: no clock, no network, no randomness. What is live is read from the RayService; the status is memory only for since
-when, and for what has failed.
+What is live is read from the RayService; the status remembers only since when, and what has failed.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,36 +19,30 @@ from luthier_operator.manifests import rayservice as manifests
 from luthier_operator.manifests.rayservice import Application
 from luthier_operator.model.actions import Apply, Delete, Plan
 from luthier_operator.model.defaults import Defaults
-from luthier_operator.model.timestamps import rfc3339, seconds_since
-from luthier_operator.model.views import FineTuneJobView, Meta, PodView, RayServiceView
-from luthier_operator.plan.finetunejob import status as report
-from luthier_operator.plan.finetunejob.status import Verdict
-from luthier_operator.plan.modeldeployment import status as serving_report
-from luthier_operator.plan.modeldeployment.rollout import Limits, Live, Step, next_step, state_of
+from luthier_operator.model.resources import ModelDeploymentResource
+from luthier_operator.model.timestamps import parse_time, seconds_since
+from luthier_operator.model.views import FineTuneJobView, Meta, PodView, RayServiceView, Refusal
+from luthier_operator.plan.modeldeployment import status as statuses
+from luthier_operator.plan.modeldeployment import verdicts
+from luthier_operator.plan.modeldeployment.rollout import Live, Step, Times, next_step, state_of
 from luthier_operator.plan.modeldeployment.status import Outlook
 from luthier_operator.plan.modeldeployment.target import NoTarget, Target, target_of
-from luthier_operator.plan.pods import diagnosis as troubles
-from luthier_operator.plan.pods import image_policy as allowed
-
-
-@dataclass(frozen=True)
-class ModelDeploymentResource:
-    """A ModelDeployment as it lies in the cluster."""
-
-    meta: Meta
-    spec: ModelDeploymentSpec
-    status: ModelDeploymentStatus
+from luthier_operator.plan.pods import image_policy
+from luthier_operator.plan.pods.diagnosis import diagnose
+from luthier_operator.plan.verdict import Verdict, image_not_allowed
 
 
 @dataclass(frozen=True)
 class ObservedServing:
-    """What there is in the cluster for one ModelDeployment."""
+    """What the cluster has for one ModelDeployment."""
 
     rayservice: RayServiceView | None = None
     finetunejob: FineTuneJobView | None = None
     """The FineTuneJob that the spec names, if there is one."""
     pods: Sequence[PodView] = ()
     kuberay_installed: bool = True
+    refused: Refusal | None = None
+    """Set if the plan that followed from all this was carried out and the cluster did not accept it."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +72,7 @@ class Situation:
         """Whether requests are answered now."""
         if self.server is None or not self.server.serving:
             return False
-        if self.server.upgrading:  # KubeRay tells of the new cluster only, while the old one answers
+        if self.server.upgrading:  # KubeRay reports only the new cluster, while the old one answers
             return True
         return any(each.weight > 0 and each.state == "Running" for each in self.live)
 
@@ -106,6 +99,9 @@ def plan_modeldeployment(
     """Return all that is to be done for a ModelDeployment."""
     if resource.meta.deleting:
         return Plan()  # the garbage collector removes the RayService
+    if observed.refused is not None:
+        verdict = verdicts.refused(observed.refused)
+        return _only_status(resource.meta, resource.status, verdict, now, defaults.refused_retry_s)
     target = target_of(resource.spec, observed.finetunejob)
     situation = Situation(resource, observed, target, _live(resource, observed, target, now), now, defaults)
     decision = next(decision for policy in POLICIES if (decision := policy(situation)))
@@ -116,21 +112,35 @@ def plan_modeldeployment(
         available=situation.available and not resource.spec.suspend,
         server=situation.server,
     )
-    status = serving_report.status(resource.meta, resource.status, decision.verdict, outlook, rfc3339(now))
+    status = statuses.status_of(resource.meta, resource.status, decision.verdict, outlook, now)
     return Plan(
         deletes=decision.deletes,
         applies=decision.applies,
         status=None if status == resource.status else status.to_wire(),
-        events=serving_report.transitions(resource.status, status),
+        events=statuses.transitions(resource.status, status),
         requeue_after_s=decision.requeue_after_s,
     )
 
 
-def taken(s: Situation) -> Decision | None:
-    """A RayService of this name is there, and is not ours: it is never touched."""
+def plan_unreadable(meta: Meta, before: ModelDeploymentStatus, why: str, now: datetime) -> Plan:
+    """Return what is to be done for a resource whose spec cannot be read, which `why` explains: to say so."""
+    return _only_status(meta, before, verdicts.unreadable(why), now)
+
+
+def _only_status(
+    meta: Meta, before: ModelDeploymentStatus, verdict: Verdict, now: datetime, again_s: float | None = None
+) -> Plan:
+    """Return the plan that writes only conditions and their Events."""
+    after = statuses.with_conditions(meta, before, verdict, now)
+    status = None if after == before else after.to_wire()
+    return Plan(status=status, events=statuses.transitions(before, after), requeue_after_s=again_s)
+
+
+def name_taken(s: Situation) -> Decision | None:
+    """A RayService of this name exists and is not this resource's: it is never touched."""
     if s.observed.rayservice is None or s.server is not None:
         return None
-    return Decision(serving_report.name_taken(s.observed.rayservice))
+    return Decision(verdicts.name_taken(s.observed.rayservice))
 
 
 def suspended(s: Situation) -> Decision | None:
@@ -138,42 +148,46 @@ def suspended(s: Situation) -> Decision | None:
     if not s.spec.suspend:
         return None
     server = s.server
-    gone = () if server is None or server.deleting else (_delete(s, server),)
-    return Decision(serving_report.suspended(), deletes=gone)
+    deletes = () if server is None or server.deleting else (_delete(s, server),)
+    return Decision(verdicts.suspended(), deletes=deletes)
 
 
 def not_allowed(s: Situation) -> Decision | None:
-    """The image that the spec names may not run here. What is served already goes on, untouched."""
-    refusal = allowed.refusal(s.spec.runtime.image, s.defaults.allowed_images, s.defaults.server_image)
-    return None if refusal is None else Decision(report.image_not_allowed(refusal), live=s.live)
+    """The image that the spec names may not run here. The version now served stays in service, untouched."""
+    violation = image_policy.violation(s.spec.runtime.image, s.defaults.allowed_images, s.defaults.server_image)
+    return None if violation is None else Decision(image_not_allowed(violation), live=s.live)
 
 
 def no_kuberay(s: Situation) -> Decision | None:
-    """The cluster knows no RayService; the user may install KubeRay at any time."""
+    """The cluster has no RayService resource; KubeRay may be installed at any time."""
     if s.observed.kuberay_installed:
         return None
-    return Decision(serving_report.no_kuberay(), requeue_after_s=s.defaults.kuberay_retry_s)
+    return Decision(verdicts.no_kuberay(), requeue_after_s=s.defaults.kuberay_retry_s)
 
 
 def no_target(s: Situation) -> Decision | None:
-    """Nothing is published that may be served. What is served already goes on, untouched."""
+    """Nothing is published that may be served. The version now served stays in service, untouched."""
     if isinstance(s.target, Target):
         return None
-    return Decision(serving_report.no_target(s.target, s.live, available=s.available), live=s.live)
+    return Decision(verdicts.no_target(s.target, s.live, available=s.available), live=s.live)
 
 
 def rolling_out(s: Situation) -> Decision | None:
-    """Take the next step of the rollout, which is none when all is as it should be."""
+    """Take the next step of the rollout; none is left when the target has all requests."""
     assert isinstance(s.target, Target)
     wanted = _wanted(s.resource, s.target)
     given_up_before = _given_up(s.resource.status, wanted)
-    step = next_step(s.live, wanted, _limits(s), given_up=given_up_before is not None)
+    step = next_step(s.live, wanted, _times(s), given_up=given_up_before is not None)
     applies = _applies(s, s.target, step)
-    trouble = troubles.trouble_of(s.observed.pods)
-    verdict = serving_report.rolling_out(
-        step, wanted, available=s.available, trouble=trouble, refused=s.server.refused if s.server else None,
-        failed_before=given_up_before, deadline_s=s.spec.rollout.progress_deadline_seconds,
-    )  # fmt: skip
+    verdict = verdicts.rolling_out(
+        step,
+        wanted,
+        available=s.available,
+        diagnosis=diagnose(s.observed.pods),
+        invalid=s.server.invalid if s.server else None,
+        failed_before=given_up_before,
+        deadline_s=s.spec.rollout.progress_deadline_seconds,
+    )
     removed = step.failed if step.failed and step.failed.name not in step.weights else None
     return Decision(
         verdict,
@@ -185,7 +199,7 @@ def rolling_out(s: Situation) -> Decision | None:
     )
 
 
-POLICIES: tuple[Policy, ...] = (taken, suspended, not_allowed, no_kuberay, no_target, rolling_out)
+POLICIES: tuple[Policy, ...] = (name_taken, suspended, not_allowed, no_kuberay, no_target, rolling_out)
 
 
 def _wanted(resource: ModelDeploymentResource, target: Target) -> Application:
@@ -202,23 +216,23 @@ def _wanted(resource: ModelDeploymentResource, target: Target) -> Application:
 def _live(
     resource: ModelDeploymentResource, observed: ObservedServing, target: Target | NoTarget, now: datetime
 ) -> tuple[Live, ...]:
-    """Return the revisions that the RayService holds, each with what Ray Serve says of it."""
+    """Return the revisions in the RayService, each with what Ray Serve reports of it."""
     server = observed.rayservice
     if server is None or server.owner_uid != resource.meta.uid:
         return ()
     applications, weights = manifests.read_serve_config(server.serve_config)
     wanted = _wanted(resource, target).name if isinstance(target, Target) else None
     before = {each.name: each for each in resource.status.revisions}
-    told = server.observed_generation >= server.generation
+    current = server.observed_generation >= server.generation
     live = []
     for application in applications:
         weight = weights.get(application.name, 0)
-        # What KubeRay last told may be older than this configuration: a name may have been there before.
-        view = server.applications.get(application.name) if told or weight else None
+        # A status older than this configuration may be about an earlier application of the same name.
+        view = server.applications.get(application.name) if current or weight else None
         state, message = state_of(view, weight, is_target=application.name == wanted)
         known = before.get(application.name)
-        age = seconds_since(known.since, now) if known and known.state == state else 0.0
-        live.append(Live(application, weight, age, state, serving_report.sentence(message)))
+        age = seconds_since(parse_time(known.since), now) if known and known.state == state else 0.0
+        live.append(Live(application, weight, age, state, verdicts.sentence(message)))
     return tuple(live)
 
 
@@ -230,8 +244,8 @@ def _given_up(status: ModelDeploymentStatus, wanted: Application) -> str | None:
     return found.message or ""
 
 
-def _limits(s: Situation) -> Limits:
-    return Limits(float(s.spec.rollout.progress_deadline_seconds), s.defaults.drain_s, s.defaults.settle_s)
+def _times(s: Situation) -> Times:
+    return Times(float(s.spec.rollout.progress_deadline_seconds), s.defaults.drain_s, s.defaults.settle_s)
 
 
 def _applies(s: Situation, target: Target, step: Step) -> tuple[Apply, ...]:

@@ -1,10 +1,10 @@
-"""How one revision takes over from another without a lost request: a pure step function over what is live.
+"""How one revision takes over from another without losing a request: a pure step function over what is live.
 
     absent ──add at weight 0──> starting ──RUNNING──> weight 100, the others 0 ──drained──> the others removed
                                    └──failed, or too late──> removed again; the old one was never touched
 
 What is live, and with which weight, is read from the RayService itself; the status remembers only since when, and what
-has failed. Only a running revision is ever given weight, except the very first, before which nothing can be lost.
+has failed. Only a running revision is ever given weight, except the very first: no request is answered before it.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Live:
 
 
 @dataclass(frozen=True)
-class Limits:
+class Times:
     """Times of a rollout, in seconds."""
 
     deadline_s: float
@@ -74,7 +74,7 @@ class Step:
 
 
 def state_of(view: ApplicationView | None, weight: int, *, is_target: bool) -> tuple[State, str]:
-    """Return what a revision does, from what Ray Serve says of its application."""
+    """Return the state of a revision and why, from what Ray Serve reports of its application."""
     if view is None or view.status not in ("RUNNING", *_FAILED):
         state: State = "Starting"
     else:
@@ -84,44 +84,44 @@ def state_of(view: ApplicationView | None, weight: int, *, is_target: bool) -> t
     return state, view.message if view and state != "Running" else ""
 
 
-def next_step(live: Sequence[Live], target: Application, limits: Limits, *, given_up: bool = False) -> Step:
+def next_step(live: Sequence[Live], target: Application, times: Times, *, given_up: bool = False) -> Step:
     """Return what is to be live next.
 
     Args:
         live: the revisions on the server now.
         target: the revision that is to have all requests.
-        limits: times.
+        times: how long it may take, and how long it waits.
         given_up: whether this target has failed before and was removed; it is not tried again.
     """
-    mine = next((each for each in live if each.name == target.name), None)
-    serving = [each for each in live if each.weight > 0 and each is not mine]
-    if mine is None:
+    candidate = next((each for each in live if each.name == target.name), None)
+    serving = [each for each in live if each.weight > 0 and each is not candidate]
+    if candidate is None:
         if given_up:
             return Step(tuple(serving))
         first = not serving
         new = Live(target, 100 if first else 0, 0.0, "Starting")
-        return Step((*serving, new), wake_s=limits.deadline_s)
-    if mine.weight == 100:
-        return _drain(live, mine, limits)
+        return Step((*serving, new), wake_s=times.deadline_s)
+    if candidate.weight == 100:
+        return _drain(live, candidate, times)
     if not serving:
-        return Step((replace(mine, weight=100),))
-    if mine.state == "Running" and mine.age_s >= limits.settle_s:
+        return Step((replace(candidate, weight=100),))
+    if candidate.state == "Running" and candidate.age_s >= times.settle_s:
         others = tuple(replace(each, weight=0, state="Draining", age_s=0.0) for each in serving)
-        return Step((*others, replace(mine, weight=100)), wake_s=limits.drain_s)
-    if mine.state == "Running":
-        return Step((*serving, mine), wake_s=limits.settle_s - mine.age_s)
-    late = mine.age_s > limits.deadline_s
-    if mine.state == "Failed" or late:
-        return Step(tuple(serving), failed=mine, late=late and mine.state != "Failed")
-    return Step((*serving, mine), wake_s=limits.deadline_s - mine.age_s + 1)
+        return Step((*others, replace(candidate, weight=100)), wake_s=times.drain_s)
+    if candidate.state == "Running":
+        return Step((*serving, candidate), wake_s=times.settle_s - candidate.age_s)
+    late = candidate.age_s > times.deadline_s
+    if candidate.state == "Failed" or late:
+        return Step(tuple(serving), failed=candidate, late=late and candidate.state != "Failed")
+    return Step((*serving, candidate), wake_s=times.deadline_s - candidate.age_s + 1)
 
 
-def _drain(live: Sequence[Live], mine: Live, limits: Limits) -> Step:
-    """Keep what lost its weight a moment ago: the front may not have heard of it yet."""
-    draining = [each for each in live if each is not mine and each.age_s < limits.drain_s]
-    wake = min((limits.drain_s - each.age_s for each in draining), default=None)
-    first_wait = limits.deadline_s - mine.age_s + 1 if mine.state == "Starting" else None
+def _drain(live: Sequence[Live], candidate: Live, times: Times) -> Step:
+    """Keep what lost its weight a moment ago: the front may still route to it."""
+    draining = [each for each in live if each is not candidate and each.age_s < times.drain_s]
+    wake = min((times.drain_s - each.age_s for each in draining), default=None)
+    first_wait = times.deadline_s - candidate.age_s + 1 if candidate.state == "Starting" else None
     waits = [wait for wait in (wake, first_wait) if wait is not None and wait > 0]
-    late = mine.state == "Starting" and mine.age_s > limits.deadline_s
-    failed = mine if mine.state == "Failed" or late else None
-    return Step((*draining, mine), failed=failed, late=late, wake_s=min(waits, default=None))
+    late = candidate.state == "Starting" and candidate.age_s > times.deadline_s
+    failed = candidate if candidate.state == "Failed" or late else None
+    return Step((*draining, candidate), failed=failed, late=late, wake_s=min(waits, default=None))

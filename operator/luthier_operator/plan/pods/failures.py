@@ -1,30 +1,25 @@
-"""Why a pod ended, in one sentence, and what that means for trying again.
+"""Why a pod or a Job failed, in one sentence, and whether that is worth another try.
 
-Reads views, decides nothing about the run. A pod may be broken or hostile, so nothing it says is taken on trust: a
-termination message is parsed strictly, and where there is none the node, then the exit code speaks.
+Reads views, decides nothing about the run. A pod may be broken or hostile, so nothing it says is taken on trust: its
+termination message is parsed strictly; without one, what the node reports counts, and then the exit code.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from luthier_api.documents import DocumentError, Published, Result, read_result
 from luthier_api.exitcodes import OUTCOMES, ExitCode, Retry, outcome_of
 from luthier_api.finetunejob import LastFailure
 from luthier_api.reasons import Reason
+from luthier_operator.model.timestamps import EARLIEST, rfc3339_if_known
 from luthier_operator.model.views import JobView, PodView
 from luthier_operator.plan.pods.diagnosis import clip
 
 DISRUPTIONS = frozenset({Reason.PREEMPTED, Reason.EVICTED, Reason.NODE_LOST})
 
 
-def pods_of(job: JobView, pods: Iterable[PodView]) -> list[PodView]:
-    """Return the pods that the Job made, newest first. Labels can be forged; an owner's uid cannot be guessed."""
-    mine = [pod for pod in pods if pod.owner_uid == job.uid]
-    return sorted(mine, key=lambda pod: (pod.created_at, pod.name), reverse=True)
-
-
-def last_word(pod: PodView) -> Result | None:
-    """Return the result that the pod left, if it left one that can be understood, and that can be."""
+def result_of(pod: PodView) -> Result | None:
+    """Return the result in the pod's termination message, if there is one that can be parsed and can be true."""
     try:
         result = read_result(pod.termination_message)
     except DocumentError:
@@ -33,29 +28,29 @@ def last_word(pod: PodView) -> Result | None:
 
 
 def _is_version(published: Published) -> bool:
-    """Whether a name can be one, which goes into statuses and into other pods, and the folder is that version's."""
+    """Whether it names a version and that version's folder: both go into statuses and into other pods."""
     name, uri = published.version, published.uri
     return bool(name) and "/" not in name and f"{name}{uri}".isprintable() and uri.endswith(f"/versions/{name}")
 
 
-def ended_at(pod: PodView) -> str:
-    """Return when a pod ended; one that no node ever started ended, as far as is known, when it was made."""
+def ended_at(pod: PodView) -> datetime | None:
+    """Return when a pod ended. For one that never started, that is when it was created."""
     return pod.finished_at or pod.created_at
 
 
 def is_final(failure: LastFailure) -> bool:
-    """Whether a pod failed so that no other is tried."""
+    """Whether no other pod is tried after such a failure."""
     never = failure.exit_code is not None and outcome_of(failure.exit_code).retry is Retry.NEVER
     return never and failure.reason not in DISRUPTIONS
 
 
 def is_disruption(pod: PodView) -> bool:
-    """Whether the pod was stopped from outside, which is never its own failure and does not count."""
+    """Whether the pod was stopped from outside, which does not count as a failure."""
     return pod.disruption is not None or retry_of(pod) is Retry.FREE
 
 
 def retry_of(pod: PodView) -> Retry:
-    """Return whether what ended this pod is worth another try."""
+    """Return whether another pod is tried after this one."""
     if pod.disruption is not None:
         return Retry.FREE
     if pod.terminated_reason == "OOMKilled":
@@ -68,32 +63,32 @@ def retry_of(pod: PodView) -> Retry:
 
 
 def failure_of(pod: PodView) -> LastFailure:
-    """Return why a pod ended badly: what it said itself, else what the node says, else what its exit code means."""
-    said = last_word(pod)
-    # Who was asked to stop knows only that; Kubernetes knows why.
-    if said and said.failure and not (said.failure.reason is Reason.PREEMPTED and pod.disruption is not None):
-        reason = said.failure.reason if said.failure.reason in _OF_A_POD else outcome_of(_code(pod)).reason
-        return _failure(pod, reason, clip(said.failure.message, _LONGEST_WORD))
+    """Return why a pod failed: by its own result, else by what the node reports, else by its exit code."""
+    result = result_of(pod)
+    # A pod that was asked to stop knows only that; Kubernetes knows why.
+    if result and result.failure and not (result.failure.reason is Reason.PREEMPTED and pod.disruption is not None):
+        reason = result.failure.reason if result.failure.reason in _OF_A_POD else outcome_of(_code(pod)).reason
+        return _failure(pod, reason, clip(result.failure.message, _LONGEST_MESSAGE))
     if pod.disruption is not None:
         reason, what = _DISRUPTED.get(pod.disruption_reason, (Reason.PREEMPTED, "The pod was stopped"))
-        return _failure(pod, reason, f"{what}: {clip(pod.disruption)} {_GOES_ON}")
+        return _failure(pod, reason, f"{what}: {clip(pod.disruption)} {_CONTINUES}")
     if pod.status_reason in _NODE_ENDED:
         return _failure(pod, _NODE_ENDED[pod.status_reason], _by_the_node(pod))
     outcome = outcome_of(ExitCode.KILLED if pod.terminated_reason == "OOMKilled" else _code(pod))
     return _failure(pod, outcome.reason, f"{_what_happened(pod, outcome.reason)} {_hint(pod, outcome.hint)}")
 
 
-# A pod may say anything, and a failure by the name of Serving would help nobody.
+# A pod may report anything; a reason that only others can know would mislead.
 _OF_A_POD = frozenset(outcome.reason for outcome in OUTCOMES.values())
-_LONGEST_WORD = 1500
-_GOES_ON = "Another pod goes on from the newest checkpoint; this does not count towards backoffLimit."
+_LONGEST_MESSAGE = 1500
+_CONTINUES = "Another pod continues from the newest checkpoint; this does not count towards backoffLimit."
 # The reasons of Kubernetes' DisruptionTarget condition.
 _DISRUPTED = {
-    "PreemptionByScheduler": (Reason.PREEMPTED, "The pod had to make room for one of higher priority"),
+    "PreemptionByScheduler": (Reason.PREEMPTED, "The pod was preempted by one of higher priority"),
     "EvictionByEvictionAPI": (Reason.EVICTED, "The pod was evicted, as when a node is drained"),
     "TerminationByKubelet": (
         Reason.EVICTED,
-        "The node stopped the pod, because it shuts down or runs short",
+        "The node stopped the pod, because it is shutting down or short of resources",
     ),
     "DeletionByTaintManager": (Reason.NODE_LOST, "The node was lost or tainted"),
     "DeletionByPodGC": (Reason.NODE_LOST, "The node is gone"),
@@ -101,55 +96,54 @@ _DISRUPTED = {
 _NODE_ENDED = {"Evicted": Reason.EVICTED, "NodeLost": Reason.NODE_LOST}
 
 
-def job_failure(job: JobView, pods: Iterable[PodView], earlier: int = 0) -> LastFailure:
-    """Return why a Job failed: for its deadline, or for what its telling pod failed of.
+def job_failure(job: JobView, earlier: int = 0) -> LastFailure:
+    """Return why a Job failed: for its deadline, or for the reason of the pod that caused it.
 
     Args:
         job: a Job that failed.
-        pods: all pods that are known.
         earlier: failures of the Jobs that this one replaced.
     """
     if job.reason == "DeadlineExceeded":
         text = (
             "The training took longer than activeDeadlineSeconds allows and was stopped; its checkpoints stay. Raise "
-            "activeDeadlineSeconds, or ask for less work or more GPUs."
+            "activeDeadlineSeconds, reduce the work, or request more GPUs."
         )
-        return LastFailure(reason=Reason.DEADLINE_EXCEEDED, message=text, at=job.ended_at or None)
-    failed = telling_pod(job, pods)
+        return LastFailure(reason=Reason.DEADLINE_EXCEEDED, message=text, at=rfc3339_if_known(job.ended_at))
+    failed = root_cause_pod(job)
     if failed is None:
         return _without_pod(job)
     return after_attempts(failure_of(failed), earlier + job.failed if job.reason == "BackoffLimitExceeded" else 0)
 
 
 def after_attempts(failure: LastFailure, attempts: int) -> LastFailure:
-    """Return the failure with how many attempts failed, where there was more than one."""
+    """Return the failure, with the number of attempts that failed if there was more than one."""
     if attempts <= 1:
         return failure
     return failure.model_copy(update={"message": f"{attempts} attempts failed, the last: {failure.message}"})
 
 
-def telling_pod(job: JobView, pods: Iterable[PodView]) -> PodView | None:
-    """Return the pod that tells why a Job failed: the newest, or of several that trained together, the cause.
+def root_cause_pod(job: JobView) -> PodView | None:
+    """Return the pod that shows why a Job failed: the newest, or of several that trained together, the cause.
 
-    When one of those is lost, the others end too, and only say that they lost it or were asked to stop.
+    When one of those is lost, the others end too, and report only that they lost it or were asked to stop.
     """
-    failed = [pod for pod in pods_of(job, pods) if pod.phase == "Failed"]
+    failed = [pod for pod in job.pods if pod.phase == "Failed"]
     if job.nodes == 1:
         return failed[0] if failed else None
-    return min(failed, key=lambda pod: (_telling(pod), ended_at(pod), pod.index), default=None)
+    return min(failed, key=lambda pod: (_distance_from_cause(pod), ended_at(pod) or EARLIEST, pod.index), default=None)
 
 
-def _telling(pod: PodView) -> int:
+def _distance_from_cause(pod: PodView) -> int:
     if pod.disruption is not None:
         return 1
     return {Retry.NEVER: 0, Retry.COUNTED: 2, Retry.FREE: 3}[retry_of(pod)]
 
 
-def job_retry(job: JobView, pods: Sequence[PodView]) -> Retry:
-    """Return whether a Job of several nodes that failed is worth another try. Its pods may be gone already."""
+def job_retry(job: JobView) -> Retry:
+    """Return whether a Job of several nodes that failed is tried again. Its pods may be gone already."""
     if job.reason == "DeadlineExceeded":
         return Retry.NEVER
-    pod = telling_pod(job, pods)
+    pod = root_cause_pod(job)
     if pod is not None:
         return retry_of(pod)
     if _DISRUPTION.search(job.message):
@@ -158,34 +152,36 @@ def job_retry(job: JobView, pods: Sequence[PodView]) -> Retry:
     return outcome_of(int(code[1])).retry if code else Retry.COUNTED
 
 
-# The Job controller's own words about the pod that matched a rule of podFailurePolicy.
+# From the message of the Job controller about the pod that matched a rule of podFailurePolicy.
 _DISRUPTION = re.compile(r"condition DisruptionTarget")
 _EXIT_CODE = re.compile(r"exit code (\d{1,3})\b")
 
 
 def _without_pod(job: JobView) -> LastFailure:
-    """Return why a Job failed whose pods are gone, from what the Job controller wrote down."""
-    at = job.ended_at or None
+    """Return why a Job failed whose pods are gone, from the message of the Job controller."""
+    at = rfc3339_if_known(job.ended_at)
     if _DISRUPTION.search(job.message):
-        text = f"A pod of the run was evicted, preempted, or lost with its node. {_GOES_ON}"
+        text = f"A pod of the run was evicted, preempted or lost with its node. {_CONTINUES}"
         return LastFailure(reason=Reason.PREEMPTED, message=text, at=at)
     if code := _EXIT_CODE.search(job.message):
         outcome = outcome_of(int(code[1]))
         text = f"A pod ended with exit code {code[1]} and is gone. {outcome.hint}"
         return LastFailure(reason=outcome.reason, message=text, exit_code=int(code[1]), at=at)
-    text = f"The Job {job.name} failed, and none of its pods is left to say why: {clip(job.message or job.reason)}"
+    why = clip(job.message or job.reason)
+    text = f"The Job {job.name} failed, and its pods are gone. The Job controller reports: {why}"
     return LastFailure(reason=Reason.CRASHED, message=text, at=at)
 
 
-def unusable(pod: PodView | None, message: str, reason: Reason = Reason.CRASHED) -> LastFailure:
-    """Return the failure of a pod that ended well and whose result cannot be used."""
-    return LastFailure(
-        reason=reason,
-        message=message,
-        exit_code=pod.exit_code if pod else None,
-        pod=pod.name if pod else None,
-        at=ended_at(pod) or None if pod else None,
-    )
+def no_result(pod: PodView) -> LastFailure:
+    """Return the failure of a pod that ended with exit code 0 and left no result that can be read."""
+    text = f"The pod {pod.name} ended with exit code 0 but left no result that Luthier understands: is its image ours?"
+    return _failure(pod, Reason.CRASHED, text)
+
+
+def result_of_another_run(pod: PodView) -> LastFailure:
+    """Return the failure of a pod that ended with exit code 0 and left a result that cannot be its own."""
+    text = f"The pod {pod.name} reported the result of another run, which was not accepted. See its log."
+    return _failure(pod, Reason.INTEGRITY_ERROR, text)
 
 
 def _code(pod: PodView) -> int:
@@ -193,14 +189,14 @@ def _code(pod: PodView) -> int:
 
 
 def _hint(pod: PodView, hint: str) -> str:
-    return f"kubectl logs {pod.name} says where." if hint == outcome_of(ExitCode.CRASHED).hint else hint
+    return f"See kubectl logs {pod.name}." if hint == outcome_of(ExitCode.CRASHED).hint else hint
 
 
 def _by_the_node(pod: PodView) -> str:
-    said = clip(pod.status_message or pod.status_reason)
-    if "ephemeral" in said or "emptydir" in said.lower():
-        return f"{said} Give the pod more room: resources.limits with ephemeral-storage."
-    return f"The node ended the pod: {said}"
+    message = clip(pod.status_message or pod.status_reason)
+    if "ephemeral" in message or "emptydir" in message.lower():
+        return f"{message} Give the pod more disk space: set ephemeral-storage in resources.limits."
+    return f"The node stopped the pod: {message}"
 
 
 def _what_happened(pod: PodView, reason: Reason) -> str:
@@ -209,8 +205,10 @@ def _what_happened(pod: PodView, reason: Reason) -> str:
         return f"The pod was killed at its memory limit{limit}."
     if pod.exit_code is None:
         return clip(pod.status_message or pod.status_reason or "The pod ended without an exit code")
-    return f"The pod ended with exit code {pod.exit_code} and no result."
+    return f"The pod ended with exit code {pod.exit_code} and left no result."
 
 
 def _failure(pod: PodView, reason: Reason, message: str) -> LastFailure:
-    return LastFailure(reason=reason, message=message, exit_code=pod.exit_code, pod=pod.name, at=ended_at(pod) or None)
+    return LastFailure(
+        reason=reason, message=message, exit_code=pod.exit_code, pod=pod.name, at=rfc3339_if_known(ended_at(pod))
+    )

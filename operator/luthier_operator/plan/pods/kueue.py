@@ -1,88 +1,79 @@
-"""Waiting in a Kueue queue: what Kueue says of the run's Job, in the resource's own conditions and with Kueue's words.
+"""A Job that waits in a Kueue queue: what Kueue says of it, in the conditions of the resource.
 
-A queued Job is made suspended, and from then on its `suspend` is Kueue's: nothing here writes it. Condition `Admitted`
-says whether Kueue has let the Job in. While it has not, `Ready` says why: Queued, Requeued after it was stopped, or
-QueueNotFound. Being stopped by Kueue is a disruption: it is remembered and does not count as a failure.
-Pure; `finetunejob` calls it for whatever Job it waits for.
+A queued Job is made suspended, and from then on its `suspend` is Kueue's: nothing here writes it. The condition
+`Admitted` says whether Kueue has admitted the Job. While it has not, `Ready` says why: Queued, Requeued after it was
+stopped, or QueueNotFound. Being stopped by Kueue is a disruption: it is remembered and does not count as a failure.
+Pure.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
 from luthier_api.finetunejob import LastFailure
 from luthier_api.reasons import Reason
-from luthier_operator.model.timestamps import seconds_since
+from luthier_operator.model.timestamps import EARLIEST, parse_time, rfc3339_if_known, seconds_since
 from luthier_operator.model.views import JobView, WorkloadView
-from luthier_operator.plan.finetunejob.runs import Memory
-from luthier_operator.plan.finetunejob.situation import ObservedRuns
-from luthier_operator.plan.finetunejob.status import Admission, Verdict
 from luthier_operator.plan.pods.diagnosis import clip
+from luthier_operator.plan.verdict import Admission, Verdict
 
-# Kueue has one reason for a queue that is missing and one that is stopped; only its words tell them apart.
+# Kueue has one reason for a queue that is missing and one that is stopped; only its message tells them apart.
 _MISSING = "doesn't exist"
-# Kueue speaks of a new Job at once.
+# Kueue makes the Workload of a new Job at once.
 _PROMPT_S = 2.0
 
 
-def mirrored(verdict: Verdict, job: JobView, observed: ObservedRuns, now: str) -> Verdict:
-    """Return what is to be said of a Job, which would be `verdict` if it waited for no queue."""
+def mirrored(
+    verdict: Verdict, job: JobView, workload: WorkloadView | None, *, kueue_installed: bool, now: datetime
+) -> Verdict:
+    """Return the verdict on a Job, with what Kueue says of it; that given is for a Job in no queue."""
     if job.queue is None or not job.live:
         return verdict
-    view = observed.workloads.get(job.uid)
-    if view is not None and view.admitted:
-        return replace(verdict, admission=Admission(True, Reason.ADMITTED, clip(view.message)))
-    if view is None and not job.suspended:
-        return verdict  # somebody has let it go on without Kueue
-    if view is None or not (view.message or view.evicted):
-        reason, message = _silence(job, job.queue, observed.kueue_installed, now)
+    if workload is not None and workload.admitted:
+        return replace(verdict, admission=Admission(True, Reason.ADMITTED, clip(workload.message)))
+    if workload is None and not job.suspended:
+        return verdict  # somebody has resumed it without Kueue
+    if workload is None or not (workload.message or workload.evicted):
+        reason, message = _no_word(job, job.queue, kueue_installed, now)
     else:
-        reason, message = _why_not(job, job.queue, view)
-    return Verdict("Queued", reason, message, going_on=True, admission=Admission(False, reason, message))
+        reason, message = _why_not(job, job.queue, workload)
+    return Verdict("Queued", reason, message, reconciling=True, admission=Admission(False, reason, message))
 
 
-def _silence(job: JobView, queue: str, kueue_installed: bool, now: str) -> tuple[Reason, str]:
+def _no_word(job: JobView, queue: str, kueue_installed: bool, now: datetime) -> tuple[Reason, str]:
     if not kueue_installed:
-        text = f"queueName is {queue}, but Kueue is not installed: install it, or take queueName out of the spec."
+        text = f"queueName is {queue}, but Kueue is not installed. Install it, or remove queueName from the spec."
         return Reason.QUEUE_NOT_FOUND, text
-    if seconds_since(job.created_at, datetime.fromisoformat(now)) < _PROMPT_S:
+    if seconds_since(job.created_at, now) < _PROMPT_S:
         return Reason.QUEUED, f"Waiting in queue {queue}."
-    text = f"Waiting in queue {queue}, but Kueue says nothing about the Job {job.name}: does its controller run?"
+    text = f"Waiting in queue {queue}, but Kueue reports nothing about the Job {job.name}. Is its controller running?"
     return Reason.QUEUED, text
 
 
-def _why_not(job: JobView, queue: str, view: WorkloadView) -> tuple[Reason, str]:
-    said = clip(view.message)
-    if view.inadmissible and _MISSING in said:
-        text = f"The queue {queue} cannot be used: {said} Create it in namespace {job.namespace}, or correct queueName."
-        return Reason.QUEUE_NOT_FOUND, text
-    if view.evicted is not None:
+def _why_not(job: JobView, queue: str, workload: WorkloadView) -> tuple[Reason, str]:
+    kueue_says = clip(workload.message)
+    if workload.inadmissible and _MISSING in kueue_says:
         text = (
-            f"Kueue stopped the run: {clip(view.evicted)} It waits in queue {queue} and goes on when it is let in again"
+            f"The queue {queue} cannot be used: {kueue_says} Create it in namespace {job.namespace}, or correct "
+            "queueName."
         )
-        return Reason.REQUEUED, f"{text}: {said}" if said and view.message != view.evicted else f"{text}."
-    if view.inadmissible:
-        return Reason.QUEUED, f"The queue {queue} lets nothing in at present: {said}"
-    return Reason.QUEUED, f"Waiting in queue {queue}: {said}"
+        return Reason.QUEUE_NOT_FOUND, text
+    if workload.evicted is not None:
+        text = (
+            f"Kueue stopped the run: {clip(workload.evicted)} It waits in queue {queue} and continues when it is "
+            "admitted again"
+        )
+        more = kueue_says and workload.message != workload.evicted
+        return Reason.REQUEUED, f"{text}: {kueue_says}" if more else f"{text}."
+    if workload.inadmissible:
+        return Reason.QUEUED, f"The queue {queue} admits nothing at present: {kueue_says}"
+    return Reason.QUEUED, f"Waiting in queue {queue}: {kueue_says}"
 
 
-def remembered(memory: Memory, workloads: Mapping[str, WorkloadView]) -> Memory:
-    """Return the memory with each time that Kueue stopped the run, once: when it was after the last failure known."""
-    run = memory.run
-    if run is None or run.ended:
-        return memory
-    for job in (run.prepare, run.train):
-        view = workloads.get(job.uid) if job else None
-        if view is None or view.evicted is None or not _is_new(view, memory.last_failure):
-            continue
-        memory = replace(memory.with_disruption(), last_failure=_stopped(view))
-    return memory
-
-
-def _is_new(view: WorkloadView, last: LastFailure | None) -> bool:
-    return last is None or view.evicted_at > (last.at or "")
-
-
-def _stopped(view: WorkloadView) -> LastFailure:
-    text = f"Kueue stopped the run: {clip(view.evicted or '')} This does not count towards backoffLimit."
-    return LastFailure(reason=Reason.PREEMPTED, message=text, at=view.evicted_at or None)
+def eviction(workload: WorkloadView | None, last: LastFailure | None) -> LastFailure | None:
+    """Return that Kueue stopped the run, if it did so after the last failure that is remembered."""
+    if workload is None or workload.evicted is None:
+        return None
+    if last is not None and (workload.evicted_at or EARLIEST) <= (parse_time(last.at) or EARLIEST):
+        return None
+    text = f"Kueue stopped the run: {clip(workload.evicted)} This does not count towards backoffLimit."
+    return LastFailure(reason=Reason.PREEMPTED, message=text, at=rfc3339_if_known(workload.evicted_at))

@@ -10,17 +10,16 @@ from typing import Any
 import pytest
 
 from luthier_api.exitcodes import ExitCode
-from luthier_api.finetunejob import Attempts, LastFailure, RunStatus
+from luthier_api.finetunejob import Attempts, FineTuneJobStatus, LastFailure, RunStatus
 from luthier_api.reasons import Reason
 from luthier_operator.gather.kueue import Queues
 from luthier_operator.kube import ApiNotInstalled
-from luthier_operator.model.timestamps import rfc3339
-from luthier_operator.model.views import JobView, Key, PodView, WorkloadView, workload_view
-from luthier_operator.plan.finetunejob import attempts
-from luthier_operator.plan.finetunejob import status as report
-from luthier_operator.plan.finetunejob.runs import Memory, Run
-from luthier_operator.plan.finetunejob.situation import ObservedRuns
-from luthier_operator.plan.pods import kueue as queueing
+from luthier_operator.model.parse import workload_view
+from luthier_operator.model.views import JobView, Key, PodView, WorkloadView
+from luthier_operator.plan.finetunejob import attempts, verdicts
+from luthier_operator.plan.finetunejob.runs import Wanted, record_of
+from luthier_operator.plan.pods import kueue
+from luthier_operator.plan.verdict import Admission, Verdict
 from luthier_operator.store.store import Cache
 
 pytestmark = pytest.mark.unit
@@ -48,7 +47,7 @@ def job(**changes: Any) -> JobView:
         outcome=None,
         reason="",
         message="",
-        created_at="2026-01-01T11:00:00Z",
+        created_at=NOW - timedelta(hours=1),
         queue="gpus",
     )
     return replace(plain, **changes)
@@ -70,11 +69,9 @@ def workload(**conditions: tuple[str, str, str]) -> dict[str, Any]:
     return {"metadata": {"name": "job-reviews", "labels": labels}, "status": {"conditions": rows}}
 
 
-def said(raw: dict[str, Any] | None, **changes: Any) -> report.Verdict:
-    workloads = {"job-1": workload_view(raw)} if raw else {}
-    installed = changes.pop("kueue_installed", True)
-    observed = ObservedRuns(workloads=workloads, kueue_installed=installed)
-    return queueing.mirrored(report.training(), job(**changes), observed, rfc3339(NOW))
+def said(raw: dict[str, Any] | None, *, kueue_installed: bool = True, **changes: Any) -> Verdict:
+    view = workload_view(raw) if raw else None
+    return kueue.mirrored(verdicts.training(), job(**changes), view, kueue_installed=kueue_installed, now=NOW)
 
 
 WAITS = {"QuotaReserved": ("False", "Pending", FULL)}
@@ -82,10 +79,10 @@ STOPPED = {"Evicted": ("True", "Preempted", PREEMPTED), "Admitted": ("False", "N
 
 # name: (what Kueue says, reason, words that the user must read)
 CASES: dict[str, tuple[dict[str, Any] | None, Reason, tuple[str, ...]]] = {
-    "nothing yet": (None, Reason.QUEUED, ("gpus", "says nothing", "does its controller run?")),
-    "no conditions yet": (workload(), Reason.QUEUED, ("gpus", "says nothing")),
+    "nothing yet": (None, Reason.QUEUED, ("gpus", "reports nothing", "Is its controller running?")),
+    "no conditions yet": (workload(), Reason.QUEUED, ("gpus", "reports nothing")),
     "no room": (workload(**WAITS), Reason.QUEUED, ("gpus", FULL)),
-    "preempted just now": (workload(**STOPPED), Reason.REQUEUED, (PREEMPTED, "gpus", "goes on")),
+    "preempted just now": (workload(**STOPPED), Reason.REQUEUED, (PREEMPTED, "gpus", "continues when it is admitted")),
     "preempted and no room": (workload(**STOPPED, **WAITS), Reason.REQUEUED, (PREEMPTED, FULL)),
     "no such queue": (
         workload(QuotaReserved=("False", "Inadmissible", "LocalQueue gpus doesn't exist")),
@@ -112,7 +109,7 @@ CASES: dict[str, tuple[dict[str, Any] | None, Reason, tuple[str, ...]]] = {
 def test_why_a_job_waits_is_said_in_kueues_words(name: str) -> None:
     raw, reason, words = CASES[name]
     verdict = said(raw)
-    assert (verdict.reason, verdict.phase, verdict.going_on) == (reason, "Queued", True)
+    assert (verdict.reason, verdict.phase, verdict.reconciling) == (reason, "Queued", True)
     assert not verdict.stalled and not verdict.ready
     for word in words:
         assert word in verdict.message, verdict.message
@@ -121,13 +118,13 @@ def test_why_a_job_waits_is_said_in_kueues_words(name: str) -> None:
 
 
 def test_a_new_job_just_waits() -> None:
-    verdict = said(None, created_at=rfc3339(NOW))
+    verdict = said(None, created_at=NOW)
     assert (verdict.reason, verdict.message) == (Reason.QUEUED, "Waiting in queue gpus.")
 
 
 def test_without_kueue_it_says_so() -> None:
     verdict = said(None, kueue_installed=False)
-    assert verdict.reason is Reason.QUEUE_NOT_FOUND and "install it" in verdict.message
+    assert verdict.reason is Reason.QUEUE_NOT_FOUND and "Install it" in verdict.message
 
 
 def test_a_job_that_was_let_in_is_told_of_like_any_other() -> None:
@@ -137,35 +134,50 @@ def test_a_job_that_was_let_in_is_told_of_like_any_other() -> None:
         Evicted=("False", "QuotaReserved", "Previously: " + PREEMPTED),
     )
     verdict = said(admitted, suspended=False)
-    assert replace(verdict, admission=None) == report.training()
-    assert verdict.admission == report.Admission(True, Reason.ADMITTED, "The workload is admitted.")
+    assert replace(verdict, admission=None) == verdicts.training()
+    assert verdict.admission == Admission(True, Reason.ADMITTED, "The workload is admitted.")
 
 
 def test_a_job_without_a_queue_says_nothing_of_queues() -> None:
-    assert said(workload(**WAITS), queue=None) == report.training()
+    assert said(workload(**WAITS), queue=None) == verdicts.training()
 
 
-def memory(last: LastFailure | None = None, attempts: Attempts | None = None, **changes: Any) -> Memory:
-    status = RunStatus(name="reviews-1", spec_hash="0" * 64, stage="Train")
-    return Memory(Run(status, train=job(**changes)), (), attempts, last)
+def counted(
+    view: WorkloadView,
+    attempts: Attempts | None = None,
+    last: LastFailure | None = None,
+    **changes: Any,
+) -> tuple[Attempts | None, LastFailure | None]:
+    """Return what is remembered of the run's attempts after Kueue's word, given what was before."""
+    run = RunStatus(name="reviews-1", spec_hash="0" * 64, stage="Train")
+    before = FineTuneJobStatus(current_run=run, attempts=attempts, last_failure=last)
+    record = record_of(before, Wanted("0" * 64, "reviews-1"), [job(**changes)], {"job-1": view}, NOW)
+    return record.attempts, record.last_failure
 
 
 def test_being_stopped_by_kueue_is_counted_once_and_not_as_a_failure() -> None:
-    views = {"job-1": workload_view(workload(**STOPPED, **WAITS))}
-    once = queueing.remembered(memory(), views)
-    assert once.attempts == Attempts(failed=0, preempted=1)
-    assert once.last_failure and once.last_failure.reason == Reason.PREEMPTED
-    assert PREEMPTED in once.last_failure.message
-    assert queueing.remembered(once, views) == once
-    again = {"job-1": replace(views["job-1"], evicted_at="2026-01-01T11:45:00Z")}
-    assert queueing.remembered(once, again).attempts == Attempts(failed=0, preempted=2)
+    view = workload_view(workload(**STOPPED, **WAITS))
+    attempts, last = counted(view)
+    assert attempts == Attempts(failed=0, preempted=1)
+    assert last and last.reason == Reason.PREEMPTED and PREEMPTED in last.message
+    assert counted(view, attempts, last) == (attempts, last)
+    later = replace(view, evicted_at=NOW - timedelta(minutes=15))
+    again, newest = counted(later, attempts, last)
+    assert again == Attempts(failed=0, preempted=2) and newest and newest.at == "2026-01-01T11:45:00Z"
+    assert counted(view, again, newest) == (again, newest), "what is older is counted already"
+
+
+def test_a_run_that_has_ended_is_not_counted_as_stopped() -> None:
+    view, status = workload_view(workload(**STOPPED)), RunStatus(name="r", spec_hash="0" * 64, stage="Failed")
+    before = FineTuneJobStatus(current_run=status)
+    record = record_of(before, Wanted("0" * 64, "r"), [job(name="r-train")], {"job-1": view}, NOW)
+    assert record.attempts is None and record.last_failure is None
 
 
 def test_an_earlier_failure_stays_counted_beside_it() -> None:
     crash = LastFailure(reason="Crashed", message="It crashed.", at="2026-01-01T11:10:00Z")
-    views = {"job-1": workload_view(workload(**STOPPED))}
-    after = queueing.remembered(memory(crash, Attempts(failed=2)), views)
-    assert after.attempts == Attempts(failed=2, preempted=1)
+    attempts, last = counted(workload_view(workload(**STOPPED)), Attempts(failed=2), crash)
+    assert attempts == Attempts(failed=2, preempted=1) and last and last.reason == Reason.PREEMPTED
 
 
 def test_a_pod_that_went_with_its_turn_is_not_counted_beside_it() -> None:
@@ -173,17 +185,17 @@ def test_a_pod_that_went_with_its_turn_is_not_counted_beside_it() -> None:
         name="reviews-1-train-x",
         owner_uid="job-1",
         phase="Failed",
-        created_at="2026-01-01T11:20:00Z",
+        created_at=NOW - timedelta(minutes=40),
         deleting=True,
-        finished_at="2026-01-01T11:30:09Z",
+        finished_at=NOW - timedelta(minutes=29, seconds=51),
         exit_code=ExitCode.PREEMPTED,
     )
-    views = {"job-1": workload_view(workload(**STOPPED))}
-    after = queueing.remembered(memory(), views)
-    assert attempts.attempts([job()], [pod], 0, after.attempts, after.last_failure) == Attempts(preempted=1)
-    assert attempts.latest(job(), [pod], after.last_failure) == after.last_failure
+    known, last = counted(workload_view(workload(**STOPPED)))
+    own = job(pods=(pod,))
+    assert attempts.attempts([own], 0, known, last) == Attempts(preempted=1)
+    assert attempts.latest(own, last) == last
     drained = replace(pod, disruption="Eviction API: evicting", disruption_reason="EvictionByEvictionAPI")
-    assert attempts.attempts([job()], [drained], 0, after.attempts, after.last_failure) == Attempts(preempted=2)
+    assert attempts.attempts([job(pods=(drained,))], 0, known, last) == Attempts(preempted=2)
 
 
 class Server:
@@ -218,7 +230,7 @@ def test_what_the_watch_tells_is_enough() -> None:
 
 def test_kueue_is_given_time_before_it_is_asked_for() -> None:
     server = Server()
-    heard = hear(server, Cache(), job(created_at=rfc3339(NOW - timedelta(seconds=1))))
+    heard = hear(server, Cache(), job(created_at=NOW - timedelta(seconds=1)))
     assert server.asked == [] and 0 < heard.sooner(600.0) <= 2 and heard.kueue_installed
 
 

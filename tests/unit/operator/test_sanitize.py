@@ -15,10 +15,10 @@ from luthier_api.conditions import merge_conditions
 from luthier_api.documents import Prepared, Resolved, Result
 from luthier_api.exitcodes import ExitCode
 from luthier_api.reasons import ConditionType, Reason
+from luthier_operator.model.parse import job_view, pod_view
 from luthier_operator.model.sanitize import printable
-from luthier_operator.model.views import job_view, pod_view
 from luthier_operator.plan.pods.diagnosis import clip
-from luthier_operator.plan.pods.failures import failure_of, last_word
+from luthier_operator.plan.pods.failures import failure_of, result_of
 
 pytestmark = pytest.mark.unit
 
@@ -99,7 +99,7 @@ def published(**changes: Any) -> str:
 
 
 def test_a_result_as_the_trainer_writes_it_is_believed() -> None:
-    word = last_word(pod_view(ended(published())))
+    word = result_of(pod_view(ended(published())))
     assert word and word.published and word.published.version == "v1"
 
 
@@ -123,7 +123,7 @@ def test_a_result_as_the_trainer_writes_it_is_believed() -> None:
     ],
 )
 def test_no_other_result_is(message: str) -> None:
-    assert last_word(pod_view(ended(message))) is None
+    assert result_of(pod_view(ended(message))) is None
 
 
 @pytest.mark.parametrize("reason", [Reason.SERVING, Reason.PUBLISHED, Reason.NODE_LOST, Reason.QUOTA_EXCEEDED])

@@ -13,14 +13,12 @@ from hypothesis import strategies as st
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_api.reasons import Reason
 from luthier_operator.model.defaults import Defaults
+from luthier_operator.model.image_reference import NotAReference, normal_entry, normal_form
+from luthier_operator.model.resources import ModelDeploymentResource
 from luthier_operator.model.views import Meta
 from luthier_operator.ops.settings import Settings, SettingsError
-from luthier_operator.plan.modeldeployment.policies import (
-    ModelDeploymentResource,
-    ObservedServing,
-    plan_modeldeployment,
-)
-from luthier_operator.plan.pods.image_policy import NotAReference, normal_entry, normal_form, refusal
+from luthier_operator.plan.modeldeployment.policies import ObservedServing, plan_modeldeployment
+from luthier_operator.plan.pods.image_policy import violation
 
 pytestmark = pytest.mark.unit
 
@@ -67,16 +65,16 @@ DIGEST = "sha256:" + "a" * 64
     ],
 )
 def test_what_a_list_allows(image: str, allowed: str, may: bool) -> None:
-    said = refusal(image, ["unrelated.example/x:1", allowed], "trainer:1")
+    said = violation(image, ["unrelated.example/x:1", allowed], "trainer:1")
     assert (said is None) is may, said
     if said:
         assert allowed in said, "it says what may be named"
 
 
 def test_no_list_allows_everything_and_the_operators_own_image_is_always_allowed() -> None:
-    assert refusal("evil.org/x", (), "own:1") is None
-    assert refusal(None, ("r.example/",), "own:1") is None
-    assert refusal("own:1", ("r.example/",), "own:1") is None
+    assert violation("evil.org/x", (), "own:1") is None
+    assert violation(None, ("r.example/",), "own:1") is None
+    assert violation("own:1", ("r.example/",), "own:1") is None
 
 
 @pytest.mark.parametrize("entry", ["", "/", "r.example//", "r.example/../", "R.example/", "r.example/*", "https://r/"])
@@ -101,8 +99,8 @@ def test_a_normal_form_is_its_own_normal_form_and_never_leaves_its_registry(imag
         return
     assert normal_form(normal) == normal
     host = normal.partition("/")[0]
-    assert refusal(image, [f"{host}/"], "") is None
-    assert refusal(image, [f"{host}.evil.org/"], "") is not None
+    assert violation(image, [f"{host}/"], "") is None
+    assert violation(image, [f"{host}.evil.org/"], "") is not None
 
 
 def test_a_run_whose_image_is_not_allowed_makes_no_job_and_says_what_may_be_named(make_world: Any) -> None:
@@ -114,7 +112,7 @@ def test_a_run_whose_image_is_not_allowed_makes_no_job_and_says_what_may_be_name
     stalled = world.condition("Stalled")
     assert stalled["reason"] == Reason.IMAGE_NOT_ALLOWED
     assert stalled["message"] == (
-        "The image evil.org/trainer:1 may not be used: what may be named is registry.example.com/. Name one that may, "
+        "The image evil.org/trainer:1 is not allowed. Allowed: registry.example.com/. Use one of these, "
         "leave image out for the operator's own, or ask whoever runs Luthier to allow it."
     )
     world.edit(image="registry.example.com/trainer:1")

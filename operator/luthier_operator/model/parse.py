@@ -1,0 +1,222 @@
+"""From raw objects to views: the one place that reads what the API server returns.
+
+Labels, annotations and messages may be anybody's: every text is bounded and printable, no object makes parsing fail,
+and a Job that only looks like a run's has no owner. Nothing here decides and nothing here makes a request.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from luthier_api.finetunejob import RETRY_ANNOTATION
+from luthier_operator.model import names
+from luthier_operator.model.sanitize import LONGEST, printable
+from luthier_operator.model.timestamps import parse_time
+from luthier_operator.model.views import ApplicationView, JobView, Meta, PodView, Raw, RayServiceView, WorkloadView
+
+
+def owner_uid(raw: Raw) -> str:
+    """Return the uid of the object's controller, or an empty string."""
+    for reference in raw["metadata"].get("ownerReferences", []):
+        if reference.get("controller"):
+            return str(reference["uid"])
+    return ""
+
+
+def meta_of(kind: Literal["FineTuneJob", "ModelDeployment"], raw: Raw) -> Meta:
+    """Return the metadata of one of the two resources."""
+    metadata = raw["metadata"]
+    return Meta(
+        kind=kind,
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 0),
+        deleting="deletionTimestamp" in metadata,
+        retry=metadata.get("annotations", {}).get(RETRY_ANNOTATION, ""),
+        finalizers=tuple(metadata.get("finalizers", ())),
+    )
+
+
+def job_view(raw: Raw) -> JobView:
+    """Parse a Job that carries the operator's labels."""
+    metadata, spec, status = raw["metadata"], raw["spec"], raw.get("status", {})
+    labels, annotations = metadata.get("labels", {}), metadata.get("annotations", {})
+    end = next((c for c in _true_conditions(status) if c["type"] in ("Complete", "Failed")), None)
+    run, stage = labels.get(names.RUN, ""), labels.get(names.COMPONENT, "")
+    return JobView(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        owner_uid="" if _forged(metadata, run, stage) else owner_uid(raw) or annotations.get(names.OWNER_UID, ""),
+        run=run,
+        stage=stage,
+        spec_hash=annotations.get(names.SPEC_HASH, ""),
+        run_key=annotations.get(names.RUN_KEY),
+        suspended=bool(spec.get("suspend")),
+        deleting="deletionTimestamp" in metadata,
+        ttl_s=spec.get("ttlSecondsAfterFinished"),
+        failed=status.get("failed", 0),
+        outcome=end["type"] if end else None,
+        reason=end.get("reason", "") if end else "",
+        message=printable(end.get("message", "")) if end else "",
+        created_at=parse_time(metadata.get("creationTimestamp")),
+        started_at=parse_time(status.get("startTime")),
+        ended_at=parse_time(end.get("lastTransitionTime")) if end else None,
+        active=status.get("active", 0),
+        queue=labels.get(names.QUEUE),
+        gpus=_gpus(spec["template"]["spec"]) * int(spec.get("parallelism", 1)),
+        nodes=int(spec.get("completions") or 1) if spec.get("completionMode") == "Indexed" else 1,
+        image=_main(spec["template"]["spec"]["containers"]).get("image", ""),
+    )
+
+
+def pod_view(raw: Raw) -> PodView:
+    """Parse a pod that carries the operator's labels."""
+    metadata, status = raw["metadata"], raw.get("status", {})
+    state: Raw = _main(status.get("containerStatuses") or [{}]).get("state", {})
+    waiting, terminated = _waiting(status, state), state.get("terminated", {})
+    return PodView(
+        name=metadata["name"],
+        owner_uid=owner_uid(raw),
+        phase=status.get("phase", "Pending"),
+        created_at=parse_time(metadata.get("creationTimestamp")),
+        uid=metadata.get("uid", ""),
+        deleting="deletionTimestamp" in metadata,
+        ip=status.get("podIP"),
+        status_reason=printable(status.get("reason", "")),
+        status_message=printable(status.get("message", "")),
+        unschedulable=_unschedulable(status),
+        disruption=_disruption(status),
+        disruption_reason=next((c.get("reason", "") for c in _disruptions(status)), ""),
+        started_at=parse_time(state.get("running", terminated).get("startedAt")),
+        finished_at=parse_time(terminated.get("finishedAt")),
+        node=raw["spec"].get("nodeName", ""),
+        index=_natural_number(metadata.get("annotations", {}).get("batch.kubernetes.io/job-completion-index", "0")),
+        waiting_reason=printable(waiting.get("reason", "")),
+        waiting_message=printable(waiting.get("message", "")),
+        exit_code=terminated.get("exitCode"),
+        terminated_reason=terminated.get("reason", ""),
+        termination_message=terminated.get("message", "")[:LONGEST],
+        memory_limit=_main(raw["spec"]["containers"]).get("resources", {}).get("limits", {}).get("memory"),
+        gpus=_gpus(raw["spec"]),
+    )
+
+
+def workload_view(raw: Raw) -> WorkloadView:
+    """Parse one of Kueue's Workloads."""
+    conditions = {condition["type"]: condition for condition in raw.get("status", {}).get("conditions") or []}
+    evicted, reserved = conditions.get("Evicted", {}), conditions.get("QuotaReserved", {})
+    admitted = conditions.get("Admitted", {})
+    stopped = evicted.get("status") == "True"
+    # A quota that is reserved may still wait for admission checks.
+    telling = admitted if reserved.get("status") == "True" else reserved
+    return WorkloadView(
+        job_uid=raw["metadata"]["labels"][names.QUEUED_JOB],
+        namespace=raw["metadata"].get("namespace", ""),
+        admitted=admitted.get("status") == "True" and not stopped,
+        reason=telling.get("reason", ""),
+        message=printable(telling.get("message", "")),
+        evicted=printable(evicted.get("message", "")) if stopped else None,
+        evicted_at=parse_time(evicted.get("lastTransitionTime")) if stopped else None,
+        inadmissible=reserved.get("status") == "False" and reserved.get("reason") == "Inadmissible",
+    )
+
+
+def rayservice_view(raw: Raw) -> RayServiceView:
+    """Parse a RayService that carries the operator's labels."""
+    metadata, status = raw["metadata"], raw.get("status", {})
+    active, pending = status.get("activeServiceStatus", {}), status.get("pendingServiceStatus", {})
+    # KubeRay 1.6 reports the applications of one Ray cluster only: the pending one, if there is one.
+    reported = pending if pending.get("rayClusterName") else active
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
+    ready = conditions.get("Ready", {})
+    cluster = (active if active.get("rayClusterName") else pending).get("rayClusterStatus", {})
+    return RayServiceView(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        owner_uid=owner_uid(raw),
+        deleting="deletionTimestamp" in metadata,
+        serve_config=raw["spec"].get("serveConfigV2", ""),
+        generation=metadata.get("generation", 0),
+        observed_generation=status.get("observedGeneration", 0),
+        serving=ready.get("status") == "True",
+        upgrading=bool(active.get("rayClusterName")) and bool(pending.get("rayClusterName")),
+        applications={name: _application(app) for name, app in (reported.get("applicationStatuses") or {}).items()},
+        invalid=printable(ready.get("message", "")) if ready.get("reason") == "RayServiceValidationFailed" else None,
+        workers=cluster.get("desiredWorkerReplicas", 0),
+        ready_workers=cluster.get("readyWorkerReplicas", 0),
+        spec_hash=metadata.get("annotations", {}).get(names.SPEC_HASH, ""),
+    )
+
+
+def _application(raw: Raw) -> ApplicationView:
+    """Join the message of the application with those of its deployments: Ray puts the cause in either."""
+    deployments = (raw.get("serveDeploymentStatuses") or {}).values()
+    messages = [raw.get("message", ""), *(deployment.get("message", "") for deployment in deployments)]
+    text = "\n".join(message for message in messages if message)
+    return ApplicationView(raw.get("status", ""), printable(text, 8 * LONGEST))
+
+
+def _true_conditions(status: Raw) -> Iterator[Raw]:
+    return (c for c in status.get("conditions") or [] if c.get("status") == "True")
+
+
+def _unschedulable(status: Raw) -> str | None:
+    for condition in status.get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return printable(condition.get("message", ""))
+    return None
+
+
+def _disruptions(status: Raw) -> Iterator[Raw]:
+    return (c for c in _true_conditions(status) if c["type"] == "DisruptionTarget")
+
+
+def _disruption(status: Raw) -> str | None:
+    return next((printable(c.get("message") or c.get("reason", "")) for c in _disruptions(status)), None)
+
+
+def _main(containers: Iterable[Raw]) -> Raw:
+    """Return the container that Luthier made, beside which admission may have put others; in Ray's pods, the first."""
+    listed = list(containers)
+    return next((each for each in listed if each.get("name") == names.CONTAINER), listed[0])
+
+
+_STARTING = ("", "ContainerCreating", "PodInitializing")
+
+
+def _waiting(status: Raw, main: Raw) -> Raw:
+    """Return why the pod waits: the reason of the main container, or that of an init container or sidecar."""
+    own: Raw = main.get("waiting", {})
+    if own.get("reason", "") not in _STARTING or "running" in main or "terminated" in main:
+        return own
+    others = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    reasons = (each.get("state", {}).get("waiting", {}) for each in others)
+    return next((each for each in reasons if each.get("reason", "") not in _STARTING), own)
+
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_STAGES: tuple[names.Stage, ...] = ("prepare", "train")
+
+
+def _forged(metadata: Raw, run: str, stage: str) -> bool:
+    """Whether an object that looks like a run's Job cannot be one, whatever it says of its owner."""
+    if stage in names.REMOVALS:
+        return False
+    if not any(metadata["name"] == names.job_name(run, known) for known in _STAGES if known == stage):
+        return True
+    annotations = metadata.get("annotations", {})
+    key = annotations.get(names.RUN_KEY)
+    hashes = [annotations.get(names.SPEC_HASH, ""), *([] if key is None else [key])]
+    return not all(_SHA256.fullmatch(each) for each in hashes)
+
+
+def _gpus(pod: Raw) -> int:
+    limits: Raw = _main(pod["containers"]).get("resources", {}).get("limits", {})
+    return _natural_number(limits.get(names.GPU, "0"))
+
+
+def _natural_number(text: str) -> int:
+    """Return the number, or 0 for any other text, which whoever forges a pod may write."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
