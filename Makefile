@@ -56,7 +56,7 @@ lint: .venv/.full ## ruff, mypy, import contracts, generated files, and the char
 generate: .venv/.full ## Write the CRDs and the reference pages from the models
 	$(PY) crds/generate.py
 
-failures: .venv/.full ## Write docs/failures.md: kubectl describe of one resource in each class of failure
+failures: .venv/.full ## Write docs/failures.md: reason and message of each class of failure
 	@$(PY) -m luthier_dev binaries
 	LUTHIER_WRITE_FAILURES=1 $(PYTEST) -m integration tests/integration/operator/test_failure_classes.py
 

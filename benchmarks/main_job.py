@@ -20,7 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from luthier_dev.cluster import Cluster, provider
+from luthier_dev.cluster import Cluster
+from luthier_dev.providers import provider
 
 NAMESPACE = "luthier-bench"
 DEMO = "luthier-demo"

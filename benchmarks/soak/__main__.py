@@ -19,6 +19,7 @@ from luthier_dev.paths import REPOSITORY
 from luthier_operator.model import names
 from support.operator.fault_proxy import FaultProxy
 from support.operator.operator_process import OperatorProcess, as_chart
+from support.results import as_lines
 
 from .node import Node, version_of
 from .trouble import Trouble
@@ -45,7 +46,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with ControlPlane() as cluster, tempfile.TemporaryDirectory(prefix="luthier-soak-") as folder:
         summary = asyncio.run(soak(cluster, Path(folder), arguments))
-    arguments.results.write_text(json.dumps(summary, indent=2) + "\n")
+    arguments.results.write_text(as_lines(summary))
     print(json.dumps({key: value for key, value in summary.items() if key != "memory_mib"}, indent=2))
     return 0 if summary["held"] else 1
 

@@ -19,6 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from luthier_dev import binaries, network, steps
+from luthier_dev.cluster import Cluster
 from luthier_dev.errors import NotReady
 from luthier_dev.kubectl import FIELD_MANAGER, KubectlFailed
 from luthier_dev.paths import PACKAGE
@@ -28,7 +29,6 @@ from luthier_dev.waiting import wait_until
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-    from luthier_dev.cluster import Cluster
 
 KUBERAY_NAMESPACE = "kuberay-system"
 S3_NAMESPACE = "luthier-demo-storage"

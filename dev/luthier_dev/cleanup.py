@@ -10,10 +10,10 @@ import shutil
 from pathlib import Path
 
 from luthier_dev import binaries, buildah, controlplane, docker, mounts, node, processes, steps
-from luthier_dev.cluster import SCOPE as FORWARDS
-from luthier_dev.cluster import KindCluster
 from luthier_dev.locks import locked
 from luthier_dev.paths import layout
+from luthier_dev.providers import SCOPE as FORWARDS
+from luthier_dev.providers import KindCluster
 
 
 def clean() -> None:

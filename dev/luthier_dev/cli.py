@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from luthier_dev import addons, binaries, cleanup, controlplane, images, mlflow_server, node, prerequisites, steps
-from luthier_dev.cluster import NodeCluster, provider
 from luthier_dev.errors import DevError
+from luthier_dev.providers import NodeCluster, provider
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 

@@ -8,16 +8,14 @@ while it is there, or when it is cut off.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from luthier_dev import addons, binaries, steps
+from luthier_dev.cluster import Cluster
 from luthier_dev.kubectl import KubectlFailed
 from luthier_dev.waiting import wait_until
-
-if TYPE_CHECKING:
-    from luthier_dev.cluster import Cluster
 
 NAMESPACE = "kueue-system"
 _DEPLOYMENT = "kueue-controller-manager"

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from luthier_dev import addons, binaries, images, steps
 from luthier_dev.addons import S3
 from luthier_dev.charts import CHART
-from luthier_dev.cluster import Cluster, provider
+from luthier_dev.cluster import Cluster
+from luthier_dev.providers import provider
 
 RELEASE = "luthier"
 SYSTEM_NAMESPACE = "luthier-system"

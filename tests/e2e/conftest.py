@@ -10,7 +10,7 @@ import pytest
 
 from luthier_dev import node
 from luthier_dev.addons import s3_url
-from luthier_dev.cluster import NodeCluster, provider
+from luthier_dev.providers import NodeCluster, provider
 from luthier_dev.setup import SECRET, make_namespace, set_up
 from support.e2e.stories import Site
 

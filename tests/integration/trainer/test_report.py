@@ -18,7 +18,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from luthier_api.documents import Origin, Resolved, RunDocument
 from luthier_api.training import ExportFormat, Task
-from luthier_dev.browser import Browser, find_browser
 from luthier_trainer.artifact import Findings, environment
 from luthier_trainer.card import write_card
 from luthier_trainer.export import ExportOutcome
@@ -30,6 +29,7 @@ from luthier_trainer.report import write_report
 from luthier_trainer.report_sections import MISTAKE_CHARACTERS, metric_title
 from luthier_trainer.tasks import Predictions, task_of, text_classification
 from luthier_trainer.tasks.findings import Mistake
+from support.browser import Browser, find_browser, start_browser
 
 pytestmark = pytest.mark.integration
 
@@ -214,7 +214,7 @@ def made() -> Runs:
 def browser() -> Iterator[Browser]:
     if find_browser() is None:
         pytest.skip("there is no chromium; `apt-get install chromium` brings it")
-    with Browser() as running:
+    with start_browser() as running:
         yield running
 
 

@@ -143,7 +143,8 @@ def main() -> None:
             namespace = Namespace(cluster)
             phase(namespace)
             name = phase.__name__.replace("_", "-")
-            (folder / f"{name}.json").write_text(json.dumps(record(namespace), indent=1, sort_keys=True) + "\n")
+            found = json.dumps(record(namespace), separators=(",", ":"), sort_keys=True)
+            (folder / f"{name}.json").write_text(found + "\n")
             print(name, flush=True)
         assert operator.stop() == 0
 
