@@ -1,6 +1,6 @@
 """Carrying out a plan: the only code that makes the cluster different. Deletes, patches, applies, status, Events.
 
-In that order, each as one request. What a write returned goes into the cache, so that the next reconcile sees it. A
+In that order, each as one request. What a write returned goes into the store, so that the next reconcile sees it. A
 plan that is cut off anywhere is simply made again.
 """
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from luthier_api.base import ApiModel
-from luthier_operator.kube import Cluster, Refused
+from luthier_operator.kube import KubeClient, Refused
 from luthier_operator.model import names
 from luthier_operator.model.actions import Apply, Delete, EventNote, Manifest, Patch, Plan
 from luthier_operator.model.merge_patch import merge_patch
 from luthier_operator.model.views import Meta
 from luthier_operator.ops import metrics
-from luthier_operator.store.store import Cache, owner_of
+from luthier_operator.store.store import Store, owner_of
 
 logger = logging.getLogger(__name__)
 
@@ -24,51 +24,51 @@ logger = logging.getLogger(__name__)
 class Applier:
     """Writes single things to the cluster, and remembers what came of it."""
 
-    def __init__(self, cluster: Cluster, cache: Cache) -> None:
+    def __init__(self, kube: KubeClient, store: Store) -> None:
         """Write there, and remember here."""
-        self._cluster = cluster
-        self._cache = cache
+        self._kube = kube
+        self._store = store
 
     async def delete(self, delete: Delete) -> None:
         """Delete an object."""
-        self._cache.wrote(delete.kind, await self._cluster.delete(delete))
+        self._store.wrote(delete.kind, await self._kube.delete(delete))
 
     async def patch(self, patch: Patch) -> None:
         """Change one field of a Job."""
-        self._cache.wrote(patch.kind, await self._cluster.patch(patch))
+        self._store.wrote(patch.kind, await self._kube.patch(patch))
 
     async def apply(self, apply: Apply) -> None:
         """Make an object exist."""
         kind = apply.manifest["kind"]
-        written = await (self._cluster.create if apply.once else self._cluster.apply)(apply.manifest)
+        written = await (self._kube.create if apply.once else self._kube.apply)(apply.manifest)
         if written is None and kind == "Job":
             written = await self._existing(apply.manifest)
         if kind in ("Job", "RayService"):
-            self._cache.wrote(kind, written)
+            self._store.wrote(kind, written)
 
     async def _existing(self, manifest: Manifest) -> Manifest | None:
         """Return what has the name already: what an earlier process made, unless it is somebody else's."""
         kind, metadata = manifest["kind"], manifest["metadata"]
-        found = await self._cluster.get(manifest["apiVersion"], kind, metadata["namespace"], metadata["name"])
+        found = await self._kube.get(manifest["apiVersion"], kind, metadata["namespace"], metadata["name"])
         if found is not None and owner_of(kind, found) != owner_of(kind, manifest):
             raise Refused(f"a {kind} named {metadata['name']} exists and is not Luthier's; delete it.")
         return found
 
     async def finalizers(self, meta: Meta, version: int, finalizers: tuple[str, ...]) -> int:
         """Set a resource's finalizers, if it is still the one that was looked at; return its new version."""
-        written = await self._cluster.set_finalizers(meta, str(version), finalizers)
-        self._cache.wrote(meta.kind, written)
+        written = await self._kube.set_finalizers(meta, str(version), finalizers)
+        self._store.wrote(meta.kind, written)
         return int(written["metadata"]["resourceVersion"])
 
     async def status(self, meta: Meta, version: int, merge: dict[str, object]) -> int:
         """Change a resource's status, if the resource is still the one that was looked at; return its new version."""
-        written = await self._cluster.patch_status(meta, str(version), merge)
-        self._cache.wrote(meta.kind, written)
+        written = await self._kube.patch_status(meta, str(version), merge)
+        self._store.wrote(meta.kind, written)
         return int(written["metadata"]["resourceVersion"])
 
     async def event(self, meta: Meta, note: EventNote, now: str) -> None:
         """Write an Event."""
-        await self._cluster.record(meta, note, now)
+        await self._kube.record(meta, note, now)
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,17 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Literal
 
 from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_operator.apply import Applier, Writes
-from luthier_operator.gather.kueue import Queues
-from luthier_operator.gather.pod_events import read_pod_events
+from luthier_operator.gather.finetunejob import FineTuneJobGatherer
+from luthier_operator.gather.modeldeployment import ModelDeploymentGatherer
 from luthier_operator.gather.progress_poller import ProgressPoller
-from luthier_operator.gather.versions_in_use import Served
-from luthier_operator.kube import ApiNotInstalled, Cluster, Gone, QuotaExceeded, Refused, Transient, Unexpected
-from luthier_operator.model import names
+from luthier_operator.kube import Gone, KubeClient, QuotaExceeded, Refused, Transient, Unexpected
 from luthier_operator.model.defaults import Defaults
-from luthier_operator.model.ownership import join
-from luthier_operator.model.parse import job_view, meta_of, pod_view, rayservice_view
+from luthier_operator.model.parse import meta_of
 from luthier_operator.model.resources import (
     FineTuneJobResource,
     ModelDeploymentResource,
@@ -31,14 +29,13 @@ from luthier_operator.model.resources import (
     read_status,
 )
 from luthier_operator.model.timestamps import rfc3339
-from luthier_operator.model.views import FineTuneJobView, Key, Meta, Raw, Refusal
+from luthier_operator.model.views import Key, Raw, Refusal
 from luthier_operator.ops import logs, metrics
 from luthier_operator.plan.finetunejob import policies as finetunejob
 from luthier_operator.plan.finetunejob.policies import plan_finetunejob
-from luthier_operator.plan.finetunejob.situation import ObservedRuns
 from luthier_operator.plan.modeldeployment import policies as modeldeployment
-from luthier_operator.plan.modeldeployment.policies import ObservedServing, plan_modeldeployment
-from luthier_operator.store.store import Cache, Stored
+from luthier_operator.plan.modeldeployment.policies import plan_modeldeployment
+from luthier_operator.store.store import Store, Stored
 from luthier_operator.store.workqueue import RetryLater
 
 logger = logging.getLogger(__name__)
@@ -59,33 +56,32 @@ class Reconciler:
 
     def __init__(
         self,
-        cluster: Cluster,
-        cache: Cache,
-        defaults: Defaults,
+        kube: KubeClient,
+        store: Store,
         progress: ProgressPoller,
-        forget: Callable[[Key], None],
+        defaults: Defaults,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """Read from cache and cluster, write to the cluster. `forget` is told of what is not there any more."""
-        self._cluster, self._cache, self._defaults = cluster, cache, defaults
-        self._applier = Applier(cluster, cache)
-        self._served = Served(cluster, cache)
-        self._queues = Queues(cluster, cache, defaults.kueue_retry_s)
-        self._progress, self._forget, self._clock = progress, forget, clock
+        """Read from the store and the cluster, write to the cluster."""
+        self._store, self._progress, self._defaults, self._clock = store, progress, defaults, clock
+        self._applier = Applier(kube, store)
+        self._finetunejobs = FineTuneJobGatherer(kube, store, progress, kueue_retry_s=defaults.kueue_retry_s)
+        self._modeldeployments = ModelDeploymentGatherer(kube, store)
         self.since: dict[Key, float] = {}
         """Reconciles at work, and since when (monotonic seconds)."""
 
-    async def __call__(self, key: Key) -> float | None:
+    async def __call__(self, key: Key) -> float | Literal["gone"] | None:
         """Reconcile one resource; return after how many seconds to look again, if nothing happens before.
+
+        `gone` says that there is no such resource.
 
         Raises:
             RetryLater: if the cluster could not be written to.
         """
-        found = self._cache.read(key.kind, key)
+        found = self._store.read(key.kind, key)
         if not found:
             self._progress.forget(key)
-            self._forget(key)
-            return None
+            return "gone"
         metrics.RECONCILES.labels(key.kind).inc()
         self.since[key] = time.monotonic()
         try:
@@ -122,14 +118,10 @@ class Reconciler:
             resource = FineTuneJobResource(meta, read_spec(FineTuneJobSpec, raw), status)
         except Unreadable as error:
             return await writes.carry_out(finetunejob.plan_unreadable(meta, raw, status, str(error), now))
-        observed = replace(self._observe(meta), in_use=self._served.told(resource))
-        observed = replace(observed, pod_events=await read_pod_events(self._cluster, resource, observed, now))
-        heard = await self._queues.hear(meta.key, observed.jobs.own, now)
-        observed = heard.added_to(observed)
+        observed, heard = await self._finetunejobs.observe(resource, now)
         plan = plan_finetunejob(resource, observed, now, self._defaults)
         if plan.assumes_gone:
-            live = replace(await self._observe_live(meta), in_use=await self._served.live(resource))
-            observed = heard.added_to(live)
+            observed = await self._finetunejobs.observe_live(resource, heard)
             plan = plan_finetunejob(resource, observed, now, self._defaults)
         try:
             return heard.sooner(await writes.carry_out(plan))
@@ -152,7 +144,7 @@ class Reconciler:
             resource = ModelDeploymentResource(meta, read_spec(ModelDeploymentSpec, raw), status)
         except Unreadable as error:
             return await writes.carry_out(modeldeployment.plan_unreadable(meta, status, str(error), now))
-        observed = await self._observe_serving(resource)
+        observed = await self._modeldeployments.observe(resource)
         plan = plan_modeldeployment(resource, observed, now, self._defaults)
         try:
             return await writes.carry_out(plan)
@@ -160,42 +152,3 @@ class Reconciler:
             metrics.ERRORS.labels("refused").inc()
             observed = replace(observed, refused=_refusal(error))
         return await writes.carry_out(plan_modeldeployment(resource, observed, now, self._defaults))
-
-    def _observe(self, meta: Meta) -> ObservedRuns:
-        progress = self._progress.newest(meta)
-        silent_s = self._progress.silent_s(meta)
-        return ObservedRuns(join(meta.uid, self._cache.jobs(meta.key), self._cache.pods(meta.key)), progress, silent_s)
-
-    async def _observe_live(self, meta: Meta) -> ObservedRuns:
-        """Return what the API server itself says, which the watch may not have told yet."""
-        selector = f"{names.FINETUNEJOB}={meta.name}"
-        jobs = await self._cluster.list_by_label("batch/v1", "Job", meta.namespace, selector)
-        pods = await self._cluster.list_by_label("v1", "Pod", meta.namespace, selector)
-        return ObservedRuns(join(meta.uid, map(job_view, jobs), map(pod_view, pods)))
-
-    async def _observe_serving(self, resource: ModelDeploymentResource) -> ObservedServing:
-        meta = resource.meta
-        rayservice, installed = self._cache.rayservice(meta.key), True
-        if not self._cache.told("RayService", meta.key):
-            # Is the kind known, and does somebody else have the name?
-            try:
-                raw = await self._cluster.get("ray.io/v1", "RayService", meta.namespace, meta.name)
-                rayservice = rayservice_view(raw) if raw else None
-            except ApiNotInstalled:
-                installed = False
-        followed = self._followed(resource)
-        return ObservedServing(rayservice, followed, self._cache.pods(meta.key), kuberay_installed=installed)
-
-    def _followed(self, resource: ModelDeploymentResource) -> FineTuneJobView | None:
-        reference = resource.spec.model.fine_tune_job_ref
-        key = Key("FineTuneJob", resource.meta.namespace, reference.name) if reference else None
-        found = self._cache.read("FineTuneJob", key) if key else []
-        if not found:
-            return None
-        raw = json.loads(found[0].value)
-        meta = meta_of("FineTuneJob", raw)
-        try:
-            storage = read_spec(FineTuneJobSpec, raw).output
-        except Unreadable:
-            return None  # its own reconcile says so
-        return FineTuneJobView(meta.name, storage, read_status(FineTuneJobStatus, raw, meta))

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from luthier_operator.kube import ApiNotInstalled, Cluster
+from luthier_operator.kube import ApiNotInstalled, KubeClient
 from luthier_operator.model import names
 from luthier_operator.model.parse import workload_view
 from luthier_operator.model.timestamps import seconds_since
-from luthier_operator.model.views import JobView, Key, WorkloadView
+from luthier_operator.model.views import JobView, WorkloadView
 from luthier_operator.plan.finetunejob.situation import ObservedRuns
-from luthier_operator.store.store import Cache
+from luthier_operator.store.store import Store
 
 # Kueue makes the Workload of a new Job at once.
 _PATIENCE_S = 2.0
@@ -42,16 +42,16 @@ class Heard:
 class Queues:
     """Hears from the watch, and asks where it is silent."""
 
-    def __init__(self, cluster: Cluster, cache: Cache, retry_s: float) -> None:
+    def __init__(self, kube: KubeClient, store: Store, retry_s: float) -> None:
         """Ask no more often than every `retry_s`."""
-        self._cluster, self._cache, self._retry_s = cluster, cache, retry_s
+        self._kube, self._store, self._retry_s = kube, store, retry_s
 
-    async def hear(self, key: Key, jobs: Sequence[JobView], now: datetime) -> Heard:
+    async def hear(self, jobs: Sequence[JobView], now: datetime) -> Heard:
         """Return what Kueue says of those Jobs of a resource that wait in a queue."""
         queued = [job for job in jobs if job.queue and job.live]
         if not queued:
             return Heard()
-        told = self._cache.workloads(key, queued)
+        told = self._store.workloads(queued)
         silent = [job for job in queued if job.uid not in told]
         if not silent:
             return Heard(told)
@@ -64,7 +64,7 @@ class Queues:
         return Heard({**told, **{view.job_uid: view for view in asked}}, again_s=self._retry_s)
 
     async def _ask(self, job: JobView) -> list[WorkloadView]:
-        version = await self._cluster.preferred_version(names.KUEUE)
+        version = await self._kube.preferred_version(names.KUEUE)
         selector = f"{names.QUEUED_JOB}={job.uid}"
-        found = await self._cluster.list_by_label(version, "Workload", job.namespace, selector)
+        found = await self._kube.list_by_label(version, "Workload", job.namespace, selector)
         return [workload_view(raw) for raw in found]

@@ -22,7 +22,7 @@ from luthier_operator.model.timestamps import EARLIEST
 from luthier_operator.model.views import JobView, Key, Meta, PodView
 from luthier_operator.ops import metrics
 from luthier_operator.plan.finetunejob.status import figures, progress_of
-from luthier_operator.store.store import Cache
+from luthier_operator.store.store import Store
 
 logger = logging.getLogger(__name__)
 # However slowly a pod answers, it holds a slot for no more than this share of the time.
@@ -65,7 +65,7 @@ class ProgressPoller:
 
     def __init__(
         self,
-        cache: Cache,
+        store: Store,
         reader: Reader,
         wake: Callable[[Key], None],
         *,
@@ -74,7 +74,7 @@ class ProgressPoller:
         slots_per_namespace: int = 32,
     ) -> None:
         """Ask each pod once in `interval_s`, at most `slots` at the same time."""
-        self._cache, self._reader, self._wake = cache, reader, wake
+        self._store, self._reader, self._wake = store, reader, wake
         self._interval_s = interval_s
         self._slots, self._slots_per_namespace = slots, slots_per_namespace
         self._followed: dict[Key, _Followed] = {}
@@ -123,7 +123,7 @@ class ProgressPoller:
         await self._reader.close()
 
     def _pod(self, key: Key, owner_uid: str) -> PodView | None:
-        return pod_to_ask(self._cache.jobs(key), self._cache.pods(key), owner_uid)
+        return pod_to_ask(self._store.jobs(key), self._store.pods(key), owner_uid)
 
     def _schedule(self, key: Key, followed: _Followed, after_s: float) -> None:
         followed.timer = asyncio.get_running_loop().call_later(after_s, self._ring, key, followed)

@@ -11,18 +11,18 @@ from collections.abc import Iterable, Iterator
 
 from luthier_api import API_VERSION
 from luthier_api.finetunejob import FineTuneJobStatus
-from luthier_operator.kube import Cluster
+from luthier_operator.kube import KubeClient
 from luthier_operator.model.resources import FineTuneJobResource
 from luthier_operator.model.views import Meta, Raw
-from luthier_operator.store.store import Cache
+from luthier_operator.store.store import Store
 
 
 class Served:
-    """Asks the cache, or the API server itself, which versions are served."""
+    """Asks the store, or the API server itself, which versions are served."""
 
-    def __init__(self, cluster: Cluster, cache: Cache) -> None:
+    def __init__(self, kube: KubeClient, store: Store) -> None:
         """Read from there."""
-        self._cluster, self._cache = cluster, cache
+        self._kube, self._store = kube, store
 
     def told(self, resource: FineTuneJobResource) -> frozenset[str]:
         """Return which versions of a resource are served, as far as the watch has told."""
@@ -34,7 +34,7 @@ class Served:
         """Return it as the API server says of the resource's namespace, and of others as the watch has told."""
         if not matters(resource):
             return frozenset()
-        here = await self._cluster.list_by_label(API_VERSION, "ModelDeployment", resource.meta.namespace, "")
+        here = await self._kube.list_by_label(API_VERSION, "ModelDeployment", resource.meta.namespace, "")
         return versions_in_use(resource, [*here, *self._known(resource, here=False)])
 
     def _known(self, resource: FineTuneJobResource, *, here: bool) -> list[Raw]:
@@ -42,8 +42,8 @@ class Served:
         place = _place(resource).encode()
         return [
             json.loads(item.value)
-            for key, item in self._cache.known("ModelDeployment")
-            if (here if key.namespace == resource.meta.namespace else place in item.value)
+            for item in self._store.all("ModelDeployment")
+            if (here if item.namespace == resource.meta.namespace else place in item.value)
         ]
 
 

@@ -1,7 +1,11 @@
-"""The adapter to the API server: the only place that writes to the cluster, and where its errors get their meaning."""
+"""The adapter to the API server: the only place that writes to the cluster, and where its errors get their meaning.
 
-from luthier_operator.kube.access import Access
-from luthier_operator.kube.client import Cluster
+`access` knows where the API server is and makes the sessions; `client` sends requests; `errors` says what answers mean;
+`pace` holds requests back; `fence` and `lease` see to it that one operator writes. Lists and watches are kopf's.
+"""
+
+from luthier_operator.kube.access import Access, counting
+from luthier_operator.kube.client import KubeClient, ListedVersions
 from luthier_operator.kube.errors import (
     ApiNotInstalled,
     ClusterError,
@@ -12,26 +16,25 @@ from luthier_operator.kube.errors import (
     Transient,
     Unexpected,
 )
-from luthier_operator.kube.fence import Fence, counting, fencing
-from luthier_operator.kube.pace import Pace
-from luthier_operator.kube.watches import Listener, Watch, Watched
+from luthier_operator.kube.fence import Fence, fencing
+from luthier_operator.kube.pace import Backoffs, Pace, keeping
 
 __all__ = [
     "Access",
     "ApiNotInstalled",
-    "Cluster",
+    "Backoffs",
     "ClusterError",
     "Conflict",
     "Fence",
     "Gone",
-    "Listener",
+    "KubeClient",
+    "ListedVersions",
     "Pace",
     "QuotaExceeded",
     "Refused",
     "Transient",
     "Unexpected",
-    "Watch",
-    "Watched",
     "counting",
     "fencing",
+    "keeping",
 ]

@@ -1,7 +1,10 @@
-"""How the operator gets to the API server: where it is, whom to trust, who we are; and the sessions made of that.
+"""How the operator reaches the API server: where it is, whom to trust, who we are; and the connections made of that.
 
-Read from $KUBECONFIG, the pod's service account or ~/.kube/config, by the client library. Read again when the token may
-have been replaced: a pod's is rotated on disk, so a token that was read once is refused after an hour.
+Read from $KUBECONFIG, the pod's service account or ~/.kube/config, by the client library. Credentials are read again
+when they may have been replaced: a pod's token is rotated on disk, so one that was read once is refused after an hour.
+
+Two sessions are made here: the client library's, for our own requests, and kopf's, for its lists and watches. What
+happens at every request of either, counting and keeping the pace, hangs on them as aiohttp traces.
 """
 
 import os
@@ -11,18 +14,23 @@ import struct
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
+from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
+
+from luthier_operator.ops import metrics
 
 # The kubelet renews a token after 80 % of its life, which is ten minutes at the least.
 _RENEW_S = 60.0
 _AFTER_REFUSAL_S = 1.0
 
-# A peer that is gone without a word is noticed after 30 s. What is read slowly is not cut off by these.
+# A peer that is gone without a word is noticed after 30 s. Slow readers are not cut off by these.
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 
 
@@ -52,25 +60,32 @@ class Access:
         return {"Authorization": token} if token else {}
 
     async def refused(self) -> None:
-        """Read the token again: the API server does not accept it any more."""
+        """Read the credentials again: the API server does not accept them any more."""
         if time.monotonic() - self._read_at > _AFTER_REFUSAL_S:
             await self._renew()
 
-    def session(self, traces: Sequence[aiohttp.TraceConfig] = ()) -> aiohttp.ClientSession:
-        """Return a new session of connections; who we are is said with each request."""
-        connector = aiohttp.TCPConnector(limit=0, ssl=self._tls(), socket_factory=_socket)
-        proxy = self._configuration.proxy
-        return aiohttp.ClientSession(connector=connector, proxy=proxy, trust_env=False, trace_configs=list(traces))
+    def client(self, traces: Sequence[aiohttp.TraceConfig] = ()) -> ApiClient:
+        """Return a new client; `authorization` goes with each request."""
+        client = ApiClient(self._configuration)
+        rest = client.rest_client
+        rest.pool_manager = self._session(rest.ssl_context, traces)
+        return client
 
-    def _tls(self) -> ssl.SSLContext:
-        known = self._configuration
-        context = ssl.create_default_context(cafile=known.ssl_ca_cert, cadata=known.ca_cert_data)
-        if known.cert_file:
-            context.load_cert_chain(known.cert_file, keyfile=known.key_file)
-        if not known.verify_ssl:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
+    def session(self, traces: Sequence[aiohttp.TraceConfig], headers: dict[str, str]) -> aiohttp.ClientSession:
+        """Return a new session for somebody else's requests, each of which carries these headers."""
+        return self._session(RESTClientObject(self._configuration).ssl_context, traces, headers)
+
+    def _session(
+        self, tls: ssl.SSLContext, traces: Sequence[aiohttp.TraceConfig], headers: dict[str, str] | None = None
+    ) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(limit=0, ssl=tls, socket_factory=_socket)
+        return aiohttp.ClientSession(
+            connector=connector,
+            headers=headers,
+            proxy=self._configuration.proxy,
+            trust_env=False,
+            trace_configs=[counting(), *traces],
+        )
 
     async def _renew(self) -> None:
         self._read_at = time.monotonic()
@@ -97,3 +112,26 @@ def _socket(address: tuple[Any, ...]) -> socket.socket:
     for option, value in _KEEPALIVE:
         made.setsockopt(socket.IPPROTO_TCP, option, value)
     return made
+
+
+def counting() -> aiohttp.TraceConfig:
+    """Return what counts the requests of a session by verb and answer."""
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(_answered)
+    trace.on_request_exception.append(_failed)
+    return trace
+
+
+async def _answered(_: aiohttp.ClientSession, __: SimpleNamespace, request: aiohttp.TraceRequestEndParams) -> None:
+    metrics.REQUESTS.labels(_verb(request.method, request.url.query.get("watch")), str(request.response.status)).inc()
+
+
+async def _failed(_: aiohttp.ClientSession, __: SimpleNamespace, request: aiohttp.TraceRequestExceptionParams) -> None:
+    metrics.REQUESTS.labels(_verb(request.method, request.url.query.get("watch")), "none").inc()
+
+
+_VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}
+
+
+def _verb(method: str, watch: str | None) -> str:
+    return "watch" if watch else _VERBS[method.upper()]

@@ -1,23 +1,23 @@
 """Calls to the API server: apply, create, patch, delete, list and Events, each as one request.
 
-Plain requests, without the client library's model classes: they would cost memory and hide nothing. Every write carries
-the one field manager; every failure leaves as one of `errors`. Nothing is tried again here: whoever asked looks again
-at what there is, since a request without an answer may have been carried out.
+Requests go through the official client (`kubernetes.aio`), with bodies as plain JSON: its model classes would take ten
+times the CPU and memory, and know nothing of custom resources. Every write carries the one field manager; every failure
+leaves as one of `errors`. Nothing is retried here: the caller looks again at what there is, since a request without an
+answer may have been carried out.
 """
 
 import hashlib
 import json
-import random
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 
 from luthier_api import API_VERSION
 from luthier_operator.kube.access import Access
-from luthier_operator.kube.errors import Conflict, Exists, Expired, Gone, Transient, error_of
-from luthier_operator.kube.pace import TROUBLE, Pace, retry_after_s
+from luthier_operator.kube.errors import Conflict, Exists, Gone, Transient, error_of
 from luthier_operator.model import names
 from luthier_operator.model.actions import Delete, EventNote, Manifest, Patch
 from luthier_operator.model.views import Meta
@@ -35,43 +35,34 @@ _PLURALS = {
 }
 _JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
-# Each page is parsed as a whole, for all kinds side by side, and what that takes stays with the process.
-_PAGE = 100
-# The API server ends a watch by itself, and tells of each at least once a minute how far it is.
-_WATCH_S = (240, 300)
-_SILENT_S = 70.0
+# Pages are parsed whole.
+_PAGE = 500
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _CONNECT_S = 10.0
-_EVENTS = frozenset({"ADDED", "MODIFIED", "DELETED", "BOOKMARK"})
-_LEASES = "/apis/coordination.k8s.io/"
 
 
 @dataclass(frozen=True)
-class Page:
-    """A part of a list."""
+class ListedVersions:
+    """What a list of names and versions says."""
 
     version: int
-    """Of the whole list."""
-    items: Sequence[Manifest]
+    """resourceVersion of the list."""
+    versions: Mapping[tuple[str, str], int]
+    """{(namespace, name): resourceVersion}."""
 
 
-class Cluster:
+class KubeClient:
     """The API server, as far as the operator uses it."""
 
-    def __init__(
-        self, access: Access, pace: Pace, timeout_s: float, traces: Sequence[aiohttp.TraceConfig] = ()
-    ) -> None:
+    def __init__(self, access: Access, timeout_s: float, traces: Sequence[aiohttp.TraceConfig] = ()) -> None:
         """Connect when first used; an answer that takes longer than `timeout_s` counts as none."""
-        self._access, self._pace = access, pace
-        self._session = access.session(traces=traces)
-        connect_s = min(timeout_s, _CONNECT_S)
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=connect_s)
-        self._watch_timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s, sock_read=_SILENT_S)
+        self._access, self._client = access, access.client(traces)
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, _CONNECT_S))
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._session.close()
+        await self._client.close()  # type: ignore[no-untyped-call]
 
     async def apply(self, manifest: Manifest) -> Manifest:
         """Apply an object by the server; return it as it then is."""
@@ -155,60 +146,23 @@ class Cluster:
         version: str = answer["preferredVersion"]["groupVersion"]
         return version
 
-    async def list_versions(self, path: str, selector: str) -> tuple[int, dict[tuple[str, str], int]]:
-        """Return the version of a list, and {(namespace, name): version} of all objects in it, page by page.
-
-        Raises:
-            ApiNotInstalled: if the cluster does not know the kind.
-        """
-        versions: dict[tuple[str, str], int] = {}
-        async for page in self.pages(path, selector, _METADATA):
-            for metadata in (item["metadata"] for item in page.items):
-                versions[metadata["namespace"], metadata["name"]] = int(metadata["resourceVersion"])
-        return page.version, versions
-
-    async def pages(self, path: str, selector: str, accept: str = _JSON) -> AsyncGenerator[Page]:
-        """Yield the objects of a list page by page; there is at least one.
+    async def list_versions(self, path: str, selector: str) -> ListedVersions:
+        """Return names and versions of all objects under a path that a label selector picks, read page by page.
 
         Raises:
             ApiNotInstalled: if the cluster does not know the kind.
             Expired: if the pages took too long.
         """
         query = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
+        versions: dict[tuple[str, str], int] = {}
         while True:
-            page = await self._request("GET", path, accept=accept, **query)
-            # Of a custom resource that there is none of, the API server lists `null`.
-            yield Page(int(page["metadata"]["resourceVersion"]), page["items"] or [])
+            page = await self._request("GET", path, accept=_METADATA, **query)
+            # For a custom resource without any object, the API server lists `null`.
+            for metadata in (item["metadata"] for item in page["items"] or []):
+                versions[metadata["namespace"], metadata["name"]] = int(metadata["resourceVersion"])
             if not (token := page["metadata"].get("continue")):
-                return
+                return ListedVersions(int(page["metadata"]["resourceVersion"]), versions)
             query["continue"] = token
-
-    async def watch(self, path: str, selector: str, version: int) -> AsyncGenerator[tuple[str, Manifest]]:
-        """Yield what happens to the objects of a list from a version on: the type of the event, and the object.
-
-        It ends when the API server ends it, as it does every few minutes.
-
-        Raises:
-            Expired: if that version is too old, or something was told that is no event.
-            Transient: if it was cut off, or nothing was told for too long.
-        """
-        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": str(version)}
-        query |= {"timeoutSeconds": str(random.randint(*_WATCH_S))} | ({"labelSelector": selector} if selector else {})
-        await self._pace.turn()
-        headers = {"Accept": _JSON, **await self._access.authorization()}
-        url, answered = self._access.server + path, False
-        try:
-            async with self._session.get(url, params=query, headers=headers, timeout=self._watch_timeout) as response:
-                if response.status != 200:
-                    await self._meaning(response, await response.read())
-                answered = True
-                self._pace.succeeded()
-                async for line in _lines(response.content):
-                    yield _event(line)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            if not answered:
-                self._pace.failed()
-            raise Transient(f"the API server does not tell more: {error or type(error).__name__}") from error
 
     async def record(self, meta: Meta, note: EventNote, now: str) -> None:
         """Write an Event about a resource. Its name follows from what it says, so that it is written once."""
@@ -248,30 +202,17 @@ class Cluster:
     ) -> Manifest:
         if method in ("PATCH", "POST", "PUT"):
             query["fieldManager"] = names.FIELD_MANAGER
-        if not path.startswith(_LEASES):  # one that is not renewed in time leaves nobody to do anything
-            await self._pace.turn()
-        headers = {"Accept": accept, **await self._access.authorization()}
-        content = None if body is None else json.dumps(body).encode()
-        if content:
-            headers["Content-Type"] = content_type
+        headers = {"Accept": accept, "Content-Type": content_type, **await self._access.authorization()}
+        url = self._access.server + path + (f"?{urlencode(query)}" if query else "")
         try:
-            async with self._session.request(
-                method, self._access.server + path, params=query, data=content, headers=headers, timeout=self._timeout
-            ) as response:
-                answer = await response.read()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            self._pace.failed()
+            response = await self._client.call_api(
+                method, url, header_params=headers, body=body, _request_timeout=self._timeout
+            )
+            content: bytes = await response.read()  # type: ignore[no-untyped-call]
+        except (aiohttp.ClientError, OSError) as error:
             raise Transient(f"the API server did not answer: {error or type(error).__name__}") from error
-        return await self._meaning(response, answer)
-
-    async def _meaning(self, response: aiohttp.ClientResponse, content: bytes) -> Manifest:
-        if response.status in TROUBLE:
-            self._pace.failed(retry_after_s(response.headers))
-        elif response.status == 401:
+        if response.status == 401:
             await self._access.refused()
-            self._pace.failed()
-        else:
-            self._pace.succeeded()
         if not 200 <= response.status < 300:
             raise error_of(response.status, content, response.headers)
         try:
@@ -280,31 +221,6 @@ class Cluster:
             text = " ".join(content[:100].decode(errors="replace").split())
             raise Transient(f"the API server answered no JSON ({text}); is another server in between?") from error
         return answer
-
-
-async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Yield the whole lines; half a one at the end is of a connection that was cut."""
-    rest: list[bytes] = []
-    async for chunk in content.iter_any():
-        *lines, last = chunk.split(b"\n")
-        if lines:
-            rest.append(lines[0])
-            lines[0] = b"".join(rest)
-            rest.clear()
-        rest.append(last)
-        for line in lines:
-            yield line
-
-
-def _event(line: bytes) -> tuple[str, Manifest]:
-    try:
-        event = json.loads(line)
-        kind, raw = event["type"], event["object"]
-        if kind in _EVENTS and raw["metadata"]["resourceVersion"].isdigit():
-            return kind, raw
-    except (ValueError, TypeError, KeyError, AttributeError):
-        pass  # said below
-    raise Expired(f"the watch was told {line[:300]!r}")
 
 
 def _path(api_version: str, kind: str, namespace: str, name: str = "") -> str:

@@ -1,8 +1,8 @@
-"""What is done at every request, wherever it comes from: it is counted, and a write must pass the fence.
+"""The fence: until when this process may write, checked at the last moment before a write leaves.
 
-The fence says until when this process may write. It is looked at when the connection by which a write leaves has been
-found, so that neither waiting for one, nor a second attempt on another, nor a process that was stopped meanwhile lets a
-write out too late. Renewing the Lease is what opens the fence, so it does not have to pass.
+Neither the client library nor kopf has such a thing. It is looked at when the connection by which a write leaves has
+been found, so that neither waiting for one, nor a second attempt on another, nor a process that was stopped meanwhile
+lets a write out too late. Renewing the Lease is what opens the fence, so it does not have to pass.
 """
 
 import sys
@@ -11,8 +11,6 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import aiohttp
-
-from luthier_operator.ops import metrics
 
 _LEASES = "/apis/coordination.k8s.io/"
 
@@ -42,14 +40,6 @@ class Fence:
             raise AssertionError("a write came too late, and nobody stopped the process")
 
 
-def counting() -> aiohttp.TraceConfig:
-    """Return what counts the requests of a session by verb and answer."""
-    trace = aiohttp.TraceConfig()
-    trace.on_request_end.append(_answered)
-    trace.on_request_exception.append(_failed)
-    return trace
-
-
 def fencing(fence: Fence) -> aiohttp.TraceConfig:
     """Return what lets no write of a session out while the fence is closed."""
 
@@ -67,18 +57,3 @@ def fencing(fence: Fence) -> aiohttp.TraceConfig:
     trace.on_connection_create_end.append(leaves)
     trace.on_connection_reuseconn.append(leaves)
     return trace
-
-
-async def _answered(_: aiohttp.ClientSession, __: SimpleNamespace, request: aiohttp.TraceRequestEndParams) -> None:
-    metrics.REQUESTS.labels(_verb(request.method, request.url.query.get("watch")), str(request.response.status)).inc()
-
-
-async def _failed(_: aiohttp.ClientSession, __: SimpleNamespace, request: aiohttp.TraceRequestExceptionParams) -> None:
-    metrics.REQUESTS.labels(_verb(request.method, request.url.query.get("watch")), "none").inc()
-
-
-_VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}
-
-
-def _verb(method: str, watch: str | None) -> str:
-    return "watch" if watch else _VERBS[method]

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from luthier_operator.kube import Cluster, ClusterError, Conflict, Fence, Gone
+from luthier_operator.kube import ClusterError, Conflict, Fence, Gone, KubeClient
 from luthier_operator.kube.fence import seconds
 from luthier_operator.model.defaults import LeaseTerms
 from luthier_operator.ops import metrics
@@ -31,7 +31,7 @@ class Leadership:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: KubeClient,
         fence: Fence,
         namespace: str,
         name: str,

@@ -26,6 +26,8 @@ def configure(log_format: str, level: str) -> None:
     else:
         handler.setFormatter(_Text("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    # kopf tells of each attempt and each handler, and of what ends it in several tracebacks; we say it in one line.
+    logging.getLogger("kopf").setLevel(logging.DEBUG if level == "DEBUG" else logging.CRITICAL)
     logging.getLogger("aiohttp.access").setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 

@@ -33,6 +33,7 @@ GPU_SECONDS = Counter(
     "luthier_gpu_seconds", "GPU time that training used, as it was added to the status of FineTuneJobs.", ["namespace"]
 )
 MISSED = Counter("luthier_watch_missed", "Objects of which a watch did not tell, found by the audit.", ["change"])
+RESTARTS = Counter("luthier_watch_restarts", "Times that all watches ended and began anew.")
 PROGRESS_REQUESTS = Counter("luthier_progress_requests", "Times that a training pod was asked for its progress.")
 PROGRESS_FAILURES = Counter("luthier_progress_failures", "Training pods that did not tell their progress when asked.")
 

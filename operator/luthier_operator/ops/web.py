@@ -23,7 +23,7 @@ class Endpoint:
                 web.get("/metrics", _metrics),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=0)
 
     async def start(self, host: str, port: int) -> None:
         """Listen."""

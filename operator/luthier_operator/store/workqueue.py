@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from luthier_operator.ops import metrics
 
@@ -32,7 +32,7 @@ class WorkQueue(Generic[K]):
 
     def __init__(
         self,
-        reconcile: Callable[[K], Awaitable[float | None]],
+        reconcile: Callable[[K], Awaitable[float | Literal["gone"] | None]],
         *,
         workers: int,
         first_delay_s: float = 0.2,
@@ -40,6 +40,8 @@ class WorkQueue(Generic[K]):
         about: Callable[[K], AbstractContextManager[None]] = lambda key: nullcontext(),
     ) -> None:
         """`reconcile` returns after how many seconds it wants to be called again, if nothing wakes it before.
+
+        Or `gone`, if what the key names does not exist: then nothing is remembered of it.
 
         `about` is entered around each attempt, and what is logged about it.
         """
@@ -74,11 +76,6 @@ class WorkQueue(Generic[K]):
             return
         self._cancel_timer(key)
         self._timers[key] = loop.call_later(delay_s, self._ring, key)
-
-    def forget(self, key: K) -> None:
-        """Drop what is remembered of a key that no longer exists."""
-        self._failures.pop(key, None)
-        self._cancel_timer(key)
 
     @property
     def depth(self) -> int:
@@ -151,7 +148,9 @@ class WorkQueue(Generic[K]):
             self.wake_after(key, self._back_off(key))
         else:
             self._failures.pop(key, None)
-            if again_s is not None:
+            if again_s == "gone":
+                self._cancel_timer(key)
+            elif again_s is not None:
                 self.wake_after(key, again_s)
 
     def _back_off(self, key: K) -> float:

@@ -20,7 +20,7 @@ from luthier_operator.plan.finetunejob import attempts, verdicts
 from luthier_operator.plan.finetunejob.runs import Wanted, record_of
 from luthier_operator.plan.pods import kueue
 from luthier_operator.plan.verdict import Admission, Verdict
-from luthier_operator.store.store import Cache
+from luthier_operator.store.store import Store
 
 pytestmark = pytest.mark.unit
 
@@ -66,7 +66,8 @@ def workload(**conditions: tuple[str, str, str]) -> dict[str, Any]:
         for kind, (status, reason, text) in conditions.items()
     ]
     labels = {"kueue.x-k8s.io/job-uid": "job-1"}
-    return {"metadata": {"name": "job-reviews", "labels": labels}, "status": {"conditions": rows}}
+    metadata = {"name": "job-reviews", "namespace": "team", "uid": "w-1", "resourceVersion": "1", "labels": labels}
+    return {"metadata": metadata, "status": {"conditions": rows}}
 
 
 def said(raw: dict[str, Any] | None, *, kueue_installed: bool = True, **changes: Any) -> Verdict:
@@ -214,40 +215,37 @@ class Server:
         return self.workloads
 
 
-def hear(server: Server, cache: Cache, *jobs: JobView) -> Any:
-    return asyncio.run(Queues(server, cache, 15.0).hear(KEY, jobs, NOW))  # type: ignore[arg-type]
+def hear(server: Server, store: Store, *jobs: JobView) -> Any:
+    return asyncio.run(Queues(server, store, 15.0).hear(jobs, NOW))  # type: ignore[arg-type]
 
 
 def test_what_the_watch_tells_is_enough() -> None:
-    cache, view = Cache(), WorkloadView("job-1", admitted=False, namespace=job().namespace)
-    forged = WorkloadView("job-1", admitted=True, namespace="elsewhere")
-    cache.attach({}, {"job-1": [view, forged]})
-    server = Server()
-    heard = hear(server, cache, job())
-    assert heard.workloads == {"job-1": view} and heard.again_s is None and server.asked == []
-    assert cache.queued("job-1", deleted=False) == KEY, "the next word wakes the resource"
+    store, server = Store(), Server()
+    store.put("Workload", workload(**WAITS))
+    heard = hear(server, store, job())
+    assert heard.workloads["job-1"].message == FULL and heard.again_s is None and server.asked == []
 
 
 def test_kueue_is_given_time_before_it_is_asked_for() -> None:
     server = Server()
-    heard = hear(server, Cache(), job(created_at=NOW - timedelta(seconds=1)))
+    heard = hear(server, Store(), job(created_at=NOW - timedelta(seconds=1)))
     assert server.asked == [] and 0 < heard.sooner(600.0) <= 2 and heard.kueue_installed
 
 
 def test_where_the_watch_is_silent_kueue_is_asked_now_and_then_in_its_preferred_version() -> None:
     server = Server(workload(**WAITS))
-    heard = hear(server, Cache(), job())
+    heard = hear(server, Store(), job())
     selector = "kueue.x-k8s.io/job-uid=job-1"
     assert server.asked == [("kueue.x-k8s.io/v1beta9", "Workload", "team", selector)]
     assert heard.workloads["job-1"].message == FULL and heard.sooner(None) == 15.0
 
 
 def test_kueue_that_is_not_installed_may_come_later() -> None:
-    heard = hear(Server(installed=False), Cache(), job())
+    heard = hear(Server(installed=False), Store(), job())
     assert not heard.kueue_installed and heard.sooner(None) == 15.0
 
 
 def test_jobs_outside_queues_cost_nothing() -> None:
     server = Server(installed=False)
-    heard = hear(server, Cache(), job(queue=None), job(outcome="Complete"))
+    heard = hear(server, Store(), job(queue=None), job(outcome="Complete"))
     assert heard.workloads == {} and heard.kueue_installed and heard.sooner(None) is None

@@ -17,7 +17,7 @@ from luthier_api.documents import ProgressDocument
 from luthier_operator.gather.progress_client import ProgressReader
 from luthier_operator.gather.progress_poller import ProgressPoller, pod_to_ask
 from luthier_operator.model.views import JobView, Key, Meta, PodView
-from luthier_operator.store.store import Cache, Stored
+from luthier_operator.store.store import Store
 
 pytestmark = pytest.mark.unit
 
@@ -84,8 +84,22 @@ def test_only_a_running_pod_of_the_resources_own_live_training_is_asked(
     assert (found.name if found else None) == asked
 
 
+class Known(Store):
+    """A store with one Job and one pod for each resource."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: dict[Key, tuple[JobView, PodView]] = {}
+
+    def jobs(self, key: Key) -> list[JobView]:
+        return [self.known[key][0]] if key in self.known else []
+
+    def pods(self, key: Key) -> list[PodView]:
+        return [self.known[key][1]] if key in self.known else []
+
+
 class Pods:
-    """Training pods that answer on addresses of this machine, and the cache that knows of them."""
+    """Training pods that answer on addresses of this machine, and the store that knows of them."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -93,20 +107,16 @@ class Pods:
         self.document: Callable[[], dict[str, Any]] = lambda: {"step": 1}
         self.woken: asyncio.Queue[Key] = asyncio.Queue()
         self.over = asyncio.Event()
-        self._jobs: dict[Key, list[Stored]] = {}
-        self._pods: dict[Key, list[Stored]] = {}
-        self.cache = Cache()
-        self.cache.attach({"Job": self._jobs, "Pod": self._pods}, {})
+        self.store = Known()
 
     def add(self, name: str, ip: str, namespace: str = "team", **changes: Any) -> Meta:
         key = Key("FineTuneJob", namespace, name)
         uid = f"{namespace}/{name}"
-        self._jobs[key] = [Stored("reviews-train", 1, job(uid))]
-        self._pods[key] = [Stored("pod", 1, pod(uid, ip, **changes))]
+        self.store.known[key] = job(uid), pod(uid, ip, **changes)
         return Meta("FineTuneJob", namespace, name, uid, 1)
 
     def remove(self, meta: Meta) -> None:
-        del self._jobs[meta.key], self._pods[meta.key]
+        del self.store.known[meta.key]
 
     async def answer(self, request: web.Request) -> web.Response:
         address = request.transport.get_extra_info("sockname")[0] if request.transport else ""
@@ -121,7 +131,7 @@ class Pods:
     @asynccontextmanager
     async def poller(self, interval_s: float = 0.05, timeout_s: float = 0.3, **slots: int) -> AsyncIterator[Any]:
         reader = ProgressReader(timeout_s, self.port)
-        poller = ProgressPoller(self.cache, reader, self.woken.put_nowait, interval_s=interval_s, **slots)
+        poller = ProgressPoller(self.store, reader, self.woken.put_nowait, interval_s=interval_s, **slots)
         try:
             yield poller
         finally:

@@ -21,7 +21,7 @@ from luthier_operator.model.actions import Plan
 from luthier_operator.model.views import Key, Meta
 from luthier_operator.ops import logs, metrics
 from luthier_operator.ops.settings import Settings, SettingsError
-from luthier_operator.store.store import Cache, Stored, stored
+from luthier_operator.store.store import Store
 from luthier_operator.store.workqueue import RetryLater, WorkQueue
 
 pytestmark = pytest.mark.unit
@@ -139,16 +139,16 @@ async def test_every_line_about_a_resource_names_it_also_those_of_errors(lines: 
     assert "resource" not in after
 
 
-def resource(name: str, phase: str | None) -> Stored:
-    metadata = {"name": name, "namespace": "team", "resourceVersion": "1"}
-    return stored("FineTuneJob", {"metadata": metadata, "spec": {}, **({"status": {"phase": phase}} if phase else {})})
+def resource(name: str, phase: str | None) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "team", "uid": name, "resourceVersion": "1"}
+    return {"metadata": metadata, "spec": {}, **({"status": {"phase": phase}} if phase else {})}
 
 
 def test_resources_are_counted_by_phase_without_parsing_them() -> None:
-    cache, registry = Cache(), CollectorRegistry()
-    items = [resource(f"r{number}", phase) for number, phase in enumerate(["Training", "Training", "Failed", None])]
-    cache.attach({"FineTuneJob": {Key("FineTuneJob", "team", item.name): [item] for item in items}}, {})
-    metrics.Resources(cache.phases, registry)
+    store, registry = Store(), CollectorRegistry()
+    for number, phase in enumerate(["Training", "Training", "Failed", None]):
+        store.put("FineTuneJob", resource(f"r{number}", phase))
+    metrics.Resources(store.phases, registry)
     text = generate_latest(registry).decode()
     for phase, count in {"Training": 2, "Failed": 1, "Pending": 1}.items():
         assert f'luthier_resources{{kind="FineTuneJob",phase="{phase}"}} {count}.0' in text
@@ -190,7 +190,7 @@ def test_allowed_images_are_words() -> None:
 
 def test_the_page_of_metrics_names_each_of_them() -> None:
     registry = CollectorRegistry()
-    metrics.Resources(Cache().phases, registry)
+    metrics.Resources(Store().phases, registry)
     measured = {metric.name for metric in registry.collect()}
     for value in vars(metrics).values():
         if isinstance(value, Counter | Gauge | Histogram):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -27,7 +27,7 @@ from luthier_operator.kube.errors import (
 from luthier_operator.model.merge_patch import merge_patch
 from luthier_operator.model.views import Key
 from luthier_operator.ops.settings import Settings, SettingsError
-from luthier_operator.store.store import Cache, Stored, owner_of, stored
+from luthier_operator.store.store import Store, owner_of
 from luthier_operator.store.workqueue import RetryLater, WorkQueue
 
 pytestmark = pytest.mark.unit
@@ -94,15 +94,14 @@ async def test_failures_are_tried_again_later_each_time_and_success_forgets_them
     assert gaps[0] >= 0.009 and gaps[1] >= 0.019 and gaps[2] >= 0.039
 
 
-async def test_what_is_forgotten_is_not_looked_at_again_and_leaves_nothing() -> None:
+async def test_what_is_gone_is_not_looked_at_again_and_leaves_nothing() -> None:
     looked: list[str] = []
     finished = asyncio.Event()
 
-    async def reconcile(key: str) -> None:
+    async def reconcile(key: str) -> Literal["gone"]:
         looked.append(key)
-        if key == "a":
-            queue.forget("a")  # as when it is not there any more
         finished.set()
+        return "gone"
 
     queue: WorkQueue[str] = WorkQueue(reconcile, workers=1)
     queue.wake_after("a", 0.02)
@@ -138,42 +137,42 @@ def job(version: int, **metadata: Any) -> dict[str, Any]:
 KEY = Key("FineTuneJob", "n", "reviews")
 
 
-def cache_with(*items: Stored) -> Cache:
-    cache = Cache()
-    cache.attach({"Job": {KEY: list(items)}}, {})
-    return cache
+def store_with(*jobs: dict[str, Any]) -> Store:
+    store = Store()
+    for each in jobs:
+        store.put("Job", each)
+    return store
 
 
 def test_what_was_written_is_seen_until_the_watch_has_caught_up() -> None:
-    cache = cache_with()
-    cache.wrote("Job", job(5))
-    assert len(cache.jobs(KEY)) == 1
-    cache.caught_up("Job", KEY, stored("Job", job(4)))
-    assert len(cache.jobs(KEY)) == 1
-    cache.caught_up("Job", KEY, stored("Job", job(5)))
-    assert not cache.jobs(KEY)
+    store = store_with()
+    store.wrote("Job", job(5, annotations={"luthier.dev/spec-hash": "written"}))
+    assert [j.spec_hash for j in store.jobs(KEY)] == ["written"]
+    store.put("Job", job(4))
+    assert [j.spec_hash for j in store.jobs(KEY)] == ["written"]
+    store.put("Job", job(5))
+    assert [j.spec_hash for j in store.jobs(KEY)] == [""]
 
 
 def test_a_newer_word_of_the_watch_goes_before_what_was_written() -> None:
-    cache = cache_with(stored("Job", job(7, annotations={"luthier.dev/spec-hash": "new"})))
-    cache.wrote("Job", job(6))
-    assert [j.spec_hash for j in cache.jobs(KEY)] == ["new"]
+    store = store_with(job(7, annotations={"luthier.dev/spec-hash": "new"}))
+    store.wrote("Job", job(6))
+    assert [j.spec_hash for j in store.jobs(KEY)] == ["new"]
 
 
 def test_a_deletion_that_the_watch_has_told_already_leaves_no_ghost() -> None:
-    cache = cache_with()
-    cache.wrote("Job", job(9, deletionTimestamp="2026-01-01T00:00:00Z"))
-    assert not cache.jobs(KEY)
+    store = store_with()
+    store.wrote("Job", job(9, deletionTimestamp="2026-01-01T00:00:00Z"))
+    assert not store.jobs(KEY)
 
 
 def test_the_answer_to_a_write_that_comes_after_the_deletion_leaves_no_ghost() -> None:
-    cache = cache_with()
-    cache.wrote("Job", job(5))
-    cache.went("Job", job(5)["metadata"]["uid"], 7, (KEY, stored("Job", job(5))))
-    cache.wrote("Job", job(6))
-    assert not cache.jobs(KEY)
-    cache.wrote("Job", job(9, uid="another"))
-    assert cache.jobs(KEY)
+    store = store_with(job(5))
+    store.drop("Job", "u", 7)
+    store.wrote("Job", job(6))
+    assert not store.jobs(KEY)
+    store.wrote("Job", job(9, uid="another"))
+    assert store.jobs(KEY)
 
 
 def test_objects_of_two_kinds_of_owner_with_one_name_are_kept_apart() -> None:
