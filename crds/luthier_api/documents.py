@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from luthier_api.artifact_files import SERVING_DOCUMENT_FILE as SERVING_DOCUMENT_FILE
 from luthier_api.base import Count, Digest, Document, Engine, Metrics, Sha256, Text, Timestamp
 from luthier_api.reasons import Reason
 from luthier_api.training import Label, Task, TrainingSpec
@@ -26,7 +27,8 @@ TRAINER_PORT = 8080
 # Environment variable of a training pod: seconds between SIGTERM and SIGKILL.
 GRACE_VARIABLE = "LUTHIER_GRACE_S"
 SERVE_PORT = 8000
-SERVING_DOCUMENT_FILE = "luthier.json"
+# multi-label: the probability from which a label is given.
+MULTI_LABEL_THRESHOLD = 0.5
 
 Role = Literal["output", "model", "dataset"]
 
@@ -240,7 +242,7 @@ class ServingDocument(Document):
     )
     pairs: bool = Field(default=False, description="Whether the model reads two texts.")
     threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.5, description="multi-label: the probability from which a label is given."
+        default=MULTI_LABEL_THRESHOLD, description="multi-label: the probability from which a label is given."
     )
     max_length: Annotated[int, Field(ge=4, le=8192)] = Field(description="Tokens kept of each text, special ones too.")
     lowercase: bool = Field(description="Lower the case of every text before tokenization.")
