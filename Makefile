@@ -9,7 +9,7 @@ UNIT := tests/unit tests/integration/artifacts
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e gpu lint generate failures bench bench-prepare bench-trainer bench-job bench-operator kills soak images cluster cluster-down clean constraints
+.PHONY: help demo test unit integration e2e gpu mutants lint generate failures bench bench-prepare bench-trainer bench-job bench-operator kills soak images cluster cluster-down clean constraints
 
 help: ## Say what each target does
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ e2e: .venv/.full ## On the real one-node cluster, with the chart installed
 
 gpu: .venv/.full ## What needs an NVIDIA GPU; skipped where there is none
 	$(PYTEST) -m gpu
+
+mutants: .venv/.full ## Put small bugs into the source, one at a time: the unit tests must notice; ARGS="registry" chooses
+	$(PY) tests/mutants $(ARGS)
 
 lint: .venv/.full ## ruff, mypy, import contracts, generated files, and the chart
 	.venv/bin/ruff check .

@@ -9,8 +9,10 @@ Every other package imports this one; it imports pydantic and the standard libra
 - `reasons`: condition types and reasons. A reason is API.
 - `exitcodes`: what a training pod's exit code means, in one table.
 - `documents`: the run document that a pod is given, its result, its progress; the documents of the server.
+- `artifact_files`, `entity_labels`, `text`: what trainer and server must agree on.
 - `keys`: spec hash, run hash, run key and data key: what makes two runs the same.
 - `schema`: the CRDs, from the models.
+- `logs`, `cpus`: how each program logs, and how many CPUs it may use.
 """
 
 GROUP = "luthier.dev"

@@ -6,10 +6,11 @@ The first token of a word decides for the word, as in training; what a word is, 
 from collections.abc import Sequence
 from typing import Any
 
+from luthier_api.entity_labels import kinds_of, read_labels
 from luthier_api.training import Task
 from luthier_serving.answers import About, Span
 from luthier_serving.engines import Logits
-from luthier_serving.tasks.entities import join_words, kind_of
+from luthier_serving.tasks.entities import join_words
 from luthier_serving.tasks.probabilities import DIGITS, SHARE, softmax
 from luthier_serving.tokenization import Encoded
 
@@ -29,7 +30,7 @@ class TokenClassification:
         """Return what each span says, and where it is."""
         spans = [
             {
-                "label": kind_of(about.labels[span.label]),
+                "label": read_labels(about.labels)[span.label].kind,
                 "text": text[span.start : span.end],
                 "start": span.start,
                 "end": span.end,
@@ -41,7 +42,7 @@ class TokenClassification:
 
     def schema(self, about: About | None) -> dict[str, Any]:
         """Return the schema of `result`."""
-        known = {"enum": sorted({kind_of(label) for label in about.labels} - {"O"})} if about else {}
+        known = {"enum": kinds_of(about.labels)} if about else {}
         span = {
             "label": {"type": "string", **known},
             "text": {"type": "string"},

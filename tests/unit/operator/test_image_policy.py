@@ -100,7 +100,8 @@ def test_a_normal_form_is_its_own_normal_form_and_never_leaves_its_registry(imag
     assert normal_form(normal) == normal
     host = normal.partition("/")[0]
     assert violation(image, [f"{host}/"], "") is None
-    assert violation(image, [f"{host}.evil.org/"], "") is not None
+    name, colon, port = host.partition(":")
+    assert violation(image, [f"{name}.evil.org{colon}{port}/"], "") is not None
 
 
 def test_a_run_whose_image_is_not_allowed_makes_no_job_and_says_what_may_be_named(make_world: Any) -> None:

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from luthier_api.entity_labels import find_entities, read_labels
 from luthier_serving.answers import Span
-from luthier_serving.tasks.entities import join_words, kind_of
+from luthier_serving.tasks.entities import join_words
 
 pytestmark = pytest.mark.unit
 
@@ -25,10 +26,12 @@ CASES = [
 ]
 
 
-def join(line: str) -> list[tuple[str, int, int]]:
+def join(line: str) -> list[tuple[str | None, int, int]]:
     labels = tuple(line.split())
     words = [Span(10 * place, 10 * place + 5, place, 0.5) for place in range(len(labels))]
-    return [(kind_of(labels[span.label]), span.start // 10, span.end // 10) for span in join_words(words, labels)]
+    return [
+        (read_labels(labels)[span.label].kind, span.start // 10, span.end // 10) for span in join_words(words, labels)
+    ]
 
 
 @pytest.mark.parametrize(("line", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
@@ -45,3 +48,17 @@ def test_an_entity_is_as_sure_as_its_words_on_average() -> None:
 def test_every_labelled_word_is_in_one_entity_of_its_kind_and_no_other_word_is(labels: list[str]) -> None:
     covered = [(place, kind) for kind, first, last in join(" ".join(labels)) for place in range(first, last + 1)]
     assert covered == [(place, label[2:]) for place, label in enumerate(labels) if label != "O"]
+
+
+@pytest.mark.parametrize(
+    "names", ["O B-PER I-PER E-PER S-PER I-LOC", "O B-PER I-PER L-PER U-PER", "O B I", "NOUN VERB"]
+)
+@given(data=st.data())
+def test_the_entities_that_are_served_are_those_of_the_contract(names: str, data: st.DataObject) -> None:
+    labels = tuple(names.split())
+    chosen = data.draw(st.lists(st.integers(0, len(labels) - 1), max_size=12))
+    served = join_words([Span(place, place, label, 0.5) for place, label in enumerate(chosen)], labels)
+    meanings = read_labels(labels)
+    assert [(span.start, span.end, meanings[span.label].kind) for span in served] == find_entities(
+        meanings[label] for label in chosen
+    )

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from luthier_api.entity_labels import find_entities, read_labels
 from luthier_trainer.tasks import Predictions
 from luthier_trainer.tasks.spans import Scheme
 from support.trainer.answers import TAGS, WORDS
@@ -44,7 +45,7 @@ def test_entities_are_read_as_the_conll_evaluation_reads_them(sentences: list[st
 
 def test_bare_positions_are_positions_only_where_nothing_else_is() -> None:
     assert read(["B", "I", "O"], [["B", "I", "B", "O", "I"]]) == [(0, 1, "entity"), (2, 2, "entity"), (4, 4, "entity")]
-    assert read(["B", "I", "N"], [["B", "I", "I"]]) == [(0, 0, "B"), (1, 2, "I")]
+    assert read(["B", "I", "N"], [["B", "I", "I"]]) == [(0, 0, "B"), (1, 1, "I"), (2, 2, "I")]
 
 
 def in_turn(sentence: list[str]) -> set[tuple[int, int, str]]:
@@ -71,6 +72,24 @@ def test_reading_all_words_at_once_is_reading_them_in_turn(sentences: list[list[
         expected |= {(first + offset, last + offset, kind) for first, last, kind in in_turn(sentence)}
         offset += len(sentence)
     assert set(read(TAGS, sentences)) == expected
+
+
+@pytest.mark.parametrize(
+    "labels", ["O B-PER I-PER E-PER S-PER I-LOC", "O B-PER I-PER L-PER U-PER", "O B I", "O PER LOC", "NOUN VERB ADJ"]
+)
+@given(data=st.data())
+@settings(deadline=None, max_examples=30)
+def test_the_entities_that_are_scored_are_those_of_the_contract(labels: str, data: st.DataObject) -> None:
+    names = labels.split()
+    drawn = st.lists(st.lists(st.sampled_from(names), min_size=1, max_size=8), min_size=1, max_size=6)
+    sentences = data.draw(drawn)
+    meaning = dict(zip(names, read_labels(names), strict=True))
+    expected, offset = [], 0
+    for sentence in sentences:
+        found = find_entities(meaning[word] for word in sentence)
+        expected += [(entity.first + offset, entity.last + offset, entity.kind) for entity in found]
+        offset += len(sentence)
+    assert read(names, sentences) == expected
 
 
 @given(sentences_of_tags, st.integers(0, 2**32 - 1))

@@ -1,9 +1,6 @@
-"""Entities as they are read from the labels of words: spans of words of one kind.
+"""Entities in the labelled words of many texts at once, for scores; `luthier_api.entity_labels` says what labels mean.
 
-A label is `<position>-<kind>` with the position B (begins), I (inside), E (ends) or S (a single word), or it is O,
-outside of all. Where the labels are O and bare positions, there is one kind. Any other label is a kind by itself whose
-neighbouring words are one entity. Reading is lenient, as in the CoNLL evaluation script and in seqeval's default mode:
-an I- that continues nothing begins an entity. An entity is right when kind, first word and last word are.
+An entity is right when its kind, its first word and its last word are.
 """
 
 from collections.abc import Sequence
@@ -12,12 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from luthier_api.entity_labels import begins, kinds_of, read_labels
 from luthier_trainer.tasks.counts import Integers
-
-OUTSIDE = "O"
-ONLY_KIND = "entity"
-_POSITIONS = {"B": 1, "I": 2, "E": 3, "S": 4}
-_B, _I, _E, _S = _POSITIONS.values()
 
 
 class Scheme:
@@ -29,28 +22,30 @@ class Scheme:
 
     def __init__(self, labels: Sequence[str]) -> None:
         """Read the labels, in the order of the model's outputs."""
-        bare = OUTSIDE in labels and set(labels) <= {OUTSIDE, *_POSITIONS}
-        parts = [_parts(f"{label}-{ONLY_KIND}" if bare and label != OUTSIDE else label) for label in labels]
-        self.kinds = sorted({kind for _, kind in parts if kind is not None})
+        self.kinds = kinds_of(labels)
+        self._labels = read_labels(labels)
         number = {kind: position for position, kind in enumerate(self.kinds)}
-        self._position = np.array([position for position, _ in parts], dtype=np.int64)
-        self._kind = np.array([-1 if kind is None else number[kind] for _, kind in parts], dtype=np.int64)
+        self._kind = np.array([-1 if kind is None else number[kind] for _, kind in self._labels], dtype=np.int64)
 
     def spans(self, words: Integers, texts: Integers) -> "Spans":
         """Return the entities in label positions [words], each word of the text in `texts`."""
         if not len(words):
             nothing = np.zeros(0, dtype=np.int64)
             return Spans(nothing, nothing, nothing, nothing)
-        position, kind = self._position[words], self._kind[words]
+        kind = self._kind[words]
         inside = kind >= 0
         # Whether a border lies between each word and the one before it, if both are inside.
-        before, after = position[:-1], position[1:]
-        broken = (kind[:-1] != kind[1:]) | (texts[:-1] != texts[1:])
-        broken |= np.isin(before, (_E, _S)) | np.isin(after, (_B, _S))
+        broken = self._begins(words[:-1], words[1:]) | (texts[:-1] != texts[1:])
         first = inside & np.concatenate([[True], broken | ~inside[:-1]])
         last = inside & np.concatenate([broken | ~inside[1:], [True]])
         starts = np.flatnonzero(first)
         return Spans(starts, np.flatnonzero(last), kind[starts], texts[starts])
+
+    def _begins(self, before: Integers, after: Integers) -> npt.NDArray[np.bool_]:
+        """Tell of each pair of neighbouring words whether an entity begins at the second."""
+        pairs, of_word = np.unique(before * len(self._labels) + after, return_inverse=True)
+        answers = [begins(*(self._labels[each] for each in divmod(pair, len(self._labels)))) for pair in pairs.tolist()]
+        return np.array(answers, dtype=np.bool_)[of_word]
 
 
 class Spans(NamedTuple):
@@ -70,12 +65,3 @@ class Spans(NamedTuple):
         same: npt.NDArray[np.bool_] = others.first[place] == self.first
         same &= (others.last[place] == self.last) & (others.kind[place] == self.kind)
         return same
-
-
-def _parts(label: str) -> tuple[int, str | None]:
-    if label == OUTSIDE:
-        return 0, None
-    position, dash, kind = label.partition("-")
-    if dash and position in _POSITIONS and kind:
-        return _POSITIONS[position], kind
-    return _I, label

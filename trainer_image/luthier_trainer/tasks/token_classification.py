@@ -4,8 +4,8 @@ Texts come as words. A word may be several tokens: its first one is judged and l
 are not (Devlin et al., 2019, section 5.3). Words beyond maxLength are neither learned nor judged.
 
 Accuracy is over all words. Averages of F1 are over the labels other than O, which is most of a text and says nothing
-of what was looked for. What counts as one entity, says `spans`; *_entities are over all entities of all kinds, as the
-CoNLL evaluation has it.
+of what was looked for. What counts as one entity, says `luthier_api.entity_labels`; *_entities are over all entities of
+all kinds, as the CoNLL evaluation has it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from luthier_api.entity_labels import OUTSIDE
 from luthier_api.training import DataFile, Label, Task
 from luthier_trainer.prepared import Part
 from luthier_trainer.tasks import IGNORED, LossName, Parsed, Predictions
@@ -25,7 +26,7 @@ from luthier_trainer.tasks.counts import Array, Judged, Tally
 from luthier_trainer.tasks.findings import Evaluation, Mistake
 from luthier_trainer.tasks.mistakes import surest_mistakes
 from luthier_trainer.tasks.ranking import curves
-from luthier_trainer.tasks.spans import OUTSIDE, Scheme, Spans
+from luthier_trainer.tasks.spans import Scheme, Spans
 
 _PASSES = 8  # over the words, for each resample
 

@@ -1,0 +1,77 @@
+"""The JSON documents that the parts of Luthier hand to each other, one module for each receiver.
+
+run        operator --RunDocument--> prepare; operator --RunDocument with `resolved`--> train
+operator --Removal--> remove
+result     prepare, train, remove --Result--> operator, in the pod's termination message
+progress   train --ProgressDocument over HTTP--> operator
+serving    train --ServingDocument in the artifact, as luthier.json--> server
+operator --FrontConfig, RevisionConfig in the RayService--> server
+"""
+
+from luthier_api.artifact_files import SERVING_DOCUMENT_FILE
+from luthier_api.documents.progress import TRAINER_PORT, ProgressDocument, Stage
+from luthier_api.documents.result import (
+    TERMINATION_MESSAGE_BYTES,
+    TERMINATION_MESSAGE_PATH,
+    DocumentError,
+    Failure,
+    Prepared,
+    Published,
+    Removed,
+    Result,
+    read_result,
+)
+from luthier_api.documents.run import (
+    CA_BUNDLE_DIR,
+    GRACE_VARIABLE,
+    RUN_DOCUMENT_PATH,
+    Access,
+    Origin,
+    Place,
+    Removal,
+    Resolved,
+    Role,
+    RunDocument,
+    credential_env,
+)
+from luthier_api.documents.serving import (
+    MULTI_LABEL_THRESHOLD,
+    SERVE_PORT,
+    FrontConfig,
+    RevisionConfig,
+    Route,
+    ServingDocument,
+)
+
+__all__ = [
+    "CA_BUNDLE_DIR",
+    "GRACE_VARIABLE",
+    "MULTI_LABEL_THRESHOLD",
+    "RUN_DOCUMENT_PATH",
+    "SERVE_PORT",
+    "SERVING_DOCUMENT_FILE",
+    "TERMINATION_MESSAGE_BYTES",
+    "TERMINATION_MESSAGE_PATH",
+    "TRAINER_PORT",
+    "Access",
+    "DocumentError",
+    "Failure",
+    "FrontConfig",
+    "Origin",
+    "Place",
+    "Prepared",
+    "ProgressDocument",
+    "Published",
+    "Removal",
+    "Removed",
+    "Resolved",
+    "Result",
+    "RevisionConfig",
+    "Role",
+    "Route",
+    "RunDocument",
+    "ServingDocument",
+    "Stage",
+    "credential_env",
+    "read_result",
+]

@@ -1,0 +1,39 @@
+"""What a training pod says of itself while it runs."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from luthier_api.base import Count, Document, Timestamp
+
+TRAINER_PORT = 8080
+
+
+Stage = Literal["Starting", "Downloading", "Training", "Evaluating", "Exporting", "Uploading", "Done"]
+
+
+class ProgressDocument(Document):
+    """What the training pod answers at GET /progress."""
+
+    stage: Stage = Field(description="What the pod is doing.")
+    step: Count = Field(default=0, description="Optimizer steps done.")
+    total_steps: Count = Field(default=0, description="Optimizer steps in all.")
+    epoch: Annotated[float, Field(ge=0)] = Field(default=0.0, description="Epochs done.")
+    eta_seconds: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Time left at the present speed."
+    )
+    examples_per_second: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Training examples per second."
+    )
+    tokens_per_second: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Real training tokens per second, without padding."
+    )
+    gpu_memory_bytes: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Most memory that the GPU held at once."
+    )
+    checkpoint_step: Count | None = Field(default=None, description="Step of the newest checkpoint in storage.")
+    resumed_from_step: Count | None = Field(default=None, description="Checkpoint that this attempt began at.")
+    metrics: Annotated[dict[Annotated[str, Field(max_length=128)], float], Field(max_length=64)] = Field(
+        default={}, description="Latest values."
+    )
+    updated_at: Timestamp = Field(description="When this was written.")

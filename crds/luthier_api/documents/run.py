@@ -1,0 +1,97 @@
+"""What the training pods are given: the run to prepare or to train, or the versions to remove."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from luthier_api.base import Count, Digest, Document, Sha256, Text
+from luthier_api.training import TrainingSpec
+
+RUN_DOCUMENT_PATH = "/etc/luthier/run.json"
+CA_BUNDLE_DIR = "/etc/luthier/ca"
+# Environment variable of a training pod: seconds between SIGTERM and SIGKILL.
+GRACE_VARIABLE = "LUTHIER_GRACE_S"
+
+
+Role = Literal["output", "model", "dataset"]
+
+
+def credential_env(role: Role) -> dict[str, str]:
+    """Return {key in the user's Secret: environment variable of the pod} for one role.
+
+    Environment variables and not files, because the kubelet then says in the pod's status which Secret or key is
+    missing; for a missing volume it only writes Events.
+    """
+    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN")
+    return {key: f"LUTHIER_{role.upper()}_{key}" for key in keys}
+
+
+class Access(Document):
+    """How a pod reaches one storage endpoint."""
+
+    endpoint: Text | None = Field(default=None, description="URL; unset means AWS.")
+    region: Text | None = Field(default=None, description="Region name.")
+    force_path_style: bool | None = Field(
+        default=None, description="Bucket in the path; default true with an endpoint."
+    )
+    ca_bundle: Text | None = Field(default=None, description="Path of a PEM file.")
+    credentials: Role | None = Field(
+        default=None, description="Whose environment variables hold the keys; unset: the pod's identity."
+    )
+
+
+class Origin(Document):
+    """Which resource a run belongs to, for lineage and logs."""
+
+    name: Text = Field(description="Name of the FineTuneJob.")
+    namespace: Text = Field(description="Its namespace.")
+    uid: Text = Field(description="Its uid.")
+    generation: Count = Field(description="Its generation.")
+    run: Text = Field(description="Name of the run.")
+
+
+class Resolved(Document):
+    """What prepare found the inputs to be; train refuses anything else."""
+
+    run_key: Sha256 = Field(description="Hash of everything that decides the result.")
+    data_key: Sha256 = Field(description="Hash of the prepared data.")
+    model_digest: Digest = Field(description="Digest over the base model's files.")
+    model_revision: Text | None = Field(default=None, description="Commit that an hf:// revision stands for.")
+    dataset_digest: Digest = Field(description="Digest over the dataset's files.")
+    image: Text | None = Field(default=None, description="Trainer image that prepare ran; train runs the same.")
+
+
+class RunDocument(Document):
+    """All that a training pod is told. `python -m luthier_trainer run.json` needs nothing else."""
+
+    spec: TrainingSpec = Field(description="What is to be trained.")
+    output_access: Access = Field(default=Access(), description="Storage of spec.output.")
+    model_access: Access = Field(default=Access(), description="Storage of spec.model.")
+    dataset_access: Access = Field(default=Access(), description="Storage of spec.dataset.")
+    image: Text | None = Field(default=None, description="Trainer image, part of the run key.")
+    origin: Origin | None = Field(default=None, description="The resource behind the run; none without Kubernetes.")
+    resolved: Resolved | None = Field(default=None, description="Filled in between prepare and train.")
+
+
+class Place(Document):
+    """A model's folder in storage, which holds its versions and checkpoints."""
+
+    uri: Text = Field(description="What `output.uri` said.")
+    name: Text = Field(description="What `output.name` said.")
+
+
+class Removal(Document):
+    """Which versions of a resource are to go. `python -m luthier_trainer remove removal.json` needs nothing else."""
+
+    places: Annotated[list[Place], Field(min_length=1, max_length=64)] = Field(
+        description="Where the resource's versions lie: more than one place if its output was edited."
+    )
+    output_access: Access = Field(default=Access(), description="Storage of all places.")
+    origin: Origin = Field(description="The resource; a version that another one made is kept.")
+    versions: Annotated[list[Text], Field(max_length=64)] | None = Field(
+        default=None, description="Only these versions; unset: all that the resource made."
+    )
+    in_use: list[Text] = Field(default=[], description="Versions that are served, and so are kept.")
+    run_keys: Annotated[list[Sha256], Field(max_length=128)] = Field(
+        default=[], description="Runs whose checkpoints go too."
+    )
