@@ -92,6 +92,8 @@ class Supervisor:
             return f"{type(error).__name__}: {error}"
         finally:
             self._take_signals()
+        if not run.why:  # kopf itself took a signal
+            self._stopping.set()
         return run.why
 
     def _take_signals(self) -> None:

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 # Changes come in bursts: a Job, its pod, their first states, our own status told back. One reconcile sees it all.
 _GATHER_S = 0.1
 _BETWEEN_LOGINS_S = 1.0
+_KOPF_HAS_BEGUN_S = 0.05
 
 
 class OperatorRun:
@@ -39,8 +40,8 @@ class OperatorRun:
     ) -> None:
         """Nothing runs yet. Work begins when `leads` is set; `take_signals` takes them back from kopf."""
         self._settings, self._access, self._leads, self._take_signals = settings, access, leads, take_signals
-        self.over, self.why = asyncio.Event(), "told to stop"
-        """Set to end the run, and why it was."""
+        self.over, self.why = asyncio.Event(), ""
+        """Set to end the run, and why, if it must begin anew."""
         self._pace = Pace()
         self._kube = KubeClient(access, settings.request_timeout_s, [keeping(self._pace), fencing(fence)])
         self.store = Store()
@@ -69,7 +70,6 @@ class OperatorRun:
 
     async def connect(self) -> tuple[aiohttp.ClientSession, str]:
         """Return the session that kopf lists and watches with; asked again when its credentials are refused."""
-        self._take_signals()
         if self._connected_at:
             await asyncio.sleep(max(0.0, self._connected_at + _BETWEEN_LOGINS_S - time.monotonic()))
             await self._access.refused()
@@ -79,6 +79,7 @@ class OperatorRun:
 
     async def stop(self, **_: Any) -> None:
         """Stop: what takes long is cut off, which is safe at any point."""
+        self.over.set()  # or kopf, where it ends for another reason, waits for whoever waits for this
         await self.queue.drain(self._settings.shutdown_s)
         if self._parts:
             self._parts.cancel()
@@ -108,6 +109,8 @@ class OperatorRun:
 
     async def _work(self) -> None:
         """Reconcile as soon as all is known that there is, and this process leads; until then, keys wait."""
+        await asyncio.sleep(_KOPF_HAS_BEGUN_S)
+        self._take_signals()
         await self._audit.settle()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._audit.run(), name="audit")
