@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 _GATHER_S = 0.1
 _BETWEEN_LOGINS_S = 1.0
 _KOPF_HAS_BEGUN_S = 0.05
+_ENDS_S = 30.0
 
 
 class OperatorRun:
@@ -59,7 +60,7 @@ class OperatorRun:
         )
         self._reconciler = Reconciler(self._kube, self.store, self._progress, settings.defaults())
         self.queue: WorkQueue[Key] = WorkQueue(self._reconciler, workers=settings.workers, about=_about)
-        self._connected_at = 0.0
+        self._connected_at = self._stopped_at = 0.0
         self._parts: asyncio.Task[None] | None = None
 
     async def start(self, **_: Any) -> None:
@@ -80,6 +81,8 @@ class OperatorRun:
     async def stop(self, **_: Any) -> None:
         """Stop: what takes long is cut off, which is safe at any point."""
         self.over.set()  # or kopf, where it ends for another reason, waits for whoever waits for this
+        self._stopped_at = time.monotonic()
+        await _end_watches()
         await self.queue.drain(self._settings.shutdown_s)
         if self._parts:
             self._parts.cancel()
@@ -93,9 +96,11 @@ class OperatorRun:
 
     @property
     def stuck(self) -> str | None:
-        """Which reconcile does not end, if one does not."""
+        """What does not end though it should, if anything: a reconcile, or kopf."""
         # Every request has its own time-out, so a reconcile of several requests that takes this long is stuck.
         now = time.monotonic()
+        if self._stopped_at and now - self._stopped_at > _ENDS_S:
+            return "the watches do not end"
         for key, since in self._reconciler.since.items():
             if now - since > self._settings.stuck_s:
                 return f"the reconcile of the {key.kind} {key.namespace}/{key.name} is stuck for {now - since:.0f} s"
@@ -134,6 +139,18 @@ class OperatorRun:
 
     def _wake_soon(self, key: Key) -> None:
         self.queue.wake_after(key, _GATHER_S)
+
+
+async def _end_watches() -> None:
+    """End kopf's watches. Where one of them has failed, kopf leaves the others running.
+
+    Later it would cancel them together with the tasks by which they notice a pause. One that is just asking for its
+    watch then takes the cancellation for a pause and goes on for ever (kopf 1.45, `clients.api.stream`).
+    """
+    watches = [task for task in asyncio.all_tasks() if task.get_name().startswith("watcher for ")]
+    for task in watches:
+        task.cancel()
+    await asyncio.gather(*watches, return_exceptions=True)
 
 
 def _about(key: Key) -> AbstractContextManager[None]:

@@ -136,6 +136,29 @@ def test_the_one_that_stands_by_takes_over_from_a_stopped_and_from_a_killed_lead
     print(f"takeover after SIGTERM {after_stop_s:.2f} s, after SIGKILL {after_kill_s:.2f} s")
 
 
+BROKEN = b'{"type":"ERROR","object":{"kind":"Status","code":500,"reason":"InternalError","message":"etcd is gone"}}'
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_watches_that_begin_anew_keep_the_lease_and_go_on_within_seconds(
+    replicas: Make, namespace: Any, count: int
+) -> None:
+    leader, *others = replicas(count)
+    namespace.submit()
+    namespace.await_pod("prepare")
+    taken = leader.taking
+
+    begun = time.monotonic()
+    assert leader.proxy.send_to_watches(BROKEN) >= 4
+    namespace.prepare_ends()
+    namespace.await_pod("train")
+    took_s = time.monotonic() - begun
+    assert took_s < 5.0
+    assert leader.process.watch_restarts == 1.0
+    assert leader.leads and leader.taking is taken and not any(other.writes for other in others)
+    print(f"{count} replicas: the next Job {took_s:.2f} s after the watches broke")
+
+
 def test_a_leader_that_was_frozen_writes_nothing_when_it_thaws_and_ends(replicas: Make, namespace: Any) -> None:
     frozen, second = replicas(**QUICK)
     namespace.submit()

@@ -121,11 +121,20 @@ class OperatorProcess:
             return None
         return None
 
+    def metric(self, name: str) -> float:
+        """Return a metric's sum over all its labels; 0 if nobody is there to say so."""
+        lines = self.get("/metrics")[0].splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
     @property
     def reconciles(self) -> float:
-        """How many reconciles there were since the start; 0 if nobody is there to say so."""
-        lines = self.get("/metrics")[0].splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith("luthier_reconciles_total{"))
+        """How many reconciles there were since the start."""
+        return self.metric("luthier_reconciles_total")
+
+    @property
+    def watch_restarts(self) -> float:
+        """How often all watches began anew since the start."""
+        return self.metric("luthier_watch_restarts_total")
 
     @property
     def pid(self) -> int:
