@@ -59,7 +59,7 @@ def grants(spec: FineTuneJobSpec) -> dict[str, Grant]:
 def run_document(
     owner: Meta, spec: FineTuneJobSpec, run: str, resolved: Resolved | None, defaults: Defaults
 ) -> RunDocument:
-    """Return what a pod of this run is told."""
+    """Return the document of a pod of this run."""
     granted = grants(spec)
     return RunDocument(
         spec=TrainingSpec.model_validate(spec.to_wire()),

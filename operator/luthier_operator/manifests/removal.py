@@ -19,9 +19,9 @@ from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.names import Component
 from luthier_operator.model.views import Meta
 
-# Storage that is down for as long as eight attempts last, with Kubernetes' waits between them, is down for a while.
+# Eight attempts, with Kubernetes' waits between them, outlast a short outage of the storage.
 BACKOFF_LIMIT = 7
-# Its result is read at once. Whoever looks for its log has an hour.
+# Its result is read at once; its log stays for an hour.
 TTL_S = 3600
 _VERSION_URI = re.compile(r"(?P<uri>.+)/(?P<name>[^/]+)/versions/[^/]+")
 _MAX_PLACES = 64
@@ -37,9 +37,9 @@ def places(spec: FineTuneJobSpec, versions: Sequence[VersionStatus]) -> list[Pla
 def of_all(
     owner: Meta, spec: FineTuneJobSpec, status: FineTuneJobStatus, in_use: Collection[str], defaults: Defaults
 ) -> dict[str, Any]:
-    """Return the manifest of the Job that removes whatever a resource made, while the resource waits for its end.
+    """Return the manifest of the Job that removes all versions of a resource that is being deleted.
 
-    It has no owner reference: the garbage collector may be deleting all that has one already.
+    It has no owner reference: the garbage collector may already be deleting what has one.
     """
     run = [status.current_run.run_key] if status.current_run and status.current_run.run_key else []
     run_keys = list(dict.fromkeys([*run, *(version.run_key for version in status.versions)]))
@@ -53,7 +53,7 @@ def of_versions(
     in_use: Collection[str],
     defaults: Defaults,
 ) -> dict[str, Any]:
-    """Return the manifest of the Job that removes some versions. It belongs to the resource, and goes with it."""
+    """Return the manifest of the Job that removes some versions. It is owned by the resource, and deleted with it."""
     going = list(dict.fromkeys(version.version for version in versions))
     manifest = _job(owner, spec, "prune", places(spec, versions), going, in_use, [], defaults)
     manifest["metadata"]["ownerReferences"] = [pods.owner_reference(owner)]
@@ -81,10 +81,10 @@ def _job(
         in_use=sorted(in_use),
         run_keys=run_keys,
     )
-    # Whoever asks for the same finds the same Job. An edit of how it runs, a retry, or a version that is taken into
-    # service meanwhile makes it another.
-    told = document.model_copy(update={"origin": origin.model_copy(update={"generation": 0})}).to_wire()
-    name = names.removal_name(owner.name, digest_of({"document": told, "pod": pod, "retry": owner.retry}), component)
+    # The same request finds the same Job. An edit of how it runs, a retry, or a version that is taken into service
+    # meanwhile makes another Job.
+    same = document.model_copy(update={"origin": origin.model_copy(update={"generation": 0})}).to_wire()
+    name = names.removal_name(owner.name, digest_of({"document": same, "pod": pod, "retry": owner.retry}), component)
     document = document.model_copy(update={"origin": origin.model_copy(update={"run": name})})
     labels = names.labels(component, **{names.FINETUNEJOB: owner.name})
     queue = {names.QUEUE: spec.queue_name} if spec.queue_name else {}

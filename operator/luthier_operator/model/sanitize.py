@@ -9,7 +9,7 @@ LONGEST = 8192
 
 def printable(text: object, longest: int = LONGEST) -> str:
     """Return the text with control and format characters as spaces; new lines stay, as tracebacks need them."""
-    words = str(text)[:longest]
-    if words.isprintable():
-        return words
-    return "".join(each if each.isprintable() or each == "\n" else " " for each in words)
+    clipped = str(text)[:longest]
+    if clipped.isprintable():
+        return clipped
+    return "".join(each if each.isprintable() or each == "\n" else " " for each in clipped)

@@ -313,6 +313,25 @@ def test_a_removal_whose_result_is_lost_is_made_again(make_world: Any, make_spec
     assert world.registry == {}
 
 
+def test_a_removal_that_is_being_replaced_does_not_release_the_resource(make_world: Any, make_spec: Any) -> None:
+    """Its result is of what was asked before the edit, or before another version came into service."""
+    world = make_world(make_spec(deletionPolicy="Delete"))
+    published(world)
+    world.delete_resource()
+    world.settle()
+    old = world.job("remove")
+    world.edit(nodeSelector={"disk": "ssd"})
+    world.step()
+    assert "deletionTimestamp" in old["metadata"]
+    world.removal_ends("remove")
+    assert not world.plan().release
+    world.settle()
+    assert not world.gone and world.job("remove") is not old
+    world.removal_ends("remove")
+    world.settle()
+    assert world.gone
+
+
 def test_a_removal_that_does_not_get_on_says_why(make_world: Any, make_spec: Any) -> None:
     world = make_world(make_spec(deletionPolicy="Delete"))
     published(world)

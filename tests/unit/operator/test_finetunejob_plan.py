@@ -9,6 +9,8 @@ import pytest
 
 from luthier_api.documents import Result
 from luthier_api.exitcodes import ExitCode
+from luthier_api.finetunejob import FineTuneJobStatus
+from luthier_operator.plan.finetunejob.runs import MAX_VERSIONS
 
 pytestmark = pytest.mark.unit
 
@@ -318,3 +320,23 @@ def train_once(world: Any) -> None:
     world.settle()
     world.train_ends()
     world.settle()
+
+
+def test_the_status_remembers_so_many_versions_as_it_may_hold_and_forgets_the_oldest(world: Any) -> None:
+    for number in range(MAX_VERSIONS + 2):
+        world.edit(hyperparameters={"learningRate": f"{number + 1}e-7"})
+        world.settle()
+        world.prepare_ends()
+        world.settle()
+        world.train_ends()
+        world.settle()
+        for name in list(world.jobs):
+            world.remove(name)
+    FineTuneJobStatus.model_validate(world.status)
+    kept = [each["version"] for each in world.status["versions"]]
+    assert kept == [f"v{number}" for number in range(MAX_VERSIONS + 2, 2, -1)]
+
+
+def test_the_most_versions_that_are_remembered_are_what_the_schema_allows() -> None:
+    schema = FineTuneJobStatus.model_json_schema()
+    assert schema["properties"]["versions"]["maxItems"] == MAX_VERSIONS

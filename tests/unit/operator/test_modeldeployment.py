@@ -42,7 +42,10 @@ def job(*versions: VersionStatus) -> FineTuneJobView:
 
 
 class Cluster:
-    """Remembers what plans apply, and lets Ray Serve do as it is told: a dict, not an API server."""
+    """Remembers what plans apply, and lets Ray Serve and KubeRay follow: a dict, not an API server.
+
+    KubeRay lags: what it reports is of the configuration that it observed last (`kuberay_observes`).
+    """
 
     def __init__(self, spec: dict[str, Any] | None = None) -> None:
         self.now = START
@@ -78,21 +81,34 @@ class Cluster:
         config = manifest["spec"]["serveConfigV2"]
         names = [entry["name"] for entry in json.loads(config)["applications"]]
         self.applications = {n: self.applications.get(n, ApplicationView("DEPLOYING", "")) for n in names}
+        spec_hash = manifest["metadata"]["annotations"]["luthier.dev/spec-hash"]
+        if self.server:
+            generation = self.server.generation + 1
+            changed = {"serve_config": config, "generation": generation, "spec_hash": spec_hash}
+            self.server = replace(self.server, **changed)
+            return
         self.server = RayServiceView(
             name="sentiment", uid="ray-1", owner_uid="uid-1", deleting=False, serve_config=config, generation=1,
-            observed_generation=1, serving=False, upgrading=False, applications=self.applications, invalid=None,
-            workers=1, ready_workers=1, spec_hash=manifest["metadata"]["annotations"]["luthier.dev/spec-hash"],
+            observed_generation=0, serving=False, upgrading=False, applications={}, invalid=None,
+            workers=1, ready_workers=1, spec_hash=spec_hash,
         )  # fmt: skip
 
     def ray_works(self) -> None:
-        """Every application that can, runs."""
+        """Every application that can, runs; KubeRay reports it."""
         for name in self.applications:
             bad = ApplicationView("DEPLOY_FAILED", "ray.x: LoadError: IntegrityError: one byte differs.\n  at z")
             self.applications[name] = bad if name in self.broken else ApplicationView("RUNNING", "")
+        self.kuberay_observes()
+
+    def kuberay_observes(self) -> None:
+        """KubeRay reports what the applications do, and that this is of the newest configuration."""
         if self.server:
             _, weights = read_serve_config(self.server.serve_config)
             up = any(self.applications[name].status == "RUNNING" for name, weight in weights.items() if weight)
-            self.server = replace(self.server, applications=dict(self.applications), serving=up)
+            seen = self.server.generation
+            self.server = replace(
+                self.server, applications=dict(self.applications), serving=up, observed_generation=seen
+            )
 
     def settle(self, steps: int = 12) -> None:
         for _ in range(steps):
@@ -134,8 +150,11 @@ def test_a_new_version_starts_beside_the_old_one_which_goes_only_after_it_has_no
     cluster.carry_out(cluster.plan())
     assert cluster.weights() == {"v-a": 100, "v-b": 0}, "it does not run yet"
     cluster.ray_works()
-    cluster.carry_out(cluster.plan())
-    cluster.now += timedelta(seconds=DEFAULTS.settle_s + 1)
+    plan = cluster.plan()
+    cluster.carry_out(plan)
+    assert cluster.weights() == {"v-a": 100, "v-b": 0}, "it runs only since now"
+    assert plan.requeue_after_s == DEFAULTS.settle_s
+    cluster.now += timedelta(seconds=DEFAULTS.settle_s)
     cluster.carry_out(cluster.plan())
     assert cluster.weights() == {"v-a": 0, "v-b": 100}
     cluster.carry_out(cluster.plan())
@@ -171,11 +190,56 @@ def test_a_version_that_never_starts_is_given_up_at_its_deadline() -> None:
     cluster = serving(version("v-a"))
     cluster.job = job(version("v-b"), version("v-a"))
     cluster.carry_out(cluster.plan())
-    cluster.now += timedelta(seconds=601)
+    cluster.kuberay_observes()
+    cluster.carry_out(cluster.plan())
+    cluster.now += timedelta(seconds=600)
+    cluster.carry_out(cluster.plan())
+    assert cluster.condition(ConditionType.STALLED) is None
+    assert cluster.weights() == {"v-a": 100, "v-b": 0}
+    cluster.now += timedelta(seconds=1)
     cluster.carry_out(cluster.plan())
     stalled = cluster.condition(ConditionType.STALLED)
     assert stalled is not None and stalled[1] == Reason.PROGRESS_DEADLINE_EXCEEDED
     assert cluster.weights() == {"v-a": 100}
+
+
+def test_a_first_version_that_never_starts_is_stalled_at_its_deadline_and_stays_for_when_it_does() -> None:
+    cluster = Cluster()
+    cluster.carry_out(cluster.plan())
+    cluster.kuberay_observes()
+    plan = cluster.plan()
+    cluster.carry_out(plan)
+    assert plan.requeue_after_s == 601, "time alone makes it too late"
+    assert cluster.condition(ConditionType.STALLED) is None
+    cluster.now += timedelta(seconds=601)
+    cluster.carry_out(cluster.plan())
+    stalled = cluster.condition(ConditionType.STALLED)
+    assert stalled is not None and stalled[1] == Reason.PROGRESS_DEADLINE_EXCEEDED
+    assert "did not start within 600 s" in stalled[2]
+    assert cluster.weights() == {"v-a": 100}
+    cluster.settle(2)
+    assert cluster.condition(ConditionType.READY) == ("True", Reason.SERVING, "Version v-a answers requests.")
+
+
+def test_a_status_older_than_the_configuration_moves_no_request() -> None:
+    """A version that comes back is not taken for the one of the same name that ran before."""
+    cluster = serving(version("v-b"))
+    cluster.job = job(version("v-a"), version("v-b"))
+    cluster.settle()
+    assert cluster.weights() == {"v-a": 100}
+    revision = next(name for name, _ in cluster.applications.items() if name != "front")
+    cluster.job = job(version("v-b"), version("v-a"))
+    cluster.carry_out(cluster.plan())
+    assert cluster.server
+    again = next(name for name in cluster.applications if name not in ("front", revision))
+    stale = {**cluster.server.applications, again: ApplicationView("RUNNING", "")}
+    cluster.server = replace(cluster.server, applications=stale)
+    for _ in range(3):
+        cluster.now += timedelta(seconds=DEFAULTS.settle_s + 1)
+        cluster.carry_out(cluster.plan())
+        assert cluster.weights() == {"v-a": 100, "v-b": 0}, "KubeRay has not seen this configuration"
+    cluster.settle()
+    assert cluster.weights() == {"v-b": 100}
 
 
 def test_a_revert_in_the_middle_of_a_rollout_keeps_the_old_version() -> None:

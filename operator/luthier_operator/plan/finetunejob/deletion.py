@@ -25,8 +25,8 @@ from luthier_operator.model.resources import FineTuneJobResource
 from luthier_operator.model.timestamps import rfc3339, seconds_since
 from luthier_operator.model.views import JobView, Meta, Raw
 from luthier_operator.plan.finetunejob import events_to_ask, removals
-from luthier_operator.plan.finetunejob import status as statuses
 from luthier_operator.plan.finetunejob.situation import ObservedRuns, deletions
+from luthier_operator.plan.finetunejob.status import transitions
 from luthier_operator.plan.pods.diagnosis import clip
 
 RETRY_S = 600.0
@@ -82,7 +82,7 @@ def plan_deletion(resource: FineTuneJobResource, observed: ObservedRuns, now: da
         deletes=step.deletes,
         applies=step.applies,
         status=None if status == resource.status else status.to_wire(),
-        events=statuses.transitions(resource.status, status),
+        events=transitions(resource.status, status),
         requeue_after_s=step.requeue_after_s,
         # Versions are removed only after the API server itself was asked what runs, and what is served.
         assumes_gone=bool(step.applies),
@@ -103,7 +103,7 @@ def _cannot_begin(meta: Meta, before: FineTuneJobStatus, why: str, now: datetime
     step = _Step(f"The versions cannot be removed: {why} {_WAY_OUT}", failed=True)
     status = _status(meta, before, step, now)
     wanted = None if status == before else status.to_wire()
-    return Plan(status=wanted, events=statuses.transitions(before, status), requeue_after_s=again_s)
+    return Plan(status=wanted, events=transitions(before, status), requeue_after_s=again_s)
 
 
 def _retain(own: Sequence[JobView]) -> Plan:

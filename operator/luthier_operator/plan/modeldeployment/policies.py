@@ -22,10 +22,9 @@ from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.resources import ModelDeploymentResource
 from luthier_operator.model.timestamps import parse_time, seconds_since
 from luthier_operator.model.views import FineTuneJobView, Meta, PodView, RayServiceView, Refusal
-from luthier_operator.plan.modeldeployment import status as statuses
 from luthier_operator.plan.modeldeployment import verdicts
 from luthier_operator.plan.modeldeployment.rollout import Live, Step, Times, next_step, state_of
-from luthier_operator.plan.modeldeployment.status import Outlook
+from luthier_operator.plan.modeldeployment.status import Outlook, status_of, transitions, with_conditions
 from luthier_operator.plan.modeldeployment.target import NoTarget, Target, target_of
 from luthier_operator.plan.pods import image_policy
 from luthier_operator.plan.pods.diagnosis import diagnose
@@ -112,12 +111,12 @@ def plan_modeldeployment(
         available=situation.available and not resource.spec.suspend,
         server=situation.server,
     )
-    status = statuses.status_of(resource.meta, resource.status, decision.verdict, outlook, now)
+    status = status_of(resource.meta, resource.status, decision.verdict, outlook, now)
     return Plan(
         deletes=decision.deletes,
         applies=decision.applies,
         status=None if status == resource.status else status.to_wire(),
-        events=statuses.transitions(resource.status, status),
+        events=transitions(resource.status, status),
         requeue_after_s=decision.requeue_after_s,
     )
 
@@ -131,9 +130,9 @@ def _only_status(
     meta: Meta, before: ModelDeploymentStatus, verdict: Verdict, now: datetime, again_s: float | None = None
 ) -> Plan:
     """Return the plan that writes only conditions and their Events."""
-    after = statuses.with_conditions(meta, before, verdict, now)
+    after = with_conditions(meta, before, verdict, now)
     status = None if after == before else after.to_wire()
-    return Plan(status=status, events=statuses.transitions(before, after), requeue_after_s=again_s)
+    return Plan(status=status, events=transitions(before, after), requeue_after_s=again_s)
 
 
 def name_taken(s: Situation) -> Decision | None:
