@@ -1,5 +1,7 @@
 """Write the CRDs, and the reference in docs/, from the models; with --check only tell whether they are up to date.
 
+The CRDs lie in the chart, and crds/*.yaml are links to them. Not the other way round: Flux leaves links out when it
+fetches a chart from git, and the chart would install without CRDs.
 Run by `make generate`; `make lint` runs the check.
 """
 
@@ -32,7 +34,6 @@ def generated() -> dict[Path, str]:
     files = {}
     for name, document in crds().items():
         text = HEADER + yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=110)
-        files[ROOT / "crds" / name] = text
         files[ROOT / "charts" / "luthier" / "files" / "crds" / name] = text
     for name, text in reference_pages().items():
         files[ROOT / "docs" / "reference" / name] = text

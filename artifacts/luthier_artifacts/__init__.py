@@ -28,14 +28,8 @@ from luthier_artifacts.errors import (
 from luthier_artifacts.hashing import describe_folder, verify_folder
 from luthier_artifacts.inputs import (
     FetchedTree,
-    InputStat,
-    TreeStat,
-    fetch_file,
     fetch_files,
     fetch_tree,
-    list_prefix,
-    stat_input,
-    stat_tree,
 )
 from luthier_artifacts.manifest import FileEntry, Lineage, Manifest, Metadata, tree_digest
 from luthier_artifacts.opening import open_store
@@ -49,7 +43,6 @@ __all__ = [
     "ConditionalWritesUnsupported",
     "FetchedTree",
     "FileEntry",
-    "InputStat",
     "IntegrityError",
     "InvalidUri",
     "Lineage",
@@ -65,18 +58,13 @@ __all__ = [
     "StorageDenied",
     "StorageError",
     "StorageUnavailable",
-    "TreeStat",
     "describe_folder",
     "download_version",
-    "fetch_file",
     "fetch_files",
     "fetch_tree",
-    "list_prefix",
     "open_registry",
     "open_store",
     "parse_uri",
-    "stat_input",
-    "stat_tree",
     "tree_digest",
     "verify_folder",
 ]

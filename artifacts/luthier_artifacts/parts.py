@@ -10,11 +10,11 @@ checks its sha256 first, which also finds a journal that says too much after a p
 from __future__ import annotations
 
 import os
-import random
-import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from luthier_artifacts.errors import IntegrityError, StorageUnavailable
 from luthier_artifacts.store import ObjectStore
@@ -79,18 +79,13 @@ class PartialFile:
         self.path.unlink(missing_ok=True)
         self.journal.unlink(missing_ok=True)
 
+    @retry(
+        retry=retry_if_exception_type(StorageUnavailable),
+        stop=stop_after_attempt(PART_ATTEMPTS),
+        wait=wait_random_exponential(multiplier=0.4, max=2),
+        reraise=True,
+    )
     def _fetch_part(self, number: int, descriptor: int) -> int:
-        for attempt in range(1, PART_ATTEMPTS + 1):
-            try:
-                self._try_part(number, descriptor)
-                return number
-            except StorageUnavailable:
-                if attempt == PART_ATTEMPTS:
-                    raise
-                time.sleep(random.uniform(0, 0.2 * 2**attempt))
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    def _try_part(self, number: int, descriptor: int) -> None:
         start = number * PART_BYTES
         length = min(PART_BYTES, self.size - start)
         written = 0
@@ -101,6 +96,7 @@ class PartialFile:
                 written += min(len(data), length - written)
         if written != length:
             raise StorageUnavailable(f"{self.store.uri}/{self.key} ended early; try again.")
+        return number
 
     def _check_size(self, found: int) -> None:
         if found != self.size:

@@ -1,4 +1,4 @@
-"""Removing versions and checkpoints: which ones may go, and what killed writers left behind.
+"""Removing versions and checkpoints, and what killed writers left behind.
 
 A version is removed by sealing it (see `publishing`): its manifest is replaced by an empty object, so it stops
 existing in one step and cannot come back by a request that was under way. Then its files go, and much later the seal.
@@ -6,7 +6,6 @@ existing in one step and cannot come back by a request that was under way. Then 
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from datetime import datetime, timedelta
 from itertools import groupby
 
@@ -17,12 +16,6 @@ from luthier_artifacts.trees import manifest_key, tree_names
 
 # No upload pauses for a week, and no request is under way for so long.
 ABANDONED_AFTER = timedelta(days=7)
-
-
-def surplus(versions: list[str], keep: int, protected: Collection[str]) -> list[str]:
-    """Return the versions that are neither among the newest `keep` nor protected, oldest first."""
-    newest = versions[-keep:] if keep > 0 else []
-    return [version for version in versions if version not in newest and version not in protected]
 
 
 def remove_version(publisher: Publisher, version: str) -> None:

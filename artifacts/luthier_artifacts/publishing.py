@@ -26,7 +26,7 @@ Why a kill does no harm: before step 4 nothing is visible, and the next writer p
 pointer names the version already. Every refused write is followed by a read, so an answer that got lost on the way,
 and a request that the client library sent twice, are told from a race.
 
-Files that a killed writer leaves are found by `Registry.prune`, once they are old.
+Files that a killed writer leaves are deleted by `Registry.sweep_abandoned`, once they are old.
 """
 
 from __future__ import annotations
@@ -132,11 +132,12 @@ class Publisher:
         raise PreconditionFailed(f"The run {run_key} is published by others again and again; try again later.")
 
     def find(self, run_key: str) -> Manifest | None:
-        """Return the manifest of the version that the run's pointer names, if that version exists."""
+        """Return the manifest of the version that the run's pointer names, if that version exists and is this run's."""
         claim = self._read_claim(run_key)
         if claim is None or claim.pointer is None:
             return None
-        return read_slot(self.store, self.place(claim.pointer.version)).manifest
+        manifest = read_slot(self.store, self.place(claim.pointer.version)).manifest
+        return manifest if manifest and manifest.run_key == run_key else None
 
     def seal(self, version: str) -> bool:
         """Make sure that a version can never come to exist; return False if it is decided already."""
@@ -182,7 +183,8 @@ class Publisher:
                 return None
             if claim and claim.pointer:
                 slot = read_slot(self.store, self.place(claim.pointer.version))
-                if slot.manifest:
+                # A version of another run: the pointer is damaged, and is replaced like one that cannot be read.
+                if slot.manifest and slot.manifest.run_key == draft.pointer.run_key:
                     return slot.manifest
                 if slot.empty:
                     if patience.is_over(claim.etag):

@@ -21,7 +21,7 @@ from luthier_artifacts.hashing import describe_folder
 from luthier_artifacts.manifest import Manifest, Metadata, reserved_name
 from luthier_artifacts.opening import open_store
 from luthier_artifacts.probe import probe_conditional_writes
-from luthier_artifacts.pruning import half_removed, prune_steps, remove_version, surplus, sweep_abandoned
+from luthier_artifacts.pruning import half_removed, prune_steps, remove_version, sweep_abandoned
 from luthier_artifacts.publishing import VERSION_PATTERN, Publisher
 from luthier_artifacts.store import ObjectStore, Progress
 from luthier_artifacts.trees import (
@@ -154,16 +154,6 @@ class Registry:
         """Return all versions, oldest first."""
         return [name for name in tree_names(self._store, f"{self._name}/versions") if _VERSION.fullmatch(name)]
 
-    def newest(self, *, promotable: bool = False) -> Manifest | None:
-        """Return the newest version, of the promotable ones if asked, or None. A damaged manifest is passed over."""
-        for version in reversed(self.list_versions()):
-            slot = read_slot(self._store, self._place(version))
-            if slot.flaw:
-                log.warning("version %s is passed over: %s", version, slot.flaw)
-            elif slot.manifest and (slot.manifest.promotable or not promotable):
-                return slot.manifest
-        return None
-
     def download(self, version: str | Manifest, into: Path, cache: Path | None = None) -> Manifest:
         """Download a version, verified; see `download.download_files` for `into` and `cache`."""
         manifest = version if isinstance(version, Manifest) else self.get_manifest(version)
@@ -205,20 +195,9 @@ class Registry:
             remove_version(self._publisher, version)
         return found
 
-    def prune(self, keep: int, protected: Collection[str] = ()) -> list[str]:
-        """Delete all but the newest `keep` versions, and what killed writers left long ago.
-
-        Versions that an alias points at, and `protected` ones, stay and do not count as kept.
-
-        Returns:
-            The versions that were deleted, oldest first.
-        """
-        aliased = {alias.version for alias in self._aliases.all()}
-        removed = surplus(self.list_versions(), keep, aliased | set(protected))
-        for version in removed:
-            remove_version(self._publisher, version)
-        sweep_abandoned(self._publisher, self._clock())
-        return removed
+    def sweep_abandoned(self) -> list[str]:
+        """Delete what writers left that were killed long ago, and return the names of the folders."""
+        return sweep_abandoned(self._publisher, self._clock())
 
     def checkpoints(self, run_key: str) -> list[int]:
         """Return the steps of a run's valid checkpoints, ascending."""

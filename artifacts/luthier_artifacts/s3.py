@@ -6,8 +6,6 @@ Retries are botocore's own (`standard` mode, bounded attempts and time-outs). It
 from __future__ import annotations
 
 import functools
-import random
-import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,17 +16,19 @@ from boto3.s3.transfer import TransferConfig, create_transfer_manager
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from s3transfer.subscribers import BaseSubscriber
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 from typing_extensions import override
 
 from luthier_artifacts.config import StorageConfig
 from luthier_artifacts.credentials import botocore_session
-from luthier_artifacts.errors import IntegrityError, ObjectNotFound, StorageError, StorageUnavailable
+from luthier_artifacts.errors import IntegrityError, ObjectNotFound, StorageError
 from luthier_artifacts.s3_errors import Target, is_conflict, is_missing, to_storage_error
 from luthier_artifacts.store import MAX_DOCUMENT_BYTES, Body, ObjectInfo, ObjectStore, Progress
 from luthier_artifacts.uri import Location, join_key
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_s3.type_defs import PutObjectOutputTypeDef
 
 # 16 MiB parts: few requests for a model of gigabytes, and little lost when one fails.
 PART_BYTES = 16 * 1024 * 1024
@@ -119,16 +119,8 @@ class S3Store(ObjectStore):
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if if_absent else {}
         if if_match is not None:
             condition = {"IfMatch": _quoted(if_match)}
-        for attempt in range(CONFLICT_ATTEMPTS):
-            with self._mapped("write", key) as (client, where):
-                try:
-                    return _plain(client.put_object(**where, Body=data, **condition)["ETag"])
-                except ClientError as error:
-                    if not is_conflict(error):
-                        raise
-            # AWS answers 409 while another conditional write of this key is in flight, and asks to try again.
-            time.sleep(random.uniform(0, 0.05 * 2**attempt))
-        raise StorageUnavailable(f"{self._shown(key)} is being written by too many at once; try again.")
+        with self._mapped("write", key) as (client, where):
+            return _plain(_put(client, Body=data, **where, **condition)["ETag"])
 
     @override
     def upload(self, files: Mapping[str, Path], progress: Progress | None = None) -> None:
@@ -196,6 +188,17 @@ class S3Store(ObjectStore):
     def _chunks(self, key: str, body: Any) -> Iterator[bytes]:
         with self._mapped("read", key):
             yield from body.iter_chunks(READ_BYTES)
+
+
+# AWS answers 409 while another conditional write of this key is in flight, and asks to try again.
+@retry(
+    retry=retry_if_exception(is_conflict),
+    stop=stop_after_attempt(CONFLICT_ATTEMPTS),
+    wait=wait_random_exponential(multiplier=0.1, max=1),
+    reraise=True,
+)
+def _put(client: S3Client, **request: Any) -> PutObjectOutputTypeDef:
+    return client.put_object(**request)
 
 
 class _Reporter(BaseSubscriber):

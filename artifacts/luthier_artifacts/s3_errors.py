@@ -64,9 +64,9 @@ def is_missing(error: ClientError) -> bool:
     return _code(error) in ("404", "NotFound")
 
 
-def is_conflict(error: ClientError) -> bool:
+def is_conflict(error: BaseException) -> bool:
     """Whether another conditional write of the same key was in flight."""
-    return _code(error) == "ConditionalRequestConflict"
+    return isinstance(error, ClientError) and _code(error) == "ConditionalRequestConflict"
 
 
 def to_storage_error(error: ClientError | BotoCoreError, target: Target) -> StorageError:
@@ -103,6 +103,8 @@ def _from_answer(error: ClientError, target: Target) -> StorageError:
         return ObjectNotFound(f"{uri} does not exist; check the path.")
     if code in _PRECONDITION or status == 412:
         return PreconditionFailed(f"{uri} was written by somebody else first.")
+    if is_conflict(error):
+        return StorageUnavailable(f"{uri} is being written by too many at once; try again.")
     if code in _WRONG_REGION or status == 301:
         return StorageError(f"The bucket {target.bucket} is in another region than the one configured; set region.")
     if code == "NotImplemented" or status == 501:

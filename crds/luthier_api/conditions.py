@@ -14,12 +14,12 @@ ConditionStatus = Literal["True", "False", "Unknown"]
 class Condition(ApiModel):
     """A Kubernetes condition."""
 
-    type: Text = Field(description="What this condition is about.")
+    type: Text = Field(description="Type of the condition.")
     status: ConditionStatus = Field(description="True, False or Unknown.")
-    reason: Text = Field(description="One CamelCase word for programs.")
-    message: Message = Field(default="", description="One sentence for people: what is so, and what to do.")
+    reason: Text = Field(description="One CamelCase word, for programs.")
+    message: Message = Field(default="", description="One sentence for people: what happened, and what to do.")
     last_transition_time: Timestamp = Field(description="When status last changed.")
-    observed_generation: int = Field(default=0, description="The generation of the spec that this speaks of.")
+    observed_generation: int = Field(default=0, description="Generation of the spec that this condition describes.")
 
 
 _KEYED_BY_TYPE = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
@@ -34,9 +34,9 @@ class ResourceStatus(ApiModel):
     """What the status of both resources begins with."""
 
     observed_generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})] = Field(
-        default=0, description="Generation of the spec that this status speaks of."
+        default=0, description="Generation of the spec that this status describes."
     )
-    phase: Text = Field(default="Pending", description="One word for people. Programs read the conditions.")
+    phase: Text = Field(default="Pending", description="One word, for display. Programs read the conditions.")
     conditions: Annotated[list[Condition], Field(max_length=16, json_schema_extra=_KEYED_BY_TYPE)] = Field(
         default=[],
         description="Ready, Reconciling and Stalled as kstatus defines them; Prepared and Published of a FineTuneJob, "

@@ -12,39 +12,40 @@ Column = Annotated[str, Field(min_length=1, max_length=256)]
 Label = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-NOTHING_TO_LEARN_FROM = "fraction and testFraction must leave something to learn from: together less than 1"
+NOTHING_TO_LEARN_FROM = "fraction and testFraction must add up to less than 1, so that training examples are left"
 
 
 class DataFile(ApiModel):
-    """One labelled file, or several of one form."""
+    """One labelled file, or several of the same format."""
 
     uri: DataUri = Field(
-        description="s3://bucket/key, pvc://claim/path or file:///path of a .csv, .tsv, .jsonl or .parquet file; .gz "
-        "is unpacked. With a trailing / all such files below it, with * in the last part all that match, in the order "
-        "of their names. A claim is a PersistentVolumeClaim in the same namespace, which is mounted read-only."
+        description="s3://bucket/key, pvc://claim/path or file:///path of a .csv, .tsv, .jsonl or .parquet file, "
+        "optionally with .gz. A trailing / reads all such files below the folder; * in the last part reads "
+        "all that match, in the order of their names. A claim is a PersistentVolumeClaim in the same "
+        "namespace, mounted read-only."
     )
     text_column: Column = Field(
         default="text",
-        description="Name of the column that holds the text; for token-classification the words, as a list or "
-        "separated by white space.",
+        description="Column that holds the text; for token-classification the words, as a list or separated by white "
+        "space.",
     )
     text_pair_column: Column | None = Field(
-        default=None, description="Name of the column that holds a second text, for tasks on pairs of texts."
+        default=None, description="Column that holds a second text, for tasks on pairs of texts."
     )
     label_column: Column = Field(
         default="label",
-        description="Name of the column that holds the label; for multi-label and token-classification several, as a "
-        "list or separated by labelSeparator; for regression a number.",
+        description="Column that holds the label; for multi-label and token-classification several labels, as a list "
+        "or separated by labelSeparator; for regression a number.",
     )
     label_separator: Annotated[str, Field(min_length=1, max_length=8)] | None = Field(
         default=None,
-        description="Separates the labels of one cell. Default: a comma for multi-label, white space for "
-        "token-classification.",
+        description="Separator between the labels in one cell. Default: a comma for multi-label, white space for token-"
+        "classification.",
     )
 
 
 class Split(ApiModel):
-    """How examples for evaluation are set aside from the training file."""
+    """How evaluation examples are split off the training file."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(("double(self.fraction) + double(self.testFraction) < 1.0", NOTHING_TO_LEARN_FROM))
@@ -53,59 +54,66 @@ class Split(ApiModel):
     fraction: OpenFraction = Field(
         default=Decimal("0.1"),
         validate_default=True,
-        description="Share of the examples that is held out for evaluation.",
+        description="Share of the examples held out for evaluation.",
     )
     test_fraction: Fraction = Field(
         default=Decimal("0"),
         validate_default=True,
-        description="Share that is held out for a last test, which chooses nothing.",
+        description="Share of the examples held out as a test split, never used for model selection.",
     )
-    stratify: bool = Field(default=True, description="Keep the share of each label equal in both parts.")
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(default=42, description="Seed of the split.")
+    stratify: bool = Field(default=True, description="Keep the proportion of each label the same in all parts.")
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(default=42, description="Seed for the split.")
 
 
 class Preprocessing(ApiModel):
-    """What is done to the texts before tokenization."""
+    """Cleaning of the texts before tokenization."""
 
     lowercase: bool = Field(
-        default=False, description="Lower the case of every text. Uncased tokenizers do it by themselves."
+        default=False, description="Convert texts to lower case. Uncased tokenizers do so themselves."
     )
     strip_whitespace: bool = Field(
-        default=True, description="Remove white space around the text and collapse runs inside it."
+        default=True, description="Strip leading and trailing white space, and collapse runs of it."
     )
     drop_duplicates: bool = Field(default=True, description="Keep one of several rows with the same text and label.")
-    drop_missing: bool = Field(
-        default=True, description="Leave out rows without text or label; false makes them an error."
+    drop_missing: bool = Field(default=True, description="Drop rows without text or label; false makes them an error.")
+    max_length: Annotated[int, Field(ge=4, le=8192)] = Field(
+        default=128, description="Tokens to keep of each text. The rest is cut off."
     )
-    max_length: Annotated[int, Field(ge=4, le=8192)] = Field(default=128, description="Tokens kept of each text.")
 
 
 class Quality(ApiModel):
-    """Limits that the data must keep. They are checked before a GPU is asked for."""
+    """Limits that the data must meet. They are checked before a GPU is requested."""
 
     max_missing_fraction: Fraction = Field(
         default=Decimal("0.05"),
         validate_default=True,
-        description="Largest share of rows without text or label.",
+        description="Largest allowed share of rows without text or label.",
     )
     max_duplicate_fraction: Fraction = Field(
-        default=Decimal("1"), validate_default=True, description="Largest share of rows that repeat another."
+        default=Decimal("1"),
+        validate_default=True,
+        description="Largest allowed share of rows that repeat another row.",
     )
     min_examples_per_label: PositiveCount = Field(default=2, description="Fewest examples that each label must have.")
     max_leakage_fraction: Fraction = Field(
         default=Decimal("1"),
         validate_default=True,
-        description="Largest share of evaluation and test texts that are also in a training file of their own. Such "
-        "texts are left out of training in any case.",
+        description="Largest allowed share of the texts of an eval or test file that also appear in the training file. "
+        "Such texts are excluded from training in any case.",
     )
     max_conflicting_fraction: Fraction = Field(
-        default=Decimal("1"), validate_default=True, description="Largest share of texts that have more than one label."
+        default=Decimal("1"),
+        validate_default=True,
+        description="Largest allowed share of texts that appear with more than one label.",
     )
     max_cut_fraction: Fraction = Field(
-        default=Decimal("1"), validate_default=True, description="Largest share of texts that are cut at maxLength."
+        default=Decimal("1"),
+        validate_default=True,
+        description="Largest allowed share of texts that are cut off at maxLength.",
     )
     max_imbalance_ratio: decimal_type(ge="1", example="20") | None = Field(  # type: ignore[valid-type]
-        default=None, description="Largest ratio of the most frequent label's examples to the rarest label's."
+        default=None,
+        description="Largest allowed ratio between the examples of the most frequent and of the rarest label.",
     )
 
 
@@ -137,23 +145,22 @@ class Dataset(StorageAccess):
         )
     )
 
-    train: DataFile = Field(description="The file to learn from.")
+    train: DataFile = Field(description="The file to train on.")
     eval: DataFile | None = Field(
-        default=None, description="The file to evaluate on. Without it a share of train is held out."
+        default=None, description="The file to evaluate on. Without it, a share of train is held out."
     )
-    test: DataFile | None = Field(
-        default=None, description="The file for a last test, on which no choice is made. Optional."
-    )
+    test: DataFile | None = Field(default=None, description="A test file, never used for model selection.")
     split: Split | None = Field(default=None, description="How to hold out examples when there is no eval file.")
     label_map: (
         Annotated[dict[Annotated[str, Field(max_length=256)], Label], Field(min_length=1, max_length=1000)] | None
     ) = Field(
         default=None,
-        description='What the file calls a label: the label ({"0": "negative", "1": "positive"}). A label that is not '
-        "in the map is kept. Without a map, integers count spec.labels where those hold none of them.",
+        description='Renames labels of the file ({"0": "negative", "1": "positive"}). Labels that are not in the map '
+        "are kept. Without a map, integers are positions in spec.labels, unless spec.labels itself contains one "
+        "of them.",
     )
     preprocessing: Preprocessing = Field(default=Preprocessing(), description="Cleaning and tokenization.")
-    quality: Quality = Field(default=Quality(), description="Limits that the data must keep.")
+    quality: Quality = Field(default=Quality(), description="Limits that the data must meet.")
 
     @model_validator(mode="after")
     def _one_source_of_evaluation(self) -> "Dataset":

@@ -29,13 +29,13 @@ FP16_NEEDS_GPU = "precision fp16 needs a GPU: set gpusPerNode to at least 1, or 
 
 
 class FineTuneJobSpec(Placement, TrainingSpec):
-    """What is to be trained, and on what."""
+    """What to train, and on which hardware."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
                 "!has(self.output) || self.output.uri.startsWith('s3://')",
-                "output.uri must be s3://: files in a pod are gone with it",
+                "output.uri must be an s3:// URI: files inside a pod are lost with the pod",
             ),
             *TASK_RULES,
             ("self.method.type != 'QLoRA' || self.gpusPerNode > 0", QLORA_NEEDS_GPU),
@@ -44,61 +44,63 @@ class FineTuneJobSpec(Placement, TrainingSpec):
     )
 
     image: ImageReference | None = Field(
-        default=None, description="Trainer image. Unset: the one that came with the operator."
+        default=None, description="Trainer image. Unset: the image that the operator was installed with."
     )
     num_nodes: Annotated[int, Field(ge=1, le=64)] = Field(
         default=1,
-        description="Training pods, which train one model together. The batch and the learning rate mean the same on "
-        "any number of them.",
+        description="Number of training pods, which train one model together. Batch size and learning rate mean the "
+        "same for any number of pods.",
     )
     gpus_per_node: Annotated[int, Field(ge=0, le=16)] = Field(
-        default=1, description="GPUs of each training pod (nvidia.com/gpu), with one process on each. 0 trains on CPU."
+        default=1,
+        description="GPUs (nvidia.com/gpu) of each training pod, with one process per GPU. 0 trains on the CPU.",
     )
     resources: ResourceRequirements = Field(
         default=ResourceRequirements(), description="CPU and memory of the training pod."
     )
     prepare_resources: ResourceRequirements = Field(
         default=ResourceRequirements(),
-        description="CPU and memory of the prepare pod, which never has a GPU.",
+        description="CPU and memory of the prepare pod, which never uses a GPU.",
     )
     queue_name: DnsLabel | None = Field(
         default=None,
-        description="Kueue LocalQueue in the same namespace that the run's Jobs wait in. Unset: they start at once.",
+        description="Kueue LocalQueue, in the same namespace, for the run's Jobs. Unset: they start immediately.",
     )
     concurrency_policy: Literal["Replace", "Forbid"] = Field(
         default="Replace",
-        description="What an edited spec does to a running run: Replace stops it, Forbid lets a training finish.",
+        description="What happens to the current run when the spec is edited: Replace stops it, Forbid lets its "
+        "training finish first.",
     )
     suspend: bool = Field(
         default=False,
-        description="Stop the run and free its GPU; false goes on from its newest checkpoint.",
+        description="Stop the run and free its GPUs. When set to false again, it resumes from its newest checkpoint.",
     )
     backoff_limit: Annotated[int, Field(ge=0, le=100)] = Field(
         default=3,
-        description="Failures that are tried again, from the newest checkpoint. Errors that would only come again are "
-        "not tried again; disruptions always are, and do not count.",
+        description="Number of failures to retry, each from the newest checkpoint. Errors that a retry cannot fix are "
+        "not retried. Disruptions are always retried and do not count.",
     )
     active_deadline_seconds: PositiveCount | None = Field(
-        default=None, description="Longest time that the training Job may take."
+        default=None, description="Maximum duration of the training Job."
     )
     progress_deadline_seconds: PositiveCount = Field(
         default=3600,
-        description="Longest time that a training pod may go without finishing a step or coming to another stage. Then "
-        "it is stopped, with time for a checkpoint, and started again, which counts towards backoffLimit.",
+        description="How long a training pod may go without completing a step or reaching another stage. It is then "
+        "stopped, with time to write a checkpoint, and restarted, which counts towards backoffLimit.",
     )
     ttl_seconds_after_finished: Count | None = Field(
-        default=86400, description="How long finished Jobs, and so their logs, are kept. The artifact stays."
+        default=86400, description="How long finished Jobs and their logs are kept. The artifact is not affected."
     )
     version_history_limit: Annotated[int, Field(ge=1, le=40)] | None = Field(
         default=None,
-        description="Versions of this resource that are kept in storage, those that answered a spec last. One that a "
-        "ModelDeployment serves, that an alias names, or that is the last to have passed its gates is kept beyond it. "
-        "Unset: all.",
+        description="Number of versions of this resource to keep in storage: those most recently used by a spec. A "
+        "version that a ModelDeployment serves, that an alias names, or that is the latest to pass its gates "
+        "is kept in addition. Unset: all are kept.",
     )
     deletion_policy: Literal["Retain", "Delete"] = Field(
         default="Retain",
-        description="What becomes of the versions when the resource is deleted. Delete removes those that this "
-        "resource made and that nothing serves and no alias names, before the resource goes.",
+        description="What happens to the versions when the resource is deleted. With Delete, the versions that this "
+        "resource created are deleted first, except those that are served or that an alias names.",
     )
 
     @model_validator(mode="after")
@@ -111,35 +113,35 @@ class FineTuneJobSpec(Placement, TrainingSpec):
 
 
 class Progress(ApiModel):
-    """How far a running training is. Only for display; nothing is decided on it."""
+    """Progress of the current training. If step and stage stop changing, progressDeadlineSeconds restarts it."""
 
     stage: Text = Field(
         default="",
         description="What the pod is doing: Downloading, Training, Evaluating, Exporting or Uploading.",
     )
-    percent: Annotated[int, Field(ge=0, le=100)] = Field(default=0, description="Share of the steps that is done.")
-    step: Count = Field(default=0, description="Optimizer steps done.")
-    total_steps: Count = Field(default=0, description="Optimizer steps in all.")
-    epoch: Text = Field(default="0", description="Epochs done, with decimals.")
-    eta_seconds: Count | None = Field(default=None, description="Time left at the present speed.")
+    percent: Annotated[int, Field(ge=0, le=100)] = Field(default=0, description="Percentage of the steps completed.")
+    step: Count = Field(default=0, description="Optimizer steps completed.")
+    total_steps: Count = Field(default=0, description="Optimizer steps in total.")
+    epoch: Text = Field(default="0", description="Epochs completed, with decimals.")
+    eta_seconds: Count | None = Field(default=None, description="Estimated time left at the current speed.")
     examples_per_second: Text | None = Field(default=None, description="Training examples per second.")
     tokens_per_second: Text | None = Field(
-        default=None, description="Real training tokens per second, without padding."
+        default=None, description="Training tokens per second, not counting padding."
     )
     gpu_memory_bytes: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="Most memory that the GPU held at once.", json_schema_extra={"format": "int64"}
+        default=None, description="Peak GPU memory.", json_schema_extra={"format": "int64"}
     )
     metrics: Metrics = Field(default={}, description="Latest loss, learning rate and evaluation metrics.")
     changed_at: Timestamp | None = Field(default=None, description="When the step or the stage last changed.")
 
 
 class CheckpointStatus(ApiModel):
-    """Where the current run would go on after the loss of its pod. Only for display; the trainer looks by itself."""
+    """Where the current run would resume if its pod were lost. For display: the trainer looks in storage itself."""
 
-    step: Count = Field(description="Optimizer step of the newest checkpoint that the pod told of.")
-    uri: Text = Field(description="Where its files lie.")
+    step: Count = Field(description="Optimizer step of the newest checkpoint that the pod reported.")
+    uri: Text = Field(description="Location of its files.")
     resumed_from: Count | None = Field(
-        default=None, description="Step that the pod began at; unset when it began at the beginning."
+        default=None, description="Step that the pod resumed from. Unset if it started from the beginning."
     )
 
 
@@ -147,7 +149,7 @@ class ArtifactStatus(ApiModel):
     """A published version."""
 
     version: Text = Field(description="Version in the registry.")
-    uri: Text = Field(description="Where its files lie.")
+    uri: Text = Field(description="Location of its files.")
     digest: Digest = Field(description="sha256 over the list of its files and their sha256.")
     size_bytes: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Size of all files.", json_schema_extra={"format": "int64"}
@@ -158,36 +160,40 @@ class ArtifactStatus(ApiModel):
 
 
 class VersionStatus(ArtifactStatus):
-    """A version that a spec of this resource produced or found, most recently chosen first."""
+    """A version that a spec of this resource produced or reused, most recently used first."""
 
-    spec_hash: Sha256 = Field(description="Hash of the spec that this version answers.")
-    run_key: Sha256 = Field(description="Hash of everything that decided the result.")
-    chosen_at: Timestamp = Field(description="When a spec was last answered with this version.")
+    spec_hash: Sha256 = Field(description="Hash of the spec that produced or reused this version.")
+    run_key: Sha256 = Field(description="Hash of everything that determined the result.")
+    chosen_at: Timestamp = Field(description="When a spec last produced or reused this version.")
     removing: bool | None = Field(
         default=None,
-        description="Set once versionHistoryLimit has it removed: it answers no spec any more, also if that fails.",
+        description="Set once versionHistoryLimit removes this version. No spec reuses it from then on, even if the "
+        "removal fails.",
     )
     kept: Text | None = Field(
-        default=None, description="Why it is still in storage although versionHistoryLimit does not ask for it."
+        default=None, description="Why it is still in storage although it exceeds versionHistoryLimit."
     )
 
 
 class RunStatus(ApiModel):
-    """The run that is going on, or that last ended without a version."""
+    """The current run, or the last one that ended without a version."""
 
-    name: ObjectName = Field(description="Name that the run's Jobs begin with.")
-    spec_hash: Sha256 = Field(description="Hash of the spec that it runs.")
-    stage: Literal["Prepare", "Train", "Succeeded", "Failed"] = Field(description="Where the run is.")
+    name: ObjectName = Field(description="Prefix of the names of the run's Jobs.")
+    spec_hash: Sha256 = Field(description="Hash of the run's spec.")
+    stage: Literal["Prepare", "Train", "Succeeded", "Failed"] = Field(description="Stage of the run.")
     run_key: Sha256 | None = Field(
-        default=None, description="Hash of everything that decides the result, once prepared."
+        default=None, description="Hash of everything that determines the result, once prepared."
     )
     data_key: Sha256 | None = Field(default=None, description="Hash of the prepared data, once prepared.")
-    started_at: Timestamp | None = Field(default=None, description="When the run began.")
-    finished_at: Timestamp | None = Field(default=None, description="When it ended.")
+    started_at: Timestamp | None = Field(default=None, description="When the run started.")
+    finished_at: Timestamp | None = Field(default=None, description="When the run ended.")
     given_up: Text | None = Field(
-        default=None, description="uid of the last training Job that was stopped to start over from the checkpoint."
+        default=None,
+        description="uid of the last training Job that was stopped so that training restarts from a checkpoint.",
     )
-    earlier_failures: Count = Field(default=0, description="Failures of the Jobs that were given up.")
+    earlier_failures: Count = Field(
+        default=0, description="Failures of the training Jobs that were stopped for a restart."
+    )
 
 
 class Attempts(ApiModel):
@@ -198,22 +204,22 @@ class Attempts(ApiModel):
 
 
 class Usage(ApiModel):
-    """What the resource's runs have used."""
+    """Resources used by all runs of this resource."""
 
     gpu_seconds: Annotated[int, Field(ge=0)] = Field(
         default=0,
-        description="Seconds that GPUs were held, summed over the GPUs of all training pods that have ended.",
+        description="GPU time in seconds, summed over the GPUs of all training pods that have ended.",
         json_schema_extra={"format": "int64"},
     )
     counted_until: Timestamp | None = Field(
-        default=None, description="When the last of those pods ended, so that none is counted twice."
+        default=None, description="When the last counted pod ended, so that no pod is counted twice."
     )
 
 
 class LastFailure(ApiModel):
     """The last failure of a pod."""
 
-    reason: Text = Field(description="One word for programs.")
+    reason: Text = Field(description="One CamelCase word, for programs.")
     message: Message = Field(description="What happened and what to do.")
     exit_code: int | None = Field(default=None, description="Exit code of the container, if it started.")
     pod: Text | None = Field(default=None, description="Name of the pod.")
@@ -221,24 +227,26 @@ class LastFailure(ApiModel):
 
 
 class FineTuneJobStatus(ResourceStatus):
-    """What the operator has seen."""
+    """What the operator has observed."""
 
-    current_run: RunStatus | None = Field(default=None, description="The run that is going on or that failed.")
-    progress: Progress | None = Field(default=None, description="How far training is.")
+    current_run: RunStatus | None = Field(default=None, description="The current run, or the one that failed.")
+    progress: Progress | None = Field(default=None, description="Progress of training.")
     checkpoint: CheckpointStatus | None = Field(
-        default=None, description="The newest checkpoint of the current run; a run that published its version has none."
+        default=None,
+        description="The newest checkpoint of the current run. Unset once the run has published its version.",
     )
     artifact: ArtifactStatus | None = Field(
         default=None,
-        description="The version that this spec, or until it has one the spec before it, produced.",
+        description="The version of this spec. Until it exists, the version of the previous spec.",
     )
     versions: Annotated[list[VersionStatus], Field(max_length=50)] = Field(
         default=[],
-        description="Versions that specs of this resource produced, so that a reverted edit is answered at once.",
+        description="Versions that specs of this resource produced or reused. A reverted edit finds its version here, "
+        "without a new run.",
     )
     attempts: Attempts | None = Field(default=None, description="How often pods of the current run ended early.")
     last_failure: LastFailure | None = Field(default=None, description="The last failure of a pod of the current run.")
-    usage: Usage | None = Field(default=None, description="What the resource's runs have used.")
+    usage: Usage | None = Field(default=None, description="Resources used by all runs of this resource.")
 
 
 class FineTuneJob(ApiModel):
@@ -253,7 +261,7 @@ class FineTuneJob(ApiModel):
         )
     )
 
-    spec: FineTuneJobSpec = Field(description="What is to be trained.")
+    spec: FineTuneJobSpec = Field(description="What to train.")
     status: FineTuneJobStatus | None = Field(
-        default=None, description="What the operator has seen.", json_schema_extra={"default": NOT_SEEN_YET}
+        default=None, description="What the operator has observed.", json_schema_extra={"default": NOT_SEEN_YET}
     )

@@ -48,7 +48,7 @@ class Lora(ApiModel):
         | None
     ) = Field(
         default=None,
-        description="Names of the linear layers that are adapted. Unset: attention and feed-forward layers of the "
+        description="Names of the linear layers to adapt. Unset: the attention and feed-forward layers of the "
         "architecture.",
     )
 
@@ -58,21 +58,21 @@ class Method(ApiModel):
 
     model_config = ConfigDict(
         json_schema_extra=cel(
-            ("!has(self.lora) || self.type in ['LoRA', 'QLoRA']", "lora is for type LoRA or QLoRA only"),
+            ("!has(self.lora) || self.type in ['LoRA', 'QLoRA']", "lora applies to type LoRA and QLoRA only"),
         )
     )
 
     type: MethodType = Field(
         default=MethodType.FULL,
-        description="Full: all weights. LoRA: low-rank updates and the head. QLoRA: the same over a base model in 4 "
-        "bits, on a GPU. Frozen: the head alone (linear probe).",
+        description="Full: all weights. LoRA: low-rank updates and the head. QLoRA: LoRA over a base model quantized "
+        "to 4 bits, on a GPU. Frozen: the head only (linear probe).",
     )
     lora: Lora | None = Field(default=None, description="Settings of LoRA and QLoRA.")
 
     @model_validator(mode="after")
     def _lora_where_it_is_used(self) -> "Method":
         if self.lora and self.type not in (MethodType.LORA, MethodType.QLORA):
-            raise ValueError("lora is for type LoRA or QLoRA only")
+            raise ValueError("lora applies to type LoRA and QLoRA only")
         return self
 
 
@@ -99,15 +99,16 @@ class Hyperparameters(ApiModel):
             (
                 "type(self.batchSize) == string ? self.batchSize == 'auto'"
                 " : self.batchSize >= 1 && self.batchSize <= 65536",
-                "batchSize is a number from 1 to 65536, or auto",
+                "batchSize must be a number from 1 to 65536, or auto",
             ),
             (
                 "!has(self.globalBatchSize) || self.batchSize == 'auto'",
-                "globalBatchSize is for batchSize auto; otherwise it is batchSize x gradientAccumulationSteps",
+                "globalBatchSize requires batchSize auto; otherwise the global batch is batchSize x "
+                "gradientAccumulationSteps",
             ),
             (
                 "self.batchSize != 'auto' || self.gradientAccumulationSteps == 1",
-                "batchSize auto accumulates as needed; say globalBatchSize instead of gradientAccumulationSteps",
+                "batchSize auto accumulates as needed; set globalBatchSize instead of gradientAccumulationSteps",
             ),
         )
     )
@@ -118,31 +119,34 @@ class Hyperparameters(ApiModel):
     )
     batch_size: Annotated[int, Field(ge=1, le=65536)] | Literal["auto"] = Field(
         default=16,
-        description="Training examples that are computed at once, over all devices; auto is the most that fits. "
-        "An optimizer step sees batchSize x gradientAccumulationSteps examples, on any number of devices.",
+        description="Training examples per forward pass, over all devices; auto uses the largest number that fits in "
+        "memory. An optimizer step uses batchSize x gradientAccumulationSteps examples, on any number of "
+        "devices.",
     )
     global_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        default=None, description="Examples of an optimizer step with batchSize auto. Default 32."
+        default=None, description="Examples per optimizer step if batchSize is auto. Default 32."
     )
     eval_batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(
-        default=64, description="Evaluation examples per device that are computed at once, at most."
+        default=64, description="Maximum number of evaluation examples per forward pass and device."
     )
     gradient_accumulation_steps: Annotated[int, Field(ge=1, le=4096)] = Field(
-        default=1, description="Batches whose gradients are summed into one optimizer step."
+        default=1, description="Number of batches whose gradients are accumulated into one optimizer step."
     )
     padding: Literal["auto", "max-length"] = Field(
         default="auto",
-        description="auto computes no padding; max-length fills every text up to maxLength, as tutorials do.",
+        description="auto computes no padding; max-length pads every text to maxLength, as many tutorials do.",
     )
     gradient_checkpointing: bool = Field(
-        default=False, description="Compute activations again instead of keeping them: less memory, more time."
+        default=False, description="Recompute activations instead of storing them: less memory, more time."
     )
     class_weights: Literal["none", "balanced"] = Field(
         default="none",
-        description="balanced weighs each label by the inverse of its share of the training examples.",
+        description="balanced weights each label by the inverse of its frequency among the training examples.",
     )
     label_smoothing: Fraction = Field(
-        default=Decimal("0"), validate_default=True, description="Share of the target that is spread over all labels."
+        default=Decimal("0"),
+        validate_default=True,
+        description="Share of the target probability that is spread over all labels.",
     )
     weight_decay: Fraction = Field(
         default=Decimal("0.01"),
@@ -160,7 +164,7 @@ class Hyperparameters(ApiModel):
         default=Decimal("1.0"), validate_default=True, description="Gradients are clipped to this norm."
     )
     scheduler: Literal["linear", "cosine", "polynomial", "constant"] = Field(
-        default="linear", description="How the learning rate falls after warmup."
+        default="linear", description="How the learning rate decays after warmup."
     )
     warmup_steps: Annotated[int, Field(ge=0, le=10_000_000)] | None = Field(
         default=None, description="Optimizer steps of linear warmup."
@@ -169,19 +173,21 @@ class Hyperparameters(ApiModel):
         default=None, description="Warmup as a share of all steps. Default 0.06 when neither is given."
     )
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
-        default=42, description="Seed of initialization, order and dropout."
+        default=42, description="Seed for initialization, data order and dropout."
     )
     eval_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
-        default=None, description="Optimizer steps between evaluations. Unset: once an epoch."
+        default=None, description="Optimizer steps between evaluations. Unset: one evaluation per epoch."
     )
-    early_stopping: EarlyStopping | None = Field(default=None, description="Stop early; unset trains all epochs.")
+    early_stopping: EarlyStopping | None = Field(default=None, description="Stop early. Unset: train for all epochs.")
     metric_for_best_model: MetricName | None = Field(
         default=None,
-        description="Picks the best weights: eval_loss or any metric of the task's evaluation. Default eval_f1_macro, "
-        "and eval_mse for regression.",
+        description="Metric that selects the best weights: eval_loss or any metric of the task's evaluation. Default: "
+        "eval_f1_macro; for regression, eval_mse.",
     )
     greater_is_better: bool | None = Field(
-        default=None, description="Direction of that metric. Default: false for a loss or an error, else true."
+        default=None,
+        description="Whether a higher value of that metric is better. Default: false for a loss or an error, otherwise "
+        "true.",
     )
 
     @model_validator(mode="after")
@@ -193,9 +199,14 @@ class Hyperparameters(ApiModel):
     @model_validator(mode="after")
     def _one_global_batch(self) -> "Hyperparameters":
         if self.batch_size != "auto" and self.global_batch_size is not None:
-            raise ValueError("globalBatchSize is for batchSize auto; else it is batchSize x gradientAccumulationSteps")
+            raise ValueError(
+                "globalBatchSize requires batchSize auto; otherwise the global batch is batchSize x "
+                "gradientAccumulationSteps"
+            )
         if self.batch_size == "auto" and self.gradient_accumulation_steps != 1:
-            raise ValueError("batchSize auto accumulates as needed; say globalBatchSize")
+            raise ValueError(
+                "batchSize auto accumulates as needed; set globalBatchSize instead of gradientAccumulationSteps"
+            )
         return self
 
     def examples_per_step(self) -> int:

@@ -28,48 +28,48 @@ class FineTuneJobRef(ApiModel):
     name: ObjectName = Field(description="Name of the FineTuneJob.")
     version: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
         default=None,
-        description="One of its versions. Unset follows the version of its present spec, if promotable.",
+        description="Pins one of its versions. Unset: follow the version of its current spec, if promotable.",
     )
 
 
 class ServedModel(StorageAccess):
-    """Which artifact is served."""
+    """The artifact to serve."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
             ("has(self.fineTuneJobRef) != has(self.uri)", "give exactly one of fineTuneJobRef and uri"),
-            ("!has(self.uri) || self.uri.startsWith('s3://')", "uri must be s3://"),
+            ("!has(self.uri) || self.uri.startsWith('s3://')", "uri must be an s3:// URI"),
             (
                 "has(self.uri) == has(self.digest)",
-                "uri and digest belong together: the digest is what makes the served files verifiable",
+                "give uri and digest together: the served files are verified against the digest",
             ),
         )
     )
 
     fine_tune_job_ref: FineTuneJobRef | None = Field(
-        default=None, description="Serve what this FineTuneJob produces, from its output's storage."
+        default=None, description="Serve the versions of this FineTuneJob, from its output's storage."
     )
     uri: OutputUri | None = Field(
         default=None, description="Folder of a version: s3://bucket/prefix/<name>/versions/<version>."
     )
-    digest: Digest | None = Field(default=None, description="Digest of that version, as its manifest.json says it.")
+    digest: Digest | None = Field(default=None, description="Digest of that version, from its manifest.json.")
 
     @model_validator(mode="after")
     def _exactly_one_source(self) -> "ServedModel":
         if (self.fine_tune_job_ref is None) == (self.uri is None):
             raise ValueError("give exactly one of fineTuneJobRef and uri")
         if (self.uri is None) != (self.digest is None):
-            raise ValueError("uri and digest belong together")
+            raise ValueError("give uri and digest together: the served files are verified against the digest")
         return self
 
 
 ONNX_ON_CPU = (
-    "onnxruntime computes on the CPU and would hold a GPU for nothing: leave out gpusPerReplica, or take torch"
+    "onnxruntime runs on the CPU and would hold a GPU without using it: remove gpusPerReplica, or use engine torch"
 )
 
 
 class Runtime(Placement):
-    """How the model is run."""
+    """How the model runs."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(("self.engine != 'onnxruntime' || self.gpusPerReplica == 0", ONNX_ON_CPU))
@@ -77,10 +77,10 @@ class Runtime(Placement):
 
     engine: Engine = Field(
         default="auto",
-        description="onnxruntime (CPU), torch (GPU), or auto: torch with GPUs, else onnxruntime.",
+        description="onnxruntime (CPU), torch (GPU), or auto: torch with GPUs, otherwise onnxruntime.",
     )
     image: ImageReference | None = Field(
-        default=None, description="Server image. Unset: the one that came with the operator."
+        default=None, description="Server image. Unset: the image that the operator was installed with."
     )
     resources: ResourceRequirements = Field(
         default=ResourceRequirements(), description="CPU and memory of each replica's pod."
@@ -89,32 +89,34 @@ class Runtime(Placement):
         default=0, description="GPUs (nvidia.com/gpu) of each replica."
     )
     max_batch_tokens: Annotated[int, Field(ge=16, le=1_000_000)] = Field(
-        default=4096, description="Tokens, padding included, of one batch at most."
+        default=4096, description="Maximum number of tokens in one batch, padding included."
     )
     max_batch_wait_ms: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=5,
-        description="How long a request may wait for others. An idle replica never waits.",
+        description="How long a request may wait for others to share its batch. An idle replica never waits.",
     )
     max_queued_requests: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        default=256, description="Requests that may wait; further ones get 503 with Retry-After."
+        default=256, description="Maximum number of waiting requests. Further ones get 503 with Retry-After."
     )
 
 
 class Autoscaling(ApiModel):
-    """Replicas by load, decided by Ray Serve."""
+    """Number of replicas by load, decided by Ray Serve."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(("self.minReplicas <= self.maxReplicas", "minReplicas must not exceed maxReplicas"))
     )
 
-    min_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="Fewest replicas.")
-    max_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(default=3, description="Most replicas.")
+    min_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="Minimum number of replicas.")
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(default=3, description="Maximum number of replicas.")
     target_ongoing_requests: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        default=8, description="Batches in flight per replica to aim for."
+        default=8, description="Target number of batches in flight per replica."
     )
-    upscale_delay_seconds: Seconds = Field(default=10, description="How long load must last before replicas are added.")
+    upscale_delay_seconds: Seconds = Field(
+        default=10, description="How long high load must last before replicas are added."
+    )
     downscale_delay_seconds: Seconds = Field(
-        default=300, description="How long calm must last before replicas are removed."
+        default=300, description="How long low load must last before replicas are removed."
     )
 
     @model_validator(mode="after")
@@ -125,7 +127,7 @@ class Autoscaling(ApiModel):
 
 
 class Rollout(ApiModel):
-    """How a new version takes over: started beside the old one, checked, given the traffic; then the old one goes."""
+    """How a new version takes over: it starts beside the old one, is checked, and gets its traffic."""
 
     progress_deadline_seconds: Annotated[int, Field(ge=10, le=86400)] = Field(
         default=600,
@@ -134,7 +136,7 @@ class Rollout(ApiModel):
 
 
 class ModelDeploymentSpec(ApiModel):
-    """What is served, and how."""
+    """What to serve, and how."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
@@ -145,14 +147,17 @@ class ModelDeploymentSpec(ApiModel):
         )
     )
 
-    model: ServedModel = Field(description="Which artifact is served.")
-    runtime: Runtime = Field(default=Runtime(), description="How the model is run.")
+    model: ServedModel = Field(description="The artifact to serve.")
+    runtime: Runtime = Field(default=Runtime(), description="How the model runs.")
     replicas: Annotated[int, Field(ge=1, le=1000)] | None = Field(
-        default=None, description="Fixed number of replicas; 1 without autoscaling."
+        default=None, description="Fixed number of replicas. Default 1, without autoscaling."
     )
-    autoscaling: Autoscaling | None = Field(default=None, description="Replicas by load.")
+    autoscaling: Autoscaling | None = Field(default=None, description="Number of replicas by load.")
     rollout: Rollout = Field(default=Rollout(), description="How a new version takes over.")
-    suspend: bool = Field(default=False, description="Remove the server and free what it holds; false brings it back.")
+    suspend: bool = Field(
+        default=False,
+        description="Remove the server and free its resources. When set to false again, it is started anew.",
+    )
 
     @model_validator(mode="after")
     def _one_size(self) -> "ModelDeploymentSpec":
@@ -166,30 +171,30 @@ class RevisionStatus(ApiModel):
 
     name: Text = Field(description="Name of the Ray Serve application.")
     version: Text = Field(description="Version of the artifact.")
-    uri: Text = Field(description="Where the artifact lies.")
+    uri: Text = Field(description="Location of the artifact.")
     digest: Digest = Field(description="Digest of the artifact.")
     traffic_percent: Annotated[int, Field(ge=0, le=100)] = Field(
-        default=0, description="Share of requests that it answers."
+        default=0, description="Percentage of the requests that it answers."
     )
-    state: Literal["Starting", "Running", "Failed", "Draining"] = Field(description="What it is doing.")
+    state: Literal["Starting", "Running", "Failed", "Draining"] = Field(description="State of the revision.")
     since: Timestamp = Field(description="When it was added.")
     message: Text | None = Field(default=None, description="Why it is not running.")
 
 
 class ModelDeploymentStatus(ResourceStatus):
-    """What the operator has seen."""
+    """What the operator has observed."""
 
-    url: Text | None = Field(default=None, description="Where requests go inside the cluster.")
-    replicas: Count = Field(default=0, description="Replicas of the revision in service.")
-    ready_replicas: Count = Field(default=0, description="Those that answer.")
+    url: Text | None = Field(default=None, description="URL for requests from inside the cluster.")
+    replicas: Count = Field(default=0, description="Number of replicas of the revision in service.")
+    ready_replicas: Count = Field(default=0, description="Number of those replicas that answer requests.")
     selector: Text | None = Field(default=None, description="Label selector of the pods.")
     current_revision: Text | None = Field(default=None, description="Revision that answers requests.")
     current_version: Text | None = Field(default=None, description="Version of the artifact that answers requests.")
-    update_revision: Text | None = Field(default=None, description="Revision that is to answer them.")
+    update_revision: Text | None = Field(default=None, description="Revision that is being rolled out.")
     revisions: Annotated[list[RevisionStatus], Field(max_length=16)] = Field(
         default=[], description="Versions on the server."
     )
-    last_failure: LastFailure | None = Field(default=None, description="Why the last rollout did not finish.")
+    last_failure: LastFailure | None = Field(default=None, description="Why the last rollout failed.")
 
 
 class ModelDeployment(ApiModel):
@@ -205,7 +210,7 @@ class ModelDeployment(ApiModel):
         )
     )
 
-    spec: ModelDeploymentSpec = Field(description="What is served, and how.")
+    spec: ModelDeploymentSpec = Field(description="What to serve, and how.")
     status: ModelDeploymentStatus | None = Field(
-        default=None, description="What the operator has seen.", json_schema_extra={"default": NOT_SEEN_YET}
+        default=None, description="What the operator has observed.", json_schema_extra={"default": NOT_SEEN_YET}
     )

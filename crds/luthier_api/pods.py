@@ -31,21 +31,21 @@ class ResourceRequirements(ApiModel):
             ),
             (
                 _each("name.contains('/') || name.matches('^(cpu|memory|ephemeral-storage|hugepages-.+)$')"),
-                "a resource is cpu, memory, ephemeral-storage or one of a device plugin, such as example.com/nic",
+                "a resource must be cpu, memory, ephemeral-storage or one of a device plugin, such as example.com/nic",
             ),
             (
                 _each("!name.contains('/') || quantity(PART[name]).isInteger()"),
-                "a resource of a device plugin comes in whole numbers",
+                "a resource of a device plugin must be a whole number",
             ),
             (
                 "!(has(self.limits) && 'nvidia.com/gpu' in self.limits)"
                 " && !(has(self.requests) && 'nvidia.com/gpu' in self.requests)",
-                "GPUs are asked for by gpusPerNode or gpusPerReplica, not in resources",
+                "request GPUs by gpusPerNode or gpusPerReplica, not in resources",
             ),
         )
     )
 
-    requests: Resources = Field(default={}, description="What the scheduler sets aside.")
+    requests: Resources = Field(default={}, description="What the scheduler reserves for the pod.")
     limits: Resources = Field(default={}, description="What the pod may not exceed.")
 
 
@@ -60,11 +60,11 @@ class Toleration(ApiModel):
             ),
             (
                 "!has(self.value) || !has(self.operator) || self.operator != 'Exists'",
-                "operator Exists takes no value: leave it out, or use Equal",
+                "operator Exists takes no value: remove it, or use operator Equal",
             ),
             (
                 "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
-                "tolerationSeconds is for effect NoExecute only",
+                "tolerationSeconds applies to effect NoExecute only",
             ),
         )
     )
@@ -81,7 +81,7 @@ class Toleration(ApiModel):
 
 
 class Placement(ApiModel):
-    """Where pods run and as whom."""
+    """Where pods run, and under which identity."""
 
     node_selector: Annotated[
         dict[LabelKey, LabelValue],

@@ -121,7 +121,7 @@ _MODELDEPLOYMENT_COLUMNS = [
     _column("Phase", ".status.phase", "What is going on."),
     _column("Ready", ".status.readyReplicas", "Replicas that answer.", "integer"),
     _column("Version", ".status.currentVersion", "Version that answers requests."),
-    _column("URL", ".status.url", "Where requests go inside the cluster."),
+    _column("URL", ".status.url", "URL for requests from inside the cluster."),
     _AGE,
     _column("Available", _condition("Available"), "Whether requests are answered.", priority=1),
     _column("Message", _condition("Ready", "message"), "Why, in one sentence.", priority=1),

@@ -17,15 +17,15 @@ INPUT_URI = rf"^({_S3_OBJECT}|hf://[^\s]+|{_CLAIM}[^\s]*|{_FILE})$"
 DATA_URI = rf"^({_S3_OBJECT}|{_CLAIM}[^/\s][^\s]*|{_FILE})$"
 _PLAIN_PATH = (
     "!self.matches('/[.]{1,2}(/|$)|[^:/]//')",
-    "write the path without '//', '.' and '..': each part names a folder or a file",
+    "the path must not contain '//', and no part of it may be '.' or '..'",
 )
 _KNOWN_FORMAT = (
     "self.matches('(?i)(/|[*][^/]*|[.](csv|tsv|jsonl|ndjson|parquet)([.]gz)?)$')",
-    "name a .csv, .tsv, .jsonl or .parquet file, with .gz or without, or a folder by a / at its end",
+    "must name a .csv, .tsv, .jsonl or .parquet file, optionally with .gz, or a folder with a trailing /",
 )
-_STAR_AT_THE_END = ("!self.matches('[*][^/]*/')", "* stands for any characters in the last part of a path only")
+_STAR_AT_THE_END = ("!self.matches('[*][^/]*/')", "* is allowed in the last part of the path only")
 NO_ACCESS_TO_A_CLAIM = (
-    "pvc:// needs no way to storage: leave out secretRef, endpoint, region, caBundle and forcePathStyle, or use s3://"
+    "pvc:// needs no storage access: remove secretRef, endpoint, region, caBundle and forcePathStyle, or use s3://"
 )
 
 InputUri = Annotated[str, Field(max_length=1024, pattern=INPUT_URI, json_schema_extra=cel(_PLAIN_PATH))]
@@ -69,15 +69,15 @@ class CaBundle(ApiModel):
 
 
 class StorageAccess(ApiModel):
-    """How to reach a storage endpoint. Fields left out are taken from `output`, and there from the cloud's defaults."""
+    """How to reach a storage endpoint. Unset fields come from `output`, and in `output` from the cloud's defaults."""
 
     secret_ref: SecretRef | None = Field(
         default=None,
-        description="Credentials. Without it the pod's own identity is used (workload identity, instance profile).",
+        description="Credentials. Unset: the pod's own identity (workload identity, instance profile).",
     )
     endpoint: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s/]+/?$")] | None = Field(
         default=None,
-        description="URL of an S3-compatible endpoint, such as https://minio.example.com. Unset means AWS.",
+        description="URL of an S3-compatible endpoint, such as https://minio.example.com. Unset: AWS.",
     )
     region: DnsLabel | None = Field(default=None, description="Region name; us-east-1 if unset.")
     ca_bundle: CaBundle | None = Field(default=None, description="Certificate authorities for a private endpoint.")
@@ -95,6 +95,6 @@ class Input(StorageAccess):
     """Something that a run reads."""
 
     uri: InputUri = Field(
-        description="s3://bucket/key, hf://owner/name, pvc://claim/path (of a PersistentVolumeClaim in the same "
-        "namespace, which is mounted read-only) or file:///path inside the trainer image."
+        description="s3://bucket/key, hf://owner/name, pvc://claim/path (a PersistentVolumeClaim in the same "
+        "namespace, mounted read-only) or file:///path inside the trainer image."
     )

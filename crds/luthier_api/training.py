@@ -89,16 +89,16 @@ class Model(Input):
         json_schema_extra=cel(
             (
                 "!has(self.revision) || self.uri.startsWith('hf://')",
-                "revision is for hf:// models only; name the files by their URI",
+                "revision applies to hf:// models only; for others, use a URI that names the version",
             ),
             (
                 "!self.uri.startsWith('hf://')"
                 " || !(has(self.endpoint) || has(self.region) || has(self.caBundle) || has(self.forcePathStyle))",
-                "endpoint, region, caBundle and forcePathStyle are for s3:// models only",
+                "endpoint, region, caBundle and forcePathStyle apply to s3:// models only",
             ),
             (
                 "!self.uri.startsWith('hf://') || self.uri.matches('^hf://[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?/?$')",
-                "name a model of the hub as hf://owner/name",
+                "write a Hugging Face Hub model as hf://owner/name",
             ),
             (
                 "!self.uri.startsWith('pvc://') || !(has(self.secretRef) || has(self.endpoint) || has(self.region)"
@@ -110,7 +110,7 @@ class Model(Input):
 
     revision: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
         default=None,
-        description="For hf:// the commit, tag or branch; it is resolved to a commit before training.",
+        description="For hf:// models: a commit, tag or branch. It is resolved to a commit before training.",
     )
 
 
@@ -119,7 +119,7 @@ class Gate(ApiModel):
 
     metric: MetricName = Field(description="Name of a metric of the final evaluation, such as eval_f1_macro.")
     operator: GateOperator = Field(default=GateOperator.GTE, description="GTE (at least), GT, LTE (at most) or LT.")
-    threshold: AnyDecimal = Field(description="The value to compare with.")
+    threshold: AnyDecimal = Field(description="The value to compare the metric with.")
 
     def passes(self, value: float) -> bool:
         """Tell whether a measured value meets the gate; NaN never does."""
@@ -136,17 +136,17 @@ class Gate(ApiModel):
 
 
 class Evaluation(ApiModel):
-    """What is asked of the result."""
+    """Requirements on the result."""
 
     gates: Annotated[list[Gate], Field(max_length=16)] = Field(
         default=[],
-        description="A version that misses one is published as not promotable, and is not served by itself.",
+        description="A version that fails a gate is published as not promotable, and is not rolled out.",
     )
     max_int8_loss: Fraction = Field(
         default=Decimal("0.01"),
         validate_default=True,
-        description="How much worse onnx-int8 may be than the model, in the metric that picks the best weights. Beyond "
-        "it the export is marked failed and is not shipped.",
+        description="How much worse onnx-int8 may score than the model, in the metric that selects the best weights. "
+        "If it scores worse than that, the export is marked as failed and left out of the artifact.",
     )
 
 
@@ -154,13 +154,15 @@ class Checkpoint(ApiModel):
     """How a run survives the loss of its pod."""
 
     every_steps: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
-        default=500, description="Optimizer steps between checkpoints. SIGTERM makes one more."
+        default=500, description="Optimizer steps between checkpoints. On SIGTERM, one more is written."
     )
     keep: Annotated[int, Field(ge=1, le=100)] = Field(
-        default=2, description="Checkpoints that are kept while the run goes on. None is left after it."
+        default=2,
+        description="Number of checkpoints to keep during the run. They are deleted once its version is published.",
     )
     resume: Literal["Auto", "Never"] = Field(
-        default="Auto", description="Auto goes on from the newest valid checkpoint of the same run; Never starts anew."
+        default="Auto",
+        description="Auto resumes from the newest valid checkpoint of the same run; Never starts from the beginning.",
     )
 
 
@@ -176,7 +178,7 @@ class MLflow(ApiModel):
 
 
 class Tracking(ApiModel):
-    """Where else the run is told. None of it can make a run fail."""
+    """Where else the run is reported. A tracking failure never fails the run."""
 
     tensorboard: bool = Field(default=True, description="Put TensorBoard event files into the artifact.")
     mlflow: MLflow | None = Field(
@@ -184,9 +186,9 @@ class Tracking(ApiModel):
     )
 
 
-NO_LABELS = "regression has no labels: leave out labels, labelMap, classWeights and labelSmoothing"
-NO_PAIRS = "token-classification has no second text: leave out textPairColumn"
-NO_SEPARATOR = "labelSeparator is for multi-label and token-classification only"
+NO_LABELS = "regression has no labels: remove labels, labelMap, classWeights and labelSmoothing"
+NO_PAIRS = "token-classification has no second text: remove textPairColumn"
+NO_SEPARATOR = "labelSeparator applies to multi-label and token-classification only"
 
 # What a task has no use for is refused rather than ignored. A rule must not stumble over what is missing: the API
 # server would then refuse even the status that says so. `TrainingSpec` says the same to those without a cluster.
@@ -212,12 +214,12 @@ TASK_RULES: tuple[tuple[str, str], ...] = (
 
 
 class Output(StorageAccess):
-    """Where versions are published. Its access is also that of model and dataset where they name none of their own."""
+    """Where versions are published. model and dataset use the same storage access unless they name their own."""
 
     name: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")] = Field(
         description="Name of the model: versions lie under <uri>/<name>/versions/."
     )
-    uri: OutputUri = Field(description="s3://bucket/prefix/ that models are published under.")
+    uri: OutputUri = Field(description="s3://bucket/prefix/ under which models are published.")
 
     def checkpoint_uri(self, run_key: str, step: int) -> str:
         """Return the folder of a run's checkpoint."""
@@ -241,12 +243,12 @@ class TrainingSpec(ApiModel):
         | None
     ) = Field(
         default=None,
-        description="Labels in the order of the model's outputs. Unset: learned from the data, sorted.",
+        description="Labels, in the order of the model's outputs. Unset: the labels found in the data, sorted.",
     )
     method: Method = Field(default=Method(), description="Which weights are trained.")
     precision: Precision = Field(
         default=Precision.AUTO,
-        description="fp32, fp16 or bf16; auto takes bf16 or fp16 where the GPU has it, else fp32.",
+        description="fp32, fp16 or bf16; auto uses bf16 or fp16 if the GPU supports it, otherwise fp32.",
     )
     hyperparameters: Hyperparameters = Field(default=Hyperparameters(), description="How the model is trained.")
     training_arguments: Annotated[
@@ -256,23 +258,24 @@ class TrainingSpec(ApiModel):
             json_schema_extra=cel(
                 (
                     "self.all(name, name.matches('^[a-z][a-z0-9_]*$'))",
-                    "name the fields as transformers.TrainingArguments does, such as optim or lr_scheduler_kwargs",
+                    "use the field names of transformers.TrainingArguments, such as optim or lr_scheduler_kwargs",
                 )
             ),
         ),
     ] = Field(
         default={},
-        description="Further fields of transformers.TrainingArguments, by their own names, each value as text ("
-        '{"optim": "adafactor"}). An unknown name, or one that a field above says, is refused.',
+        description="Further fields of transformers.TrainingArguments, under their Python names, with values as text "
+        '({"optim": "adafactor"}). Unknown names, and names that another field of the spec sets, are '
+        "rejected.",
     )
-    evaluation: Evaluation = Field(default=Evaluation(), description="What is asked of the result.")
+    evaluation: Evaluation = Field(default=Evaluation(), description="Requirements on the result.")
     checkpoint: Checkpoint = Field(default=Checkpoint(), description="How a run survives the loss of its pod.")
-    tracking: Tracking = Field(default=Tracking(), description="Where else the run is told.")
+    tracking: Tracking = Field(default=Tracking(), description="Where else the run is reported.")
     export: Annotated[list[ExportFormat], Field(max_length=8, json_schema_extra={"x-kubernetes-list-type": "set"})] = (
         Field(
             default=[ExportFormat.SAFETENSORS, ExportFormat.ONNX],
-            description="Formats in the artifact. safetensors is always written; onnx is what CPU serving loads, and "
-            "onnx-int8 before it where it is there.",
+            description="Formats in the artifact. safetensors is always written. CPU serving loads onnx-int8 if the "
+            "artifact has it, otherwise onnx.",
         )
     )
     output: Output = Field(description="Where versions are published.")
@@ -280,7 +283,7 @@ class TrainingSpec(ApiModel):
     @model_validator(mode="after")
     def _labels_fit(self) -> "TrainingSpec":
         if self.labels and len(set(self.labels)) != len(self.labels):
-            raise ValueError("labels names a label twice")
+            raise ValueError("labels contains a label twice")
         return self
 
     @model_validator(mode="after")

@@ -49,6 +49,7 @@ def remove(removal: Removal) -> Removed:
 def _remove_from(place: Place, removal: Removal, removed: list[str], kept: dict[str, str]) -> None:
     registry = open_registry(place.uri, place.name, StorageConfig.from_access(removal.output_access))
     registry.finish_removals()
+    registry.sweep_abandoned()
     wanted = removal.versions
     for version in registry.list_versions():
         if wanted is not None and version not in wanted:

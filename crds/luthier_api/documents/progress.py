@@ -16,23 +16,23 @@ class ProgressDocument(Document):
     """What the training pod answers at GET /progress."""
 
     stage: Stage = Field(description="What the pod is doing.")
-    step: Count = Field(default=0, description="Optimizer steps done.")
-    total_steps: Count = Field(default=0, description="Optimizer steps in all.")
-    epoch: Annotated[float, Field(ge=0)] = Field(default=0.0, description="Epochs done.")
+    step: Count = Field(default=0, description="Optimizer steps completed.")
+    total_steps: Count = Field(default=0, description="Optimizer steps in total.")
+    epoch: Annotated[float, Field(ge=0)] = Field(default=0.0, description="Epochs completed.")
     eta_seconds: Annotated[float, Field(ge=0)] | None = Field(
-        default=None, description="Time left at the present speed."
+        default=None, description="Estimated time left at the current speed."
     )
     examples_per_second: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="Training examples per second."
     )
     tokens_per_second: Annotated[float, Field(ge=0)] | None = Field(
-        default=None, description="Real training tokens per second, without padding."
+        default=None, description="Training tokens per second, not counting padding."
     )
-    gpu_memory_bytes: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="Most memory that the GPU held at once."
-    )
+    gpu_memory_bytes: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Peak GPU memory.")
     checkpoint_step: Count | None = Field(default=None, description="Step of the newest checkpoint in storage.")
-    resumed_from_step: Count | None = Field(default=None, description="Checkpoint that this attempt began at.")
+    resumed_from_step: Count | None = Field(
+        default=None, description="Step of the checkpoint that this attempt resumed from."
+    )
     metrics: Annotated[dict[Annotated[str, Field(max_length=128)], float], Field(max_length=64)] = Field(
         default={}, description="Latest values."
     )

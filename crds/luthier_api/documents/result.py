@@ -56,7 +56,7 @@ class Removed(Document):
 class Failure(Document):
     """Why the pod stopped."""
 
-    reason: Reason = Field(description="One word for programs.")
+    reason: Reason = Field(description="One CamelCase word, for programs.")
     message: Annotated[str, Field(max_length=1500)] = Field(description="What happened and what to do.")
 
 

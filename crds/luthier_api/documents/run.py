@@ -53,7 +53,7 @@ class Origin(Document):
 class Resolved(Document):
     """What prepare found the inputs to be; train refuses anything else."""
 
-    run_key: Sha256 = Field(description="Hash of everything that decides the result.")
+    run_key: Sha256 = Field(description="Hash of everything that determines the result.")
     data_key: Sha256 = Field(description="Hash of the prepared data.")
     model_digest: Digest = Field(description="Digest over the base model's files.")
     model_revision: Text | None = Field(default=None, description="Commit that an hf:// revision stands for.")
@@ -64,7 +64,7 @@ class Resolved(Document):
 class RunDocument(Document):
     """All that a training pod is told. `python -m luthier_trainer run.json` needs nothing else."""
 
-    spec: TrainingSpec = Field(description="What is to be trained.")
+    spec: TrainingSpec = Field(description="What to train.")
     output_access: Access = Field(default=Access(), description="Storage of spec.output.")
     model_access: Access = Field(default=Access(), description="Storage of spec.model.")
     dataset_access: Access = Field(default=Access(), description="Storage of spec.dataset.")

@@ -6,6 +6,7 @@ import itertools
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -165,6 +166,20 @@ def test_a_damaged_pointer_counts_as_none(storage, model: Path, tmp_path: Path) 
         store.write(f"sentiment/runs/{RUN}.json", damage)
         assert _registry(store).find_run(RUN) is None
     _assert_whole(_registry(store), _registry(store).publish(model, RUN, Metadata()), tmp_path / "out")
+
+
+def test_a_pointer_to_a_version_of_another_run_counts_as_none(storage, model: Path, tmp_path: Path) -> None:
+    store = open_store(storage.uri, storage.config)
+    registry = _registry(store)
+    other = registry.publish(model, "cd" * 32, Metadata())
+    pointer = store.read(f"sentiment/runs/{'cd' * 32}.json")[0].decode()
+    for damage in (pointer, pointer.replace("cd" * 32, RUN)):
+        store.write(f"sentiment/runs/{RUN}.json", damage.encode())
+        assert registry.find_run(RUN) is None
+        published = registry.publish(model, RUN, Metadata())
+        assert not published.reused and published.version != other.version
+        assert registry.find_run(RUN) == replace(published, reused=True)
+        registry.delete_version(published.version)
 
 
 class _Scheduler:

@@ -63,20 +63,16 @@ def _publish(registry: Registry, clock: Clock, model: Path, *promotable: bool) -
     return versions
 
 
-def test_versions_are_listed_in_the_order_of_time_and_the_newest_promotable_is_found(
+def test_versions_are_listed_in_the_order_of_time(
     registry: Registry, store: ObjectStore, clock: Clock, model: Path
 ) -> None:
-    assert (registry.list_versions(), registry.newest()) == ([], None)
+    assert registry.list_versions() == []
     versions = _publish(registry, clock, model, True, True, False)
     assert registry.list_versions() == versions
-    newest, promotable = registry.newest(), registry.newest(promotable=True)
-    assert newest is not None and newest.version == versions[2]
-    assert promotable is not None and promotable.version == versions[1]
+    assert [registry.get_manifest(version).promotable for version in versions] == [True, True, False]
     store.write(f"m/versions/{versions[1]}/manifest.json", b"damaged")
     with pytest.raises(IntegrityError, match="not a valid manifest"):
         registry.get_manifest(versions[1])
-    promotable = registry.newest(promotable=True)
-    assert promotable is not None and promotable.version == versions[0]
 
 
 def test_a_manifest_carries_everything_the_trainer_said(registry: Registry, model: Path) -> None:
@@ -197,19 +193,6 @@ def test_a_deletion_that_is_killed_at_any_write_leaves_a_whole_version_or_none(
         assert not [info for info in store.list(f"m{number}/versions") if info.size > 0]
 
 
-def test_pruning_keeps_the_newest_the_aliased_and_the_protected(
-    registry: Registry, store: ObjectStore, clock: Clock, model: Path, tmp_path: Path
-) -> None:
-    versions = _publish(registry, clock, model, *[True] * 6)
-    registry.set_alias("production", versions[0], replacing=None)
-    assert registry.prune(2, protected=[versions[2]]) == [versions[1], versions[3]]
-    assert registry.list_versions() == [versions[0], versions[2], versions[4], versions[5]]
-    for number, version in enumerate(registry.list_versions()):
-        verify_folder(tmp_path / str(number), registry.download(version, tmp_path / str(number)))
-    assert registry.prune(0) == [versions[2], versions[4], versions[5]]
-    assert registry.list_versions() == [versions[0]]
-
-
 def test_what_a_killed_trainer_left_is_swept_once_it_is_old(
     registry: Registry, store: ObjectStore, clock: Clock, model: Path, faults
 ) -> None:
@@ -220,13 +203,13 @@ def test_what_a_killed_trainer_left_is_swept_once_it_is_old(
         doomed.publish(model, "ab" * 32, Metadata())
     folders = {info.key.split("/")[2] for info in store.list("m/versions")}
     (left,) = folders - {kept}
-    registry.prune(5)
+    assert registry.sweep_abandoned() == []
     assert {info.key.split("/")[2] for info in store.list("m/versions")} == folders
     clock.advance(days=8)
-    registry.prune(5)
+    assert registry.sweep_abandoned() == [left]
     assert not [info for info in store.list(f"m/versions/{left}") if info.size > 0]
     clock.advance(days=8)
-    registry.prune(5)
+    assert registry.sweep_abandoned() == [left]
     assert list(store.list(f"m/versions/{left}")) == []
     assert registry.list_versions() == [kept]
 

@@ -24,10 +24,9 @@ from luthier_artifacts import (
     StorageDenied,
     StorageError,
     StorageUnavailable,
-    fetch_file,
+    fetch_files,
     open_registry,
     open_store,
-    stat_input,
     verify_folder,
 )
 from luthier_dev.seaweed import Credentials
@@ -51,8 +50,8 @@ def _every_call(config: StorageConfig, uri: str, model: Path):
         "publish": lambda: registry.publish(model, RUN, Metadata()),
         "find": lambda: registry.find_run(RUN),
         "list": registry.list_versions,
-        "stat": lambda: stat_input(f"{uri}/data.csv", config),
-        "fetch": lambda: fetch_file(f"{uri}/data.csv", model / "x", config),
+        "stat": lambda: open_store(uri, config).stat("data.csv"),
+        "fetch": lambda: fetch_files(f"{uri}/data.csv", model / "x", config),
         "upload": lambda: open_store(uri, config).upload({"config.json": model / "config.json"}),
         "delete": lambda: open_store(uri, config).delete(["x"]),
     }
@@ -108,7 +107,7 @@ def test_a_missing_bucket_is_named_everywhere(s3, model: Path) -> None:
 
 def test_a_missing_object_in_a_bucket_that_exists_is_another_error(s3) -> None:
     with pytest.raises(ObjectNotFound) as caught:
-        stat_input(f"{s3.fresh_uri()}/none.csv", s3.config)
+        open_store(s3.fresh_uri(), s3.config).stat("none.csv")
     _says(caught, "none.csv does not exist")
 
 
@@ -343,12 +342,24 @@ def test_a_download_that_is_killed_goes_on_where_it_stopped(
     assert len([request for request in faulty_server.requests if request.endswith("/weights")]) == 9
 
 
-@pytest.mark.parametrize("mode", ["when_required", "when_supported"])
-def test_both_checksum_modes_store_the_same(s3, model: Path, tmp_path: Path, mode) -> None:
-    uri = s3.fresh_uri()
-    registry = Registry(open_store(uri, replace(s3.config, checksums=mode)), "m")
+@pytest.mark.parametrize(("mode", "sent"), [(None, False), ("when_required", False), ("when_supported", True)])
+def test_extra_checksums_are_sent_only_where_they_are_asked_for(
+    s3, faulty_server, model: Path, tmp_path: Path, mode, sent: bool
+) -> None:
+    config = replace(s3.config, endpoint=faulty_server.endpoint, **({"checksums": mode} if mode else {}))
+    seen = {"PUT": [], "GET": []}
+
+    def watch(handler) -> bool:
+        names = [name.lower() for name in handler.headers]
+        seen.get(handler.command, []).append(any(name.startswith("x-amz-checksum-") for name in names))
+        return False
+
+    faulty_server.fault = watch
+    registry = Registry(open_store(s3.fresh_uri(), config), "m")
     published = registry.publish(model, RUN, Metadata())
     verify_folder(tmp_path / "out", registry.download(published.version, tmp_path / "out"))
+    assert set(seen["PUT"]) == {sent}
+    assert any(seen["GET"]) is sent
 
 
 def test_files_of_several_parts_are_uploaded_whole(s3, tmp_path: Path) -> None:

@@ -79,27 +79,31 @@ DIGEST = "sha256:" + "0" * 64
             id="two sources of the last test",
         ),
         pytest.param(
-            FINETUNEJOB, "spec.model.revision", "main", "revision is for hf:// models only", id="revision of a folder"
+            FINETUNEJOB,
+            "spec.model.revision",
+            "main",
+            "revision applies to hf:// models only",
+            id="revision of a folder",
         ),
         pytest.param(
             FINETUNEJOB,
             "spec.model",
             {"uri": "hf://org/bert", "endpoint": "https://minio.example.com"},
-            "are for s3:// models only",
+            "apply to s3:// models only",
             id="endpoint of a hub",
         ),
         pytest.param(
             FINETUNEJOB,
             "spec.resources",
             {"limits": {"nvidia.com/gpu": "2"}},
-            "GPUs are asked for by gpusPerNode",
+            "request GPUs by gpusPerNode",
             id="GPU in resources",
         ),
         pytest.param(
             FINETUNEJOB,
             "spec.hyperparameters.batchSize",
             "large",
-            "batchSize is a number from 1 to 65536, or auto",
+            "batchSize must be a number from 1 to 65536, or auto",
             id="batch size of another word",
         ),
         pytest.param(FINETUNEJOB, "spec.hyperparameters.batchSize", 0, "from 1 to 65536, or auto", id="no batch"),
@@ -110,7 +114,7 @@ DIGEST = "sha256:" + "0" * 64
             FINETUNEJOB,
             "spec.hyperparameters",
             {"batchSize": 16, "globalBatchSize": 64},
-            "globalBatchSize is for batchSize auto",
+            "globalBatchSize requires batchSize auto",
             id="global batch of a number",
         ),
         pytest.param(
@@ -123,7 +127,11 @@ DIGEST = "sha256:" + "0" * 64
         pytest.param(FINETUNEJOB, "spec.hyperparameters.adamBeta1", "1", "less than 1", id="beta too high"),
         pytest.param(FINETUNEJOB, "spec.hyperparameters.padding", "longest", '"max-length"', id="unknown padding"),
         pytest.param(
-            FINETUNEJOB, "spec.method", {"lora": {"r": 8}}, "lora is for type LoRA or QLoRA only", id="lora of Full"
+            FINETUNEJOB,
+            "spec.method",
+            {"lora": {"r": 8}},
+            "lora applies to type LoRA and QLoRA only",
+            id="lora of Full",
         ),
         pytest.param(
             FINETUNEJOB,
@@ -176,7 +184,7 @@ DIGEST = "sha256:" + "0" * 64
             FINETUNEJOB,
             "spec.dataset.train",
             {"uri": "s3://data/a.csv", "labelSeparator": ";"},
-            "labelSeparator is for multi-label and token-classification only",
+            "labelSeparator applies to multi-label and token-classification only",
             id="separator of one label",
         ),
         pytest.param(
@@ -202,44 +210,56 @@ DIGEST = "sha256:" + "0" * 64
         pytest.param(FINETUNEJOB, "spec.tracking.mlflow.uri", "mlflow:5000", "spec.tracking.mlflow.uri", id="no URL"),
         pytest.param(FINETUNEJOB, "spec.evaluation.maxInt8Loss", "2", "at most 1", id="int8 loss too high"),
         pytest.param(
-            FINETUNEJOB, "spec.output.uri", "file:///tmp/x", "output.uri must be s3://", id="output in the pod"
+            FINETUNEJOB, "spec.output.uri", "file:///tmp/x", "output.uri must be an s3:// URI", id="output in the pod"
         ),
         pytest.param(FINETUNEJOB, "metadata.name", "a" * 53, "at most 52 characters", id="long name"),
         *(
             pytest.param(FINETUNEJOB, path, value, sentence, id=f"{path.rpartition('.')[2]} {number}")
             for number, (path, value, sentence) in enumerate(
                 [
-                    ("spec.dataset.split", {"fraction": "0.6", "testFraction": "0.4"}, "must leave something to learn"),
-                    ("spec.dataset.train.uri", "s3://data/reviews.doc", "name a .csv, .tsv, .jsonl or .parquet file"),
+                    ("spec.dataset.split", {"fraction": "0.6", "testFraction": "0.4"}, "must add up to less than 1"),
+                    (
+                        "spec.dataset.train.uri",
+                        "s3://data/reviews.doc",
+                        "must name a .csv, .tsv, .jsonl or .parquet file",
+                    ),
                     ("spec.dataset.train.uri", "s3://data/*/reviews.csv", "in the last part of a path only"),
                     (
                         "spec.dataset.train.uri",
                         "pvc://data/../reviews.csv",
-                        "write the path without '//', '.' and '..'",
+                        "the path must not contain '//'",
                     ),
                     ("spec.dataset.train.uri", "pvc://Data/reviews.csv", "spec.dataset.train.uri"),
                     ("spec.dataset.train.uri", "pvc://reviews.csv", "spec.dataset.train.uri"),
                     (
                         "spec.dataset",
                         {"train": {"uri": "pvc://data/reviews.csv"}, "secretRef": {"name": "s3"}},
-                        "pvc:// needs no way to storage",
+                        "pvc:// needs no storage access",
                     ),
                     (
                         "spec.model",
                         {"uri": "pvc://models/bert", "endpoint": "https://minio.example.com"},
-                        "pvc:// needs no way to storage",
+                        "pvc:// needs no storage access",
                     ),
-                    ("spec.model.uri", "s3://models/a//b", "write the path without '//', '.' and '..'"),
-                    ("spec.model.uri", "hf://a/b/c", "name a model of the hub as hf://owner/name"),
-                    ("spec.output.uri", "s3://models/../x", "write the path without '//', '.' and '..'"),
-                    ("spec.trainingArguments", {"--optim": "sgd"}, "name the fields as transformers.TrainingArguments"),
+                    ("spec.model.uri", "s3://models/a//b", "the path must not contain '//'"),
+                    ("spec.model.uri", "hf://a/b/c", "write a Hugging Face Hub model as hf://owner/name"),
+                    ("spec.output.uri", "s3://models/../x", "the path must not contain '//'"),
+                    (
+                        "spec.trainingArguments",
+                        {"--optim": "sgd"},
+                        "use the field names of transformers.TrainingArguments",
+                    ),
                     (
                         "spec.resources",
                         {"requests": {"memory": "2Gi"}, "limits": {"memory": "1024Mi"}},
                         "a request must not exceed its limit",
                     ),
-                    ("spec.resources.limits", {"gpu": "1"}, "a resource is cpu, memory, ephemeral-storage or one of"),
-                    ("spec.prepareResources.limits", {"example.com/nic": "0.5"}, "comes in whole numbers"),
+                    (
+                        "spec.resources.limits",
+                        {"gpu": "1"},
+                        "a resource must be cpu, memory, ephemeral-storage or one of",
+                    ),
+                    ("spec.prepareResources.limits", {"example.com/nic": "0.5"}, "must be a whole number"),
                     ("spec.tolerations", [{"value": "gpu"}], "give the key of a taint"),
                     ("spec.tolerations", [{"key": "a", "operator": "Exists", "value": "b"}], "Exists takes no value"),
                     ("spec.tolerations", [{"key": "a", "tolerationSeconds": 5}], "for effect NoExecute only"),
@@ -271,7 +291,7 @@ DIGEST = "sha256:" + "0" * 64
             MODELDEPLOYMENT,
             "spec.runtime",
             {"engine": "onnxruntime", "gpusPerReplica": 1},
-            "would hold a GPU for nothing",
+            "would hold a GPU without using it",
             id="GPU for the CPU",
         ),
         pytest.param(
@@ -283,7 +303,7 @@ DIGEST = "sha256:" + "0" * 64
         ),
         pytest.param(MODELDEPLOYMENT, "spec.model", {}, "give exactly one of fineTuneJobRef and uri", id="no model"),
         pytest.param(
-            MODELDEPLOYMENT, "spec.model", {"uri": "s3://models/a"}, "uri and digest belong together", id="no digest"
+            MODELDEPLOYMENT, "spec.model", {"uri": "s3://models/a"}, "give uri and digest together", id="no digest"
         ),
         pytest.param(
             MODELDEPLOYMENT,

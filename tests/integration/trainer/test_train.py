@@ -170,8 +170,8 @@ def test_a_missed_gate_is_published_and_not_promotable(bench: Any, document: dic
     published = bench.run("run", document).result.published
     assert not published.promotable
     assert published.message.startswith("eval_accuracy is 0.") and published.message.endswith("must be more than 1.")
-    assert bench.registry.newest(promotable=True) is None
-    assert bench.registry.newest().version == published.version
+    assert bench.registry.list_versions() == [published.version]
+    assert not bench.registry.get_manifest(published.version).promotable
 
 
 def test_training_stops_early_and_keeps_the_best_weights(bench: Any, document: dict[str, Any]) -> None:
