@@ -1,4 +1,4 @@
-# Luthier. `make help` says what there is; everything downloaded or built lies under $LUTHIER_HOME.
+# Luthier. `make help` lists the targets. Everything downloaded or built is under $LUTHIER_HOME.
 
 SHELL := /bin/bash
 export LUTHIER_HOME ?= $(HOME)/.cache/luthier
@@ -11,8 +11,8 @@ MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 .DEFAULT_GOAL := help
 .PHONY: help demo test unit integration e2e gpu mutants lint generate failures bench bench-prepare bench-trainer bench-job bench-operator kills soak images cluster cluster-down clean constraints
 
-help: ## Say what each target does
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Two sizes of one virtual environment: the demo needs no torch here (it is in the images), the tests do.
 .venv/.demo: $(MANIFESTS) dev/bootstrap.sh
@@ -23,26 +23,26 @@ help: ## Say what each target does
 	@dev/bootstrap.sh full
 	@touch .venv/.demo $@
 
-demo: .venv/.demo ## The main job on a real cluster: train, publish, serve, edit, revert
+demo: .venv/.demo ## The demo on a real cluster: train, publish, serve, edit, revert
 	@$(PY) -m luthier_dev demo
 
-test: .venv/.full ## Unit, integration and e2e tests, with all of their set-up
+test: .venv/.full ## Unit, integration and e2e tests, with everything they need
 	@$(PY) -m luthier_dev test-setup
 	$(PYTEST) -m unit $(UNIT) --durations 5
 	$(PYTEST) -m integration --durations 10
 	$(PYTEST) -m e2e --durations 10
 
-unit: .venv/.full ## Unit tests alone: seconds
+unit: .venv/.full ## Unit tests only, under a minute
 	$(PYTEST) -m unit $(UNIT)
 
-integration: .venv/.full ## Against a real API server and a real S3 server
+integration: .venv/.full ## Integration tests: a real API server and a real S3 server
 	@$(PY) -m luthier_dev binaries
 	$(PYTEST) -m integration
 
-e2e: .venv/.full ## On the real one-node cluster, with the chart installed
+e2e: .venv/.full ## End-to-end tests on a real one-node cluster with the chart installed
 	$(PYTEST) -m e2e
 
-gpu: .venv/.full ## What needs an NVIDIA GPU; skipped where there is none
+gpu: .venv/.full ## Tests that need an NVIDIA GPU; skipped without one
 	$(PYTEST) -m gpu
 
 mutants: .venv/.full ## Put small bugs into the source, one at a time: the unit tests must notice; ARGS="registry" chooses
@@ -59,26 +59,26 @@ lint: .venv/.full ## ruff, mypy, import contracts, generated files, and the char
 generate: .venv/.full ## Write the CRDs and the reference pages from the models
 	$(PY) crds/generate.py
 
-failures: .venv/.full ## Write docs/failures.md: reason and message of each class of failure
+failures: .venv/.full ## Write docs/failures.md: the reason and message of each class of failure
 	@$(PY) -m luthier_dev binaries
 	LUTHIER_WRITE_FAILURES=1 $(PYTEST) -m integration tests/integration/operator/test_failure_classes.py
 
 bench: .venv/.full ## Measure start-up, memory and image sizes on the running cluster
 	$(PY) benchmarks/main_job.py
 
-bench-prepare: .venv/.full ## prepare of a CSV of 2 million rows: memory, rows a second, and the second run
+bench-prepare: .venv/.full ## Measure prepare on a CSV of 2 million rows: memory, rows a second, second run
 	$(PY) benchmarks/prepare_data.py
 
-bench-trainer: .venv/.full ## Measure training against the usual ways, CPU time per example: minutes, on an idle machine
+bench-trainer: .venv/.full ## Measure training against the usual ways, in CPU time per example (minutes, idle machine)
 	OMP_NUM_THREADS=1 $(PY) benchmarks/trainer.py
 
-bench-job: .venv/.full ## Measure a whole training job beside the tutorial's script: minutes
+bench-job: .venv/.full ## Measure a whole training job against the tutorial's script (minutes)
 	$(PY) benchmarks/job.py
 
 bench-operator: .venv/.full ## The operator at 1,000 to 10,000 resources beside two peers: hours; CASES="cold rate" chooses
 	@$(PY) -m benchmarks.operator_bench $(CASES)
 
-bench-progress: .venv/.full ## What asking 500 running pods for their progress costs the operator: minutes
+bench-progress: .venv/.full ## Measure what polling 500 running pods for progress costs the operator (minutes)
 	@$(PY) -m benchmarks.operator_progress
 
 kills: .venv/.full ## Kill the operator after each of its writes, in four lives; writes docs/kills.md
@@ -86,21 +86,21 @@ kills: .venv/.full ## Kill the operator after each of its writes, in four lives;
 	rm -f benchmarks/results/kills.json
 	LUTHIER_KILL_TABLE=benchmarks/results $(PYTEST) -m integration tests/integration/operator/test_every_kill.py
 
-soak: .venv/.full ## Users, kills and API faults at random for half an hour, invariants throughout; ARGS="--minutes 5"
+soak: .venv/.full ## Random users, kills and API faults for half an hour, checking invariants; ARGS="--minutes 5"
 	@$(PY) -m luthier_dev binaries
 	PYTHONPATH=tests $(PY) -W ignore -m benchmarks.soak $(ARGS)
 
-images: .venv/.demo ## Build the three images (and those of the demo) where the sources changed
+images: .venv/.demo ## Build Luthier's three images (and the demo's) where sources changed
 	@$(PY) -m luthier_dev images
 
 cluster: .venv/.demo ## Bring up a one-node cluster and print its KUBECONFIG
 	@$(PY) -m luthier_dev cluster-up
 
-cluster-down: .venv/.demo ## Take it down; images stay
+cluster-down: .venv/.demo ## Take the cluster down; images stay
 	@$(PY) -m luthier_dev cluster-down
 
-clean: .venv/.demo ## Leave no process, mount, namespace, route or image behind
+clean: .venv/.demo ## Remove every process, mount, namespace, route and image
 	@$(PY) -m luthier_dev clean
 
-constraints: ## Resolve the dependencies anew, with hashes
+constraints: ## Resolve the dependencies again, with hashes
 	@dev/bootstrap.sh constraints

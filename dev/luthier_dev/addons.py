@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 
 from luthier_dev import binaries, network, steps
 from luthier_dev.cluster import Cluster
 from luthier_dev.errors import NotReady
 from luthier_dev.kubectl import FIELD_MANAGER, KubectlFailed
 from luthier_dev.paths import PACKAGE
-from luthier_dev.seaweed import Credentials, identities_document
+from luthier_dev.seaweed import Credentials, identities_document, missing_bucket
 from luthier_dev.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -68,16 +67,16 @@ class S3:
 
 
 def install_dns(cluster: Cluster) -> None:
-    """CoreDNS, on our own node only: other clusters bring theirs."""
+    """Install CoreDNS, on our own node only: other clusters bring theirs."""
     with steps.step("Install CoreDNS", usually_s=3):
         _apply(cluster, "coredns.yaml", image="luthier-coredns", ADDRESS=network.DNS_ADDRESS)
         wait_for_rollout(cluster, "kube-system", "coredns")
 
 
 def install_kuberay(cluster: Cluster) -> None:
-    """KubeRay's CRDs, Established, and its operator, available. An operator that is there already is kept."""
-    if is_anothers(cluster, "rayservices.ray.io"):
-        steps.say("KubeRay is installed on this cluster already: it is used as it is.")
+    """Install KubeRay's CRDs and operator, and wait until they are usable. An installed operator is kept."""
+    if is_foreign(cluster, "rayservices.ray.io"):
+        steps.say("KubeRay is already installed on this cluster; using it unchanged.")
         return
     cluster.load_images(["luthier-kuberay"])
     if _runs(cluster, KUBERAY_NAMESPACE, "kuberay-operator", "luthier-kuberay"):
@@ -93,7 +92,7 @@ def install_kuberay(cluster: Cluster) -> None:
 
 
 def install_s3(cluster: Cluster, buckets: Sequence[str] = BUCKETS) -> S3:
-    """An S3 server with buckets, answering; its credentials are made once and found again."""
+    """Install an S3 server with buckets and wait until it answers. Its credentials are generated once."""
     cluster.load_images(["luthier-s3"])
     with steps.step("Install an S3 server", usually_s=5):
         admin, reader = _identities(cluster)
@@ -109,7 +108,7 @@ def install_s3(cluster: Cluster, buckets: Sequence[str] = BUCKETS) -> S3:
         wait_for_rollout(cluster, S3_NAMESPACE, "s3")
         with s3_url(cluster) as url:
             client = s3_client(url, admin)
-            wait_until(lambda: _missing_bucket(client, buckets), "the S3 server", timeout_s=60)
+            wait_until(lambda: missing_bucket(client, buckets), "the S3 server", timeout_s=60)
     return server
 
 
@@ -149,15 +148,6 @@ def _identities(cluster: Cluster) -> tuple[Credentials, Credentials]:
     return admin, reader
 
 
-def _missing_bucket(client: S3Client, buckets: Sequence[str]) -> str | None:
-    for bucket in buckets:
-        try:
-            client.head_bucket(Bucket=bucket)
-        except (BotoCoreError, ClientError) as error:
-            return f"bucket {bucket}: {error}"
-    return None
-
-
 def _runs(cluster: Cluster, namespace: str, deployment: str, image: str) -> bool:
     """Whether a deployment of the present image is available: its manifests need not be applied again."""
     found = cluster.kubectl(
@@ -170,8 +160,8 @@ def _runs(cluster: Cluster, namespace: str, deployment: str, image: str) -> bool
     return bool(reference == cluster.image_ref(image) and body["status"].get("availableReplicas", 0) > 0)
 
 
-def is_anothers(cluster: Cluster, crd: str) -> bool:
-    """Whether a CRD is there that we did not apply."""
+def is_foreign(cluster: Cluster, crd: str) -> bool:
+    """Whether a CRD exists that somebody else applied."""
     if not _is_installed(cluster, "customresourcedefinition", crd):
         return False
     found = cluster.kubectl.get("customresourcedefinition", crd, "--show-managed-fields")
@@ -189,7 +179,7 @@ def _apply(cluster: Cluster, manifest: str, image: str, **values: str) -> None:
 
 
 def wait_for_rollout(cluster: Cluster, namespace: str, deployment: str, timeout_s: int = 120) -> None:
-    """Return once a deployment is available; say what keeps it from that otherwise."""
+    """Return once a deployment is available; the error says what keeps it from becoming so."""
     where = ("--namespace", namespace)
     try:
         cluster.kubectl(

@@ -78,7 +78,7 @@ class Go:
 
 
 def ensure(names: Iterable[str]) -> None:
-    """Build those of the named programs that are not there in the pinned release.
+    """Build each named program whose pinned release is missing.
 
     Programs of one module are built together, since they share most of the work.
     """
@@ -99,12 +99,12 @@ def ensure(names: Iterable[str]) -> None:
 
 
 def path(name: str) -> Path:
-    """Where a program lies once `ensure` built it."""
+    """Path of a program that `ensure` has built."""
     return layout().bin / name
 
 
 def is_built(name: str) -> bool:
-    """Whether a program lies there, of whichever release."""
+    """Whether any release of a program is installed."""
     return path(name).exists() and _record(name).exists()
 
 

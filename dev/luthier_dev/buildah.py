@@ -27,7 +27,7 @@ _BASE_LEFT_OUT = [f"/usr/share/{each}/*" for each in ("man", "locale", "info", "
 # Perl's library is needed while packages are set up, and by nothing that runs in the images.
 _BASE_REMOVED = ["usr/share/perl", "usr/lib/*/perl", "usr/lib/*/gconv"]
 _BASE_DOCKERFILE = REPOSITORY / "dev" / "base" / "Dockerfile"
-# What this machine is told about package indexes and certificates goes into the build, and never into an image.
+# This machine's settings for package indexes and certificates are used by the build and never enter an image.
 _MACHINE_SETTINGS = [Path("/etc/ssl/certs"), Path("/etc/pip.conf"), Path("/etc/uv")]
 _LEAST_FREE_BYTES = 15 << 30
 
@@ -52,7 +52,7 @@ class Buildah:
         return self._references[name]
 
     def build(self, names: Sequence[str]) -> None:
-        """Build those that are not there under their present tag."""
+        """Build the images that do not exist under their current tag."""
         prerequisites.check_machine()
         prerequisites.ensure_packages(prerequisites.IMAGE_PACKAGES)
         if self._missing(names):

@@ -63,7 +63,7 @@ def _schemas() -> Path:
     """Return the folder of JSON schemas of this Kubernetes' kinds, made once from its OpenAPI document."""
     folder = layout().share / f"kubernetes-schemas-{versions.KUBERNETES}"
     if not (folder / "complete").exists():
-        with steps.step("Ask the API server for its schemas", usually_s=12), ControlPlane() as control_plane:
+        with steps.step("Fetch the API server's schemas", usually_s=12), ControlPlane() as control_plane:
             document = json.loads(Kubectl(control_plane.kubeconfig)("get", "--raw", "/openapi/v2"))
         _write_schemas(layout().make(folder), document["definitions"])
         (folder / "complete").touch()

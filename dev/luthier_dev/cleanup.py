@@ -1,6 +1,6 @@
-"""Removes what the workbench made, so that nothing runs, is mounted, routed or stored that was not there before.
+"""Removes what the workbench made: processes, mounts, network, routes and images.
 
-Owns the order of the removal and the account of what stays. Ends only processes that carry our mark or run in our
+Owns the order of removal, and prints what is kept. Ends only processes that carry our mark or run in our
 control group.
 """
 
@@ -17,7 +17,7 @@ from luthier_dev.providers import KindCluster
 
 
 def clean() -> None:
-    """Leave no process, mount, network namespace, route or image; keep programs and downloads."""
+    """Remove every process, mount, network namespace, route and image; keep programs and downloads."""
     where = layout()
     with locked("node", "starting or stopping the cluster"), steps.step("Remove the cluster", usually_s=3):
         for scope in (FORWARDS, controlplane.SCOPE):
@@ -40,7 +40,7 @@ def _say_what_stays(home: Path) -> None:
     if not kept:
         return
     sizes = ", ".join(f"{each.name} {_megabytes(each)} MB" for each in kept)
-    steps.say(f"Kept for the next time: {sizes}.")
+    steps.say(f"Kept for the next run: {sizes}.")
     steps.say(f"To remove these too: rm -rf {home}")
 
 

@@ -59,7 +59,7 @@ def build_binaries(
 
 @app.command("test-setup")
 def test_setup() -> None:
-    """Build everything that the tests need, so that they themselves take no surprising time."""
+    """Build everything that the tests need, so that no test waits for a build."""
     cluster = provider()
     with ThreadPoolExecutor(1) as side:
         built = side.submit(cluster.build_images, [*images.OWN, "luthier-s3"])
@@ -80,24 +80,24 @@ def lint_chart() -> None:
 
 @app.command("clean")
 def clean() -> None:
-    """Leave no process, mount, network namespace, route or image behind."""
+    """Remove every process, mount, network namespace, route and image."""
     cleanup.clean()
 
 
 @app.command("demo")
 def run_demo() -> None:
-    """The main job on a real cluster: train, publish, serve, edit, revert."""
+    """Run the demo on a real cluster: train, publish, serve, edit, revert."""
     from luthier_dev import demo
 
     demo.run()
 
 
 def main() -> None:
-    """Run a verb; a foreseen failure ends in one sentence and status 1."""
+    """Run a verb; an expected failure prints one sentence and exits with status 1."""
     try:
         app(standalone_mode=False)
     except DevError as error:
-        if not getattr(error, "told_by_step", False):
+        if not getattr(error, "reported_by_step", False):
             print(f"luthier_dev: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The main job, told as a story: train, publish, serve, ask, edit, roll out, revert.
+"""The demo, step by step: train, publish, serve, ask, edit, roll out, revert.
 
 Owns the order of the demo and what it prints. Setting the machine up is the work of `setup`; every step here is one
 that a user would do, with kubectl and with HTTP.
@@ -37,7 +37,7 @@ QUESTION = "The battery died after two days and nobody answers my mails."
 
 @dataclass(frozen=True)
 class Scene:
-    """The cluster that the story happens on."""
+    """The cluster that the demo runs on."""
 
     cluster: Cluster
     storage: S3
@@ -64,7 +64,7 @@ class Scene:
             steps.say(f"  {line}")
 
     def jobs(self) -> set[str]:
-        """Return the uids of all Jobs, so that a new one can be told even under an old name."""
+        """Return the uids of all Jobs, so that a new Job is recognised even under an old name."""
         return set(
             self.cluster.kubectl("get", "jobs", "-n", NAMESPACE, "-o", "jsonpath={.items[*].metadata.uid}").split()
         )
@@ -74,7 +74,7 @@ def run() -> None:
     """Run the whole demo.
 
     Raises:
-        DevError: a step failed; it has been told.
+        DevError: a step failed; the step has printed why.
     """
     started = time.monotonic()
     scene = _set_scene()
@@ -89,7 +89,7 @@ def run() -> None:
 
 
 def _set_scene() -> Scene:
-    """Bring up what the story needs: a cluster with Luthier, and real weights and reviews in S3."""
+    """Bring up what the demo needs: a cluster with Luthier, and real weights and reviews in S3."""
     cluster, storage = set_up()
     with steps.step("Upload the base model and the labelled reviews to S3", usually_s=10):
         model, reviews = samples.base_model(), samples.reviews_csv()
@@ -111,24 +111,24 @@ def _train_and_serve(scene: Scene, manifest: str) -> dict[str, Any]:
     with steps.step("Train the first version: prepare, fine-tune, evaluate, export, publish", usually_s=70):
         job = scene.job.wait_until_ready(TRAINING_S, describe_training)
     artifact: dict[str, Any] = job["status"]["artifact"]
-    _tell_quality(artifact)
+    _print_quality(artifact)
     with steps.step("Serve it: a Ray cluster, the front, the first revision", usually_s=25):
         scene.deployment.wait_until_ready(SERVING_S, describe_serving)
     scene.show()
     return artifact
 
 
-def _tell_quality(artifact: dict[str, Any]) -> None:
+def _print_quality(artifact: dict[str, Any]) -> None:
     metrics = artifact["metrics"]
     steps.say(f"version {artifact['version']}, {int(artifact['sizeBytes']) / 1e6:.0f} MB, {artifact['digest'][:19]}…")
     steps.say(
         f"accuracy on held-out reviews {metrics['eval_accuracy']}; before fine-tuning {metrics['untrained_accuracy']}; "
-        f"always answering the majority class {metrics['baseline_majority_accuracy']}"
+        f"always predicting the majority class {metrics['baseline_majority_accuracy']}"
     )
 
 
 def _ask(url: str, eval_csv: Path) -> None:
-    """Ask for held-out reviews, as many of each label, and print what came back beside what people said."""
+    """Send held-out reviews, the same number of each label, and print each prediction beside the human label."""
     with eval_csv.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     chosen = [
@@ -148,12 +148,12 @@ def _ask(url: str, eval_csv: Path) -> None:
 def _edit(scene: Scene, url: str, original: str, edited: str) -> str:
     """Apply an edited spec while requests go on; return the second version."""
     steps.say("")
-    steps.say("Now the spec is edited, as a commit would:")
+    steps.say("Now edit the spec, as a commit would:")
     for line in difflib.unified_diff(original.splitlines(), edited.splitlines(), n=0, lineterm=""):
         if line[:1] in "+-" and line[:3] not in ("+++", "---"):
             steps.say(f"  {line}")
     with Trickle(url, QUESTION) as trickle:
-        with steps.step("Train the second version, while the first one answers", usually_s=60):
+        with steps.step("Train the second version, while the first one serves", usually_s=60):
             scene.apply(edited)
             job = scene.job.wait_until_ready(TRAINING_S, describe_training)
         second: str = job["status"]["artifact"]["version"]
@@ -162,7 +162,7 @@ def _edit(scene: Scene, url: str, original: str, edited: str) -> str:
     answers = trickle.answers
     shown = ", ".join(f"{count} by {version}" for version, count in sorted(answers.by_version.items()))
     steps.say(
-        f"requests meanwhile: {answers.total} ({shown}), {len(answers.failures)} failed, "
+        f"requests during the rollout: {answers.total} ({shown}), {len(answers.failures)} failed, "
         f"slowest {answers.slowest_s:.2f} s"
     )
     for failure in answers.failures[:3]:
@@ -173,7 +173,7 @@ def _edit(scene: Scene, url: str, original: str, edited: str) -> str:
 def _revert(scene: Scene, url: str, original: str, first: dict[str, Any], second: str) -> None:
     """Apply the original again and time how soon the first version answers."""
     steps.say("")
-    steps.say("Now the edit is reverted:")
+    steps.say("Now revert the edit:")
     before = scene.jobs()
     started = time.monotonic()
     with steps.step(f"Serve {first['version']} again", usually_s=3):
@@ -183,12 +183,12 @@ def _revert(scene: Scene, url: str, original: str, first: dict[str, Any], second
     new = scene.jobs() - before
     steps.say(f"{second} -> {first['version']} in {took:.1f} s from apply to answer; new Jobs: {len(new)}")
     if new:
-        raise DevError("Reverting the edit started a Job, which it must not. See `kubectl describe ftj sentiment`.")
+        raise DevError("Reverting the edit started a new Job. It should not; see `kubectl describe ftj sentiment`.")
     scene.deployment.wait_until_ready(SERVING_S, describe_serving)
 
 
 def _wait_for_version(scene: Scene, url: str, version: str) -> None:
-    """Wait until the URL answers with this version."""
+    """Wait until this version answers at the URL."""
 
     def missing() -> str | None:
         answer = httpx.post(f"{url}/predict", json={"text": QUESTION}, timeout=30, trust_env=False)
@@ -218,7 +218,7 @@ def _finish(scene: Scene, url: str, artifact: dict[str, Any], seconds: float) ->
         *scene.cluster.how_to_open(NAMESPACE, f"{NAME}-serve-svc", 8000),
         f"  curl -s {url}/predict -H 'content-type: application/json' -d '{{\"text\": \"Works perfectly.\"}}'",
         f"The first version's report: {report}",
-        "To remove all of it: make clean",
+        "To remove everything: make clean",
     ):
         steps.say(line)
 

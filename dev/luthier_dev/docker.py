@@ -26,7 +26,7 @@ class Docker:
         return f"localhost/{name}:{tag(image, 'the default of the Dockerfile')}"
 
     def build(self, names: Sequence[str]) -> None:
-        """Build those that are not there under their present tag."""
+        """Build the images that do not exist under their current tag."""
         for name in names:
             image, reference = CATALOGUE[name], self.reference(name)
             if _succeeds("docker", "image", "inspect", reference):

@@ -1,4 +1,4 @@
-"""What can go wrong on the workbench, as one tree; the command line prints these as one sentence.
+"""The workbench's exceptions, as one tree; the command line prints each as one sentence.
 
     DevError
     ├── MachineError       the machine lacks something: a package, root, a free address range
@@ -35,4 +35,4 @@ class CommandFailed(DevError):
 
 
 class NotReady(DevError):
-    """Something was waited for and did not come."""
+    """Something did not become ready in time."""

@@ -1,4 +1,4 @@
-"""kubectl, ours and none other, against one kubeconfig.
+"""The kubectl that we built, against one kubeconfig.
 
 Owns running it and reading its answers. What is applied is decided by its callers.
 """
@@ -21,7 +21,7 @@ FIELD_MANAGER = "luthier-dev"
 
 
 class KubectlFailed(DevError):
-    """kubectl said no; the message is what it said."""
+    """kubectl failed; the message is its own."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Kubectl:
         """Run kubectl and return what it prints.
 
         Raises:
-            KubectlFailed: it said no.
+            KubectlFailed: it ended with an error.
         """
         result = subprocess.run(
             [str(binaries.path("kubectl")), *arguments],

@@ -30,8 +30,8 @@ Document = dict[str, Any]
 
 def install(cluster: Cluster) -> bool:
     """Install Kueue and wait until it answers; return whether it was installed here, and so may be removed."""
-    if addons.is_anothers(cluster, _CRD):
-        steps.say("Kueue is installed on this cluster already: it is used as it is.")
+    if addons.is_foreign(cluster, _CRD):
+        steps.say("Kueue is already installed on this cluster; using it unchanged.")
         return False
     binaries.ensure(["kueue"])
     cluster.load_images([_IMAGE])
@@ -44,7 +44,7 @@ def install(cluster: Cluster) -> bool:
         cluster.kubectl.apply(*(each for each in documents if each["kind"] != "CustomResourceDefinition"))
         addons.wait_for_rollout(cluster, NAMESPACE, _DEPLOYMENT, timeout_s=180)
         # It is ready before its webhooks answer through their Service.
-        wait_until(lambda: _refusal(cluster), "Kueue's webhooks", timeout_s=120)
+        wait_until(lambda: _missing_webhooks(cluster), "Kueue's webhooks", timeout_s=120)
     return True
 
 
@@ -63,7 +63,7 @@ def remove(cluster: Cluster) -> None:
         wait_until(lambda: _left(cluster), "Kueue to be gone", timeout_s=90)
 
 
-def _refusal(cluster: Cluster) -> str | None:
+def _missing_webhooks(cluster: Cluster) -> str | None:
     flavor = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "ResourceFlavor", "metadata": {"name": "asked"}}
     try:
         cluster.kubectl("create", "--dry-run=server", "--filename=-", stdin=json.dumps(flavor))

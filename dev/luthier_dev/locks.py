@@ -25,6 +25,6 @@ def locked(name: str, doing: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            steps.say(f"Another run under the same LUTHIER_HOME is {doing}: waiting for it.")
+            steps.say(f"Waiting: another run with the same LUTHIER_HOME is {doing}.")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -60,7 +60,7 @@ def create(namespace: Namespace) -> None:
     Raises:
         MachineError: the range is in use on this machine already.
     """
-    _refuse_foreign_routes()
+    _check_for_foreign_routes()
     _ip("route", "replace", "blackhole", RANGE)
     _ip("netns", "add", namespace.name)
     _ip("link", "add", _HOST_LINK, "type", "veth", "peer", "name", _NODE_LINK, "netns", namespace.name)
@@ -88,7 +88,7 @@ def remove(namespace: Namespace) -> None:
             _ip("route", "delete", "blackhole", RANGE)
 
 
-def _refuse_foreign_routes() -> None:
+def _check_for_foreign_routes() -> None:
     """The range must be ours alone: a route by another device would lead packets for pods elsewhere."""
     for route in _ip_json("route", "show", "root", RANGE):
         if route.get("type") != "blackhole" and route.get("dev") != _HOST_LINK:

@@ -80,7 +80,7 @@ def is_well() -> bool:
             raise NotReady(f"{', '.join(sorted(ended))} no longer runs")
         _wait(lambda: controlplane.missing_readiness(site()) or _missing_node(), "the node", _PATIENCE_S)
     except NotReady as error:
-        steps.say(f"What runs of an earlier cluster is not whole, so it is started anew: {error}")
+        steps.say(f"The running cluster is incomplete, so it is started again: {error}")
         return False
     return True
 
@@ -126,7 +126,7 @@ def stop() -> None:
 
 
 def fake_gpus(count: int) -> None:
-    """Make the scheduler believe in `count` GPUs; kubelet keeps what others add to the node's capacity."""
+    """Add `count` fake GPUs to the node's capacity; the kubelet keeps them, and the scheduler counts them."""
     patch = {"status": {"capacity": {"nvidia.com/gpu": str(count)}}}
     kubectl()("patch", "node", NAME, "--subresource=status", "--patch", json.dumps(patch))
 

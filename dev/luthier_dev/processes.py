@@ -1,4 +1,4 @@
-"""Starts processes that can be told from everybody else's, finds them again, and ends only those.
+"""Starts processes marked as ours, finds them again, and ends only those.
 
 Every process started here carries LUTHIER_OWNER=<home>:<scope> in its environment, and its children inherit
 it, so a process that outlived a cut-off run is found without pid files, which can be stale. Containers do not
@@ -115,7 +115,7 @@ def end(processes: Iterable[psutil.Process], grace_s: float = 0) -> None:
 
 
 def wait_until_gone(processes: Iterable[psutil.Process], timeout_s: float) -> None:
-    """Return once none of the processes runs; one that only waits for its parent to take note counts as gone.
+    """Return once none of the processes runs; a zombie counts as gone.
 
     Raises:
         NotReady: the time is up.

@@ -5,7 +5,7 @@
     otherwise                    our own one-node cluster (see node)
 
 Owns bringing up and down, images on the cluster, and the way from this machine to a Service. What is installed on it
-is the addons module's. The tests cover our own node; the other two are tried by hand.
+is the addons module's. The tests cover our own node; the other two are tested by hand.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class _ForwardedCluster(ABC):
         log = layout().logs / f"forward-{namespace}-{name}.log"
         child = processes.start_child(Program("port-forward", argv), log, SCOPE)
         try:
-            wait_until(lambda: _not_forwarding(child, log), f"the way to {name}", timeout_s=60)
+            wait_until(lambda: _not_forwarding(child, log), f"the port-forward to {name}", timeout_s=60)
             yield f"http://127.0.0.1:{local}"
         finally:
             child.kill()

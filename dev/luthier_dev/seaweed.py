@@ -15,15 +15,22 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
+
+from luthier_dev.errors import NotReady
+from luthier_dev.waiting import wait_until
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
@@ -89,7 +96,7 @@ class SeaweedPorts:
         return http + [f"-{name}.port.grpc={port}" for name, port in self.grpc.items()]
 
     def socket_paths(self) -> list[Path]:
-        """The sockets that weed makes in /tmp whatever it is told, and leaves there when it is killed."""
+        """The sockets that weed makes in /tmp despite its arguments, and leaves there when it is killed."""
         return [Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock") for name, port in self.grpc.items()]
 
 
@@ -157,9 +164,14 @@ def start_seaweed(
     admin, reader = admin or Credentials.generate(), reader or Credentials.generate()
     folder.mkdir(parents=True, exist_ok=True)
     _write_identities(folder / "identities.json", admin, reader)
-    attempts = START_ATTEMPTS if ports is None else 1
-    for attempt in range(1, attempts + 1):
-        # Another process may take a port between choosing it and listening on it.
+
+    # Another process may take a port between choosing it and listening on it.
+    @retry(
+        stop=stop_after_attempt(1 if ports else START_ATTEMPTS),
+        retry=retry_if_exception_type(SeaweedError),
+        reraise=True,
+    )
+    def start() -> Seaweed:
         chosen = ports or SeaweedPorts.free(host)
         server = Seaweed(
             endpoint=f"http://{host}:{chosen.http['s3']}",
@@ -172,16 +184,12 @@ def start_seaweed(
         )
         try:
             _wait_until_ready(server)
-        except SeaweedError:
-            server.stop()
-            if attempt == attempts:
-                raise
         except BaseException:
             server.stop()
             raise
-        else:
-            return server
-    raise AssertionError("unreachable: the last attempt returns or raises")
+        return server
+
+    return start()
 
 
 def _spawn(
@@ -258,25 +266,27 @@ def _wait_until_ready(server: Seaweed) -> None:
             connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}
         ),
     )
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    waiting = list(server.buckets)
-    last_error: Exception | None = None
-    while waiting:
-        try:
-            client.head_bucket(Bucket=waiting[0])
-        except (BotoCoreError, ClientError) as error:
-            last_error = error
-        else:
-            waiting.pop(0)
-            continue
+
+    def missing() -> str | None:
         if server.process.poll() is not None:
             raise SeaweedError(f"weed ended with exit code {server.process.returncode}: {_log_tail(server)}")
-        if time.monotonic() > deadline:
-            raise SeaweedError(
-                f"Bucket {waiting[0]} did not answer within {READY_TIMEOUT_S:.0f} s ({last_error}): {_log_tail(server)}"
-            )
-        time.sleep(0.05)
-    client.close()
+        return missing_bucket(client, server.buckets)
+
+    with closing(client):
+        try:
+            wait_until(missing, "the S3 server", READY_TIMEOUT_S, interval_s=0.05)
+        except NotReady as error:
+            raise SeaweedError(f"{error}: {_log_tail(server)}") from error
+
+
+def missing_bucket(client: S3Client, buckets: Sequence[str]) -> str | None:
+    """None when every bucket answers, else the error of the first that does not."""
+    for bucket in buckets:
+        try:
+            client.head_bucket(Bucket=bucket)
+        except (BotoCoreError, ClientError) as error:
+            return f"bucket {bucket}: {error}"
+    return None
 
 
 def _log_tail(server: Seaweed, lines: int = 15) -> str:

@@ -23,11 +23,11 @@ def set_up() -> tuple[Cluster, S3]:
     """Bring everything up; return the cluster and its S3 server.
 
     Raises:
-        DevError: a step failed; it has been told.
+        DevError: a step failed; the step has printed why.
     """
     cluster = provider()
     steps.say(f"Luthier on {cluster.description}")
-    # Compiling Kubernetes keeps the processors busy, building images the network and the disk: side by side.
+    # Compiling Kubernetes needs CPU, building images needs network and disk: do both at once.
     with ThreadPoolExecutor(1) as side:
         built = side.submit(cluster.build_images, images.OWN)
         cluster.up()

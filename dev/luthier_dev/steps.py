@@ -1,7 +1,7 @@
-"""Long work that tells what it is doing, how long that usually takes, how far it is, and where it failed.
+"""Steps of long work: what runs, how long it usually takes, how far it is, and where it failed.
 
 Owns what is printed while something runs, one log file per step, and the table of times at the end. Steps may nest,
-and may run side by side in threads. It knows nothing of what the steps do.
+and may run side by side in threads. What a step does is the caller's business.
 
     with steps.step("Build etcd", usually_s=34):
         steps.run_logged(["go", "build", ...])
@@ -49,7 +49,7 @@ class Timing:
 
 @dataclass
 class Step:
-    """A step under way."""
+    """A running step."""
 
     title: str
     usually_s: float | None
@@ -68,7 +68,7 @@ class Step:
         self.detail = detail
 
     def progress(self) -> str:
-        """One phrase: time gone, the usual time, and the latest detail."""
+        """One phrase: elapsed time, usual time, and the latest detail."""
         usual = f" of usually {_seconds(self.usually_s)}" if self.usually_s else ""
         return f"{_seconds(self.elapsed_s)}{usual}" + (f" · {self.detail}" if self.detail else "")
 
@@ -89,11 +89,11 @@ class Progress:
 
     @contextmanager
     def step(self, title: str, usually_s: float | None = None) -> Iterator[Step]:
-        """Announce `title`, time the block, and say how it ended.
+        """Print `title`, time the block, and print how it ended.
 
         Args:
-            title: what is done, in a few words; shown as it stands.
-            usually_s: how long it usually takes, in seconds; None for what is quick.
+            title: what is done, in a few words; printed as it is.
+            usually_s: how long it usually takes, in seconds; None for a quick step.
         """
         stack = self._stack()
         step = Step(title, usually_s, layout().logs / f"{_slug(title)}.log", depth=len(stack))
@@ -117,7 +117,7 @@ class Progress:
         return stack[-1] if stack else None
 
     def say(self, text: str) -> None:
-        """Print a line between steps, indented as the present step is."""
+        """Print a line between steps, indented like the current step."""
         depth = len(self._stack())
         with self._lock:
             self.console.print(f"{'  ' * depth}{escape(text)}", soft_wrap=True)
@@ -169,11 +169,11 @@ class Progress:
                 self.console.print(done + (f" · {escape(step.detail)}" if step.detail else ""), soft_wrap=True)
                 return
             self.console.print(f"{indent}[red]✗ {escape(step.title)} failed after {took}[/]", soft_wrap=True)
-            if not getattr(error, "told_by_step", False):
-                self._tell(step, error, indent)
+            if not getattr(error, "reported_by_step", False):
+                self._report_failure(step, error, indent)
 
-    def _tell(self, step: Step, error: BaseException, indent: str) -> None:
-        """Say why, once: steps that contain this one only say that they failed."""
+    def _report_failure(self, step: Step, error: BaseException, indent: str) -> None:
+        """Print the reason once: the steps around this one only print that they failed."""
         if isinstance(error, Exception):
             lines = str(error).splitlines() or [type(error).__name__]
             if isinstance(error, CommandFailed):
@@ -182,15 +182,15 @@ class Progress:
                 self.console.print(f"{indent}  {escape(line)}", soft_wrap=True)
             if step.log.exists():
                 self.console.print(f"{indent}  log: {step.log}", soft_wrap=True)
-        error.told_by_step = True  # type: ignore[attr-defined]
+        error.reported_by_step = True  # type: ignore[attr-defined]
 
     def running(self) -> list[Step]:
-        """Steps under way, outermost first."""
+        """Running steps, outermost first."""
         with self._lock:
             return list(self._active)
 
     def _report_plainly(self) -> None:
-        """Without a terminal: a line now and then for each step that takes long."""
+        """Without a terminal, print a line now and then for each long step."""
         while True:
             time.sleep(1)
             for step in self.running()[-1:]:
@@ -205,7 +205,7 @@ class Progress:
 
 
 class _Running:
-    """What the live line shows: one row per step under way."""
+    """What the live display shows: one row per running step."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -243,7 +243,7 @@ def run_logged(
     stdin: str | None = None,
     show_output: bool = True,
 ) -> None:
-    """Run a program, its output going to the log of the present step and its last line to the live line.
+    """Run a program, with its output in the current step's log and its last line in the live display.
 
     Args:
         argv: command line; the program dies with this process.

@@ -1,4 +1,4 @@
-"""A steady trickle of real requests, and what became of each: how the demo and the tests see that a rollout loses none.
+"""Sends a few requests a second and counts the answers, so that the demo and the tests see whether a rollout loses any.
 
 Owns the requests and their counts. Sends only to the URL that it is given, a few a second, and stops with its block.
 """
@@ -19,7 +19,7 @@ VERSION_HEADER = "x-luthier-version"
 
 @dataclass
 class Answers:
-    """What was answered so far."""
+    """Counts of the answers so far."""
 
     by_version: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)

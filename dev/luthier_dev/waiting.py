@@ -1,4 +1,4 @@
-"""Waits for conditions: the only place of the workbench that sleeps.
+"""Waits for conditions; no other module of the workbench waits by sleeping.
 
 Owns the loop and its deadline; what is waited for is the caller's.
 """
@@ -20,14 +20,14 @@ def wait_until(
     """Call `condition` until it returns None.
 
     Args:
-        condition: returns None once fulfilled, else one phrase that says what is still missing; it may
-            raise to give up.
+        condition: returns None once it holds, else a phrase that says what is missing; it may raise
+            to give up.
         what: names what is waited for, for the message.
         timeout_s: how long to wait in all.
         interval_s: pause between two calls.
 
     Raises:
-        NotReady: the time is up; the message holds the last phrase.
+        NotReady: the time is up; the message ends with the last phrase.
     """
     deadline = time.monotonic() + timeout_s
     while (missing := condition()) is not None:

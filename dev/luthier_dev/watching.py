@@ -1,6 +1,6 @@
-"""Follows a resource of the cluster until it is where it should be, telling in one line how it stands.
+"""Watches a resource until it is ready, and shows its state in one line.
 
-Owns the reading of both resources' status for a person at a terminal. Decides nothing and writes nothing.
+Owns how both resources' status is shown to a person at a terminal. Decides nothing and writes nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from luthier_dev.waiting import wait_until
 
 
 class Stalled(DevError):
-    """A resource says that it will not get further by itself; the message is the resource's own."""
+    """A resource reports that it is stalled; the message is its own."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Watched:
         """Wait for condition Ready of the present generation, showing `describe(status)` meanwhile.
 
         Raises:
-            Stalled: the resource says that it has given up.
+            Stalled: the resource reports that it is stalled.
             NotReady: the time is up.
         """
         found: dict[str, Any] = {}

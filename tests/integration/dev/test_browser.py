@@ -12,7 +12,7 @@ from support.browser import Browser, find_browser, start_browser
 pytestmark = pytest.mark.integration
 
 NOISY = """<!doctype html><title>noisy</title><img src="http://192.0.2.1/tracker.png">
-<script>console.warn("a warning"); setTimeout(() => { throw new Error("an error") })</script>"""
+<script>console.warn("a warning"); throw new Error("an error")</script>"""
 QUIET = "<!doctype html><title>quiet</title><p>Nothing happens here.</p>"
 
 

@@ -5,7 +5,6 @@ The node is played: storage is not there. What the pods do to it is tested in ..
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -45,8 +44,7 @@ def events(namespace: Any) -> dict[str, str]:
 
 
 def component(namespace: Any, name: str) -> list[Any]:
-    jobs = json.loads(namespace.kubectl("get", "jobs", "-l", f"app.kubernetes.io/component={name}", "-o", "json"))
-    return list(jobs["items"])
+    return list(namespace.all("jobs", f"app.kubernetes.io/component={name}"))
 
 
 @pytest.mark.parametrize("cascade", ["background", "foreground"])

@@ -52,7 +52,7 @@ class Stage:
 
     def pods(self, stage: str) -> list[dict[str, Any]]:
         selector = f"luthier.dev/finetunejob={self.name},app.kubernetes.io/component={stage}"
-        found = json.loads(self.namespace.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
+        found = self.namespace.all("pods", selector)
         return [pod for pod in found if pod["status"]["phase"] not in ("Succeeded", "Failed")]
 
     def pod(self, stage: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
@@ -54,7 +53,7 @@ def test_why_no_pod_is_made_is_said_within_ten_seconds_and_heals(
 
 def train_pods(namespace: Any) -> list[dict[str, Any]]:
     selector = "app.kubernetes.io/component=train"
-    pods = json.loads(namespace.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
+    pods = namespace.all("pods", selector)
     return [pod for pod in pods if pod["status"]["phase"] in ("Pending", "Running")]
 
 

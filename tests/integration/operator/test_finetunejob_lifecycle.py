@@ -13,7 +13,7 @@ import pytest
 from luthier_api.documents import Failure, ProgressDocument, Result, RunDocument
 from luthier_api.exitcodes import ExitCode
 from luthier_api.reasons import Reason
-from luthier_dev.kubectl import KubectlFailed
+from support.operator.api import ApiRefused
 
 pytestmark = pytest.mark.integration
 
@@ -283,6 +283,6 @@ def test_a_stored_spec_that_this_operator_cannot_read_gets_a_condition(operator:
 def accepts(namespace: Any) -> bool:
     try:
         namespace.merge("ftj", "reviews", {"spec": {"precision": "fp8"}})
-    except KubectlFailed:
+    except ApiRefused:
         return False
     return True

@@ -65,7 +65,7 @@ def test_every_pod_of_a_run_is_admitted_where_only_restricted_pods_are(restricte
 
 def restricted_pods(namespace: Any, stage: str) -> list[dict[str, Any]]:
     selector = f"app.kubernetes.io/component={stage}"
-    return list(json.loads(namespace.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"])
+    return list(namespace.all("pods", selector))
 
 
 def test_the_pods_of_a_removal_and_of_a_server_are_admitted_there_too(restricted: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -10,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +24,7 @@ from luthier_api.documents import SERVING_DOCUMENT_FILE, Access, FrontConfig, Re
 from luthier_api.training import Task
 from luthier_artifacts import Metadata, PublishedVersion, StorageConfig, open_registry
 from luthier_dev.processes import free_ports
+from luthier_dev.waiting import wait_until
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz", "good", "bad", "film", "the", "was"]
 INPUTS = ["input_ids", "attention_mask"]
@@ -86,16 +87,15 @@ class LocalRay:
 
     def stop(self) -> None:
         """End every process that this Ray started, by the token in its environment, and no other Ray's."""
-        deadline = time.monotonic() + 20
-        while (running := self.processes()) and time.monotonic() < deadline:
-            for pid in running:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            time.sleep(0.1)
-        assert not self.processes()
+        wait_until(self._kill_the_rest, "the end of Ray", timeout_s=20, interval_s=0.1)
         shutil.rmtree(self.folder)
+
+    def _kill_the_rest(self) -> str | None:
+        running = self.processes()
+        for pid in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return f"processes {running} run" if running else None
 
     def processes(self) -> list[int]:
         mark = f"RAY_AUTH_TOKEN={self.token}".encode()
@@ -157,13 +157,15 @@ class LocalRay:
 
     @staticmethod
     def wait_until(condition: Callable[[], Any], timeout_s: float) -> Any:
-        deadline = time.monotonic() + timeout_s
-        while True:
-            found = condition()
-            if found:
-                return found
-            assert time.monotonic() < deadline, "it did not come to pass in time"
-            time.sleep(0.1)
+        """Return what the condition returns, once that is true."""
+        found: list[Any] = []
+
+        def missing() -> str | None:
+            found.append(condition())
+            return None if found[-1] else "not so yet"
+
+        wait_until(missing, "the condition", timeout_s, interval_s=0.1)
+        return found[-1]
 
     def wait_for(self, name: str, *statuses: str, timeout_s: float = 60) -> dict[str, Any]:
         """Return an application once it has one of the statuses."""

@@ -195,7 +195,7 @@ def document(bench: Any, tiny_models: Callable[[str], Path], reviews: Any) -> di
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def warm() -> Iterator[subprocess.Popen[str]]:
     """A process with everything imported, whose children train."""
     command = [sys.executable, str(FORK_SERVER)]

@@ -11,9 +11,8 @@ from typing import Any
 
 from luthier_dev.controlplane import ControlPlane
 from luthier_dev.waiting import wait_until
+from support.operator.api import Raw, api_of
 from support.operator.operator_process import finetunejob, prepared, published
-
-Raw = dict[str, Any]
 
 _SECONDS = itertools.count(1)
 
@@ -22,9 +21,9 @@ class Namespace:
     """A namespace of a test's own, and the node that plays its pods."""
 
     def __init__(self, control_plane: ControlPlane) -> None:
-        self._control_plane = control_plane
+        self._control_plane, self._api = control_plane, api_of(control_plane)
         self.name = f"t-{secrets.token_hex(4)}"
-        control_plane.kubectl("create", "namespace", self.name)
+        self._api.create_namespace(self.name)
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         return self._control_plane.kubectl("-n", self.name, *arguments, stdin=stdin)
@@ -33,14 +32,13 @@ class Namespace:
         self.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
 
     def get(self, kind: str, name: str) -> Raw:
-        return dict(json.loads(self.kubectl("get", kind, name, "-o", "json")))
+        return self._api.get(self.name, kind, name)
 
-    def all(self, kind: str) -> list[Raw]:
-        return list(json.loads(self.kubectl("get", kind, "-o", "json"))["items"])
+    def all(self, kind: str, selector: str = "") -> list[Raw]:
+        return self._api.all(self.name, kind, selector)
 
     def merge(self, kind: str, name: str, patch: Raw, *, status: bool = False) -> None:
-        where = ["--subresource=status"] if status else []
-        self.kubectl("patch", kind, name, "--type=merge", *where, "-p", json.dumps(patch))
+        self._api.merge(self.name, kind, name, patch, status=status)
 
     def until(self, what: str, condition: Callable[[], object], timeout_s: float = 60) -> None:
         wait_until(lambda: None if condition() else "not so yet", what, timeout_s, interval_s=0.05)
@@ -85,8 +83,7 @@ class Namespace:
         """Return the pod that the Job controller made for a stage."""
 
         def found() -> list[Raw]:
-            selector = f"app.kubernetes.io/component={stage}"
-            pods = json.loads(self.kubectl("get", "pods", "-l", selector, "-o", "json"))["items"]
+            pods = self.all("pods", f"app.kubernetes.io/component={stage}")
             return [p for p in pods if (p["status"]["phase"] in ("Succeeded", "Failed")) == ended]
 
         self.until(f"a pod of {stage}", found)

@@ -10,13 +10,13 @@ import os
 import re
 import signal
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from luthier_api.documents import Result, read_result
 from luthier_api.exitcodes import ExitCode
+from luthier_dev.waiting import wait_until
 
 FORK_SERVER = Path(__file__).with_name("fork_server.py")
 
@@ -57,10 +57,10 @@ class Attempt:
         return read_result(self.result_file.read_text())
 
     def wait_until_it_trains(self, *, or_resumes: bool = False) -> None:
-        deadline = time.monotonic() + 120
-        while not (self.steps or (or_resumes and self.resumed_from)):
-            assert time.monotonic() < deadline, self.log
-            time.sleep(0.002)
+        def missing() -> str | None:
+            return None if self.steps or (or_resumes and self.resumed_from) else self.log
+
+        wait_until(missing, "the first step", timeout_s=120, interval_s=0.002)
 
 
 @dataclass
@@ -100,8 +100,7 @@ def through(document: dict[str, Any], server: Any) -> dict[str, Any]:
 def stopped(trainer: Trainer, document: dict[str, Any]) -> int:
     """Train a little, and return the step of the checkpoint that a request to stop left."""
     attempt = trainer.start(document)
-    attempt.wait_until_it_trains()
-    time.sleep(0.1)
+    wait_until(lambda: None if len(attempt.steps) > 2 else attempt.log, "the third step", 120, interval_s=0.002)
     attempt.signal(signal.SIGTERM)
     assert attempt.wait() == ExitCode.PREEMPTED, attempt.log
     assert attempt.result.failure
