@@ -82,7 +82,7 @@ def serve_config(
     entries = [
         {
             "name": names.FRONT,
-            "import_path": "luthier_serving.front:app",
+            "import_path": "luthier_serving.replica.app:app",
             "route_prefix": "/",
             "args": {},
             "deployments": [{"name": "Front", "user_config": front.to_wire()}],
@@ -90,7 +90,7 @@ def serve_config(
         *(
             {
                 "name": application.name,
-                "import_path": "luthier_serving.revision:app",
+                "import_path": "luthier_serving.revision.app:app",
                 "route_prefix": None,
                 "args": dict(application.args),
                 "deployments": [{"name": "Revision", **_scale(spec)}],

@@ -8,8 +8,8 @@ several share, `entities` joins labelled words.
 """
 
 from luthier_api.training import Task
+from luthier_serving.tasks.interface import TaskOutput
 from luthier_serving.tasks.multi_label import MultiLabel
-from luthier_serving.tasks.output import TaskOutput
 from luthier_serving.tasks.regression import Regression
 from luthier_serving.tasks.text_classification import TextClassification
 from luthier_serving.tasks.token_classification import TokenClassification

@@ -5,9 +5,9 @@ from typing import Any
 
 from luthier_api.training import Task
 from luthier_serving.answers import About
-from luthier_serving.engines import Logits
+from luthier_serving.compute.engines import Logits
+from luthier_serving.compute.tokenization import Encoded
 from luthier_serving.tasks.probabilities import DIGITS, SHARE, by_label, sigmoid
-from luthier_serving.tokenization import Encoded
 
 
 class MultiLabel:

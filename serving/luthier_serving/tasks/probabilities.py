@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from luthier_serving.engines import Logits
+from luthier_serving.compute.engines import Logits
 
 # Digits of a probability in an answer: more than a float16 model knows, and half the bytes.
 DIGITS = 6

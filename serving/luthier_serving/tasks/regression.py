@@ -5,8 +5,8 @@ from typing import Any
 
 from luthier_api.training import Task
 from luthier_serving.answers import About
-from luthier_serving.engines import Logits
-from luthier_serving.tokenization import Encoded
+from luthier_serving.compute.engines import Logits
+from luthier_serving.compute.tokenization import Encoded
 
 # A float32 knows no more than 7 digits.
 SIGNIFICANT_DIGITS = 7

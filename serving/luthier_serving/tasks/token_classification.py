@@ -9,10 +9,10 @@ from typing import Any
 from luthier_api.entity_labels import kinds_of, read_labels
 from luthier_api.training import Task
 from luthier_serving.answers import About, Span
-from luthier_serving.engines import Logits
+from luthier_serving.compute.engines import Logits
+from luthier_serving.compute.tokenization import Encoded
 from luthier_serving.tasks.entities import join_words
 from luthier_serving.tasks.probabilities import DIGITS, SHARE, softmax
-from luthier_serving.tokenization import Encoded
 
 
 class TokenClassification:

@@ -16,8 +16,8 @@ import pytest
 from luthier_api.documents import Published, Result, RevisionConfig
 from luthier_artifacts import download_version
 from luthier_serving.answers import Text
-from luthier_serving.loading import load_model
-from luthier_serving.model import Model, open_model
+from luthier_serving.compute.loading import load_model
+from luthier_serving.compute.model import Model, open_model
 from luthier_serving.tasks import OUTPUTS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]

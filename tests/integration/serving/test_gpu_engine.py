@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from luthier_serving.model import open_model
+from luthier_serving.compute.model import open_model
 
 pytestmark = pytest.mark.gpu
 

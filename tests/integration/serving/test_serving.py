@@ -24,10 +24,10 @@ import pytest
 from luthier_api.documents import SERVING_DOCUMENT_FILE, Access, FrontConfig, Route
 from luthier_api.reasons import Reason
 from luthier_artifacts import PublishedVersion
-from luthier_serving.engines import open_engine
+from luthier_serving.compute.engines import open_engine
+from luthier_serving.compute.loading import load_model
+from luthier_serving.compute.model import open_model
 from luthier_serving.errors import LoadError
-from luthier_serving.loading import load_model
-from luthier_serving.model import open_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

@@ -14,7 +14,8 @@ from luthier_serving.errors import LoadError
 with warnings.catch_warnings():
     # Ray 2.60 declares its own models in a way that pydantic has deprecated.
     warnings.simplefilter("ignore", PydanticDeprecatedSince20)
-    from luthier_serving import front, revision
+    from luthier_serving.replica import app as front
+    from luthier_serving.revision import app as revision
 
 pytestmark = pytest.mark.unit
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier_serving.batching import BatchLimits, BatchQueue
+from luthier_serving.replica.batching import BatchLimits, BatchQueue
 
 pytestmark = pytest.mark.unit
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from luthier_serving.cpus import available_cpus
+from luthier_serving.compute.cpus import available_cpus
 
 pytestmark = pytest.mark.unit
 

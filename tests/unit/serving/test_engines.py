@@ -3,7 +3,7 @@
 import pytest
 
 from luthier_api.base import Engine
-from luthier_serving.engines import chosen_engine, chosen_onnx, files_to_read
+from luthier_serving.compute.engines import chosen_engine, chosen_onnx, files_to_read
 
 pytestmark = pytest.mark.unit
 

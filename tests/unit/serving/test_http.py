@@ -14,11 +14,11 @@ from luthier_api.documents import FrontConfig, Route
 from luthier_api.training import Task
 from luthier_serving.answers import About, Answer, Row, Span, Text
 from luthier_serving.errors import Overloaded, RequestError, Unavailable
-from luthier_serving.http import build_http
-from luthier_serving.lane import Send
-from luthier_serving.openapi import openapi_document
-from luthier_serving.pages import DOCS_PAGE, PAGE_HEADERS, TRY_PAGE
-from luthier_serving.predictor import Predictor
+from luthier_serving.replica.http import build_http
+from luthier_serving.replica.openapi import openapi_document
+from luthier_serving.replica.pages import DOCS_PAGE, PAGE_HEADERS, TRY_PAGE
+from luthier_serving.replica.predictor import Predictor
+from luthier_serving.replica.revision_queue import Send
 
 pytestmark = pytest.mark.unit
 

@@ -11,9 +11,9 @@ from luthier_api.documents import SERVING_DOCUMENT_FILE, ServingDocument
 from luthier_api.reasons import Reason
 from luthier_api.training import Task
 from luthier_serving.answers import Span, Text
-from luthier_serving.engines import Batch, Logits
+from luthier_serving.compute.engines import Batch, Logits
+from luthier_serving.compute.model import Model, read_document
 from luthier_serving.errors import LoadError
-from luthier_serving.model import Model, read_document
 
 pytestmark = pytest.mark.unit
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from luthier_api.training import Task
 from luthier_serving.answers import About, Answer, Row, Span, Values
+from luthier_serving.compute.tokenization import Encoded, Word
 from luthier_serving.tasks import OUTPUTS
 from luthier_serving.tasks.probabilities import sigmoid, softmax
-from luthier_serving.tokenization import Encoded, Word
 
 pytestmark = pytest.mark.unit
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier_serving.errors import RequestError
-from luthier_serving.validation import Limits, check_content_type, parse_question
+from luthier_serving.replica.validation import Limits, check_content_type, parse_question
 
 pytestmark = pytest.mark.unit
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 
 from luthier_api.reasons import Reason
-from luthier_serving.engines import INT8_FILE, ONNX_FILES, Batch, Logits, chosen_onnx
+from luthier_serving.compute.engines import INT8_FILE, ONNX_FILES, Batch, Logits, chosen_onnx
 from luthier_serving.errors import LoadError
 
 KNOWN_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}

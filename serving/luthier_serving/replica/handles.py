@@ -21,7 +21,7 @@ from ray.serve.handle import DeploymentHandle
 
 from luthier_serving.answers import About, Answer, Text
 from luthier_serving.errors import Overloaded, RequestError, Unavailable
-from luthier_serving.lane import Send
+from luthier_serving.replica.revision_queue import Send
 
 ATTEMPTS = 3
 

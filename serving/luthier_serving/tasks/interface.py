@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 from luthier_api.training import Task
 from luthier_serving.answers import About, Values
-from luthier_serving.engines import Logits
-from luthier_serving.tokenization import Encoded
+from luthier_serving.compute.engines import Logits
+from luthier_serving.compute.tokenization import Encoded
 
 
 class TaskOutput(Protocol):

@@ -11,9 +11,9 @@ from luthier_api.documents import ServingDocument
 from luthier_api.reasons import Reason
 from luthier_api.text import normalize_text
 from luthier_serving.answers import Text
-from luthier_serving.engines import Batch
+from luthier_serving.compute.engines import Batch
+from luthier_serving.compute.offsets import original_positions
 from luthier_serving.errors import LoadError
-from luthier_serving.offsets import original_positions
 
 TOKENIZER_FILE = "tokenizer.json"
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from luthier_serving.answers import Answer, Text
-from luthier_serving.batching import BatchLimits, BatchQueue
+from luthier_serving.replica.batching import BatchLimits, BatchQueue
 
 
 @dataclass(frozen=True)

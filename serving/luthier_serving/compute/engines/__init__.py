@@ -88,11 +88,11 @@ def open_engine(folder: Path, engine: EngineName, *, per_token: bool, gpus: int,
         LoadError: the artifact does not suit the engine, or the image lacks it.
     """
     if chosen_engine(engine, gpus=gpus) == "onnxruntime":
-        from luthier_serving.engines.onnx_engine import OnnxEngine
+        from luthier_serving.compute.engines.onnx_engine import OnnxEngine
 
         return OnnxEngine(folder, threads=cpus)
     try:
-        from luthier_serving.engines.torch_engine import TorchEngine
+        from luthier_serving.compute.engines.torch_engine import TorchEngine
     except ModuleNotFoundError as error:
         raise LoadError(
             Reason.INVALID_SPEC,

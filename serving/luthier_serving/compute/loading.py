@@ -24,10 +24,10 @@ from luthier_artifacts import (
     StorageUnavailable,
     download_version,
 )
-from luthier_serving.cpus import available_cpus
-from luthier_serving.engines import files_to_read
+from luthier_serving.compute.cpus import available_cpus
+from luthier_serving.compute.engines import files_to_read
+from luthier_serving.compute.model import Model, open_model
 from luthier_serving.errors import LoadError
-from luthier_serving.model import Model, open_model
 
 CACHE_ENV = "LUTHIER_CACHE"
 DEFAULT_CACHE = "/var/cache/luthier"

@@ -18,11 +18,11 @@ from starlette.routing import Route
 
 from luthier_serving.answers import About, Answer, Row, Text
 from luthier_serving.errors import RequestError
-from luthier_serving.openapi import openapi_document
-from luthier_serving.pages import DOCS_PAGE, PAGE_HEADERS, TRY_PAGE
-from luthier_serving.predictor import Predictor
+from luthier_serving.replica.openapi import openapi_document
+from luthier_serving.replica.pages import DOCS_PAGE, PAGE_HEADERS, TRY_PAGE
+from luthier_serving.replica.predictor import Predictor
+from luthier_serving.replica.validation import Limits, Question, body_too_large, check_content_type, parse_question
 from luthier_serving.tasks import OUTPUTS
-from luthier_serving.validation import Limits, Question, body_too_large, check_content_type, parse_question
 
 VERSION_HEADER = "X-Luthier-Version"
 # A body that is too large is read to its end and thrown away up to this size, because a client that is still sending

@@ -13,11 +13,11 @@ from luthier_api.base import Engine as EngineName
 from luthier_api.documents import SERVING_DOCUMENT_FILE, DocumentError, ServingDocument
 from luthier_api.reasons import Reason
 from luthier_serving.answers import About, Row, Text, Values
-from luthier_serving.engines import Engine, Logits, open_engine
+from luthier_serving.compute.batch_plan import plan_batches
+from luthier_serving.compute.engines import Engine, Logits, open_engine
+from luthier_serving.compute.tokenization import Encoded, Tokenization
 from luthier_serving.errors import LoadError
-from luthier_serving.planning import plan_batches
 from luthier_serving.tasks import OUTPUTS
-from luthier_serving.tokenization import Encoded, Tokenization
 
 WARM_UP = "warm-up"
 

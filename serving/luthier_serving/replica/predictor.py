@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 
 from luthier_api.documents import FrontConfig
 from luthier_serving.answers import Answer, Text
-from luthier_serving.batching import BatchLimits
 from luthier_serving.errors import Overloaded, RequestError, Unavailable
-from luthier_serving.lane import Lane, Send
-from luthier_serving.validation import Limits
-from luthier_serving.weights import WeightedTurns
+from luthier_serving.replica.batching import BatchLimits
+from luthier_serving.replica.revision_queue import Lane, Send
+from luthier_serving.replica.traffic_split import WeightedTurns
+from luthier_serving.replica.validation import Limits
 
 
 class Predictor:

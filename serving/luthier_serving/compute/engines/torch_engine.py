@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from luthier_api.reasons import Reason
-from luthier_serving.engines import Batch, Logits
+from luthier_serving.compute.engines import Batch, Logits
 from luthier_serving.errors import LoadError
 
 WEIGHTS = "model.safetensors"

@@ -18,8 +18,8 @@ from ray.serve import Application
 from luthier_api.documents import RevisionConfig
 from luthier_api.reasons import Reason
 from luthier_serving.answers import About, Answer, Row, Text
+from luthier_serving.compute.loading import load_model
 from luthier_serving.errors import LoadError
-from luthier_serving.loading import load_model
 
 DEPLOYMENT = "Revision"
 # Enough texts of common length to fill a batch of the token budget on a GPU, where batches are merged.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier_serving.weights import WeightedTurns
+from luthier_serving.replica.traffic_split import WeightedTurns
 
 pytestmark = pytest.mark.unit
 

@@ -18,11 +18,11 @@ from luthier_api.documents import FrontConfig
 from luthier_api.reasons import Reason
 from luthier_serving.answers import About
 from luthier_serving.errors import LoadError, Unavailable
-from luthier_serving.handles import RevisionClient
-from luthier_serving.http import build_http
-from luthier_serving.lane import Send
-from luthier_serving.metrics import FrontMetrics
-from luthier_serving.predictor import Predictor
+from luthier_serving.replica.handles import RevisionClient
+from luthier_serving.replica.http import build_http
+from luthier_serving.replica.metrics import FrontMetrics
+from luthier_serving.replica.predictor import Predictor
+from luthier_serving.replica.revision_queue import Send
 
 DEPLOYMENT = "Front"
 READY_TIMEOUT_S = 3.0

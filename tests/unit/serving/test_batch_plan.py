@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier_serving.planning import plan_batches
+from luthier_serving.compute.batch_plan import plan_batches
 
 pytestmark = pytest.mark.unit
 
