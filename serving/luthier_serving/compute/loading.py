@@ -1,7 +1,7 @@
-"""Gets a model version onto this machine, verified, and opens it; or says in one sentence why not.
+"""Downloads a model version, verified, and opens it; or says in one sentence why it cannot.
 
-The folder is kept per digest under the cache, so that a replica that starts again on a node downloads nothing. The
-registry verifies every file by sha256 whichever way it came. Only the files that the engine reads are fetched.
+Files are cached by content, so that a replica that restarts on a node downloads nothing. The registry verifies the
+sha256 of every file, downloaded or cached. Only the files that the engine reads are fetched.
 """
 
 import logging
@@ -25,13 +25,13 @@ from luthier_artifacts import (
     download_version,
 )
 from luthier_serving.compute.cpus import available_cpus
-from luthier_serving.compute.engines import files_to_read
+from luthier_serving.compute.engines import needed_files
 from luthier_serving.compute.model import Model, open_model
 from luthier_serving.errors import LoadError
 
 CACHE_ENV = "LUTHIER_CACHE"
 DEFAULT_CACHE = "/var/cache/luthier"
-# Ray Serve gives up a new application for good after three failed starts, so an outage of storage is waited out here.
+# Ray Serve gives up on a new application after three failed starts, so an outage of storage is waited out here.
 PATIENCE_ENV = "LUTHIER_LOAD_PATIENCE_S"
 DEFAULT_PATIENCE_S = 120.0
 RETRY_DELAY_S = 3.0
@@ -52,13 +52,13 @@ def load_model(config: RevisionConfig) -> Model:
     """Return the model of a revision, ready to answer.
 
     Raises:
-        LoadError: storage, the artifact or the engine does not allow it.
+        LoadError: the artifact cannot be fetched, or the engine cannot load it.
     """
     cpus = available_cpus()
-    # tokenizers starts a thread per core of the node otherwise.
+    # Otherwise tokenizers starts one thread for each core of the node.
     os.environ.setdefault("RAYON_NUM_THREADS", str(cpus))
     cache = cache_folder()
-    # Beside the cache, because the files are hard links into it; gone once loaded, the links' targets stay.
+    # In the cache folder, because the files are hard links into the cache; removed once they are loaded.
     with tempfile.TemporaryDirectory(prefix="loading-", dir=cache) as work:
         folder = Path(work) / "model"
         _fetch(config, folder, cache / "content")
@@ -73,10 +73,10 @@ def load_model(config: RevisionConfig) -> Model:
 
 
 def cache_folder() -> Path:
-    """Return the folder for downloads: $LUTHIER_CACHE, or /var/cache/luthier if it can be written, or a temporary one.
+    """Return the folder for downloads: $LUTHIER_CACHE; if unset, /var/cache/luthier if writable, or a temporary one.
 
     Raises:
-        LoadError: $LUTHIER_CACHE is set and cannot be written.
+        LoadError: none of them is writable.
     """
     wanted = os.environ.get(CACHE_ENV)
     for folder in [Path(wanted)] if wanted else [Path(DEFAULT_CACHE), Path(tempfile.gettempdir()) / "luthier-cache"]:
@@ -88,13 +88,13 @@ def cache_folder() -> Path:
             return folder
     raise LoadError(
         Reason.CONFIG_ERROR,
-        f"The cache folder {wanted or DEFAULT_CACHE} cannot be written; set {CACHE_ENV} to another.",
+        f"The cache folder {wanted or DEFAULT_CACHE} is not writable; set {CACHE_ENV} to one that is.",
     )
 
 
 def _fetch(config: RevisionConfig, folder: Path, cache: Path) -> None:
     deadline = time.monotonic() + float(os.environ.get(PATIENCE_ENV, DEFAULT_PATIENCE_S))
-    needed = partial(files_to_read, config.engine, gpus=config.gpus_per_replica)
+    needed = partial(needed_files, config.engine, gpus=config.gpus_per_replica)
     while True:
         try:
             storage = StorageConfig.from_access(config.access)
@@ -104,5 +104,5 @@ def _fetch(config: RevisionConfig, folder: Path, cache: Path) -> None:
             if not error.retryable or time.monotonic() + RETRY_DELAY_S > deadline:
                 reason = next((reason for kind, reason in _REASONS if isinstance(error, kind)), Reason.CRASHED)
                 raise LoadError(reason, str(error)) from error
-            logger.warning("%s Trying again in %s s.", error, RETRY_DELAY_S)
+            logger.warning("%s Retrying in %s s.", error, RETRY_DELAY_S)
         time.sleep(RETRY_DELAY_S)

@@ -1,6 +1,6 @@
-"""Texts to the values of a task: tokens, batches, an engine. The same for every engine and every task.
+"""From texts to the values of a task, by tokens, batches and an engine; the same for every engine and every task.
 
-A text that makes a batch fail is found by computing that batch again text by text, so that it fails alone.
+A batch that fails is computed again text by text, so that only the text at fault fails.
 """
 
 import logging
@@ -12,12 +12,13 @@ import numpy as np
 from luthier_api.base import Engine as EngineName
 from luthier_api.documents import SERVING_DOCUMENT_FILE, DocumentError, ServingDocument
 from luthier_api.reasons import Reason
-from luthier_serving.answers import About, Row, Text, Values
+from luthier_serving.answers import ModelInfo, Row, Text, Values
 from luthier_serving.compute.batch_plan import plan_batches
-from luthier_serving.compute.engines import Engine, Logits, open_engine
-from luthier_serving.compute.tokenization import Encoded, Tokenization
+from luthier_serving.compute.engines import Engine, open_engine
+from luthier_serving.compute.tokenization import EncodedText, Tokenization
 from luthier_serving.errors import LoadError
 from luthier_serving.tasks import OUTPUTS
+from luthier_serving.tasks.interface import Logits
 
 WARM_UP = "warm-up"
 
@@ -25,11 +26,11 @@ logger = logging.getLogger("ray.serve")
 
 
 class Model:
-    """A model, loaded and tried once.
+    """A model, loaded and warmed up.
 
     Attributes:
-        about: what it is.
-        merges: whether it pays to give it the texts of several calls at once.
+        info: what answers report about it.
+        merges_calls: whether it is faster to compute the texts of several calls together.
 
     Args:
         folder: the artifact's files, verified.
@@ -39,34 +40,34 @@ class Model:
         max_tokens: tokens of one batch, padding included.
 
     Raises:
-        LoadError: the artifact's parts do not fit together.
+        LoadError: the weights do not match the artifact's description.
     """
 
     def __init__(self, folder: Path, document: ServingDocument, engine: Engine, *, version: str, max_tokens: int):
         self._output = OUTPUTS[document.task]
         self._tokenization = Tokenization(folder, document, per_token=self._output.per_token)
         self._engine = engine
-        # A text of more tokens than fit is a batch of its own.
-        self._max_tokens = max_tokens if engine.independent else 0
-        self.about = About(
+        # With a budget of 0 every text is a batch of its own.
+        self._max_tokens = max_tokens if engine.batch_invariant else 0
+        self.info = ModelInfo(
             version, engine.weights, document.task, tuple(document.labels), document.pairs, document.threshold
         )
-        self.merges = engine.pads
-        self._refused = Row([], _refusal(pairs=document.pairs), refused=True)
-        self._try_out()
+        self.merges_calls = engine.pads
+        self._wrong_input = Row([], _wrong_input(pairs=document.pairs), invalid_input=True)
+        self._warm_up()
 
     def predict(self, texts: Sequence[Text]) -> list[Row]:
-        """Return one row per text, in order. A pair is refused by a model of single texts, and the other way round."""
-        rows = [self._refused] * len(texts)
-        read = [index for index, text in enumerate(texts) if isinstance(text, tuple) == self.about.pairs]
-        encoded = self._tokenization.encode([texts[index] for index in read])
+        """Return one row per text, in order; an error for a pair if the model reads single texts, and vice versa."""
+        rows = [self._wrong_input] * len(texts)
+        readable = [index for index, text in enumerate(texts) if isinstance(text, tuple) == self.info.pairs]
+        encoded = self._tokenization.encode([texts[index] for index in readable])
         lengths = [len(text.ids) for text in encoded]
         for batch in plan_batches(lengths, max_tokens=self._max_tokens, pad=self._engine.pads):
             for position, row in zip(batch, self._rows([encoded[position] for position in batch]), strict=True):
-                rows[read[position]] = row
+                rows[readable[position]] = row
         return rows
 
-    def _rows(self, texts: list[Encoded]) -> list[Row]:
+    def _rows(self, texts: list[EncodedText]) -> list[Row]:
         try:
             return [Row(values) for values in self._values(texts)]
         except Exception as error:
@@ -76,35 +77,35 @@ class Model:
             logger.exception("a text of %d tokens failed", len(texts[0].ids))
             return [Row([], f"The model failed on this text: {error}")]
 
-    def _values(self, texts: list[Encoded]) -> Sequence[Values]:
-        return self._output.rows(self._logits(texts), texts, self.about)
+    def _values(self, texts: list[EncodedText]) -> Sequence[Values]:
+        return self._output.decode(self._logits(texts), [text.words for text in texts], self.info)
 
-    def _logits(self, texts: list[Encoded]) -> Logits:
-        logits = self._engine.logits(self._tokenization.rectangle(texts))
+    def _logits(self, texts: list[EncodedText]) -> Logits:
+        logits = self._engine.logits(self._tokenization.collate(texts))
         if not np.isfinite(logits).all():
             raise ArithmeticError("the model's output is not finite")
         return logits
 
-    def _try_out(self) -> None:
-        """Compute one text: the labels must fit the model, and the first client should not wait for warm-up."""
-        first: Text = (WARM_UP, WARM_UP) if self.about.pairs else WARM_UP
+    def _warm_up(self) -> None:
+        """Compute one text, so that the first request is not slow, and check that the labels match the model."""
+        first: Text = (WARM_UP, WARM_UP) if self.info.pairs else WARM_UP
         texts = self._tokenization.encode([first])
         try:
             logits = self._logits(texts)
         except Exception as error:
-            raise LoadError(Reason.INVALID_MODEL, f"The model fails on a first text: {error}") from error
+            raise LoadError(Reason.INVALID_MODEL, f"The model fails on a test text: {error}") from error
         per_token = logits.ndim == 3
         if per_token != self._output.per_token:
             raise LoadError(
                 Reason.INVALID_MODEL,
-                f"The model has outputs per {'token' if per_token else 'text'}, but {SERVING_DOCUMENT_FILE} says that "
-                f"its task is {self.about.task}.",
+                f"The model has outputs per {'token' if per_token else 'text'}, but its task in "
+                f"{SERVING_DOCUMENT_FILE} is {self.info.task}.",
             )
-        if logits.shape[-1] != len(self.about.labels):
+        if logits.shape[-1] != len(self.info.labels):
             raise LoadError(
                 Reason.INVALID_MODEL,
-                f"The model has {logits.shape[-1]} outputs but {SERVING_DOCUMENT_FILE} names "
-                f"{len(self.about.labels)} labels.",
+                f"The model has {logits.shape[-1]} outputs, but {SERVING_DOCUMENT_FILE} has "
+                f"{len(self.info.labels)} labels.",
             )
         self._values(texts)
 
@@ -123,7 +124,7 @@ def open_model(
         max_tokens: tokens of one batch, padding included.
 
     Raises:
-        LoadError: the artifact or the engine does not allow it.
+        LoadError: the artifact is incomplete, or the engine cannot load it.
     """
     document = read_document(folder)
     per_token = OUTPUTS[document.task].per_token
@@ -132,10 +133,10 @@ def open_model(
 
 
 def read_document(folder: Path) -> ServingDocument:
-    """Return what the artifact says about itself.
+    """Return the artifact's luthier.json.
 
     Raises:
-        LoadError: it does not, or not in words that this server knows.
+        LoadError: there is none, or this server cannot read it.
     """
     path = folder / SERVING_DOCUMENT_FILE
     if not path.is_file():
@@ -147,11 +148,11 @@ def read_document(folder: Path) -> ServingDocument:
         return ServingDocument.from_json(path.read_bytes())
     except (ValueError, DocumentError) as error:
         raise LoadError(
-            Reason.INVALID_MODEL, f"The artifact's {SERVING_DOCUMENT_FILE} is not what this server reads: {error}"
+            Reason.INVALID_MODEL, f"This server cannot read the artifact's {SERVING_DOCUMENT_FILE}: {error}"
         ) from error
 
 
-def _refusal(*, pairs: bool) -> str:
+def _wrong_input(*, pairs: bool) -> str:
     if pairs:
         return 'The model reads pairs of texts; send {"text": "...", "text_pair": "..."}, or texts with text_pairs.'
     return "The model reads single texts; leave out text_pair and text_pairs."

@@ -1,7 +1,7 @@
-"""Where a character of the cleaned text was in the text that the caller sent.
+"""Maps each character of the cleaned text to its position in the text that the caller sent.
 
-Cleaning collapses white space and lowers the case, which may move every character; what is said of places in a text is
-said of the caller's. Follows `luthier_api.text.normalize_text` step by step, and a test holds the two together.
+Cleaning collapses white space and lowers the case, which may move every character; positions in an answer refer to the
+caller's text. Follows `luthier_api.text.normalize_text` step by step; a test keeps the two in step.
 """
 
 import re
@@ -10,7 +10,7 @@ _WORD = re.compile(r"\S+")
 
 
 def original_positions(text: str, *, lowercase: bool, strip_whitespace: bool) -> list[int]:
-    """Return the place in `text` of each character of `normalize_text(text)`."""
+    """Return the position in `text` of each character of `normalize_text(text)`."""
     kept = list(range(len(text)))
     if strip_whitespace:
         kept = []
@@ -19,4 +19,4 @@ def original_positions(text: str, *, lowercase: bool, strip_whitespace: bool) ->
                 kept.append(word.start() - 1)
             kept.extend(range(word.start(), word.end()))
     # One character in lower case may be two ("İ").
-    return [place for place in kept for _ in text[place].lower()] if lowercase else kept
+    return [position for position in kept for _ in text[position].lower()] if lowercase else kept

@@ -1,4 +1,4 @@
-"""Texts to token ids: cleaning and the artifact's own tokenizer, cut at the length of training. Needs no model."""
+"""Texts to token ids: cleaning and the artifact's own tokenizer, truncated as in training. Needs no model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,70 +14,63 @@ from luthier_serving.answers import Text
 from luthier_serving.compute.engines import Batch
 from luthier_serving.compute.offsets import original_positions
 from luthier_serving.errors import LoadError
+from luthier_serving.tasks.interface import Word
 
 TOKENIZER_FILE = "tokenizer.json"
 
 
-class Word(NamedTuple):
-    """A word of a text: its first token, and its characters from `start` to before `end` as the caller sent them."""
-
-    token: int
-    start: int
-    end: int
-
-
-class Encoded(NamedTuple):
+class EncodedText(NamedTuple):
     """A text, or a pair of texts, as a model reads it.
 
     Attributes:
-        ids: its tokens, special ones included.
-        type_ids: of a pair: 0 for tokens of the first text and 1 for those of the second, as the tokenizer says.
-        words: for tasks per token.
+        ids: its tokens, special tokens included.
+        type_ids: for a pair, the tokenizer's type of each token: usually 0 in the first text and 1 in the second.
+        words: for a task per token.
     """
 
     ids: list[int]
     type_ids: list[int] | None = None
-    words: list[Word] | None = None
+    words: Sequence[Word] = ()
 
 
 class Tokenization:
-    """The tokenizer of an artifact and what comes before it.
+    """The tokenizer of an artifact, and the cleaning before it.
 
     Args:
         folder: the artifact's files.
-        document: how its texts are to be cleaned and cut.
-        per_token: whether words are asked for.
+        document: how its texts are cleaned and truncated.
+        per_token: whether the task needs the words of a text.
 
     Raises:
-        LoadError: there is no tokenizer that can be read.
+        LoadError: the artifact has no tokenizer, or none that can be read.
     """
 
     def __init__(self, folder: Path, document: ServingDocument, *, per_token: bool):
         self._tokenizer = _read_tokenizer(folder, document.max_length)
         self._document = document
         self._per_token = per_token
-        # The words of training had no white space between them that a tokenizer could see.
+        # In training the words came as a list: the tokenizer saw no white space between them.
         strip_whitespace = document.strip_whitespace or per_token
         self._cleaning = {"lowercase": document.lowercase, "strip_whitespace": strip_whitespace}
 
-    def encode(self, texts: Sequence[Text]) -> list[Encoded]:
-        """Return the tokens of each text; all are pairs, or none is."""
+    def encode(self, texts: Sequence[Text]) -> list[EncodedText]:
+        """Return the tokens of each text. Either all are pairs or none is."""
         cleaned = [self._clean(text) if isinstance(text, str) else tuple(map(self._clean, text)) for text in texts]
         if self._per_token:
             encodings = self._tokenizer.encode_batch(cleaned)
             return [
-                Encoded(encoding.ids, words=self._words(text, encoding))
+                EncodedText(encoding.ids, words=self._words(text, encoding))
                 for text, encoding in zip(texts, encodings, strict=True)
                 if isinstance(text, str)
             ]
-        # Without offsets, which takes half the time.
+        # Without offsets: takes half the time.
         encodings = self._tokenizer.encode_batch_fast(cleaned)
         if self._document.pairs:
-            return [Encoded(encoding.ids, encoding.type_ids) for encoding in encodings]
-        return [Encoded(encoding.ids) for encoding in encodings]
+            return [EncodedText(encoding.ids, encoding.type_ids) for encoding in encodings]
+        return [EncodedText(encoding.ids) for encoding in encodings]
 
-    def rectangle(self, texts: Sequence[Encoded]) -> Batch:
-        """Return the input of an engine: texts filled up on the right."""
+    def collate(self, texts: Sequence[EncodedText]) -> Batch:
+        """Return the input of an engine: texts padded on the right."""
         longest = max(len(text.ids) for text in texts)
         input_ids = np.full((len(texts), longest), self._document.pad_token_id, dtype=np.int64)
         mask = np.zeros_like(input_ids)
@@ -93,7 +86,7 @@ class Tokenization:
         return normalize_text(text, **self._cleaning)
 
     def _words(self, text: str, encoding: Encoding) -> list[Word]:
-        places = original_positions(text, **self._cleaning)
+        positions = original_positions(text, **self._cleaning)
         first: dict[int, int] = {}
         starts: dict[int, int] = {}
         ends: dict[int, int] = {}
@@ -101,16 +94,16 @@ class Tokenization:
             if word is None:
                 continue
             first.setdefault(word, token)
-            # A token may stand for nothing but the white space before a word.
+            # A token may be empty, or only the white space before a word.
             if start < end:
-                starts.setdefault(word, places[start])
-                ends[word] = places[end - 1] + 1
+                starts.setdefault(word, positions[start])
+                ends[word] = positions[end - 1] + 1
         words = [_trimmed(Word(first[word], start, ends[word]), text) for word, start in starts.items()]
         return [word for word in words if word.start < word.end]
 
 
 def _trimmed(word: Word, text: str) -> Word:
-    """Return the word without white space before it, which some tokenizers count as part of it."""
+    """Return the word without the leading white space that some tokenizers count as part of it."""
     inside = text[word.start : word.end]
     return word._replace(start=word.end - len(inside.lstrip()))
 

@@ -1,7 +1,7 @@
-"""The one place that calls another Ray Serve application: the front's way to a revision.
+"""The one place that calls another Ray Serve application: the front's connection to a revision.
 
-Maps what can go wrong there, once: when a replica dies the batch is sent again, since a prediction may be computed
-twice; everything else becomes a `RequestError` with a sentence.
+Maps the errors of such a call, once: if a replica dies, its batch is sent again, since a prediction may safely be
+computed twice; anything else becomes a `RequestError` with a sentence.
 """
 
 import asyncio
@@ -19,9 +19,8 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
-from luthier_serving.answers import About, Answer, Text
+from luthier_serving.answers import Answer, ModelInfo, Text
 from luthier_serving.errors import Overloaded, RequestError, Unavailable
-from luthier_serving.replica.revision_queue import Send
 
 ATTEMPTS = 3
 
@@ -29,7 +28,7 @@ logger = logging.getLogger("ray.serve")
 
 
 class RevisionClient:
-    """Sends batches to one revision. The handle is looked up on first use, because a revision may come later."""
+    """Calls one revision. The handle is looked up on first use, because the revision may start later."""
 
     def __init__(self, revision: str):
         self._revision = revision
@@ -39,7 +38,7 @@ class RevisionClient:
         """Return the revision's answer to a batch.
 
         Raises:
-            RequestError: it gave none; the text says why.
+            RequestError: the call failed; the text says why.
         """
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -48,19 +47,17 @@ class RevisionClient:
                 return answer
             except (RayActorError, ReplicaUnavailableError) as error:
                 self._handle = None
-                logger.warning(
-                    "a replica of %s went away (%s), attempt %d", self._revision, type(error).__name__, attempt
-                )
+                logger.warning("a replica of %s died (%s), attempt %d", self._revision, type(error).__name__, attempt)
             except BackPressureError:
-                raise Overloaded("Too many requests wait for the model; try again in a second.") from None
+                raise Overloaded("Too many requests are queued for the model; try again in a second.") from None
             except (DeploymentUnavailableError, RequestCancelledError, RayServeException) as error:
                 self._handle = None
-                raise Unavailable(f"The model's revision {self._revision} does not answer: {error}.") from error
+                raise Unavailable(f"Revision {self._revision} of the model does not answer: {error}.") from error
             except RayError as error:
                 raise RequestError("The model failed on this request; the server's log says why.") from error
         raise Unavailable(f"The replicas of revision {self._revision} keep failing; try again later.")
 
-    async def about(self) -> About:
+    async def describe(self) -> ModelInfo:
         """Return the model that the revision serves.
 
         Raises:
@@ -68,19 +65,14 @@ class RevisionClient:
         """
         try:
             handle = await self._connect()
-            about: About = await handle.describe.remote()
+            model: ModelInfo = await handle.describe.remote()
         except (RayError, RayServeException) as error:
             self._handle = None
-            raise Unavailable(f"The model's revision {self._revision} does not answer.") from error
-        return about
+            raise Unavailable(f"Revision {self._revision} of the model does not answer.") from error
+        return model
 
     async def _connect(self) -> DeploymentHandle[Any]:
         if self._handle is None:
-            # Asks the controller and blocks.
+            # Calls the controller, and blocks.
             self._handle = await asyncio.to_thread(serve.get_app_handle, self._revision)
         return self._handle
-
-
-def connect(revision: str) -> Send:
-    """Return the coroutine that sends batches to a revision."""
-    return RevisionClient(revision).predict

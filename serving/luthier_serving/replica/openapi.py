@@ -1,73 +1,99 @@
-"""The description of the HTTP API, as OpenAPI 3.1. Written by hand, because the hot path has no framework to derive it.
+"""The description of the HTTP API, as OpenAPI 3.1: schemas by pydantic, paths by hand, since no framework derives them.
 
-It describes the model that answers; while none does, every task that one might have. A test holds it against the
-application: every path and method here is served, and the other way round.
+It describes the model that answers; while none does, every task that one may have. A test compares it with the
+application: both have the same paths and methods.
 """
 
+from functools import lru_cache
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, conlist, constr, create_model
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from luthier_api.documents import FrontConfig
 from luthier_api.training import Task
-from luthier_serving.answers import About
+from luthier_serving.answers import ModelInfo
+from luthier_serving.replica.validation import PAIR_FIELDS
 from luthier_serving.tasks import OUTPUTS
 
 JSON = "application/json"
+REFERENCE = "#/components/schemas/{model}"
 VERSION_HEADERS = {"X-Luthier-Version": {"description": "Model version.", "schema": {"type": "string"}}}
 
 
-def openapi_document(config: FrontConfig, about: About | None) -> dict[str, Any]:
+class Error(BaseModel):
+    """An error, in one sentence."""
+
+    error: str
+
+
+class Failure(BaseModel):
+    """A text of a list for which the model failed."""
+
+    input_text: str
+    error: str = Field(description="Why there is no prediction for this text.")
+    version: str
+
+
+class _WithoutTitles(GenerateJsonSchema):
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def openapi_document(config: FrontConfig, model: ModelInfo | None) -> dict[str, Any]:
     """Return the document, with the limits that are in force.
 
     Args:
-        config: says the limits.
-        about: the model that answers, None while it is not known.
+        config: has the limits.
+        model: the model that answers, None while none does.
     """
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": f"{config.model_name}: {about.task if about else 'a model'} served by Luthier",
+            "title": f"{config.model_name}: {model.task if model else 'a model'} served by Luthier",
             "version": "v1",
-            "description": f"Bodies are at most {config.max_body_bytes} bytes. Every error is one sentence.",
+            "description": f"A body may have at most {config.max_body_bytes} bytes. Every error is one sentence.",
         },
         "paths": {
-            "/predict": {"post": _predict(config, about)},
+            "/predict": {"post": _predict(model)},
             "/healthz": _probe("The process is alive.", {}),
             "/readyz": _probe("A model answers.", _errors({"503": "No model answers yet."})),
             "/openapi.json": _probe("This document.", {}),
             "/docs": _page("This document as a page."),
             "/": _page("A page to try the model."),
         },
-        "components": {"schemas": _schemas(about)},
+        "components": {"schemas": _schemas(config.max_texts, config.max_text_characters, model)},
     }
 
 
-def _predict(config: FrontConfig, about: About | None) -> dict[str, Any]:
-    pairs = [about.pairs] if about else [False, True]
+def _predict(model: ModelInfo | None) -> dict[str, Any]:
     return {
-        "summary": OUTPUTS[about.task].summary if about else "Ask the model about one text or several.",
+        "summary": OUTPUTS[model.task].summary if model else "Predict for one text or several.",
         "requestBody": {
             "required": True,
             "content": {
                 JSON: {
-                    "schema": {"oneOf": [body for paired in pairs for body in _bodies(config, paired=paired)]},
-                    "examples": {name: example for paired in pairs for name, example in _examples(paired).items()},
+                    "schema": _ref("Request"),
+                    "examples": {
+                        name: example for pairs in _pairs(model) for name, example in _examples(pairs).items()
+                    },
                 }
             },
         },
         "responses": {
             "200": {
-                "description": "The answer: an object for one text or pair, predictions in order for a list.",
+                "description": "An object for one text or pair; for a list, the predictions in order.",
                 "headers": VERSION_HEADERS,
                 "content": {JSON: {"schema": {"anyOf": [_ref("Prediction"), _ref("Predictions")]}}},
             },
             **_errors(
                 {
-                    "400": "The body is missing or not JSON.",
+                    "400": "The body is missing or is not JSON.",
                     "413": "The body, a text or the list is too large.",
                     "415": "The body is not application/json.",
-                    "422": "The JSON is not what is expected, or not what this model reads.",
+                    "422": "The JSON has wrong fields, or this model does not read such texts.",
                     "500": "The model failed on this request.",
-                    "503": "Too many requests wait, or no model answers; the header Retry-After says how long to wait.",
+                    "503": "Too many requests are queued, or no model answers; retry after the time in Retry-After.",
                     "504": "The answer took too long.",
                 }
             ),
@@ -75,75 +101,69 @@ def _predict(config: FrontConfig, about: About | None) -> dict[str, Any]:
     }
 
 
-def _bodies(config: FrontConfig, *, paired: bool) -> list[dict[str, Any]]:
-    text = {"type": "string", "minLength": 1, "maxLength": config.max_text_characters}
-    texts = {"type": "array", "items": text, "minItems": 1, "maxItems": config.max_texts}
-    bodies = []
-    for names, value in (
-        (("text", "text_pair"), text),
-        (("texts", "text_pairs"), texts),
-        (("text", "text_pair"), texts),
-    ):
-        fields = names if paired else names[:1]
-        bodies.append(
-            {
-                "type": "object",
-                "properties": dict.fromkeys(fields, value),
-                "required": list(fields),
-                "additionalProperties": False,
-            }
-        )
-    return bodies
+def _pairs(model: ModelInfo | None) -> list[bool]:
+    """Return whether requests hold pairs; both while the model is not known."""
+    return [model.pairs] if model else [False, True]
 
 
-def _examples(paired: bool) -> dict[str, Any]:
+def _examples(pairs: bool) -> dict[str, Any]:
     one, several = {"text": "What a lovely film."}, {"texts": ["What a lovely film.", "I left after ten minutes."]}
-    if not paired:
+    if not pairs:
         return {
             "one": {"summary": "one text", "value": one},
             "several": {"summary": "several texts", "value": several},
         }
     pair = {**one, "text_pair": "A film is praised."}
-    pairs = {**several, "text_pairs": ["A film is praised.", "A meal is praised."]}
+    several_pairs = {**several, "text_pairs": ["A film is praised.", "A meal is praised."]}
     return {
         "pair": {"summary": "one pair of texts", "value": pair},
-        "pairs": {"summary": "several pairs", "value": pairs},
+        "pairs": {"summary": "several pairs", "value": several_pairs},
     }
 
 
-def _schemas(about: About | None) -> dict[str, Any]:
-    tasks = [about.task] if about else list(OUTPUTS)
-    return {
-        "Prediction": {"anyOf": [_ref(_schema_name(task)) for task in tasks]},
-        **{_schema_name(task): _prediction(task, about) for task in tasks},
-        "Failure": _object(
-            {
-                "input_text": {"type": "string"},
-                "error": {"type": "string", "description": "Why the model gave no answer to this text."},
-                "version": {"type": "string"},
-            }
-        ),
-        "Predictions": _object(
-            {"predictions": {"type": "array", "items": {"anyOf": [_ref("Prediction"), _ref("Failure")]}}}
-        ),
-        "Error": _object({"error": {"type": "string"}}),
-    }
+@lru_cache(maxsize=4)
+def _schemas(max_texts: int, max_text_characters: int, model: ModelInfo | None) -> dict[str, Any]:
+    """Return {name: JSON schema}; kept, because building the models takes 15 ms of the event loop."""
+    answers = [_answer(task, model) for task in ([model.task] if model else OUTPUTS)]
+    prediction = _union("Prediction", answers)
+    text = constr(min_length=1, max_length=max_text_characters)
+    texts = conlist(text, min_length=1, max_length=max_texts)
+    request = _union("Request", [body for pairs in _pairs(model) for body in _bodies(text, texts, pairs)])
+    entry = _union("PredictionOrFailure", [prediction, Failure])
+    predictions = create_model("Predictions", predictions=(conlist(entry), ...))
+    roots: list[type[BaseModel]] = [request, prediction, predictions, Error]
+    _, schemas = models_json_schema(
+        [(root, "serialization") for root in roots], ref_template=REFERENCE, schema_generator=_WithoutTitles
+    )
+    definitions: dict[str, Any] = schemas["$defs"]
+    return definitions
 
 
-def _prediction(task: Task, about: About | None) -> dict[str, Any]:
-    read = {"input_text": {"type": "string"}}
-    if about and about.pairs:
-        read["input_text_pair"] = {"type": "string"}
-    version = {"version": {"type": "string", "description": "Model version that answered."}}
-    return _object({**read, **OUTPUTS[task].schema(about), **version})
+def _bodies(text: Any, texts: Any, pairs: bool) -> list[type[BaseModel]]:
+    names = ("OnePair", "Pairs", "ListOfPairs") if pairs else ("OneText", "Texts", "ListOfTexts")
+    bodies = []
+    for name, field, value in zip(names, ("text", "texts", "text"), (text, texts, texts), strict=True):
+        fields: dict[str, Any] = dict.fromkeys([field, PAIR_FIELDS[field]] if pairs else [field], (value, ...))
+        bodies.append(create_model(name, __config__=ConfigDict(extra="forbid"), **fields))
+    return bodies
 
 
-def _schema_name(task: Task) -> str:
-    return "".join(word.capitalize() for word in task.split("-"))
+def _answer(task: Task, model: ModelInfo | None) -> type[BaseModel]:
+    name = "".join(word.capitalize() for word in task.split("-"))
+    fields: dict[str, Any] = {"input_text": (str, ...)}
+    if model and model.pairs:
+        fields["input_text_pair"] = (str, ...)
+    fields |= OUTPUTS[task].fields(model)
+    fields["version"] = (str, Field(description="Version of the model that answered."))
+    answer: type[BaseModel] = create_model(name, **fields)
+    return answer
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties)}
+def _union(name: str, members: list[type[BaseModel]]) -> type[BaseModel]:
+    union: Any = members[0]
+    for member in members[1:]:
+        union = union | member
+    return create_model(name, __base__=RootModel[union])
 
 
 def _errors(reasons: dict[str, str]) -> dict[str, Any]:
@@ -162,4 +182,4 @@ def _page(summary: str) -> dict[str, Any]:
 
 
 def _ref(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}
+    return {"$ref": REFERENCE.format(model=name)}

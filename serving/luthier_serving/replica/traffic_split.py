@@ -1,13 +1,13 @@
-"""Who gets the next request: revisions by weight, in the smoothest order, without chance.
+"""Which revision gets the next request: by weight, deterministically, and as evenly interleaved as possible.
 
-Smooth weighted round robin as in nginx: after each full turn every revision has had exactly its share, and shares are
+Smooth weighted round robin, as in nginx: after each full round every revision has had exactly its share, and shares are
 interleaved, so that a canary of 10 percent gets one request in ten and not ten in a row. Pure.
 """
 
 from collections.abc import Mapping
 
 
-class WeightedTurns:
+class WeightedRoundRobin:
     """Picks names by weight. Names of weight 0 are never picked."""
 
     def __init__(self, weights: Mapping[str, int]):
@@ -16,7 +16,7 @@ class WeightedTurns:
         self._credit = dict.fromkeys(self._weights, 0)
 
     def next(self) -> str | None:
-        """Return whose turn it is, or None when nobody has a weight."""
+        """Return the name that is next, or None if no name has a weight."""
         if len(self._weights) <= 1:
             return next(iter(self._weights), None)
         for name, weight in self._weights.items():

@@ -1,8 +1,10 @@
-"""The application of one model version: computes whole batches for the front, over a handle, and has no route.
+"""The application of one model version: computes batches for the front, which calls it by handle; it has no route.
 
 `app` is the builder that Ray Serve imports; its args are a `RevisionConfig`. A replica downloads and verifies the
-artifact before it is ready, so that Ray sends it nothing earlier; what stops it is the application's status message.
-One replica per node and revision: the next revision starts beside it, in the same pod.
+artifact before it is ready, so that Ray sends it nothing earlier; if that fails, the application's status message says
+why. At most one replica of a revision runs on a node: the next revision starts beside it, in the same pod. How many
+replicas there are is not part of the args, which would replace them when changed: it is in `deployments` of the Serve
+config, which Ray applies in place.
 """
 
 import asyncio
@@ -17,19 +19,19 @@ from ray.serve import Application
 
 from luthier_api.documents import RevisionConfig
 from luthier_api.reasons import Reason
-from luthier_serving.answers import About, Answer, Row, Text
+from luthier_serving.answers import Answer, ModelInfo, Row, Text
 from luthier_serving.compute.loading import load_model
 from luthier_serving.errors import LoadError
 
 DEPLOYMENT = "Revision"
-# Enough texts of common length to fill a batch of the token budget on a GPU, where batches are merged.
+# So that enough texts of common length are computed together to fill the token budget of a GPU.
 TOKENS_OF_A_COMMON_TEXT = 32
 
 logger = logging.getLogger("ray.serve")
 
 
 class RevisionReplica:
-    """One process that holds the model. Batches are computed one after the other, off the event loop."""
+    """One process that holds the model. It computes one batch at a time, off the event loop."""
 
     async def __init__(self, document: str):  # type: ignore[misc]  # Ray Serve awaits it
         self._config = RevisionConfig.from_json(document)
@@ -38,26 +40,26 @@ class RevisionReplica:
         self._replica = serve.get_replica_context().replica_id.unique_id
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._calls: asyncio.Queue[tuple[list[Text], asyncio.Future[list[Row]]]] = asyncio.Queue()
-        # Merging calls fills a GPU; on a CPU a larger batch is no faster, and the first call in it would wait.
-        self._merge_texts = self._config.max_batch_tokens // TOKENS_OF_A_COMMON_TEXT if self._model.merges else 1
+        # Merging calls fills a GPU; on a CPU a larger batch is no faster, and would delay the first call in it.
+        self._merge_texts = self._config.max_batch_tokens // TOKENS_OF_A_COMMON_TEXT if self._model.merges_calls else 1
         self._worker = asyncio.create_task(self._work())
         logger.info(
             "revision %s serves %s (%s, %s)",
-            *(self._config.name, self._config.version, self._model.about.weights, self._config.digest),
+            *(self._config.name, self._config.version, self._model.info.weights, self._config.digest),
         )
 
     async def predict(self, texts: list[Text]) -> Answer:
         """Return one row per text, in order."""
         future: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
         self._calls.put_nowait((texts, future))
-        return Answer(await future, self._model.about, self._replica)
+        return Answer(await future, self._model.info, self._replica)
 
-    async def describe(self) -> About:
+    async def describe(self) -> ModelInfo:
         """Return the model that is served; an answer means that the replica is ready."""
-        return self._model.about
+        return self._model.info
 
     async def check_health(self) -> None:
-        """Tell Ray Serve to replace this replica when nothing computes any more."""
+        """Make Ray Serve replace this replica if it no longer computes."""
         if self._worker.done():
             raise RuntimeError("the task that computes batches has ended")
 
@@ -68,19 +70,19 @@ class RevisionReplica:
             while not self._calls.empty() and sum(len(texts) for texts, _ in calls) < self._merge_texts:
                 calls.append(self._calls.get_nowait())
             calls = [(texts, future) for texts, future in calls if not future.done()]
-            texts = [text for texts, _ in calls for text in texts]
+            merged = [text for texts, _ in calls for text in texts]
             try:
-                rows = await loop.run_in_executor(self._pool, self._model.predict, texts)
+                rows = await loop.run_in_executor(self._pool, self._model.predict, merged)
             except Exception as error:
                 for _, future in calls:
                     if not future.done():
                         future.set_exception(error)
                 continue
             start = 0
-            for asked, future in calls:
+            for texts, future in calls:
                 if not future.done():
-                    future.set_result(rows[start : start + len(asked)])
-                start += len(asked)
+                    future.set_result(rows[start : start + len(texts)])
+                start += len(texts)
 
 
 def app(args: Mapping[str, Any]) -> Application:
@@ -103,7 +105,7 @@ def app(args: Mapping[str, Any]) -> Application:
 
 def deployment_options(config: RevisionConfig) -> dict[str, Any]:
     """Return the Ray Serve options of a revision's deployment."""
-    options: dict[str, Any] = {
+    return {
         "name": DEPLOYMENT,
         "max_ongoing_requests": config.max_ongoing_requests,
         "max_replicas_per_node": 1,
@@ -111,13 +113,3 @@ def deployment_options(config: RevisionConfig) -> dict[str, Any]:
         "graceful_shutdown_timeout_s": 20,
         "health_check_period_s": 5,
     }
-    if config.max_replicas is None:
-        return options | {"num_replicas": config.replicas or 1}
-    scaling = {
-        "min_replicas": config.min_replicas or 1,
-        "max_replicas": config.max_replicas,
-        "target_ongoing_requests": config.target_ongoing_requests,
-        "upscale_delay_s": config.upscale_delay_s,
-        "downscale_delay_s": config.downscale_delay_s,
-    }
-    return options | {"autoscaling_config": {key: value for key, value in scaling.items() if value is not None}}

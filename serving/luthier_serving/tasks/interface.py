@@ -1,20 +1,33 @@
-"""The interface of a task."""
+"""The interface of a task: what it is given, and what it returns. Below `compute`, which produces the former."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from luthier_api.training import Task
-from luthier_serving.answers import About, Values
-from luthier_serving.compute.engines import Logits
-from luthier_serving.compute.tokenization import Encoded
+from luthier_serving.answers import ModelInfo, Values
+
+Logits = npt.NDArray[np.float32]
+# {field of the answer: (its type, its pydantic.Field)}, as `pydantic.create_model` takes them.
+AnswerFields = dict[str, tuple[Any, Any]]
+
+
+class Word(NamedTuple):
+    """A word of a text: its first token, and its characters in the caller's text, from `start` to before `end`."""
+
+    token: int
+    start: int
+    end: int
 
 
 class TaskOutput(Protocol):
     """What the logits of a task mean.
 
     Attributes:
-        name: the word in luthier.json.
-        per_token: whether the model has logits for each token, not for each text.
+        name: its name in luthier.json.
+        per_token: whether the model returns logits for each token, not for each text.
         summary: what it does with a text, for the description of the API.
     """
 
@@ -22,23 +35,23 @@ class TaskOutput(Protocol):
     per_token: bool
     summary: str
 
-    def rows(self, logits: Logits, texts: Sequence[Encoded], about: About) -> Sequence[Values]:
+    def decode(self, logits: Logits, words: Sequence[Sequence[Word]], model: ModelInfo) -> Sequence[Values]:
         """Return the values of each text of a batch.
 
         Args:
             logits: [texts, labels], or [texts, tokens, labels] for a task per token; finite.
-            texts: what was computed, in order.
-            about: the model.
+            words: the words of each text, for a task per token.
+            model: the model that computed the logits.
         """
 
-    def result(self, text: str, values: Any, about: About) -> dict[str, Any]:
-        """Return what the answer says between the text and the version; `prediction` first.
+    def result(self, text: str, values: Any, model: ModelInfo) -> dict[str, Any]:
+        """Return the task's part of the answer to one text; `prediction` comes first.
 
         Args:
             text: as the caller sent it.
-            values: what `rows` returned for it.
-            about: the model.
+            values: what `decode` returned for it.
+            model: the model that computed them.
         """
 
-    def schema(self, about: About | None) -> dict[str, Any]:
-        """Return {field: JSON schema} of `result`, of this model where it is known."""
+    def fields(self, model: ModelInfo | None) -> AnswerFields:
+        """Return the fields of `result`, for the description of the API; of this model, if one is given."""

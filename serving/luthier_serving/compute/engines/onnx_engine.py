@@ -1,7 +1,7 @@
-"""ONNX Runtime on CPU: loads `model.int8.onnx` of an artifact, or `model.onnx` where there is none.
+"""ONNX Runtime on CPU: loads `model.int8.onnx` of an artifact, or `model.onnx` if it has no int8 model.
 
-On a CPU padding is computed like text, so batches of this engine hold texts of one length only (see `planning`); with
-int8 one text only, so that a text's answer does not depend on its neighbours.
+On a CPU padding costs as much as text, so all texts in a batch of this engine have the same length (see `batch_plan`).
+With int8 a batch is a single text, so that its answer does not depend on others.
 """
 
 import logging
@@ -11,8 +11,9 @@ import numpy as np
 import onnxruntime
 
 from luthier_api.reasons import Reason
-from luthier_serving.compute.engines import INT8_FILE, ONNX_FILES, Batch, Logits, chosen_onnx
+from luthier_serving.compute.engines import INT8_FILE, ONNX_FILES, Batch, select_onnx_file
 from luthier_serving.errors import LoadError
+from luthier_serving.tasks.interface import Logits
 
 KNOWN_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 
@@ -20,45 +21,44 @@ logger = logging.getLogger("ray.serve")
 
 
 class OnnxEngine:
-    """A session on as many threads as the container has CPUs."""
+    """A session with one thread for each CPU of the container."""
 
-    name = "onnxruntime"
     pads = False
 
     def __init__(self, folder: Path, *, threads: int):
-        chosen = chosen_onnx([name for name in ONNX_FILES if (folder / name).is_file()])
+        chosen = select_onnx_file([name for name in ONNX_FILES if (folder / name).is_file()])
         if chosen is None:
             raise LoadError(
                 Reason.INVALID_MODEL,
-                "The artifact has no model.onnx, which engine onnxruntime loads; train it with onnx in spec.export, "
-                "or serve it with engine torch.",
+                "The artifact has no model.onnx, which engine onnxruntime loads; add onnx to spec.export and train "
+                "again, or use engine torch.",
             )
         self.weights = chosen
-        # Dynamic quantization has one scale for all activations of a batch.
-        self.independent = chosen != INT8_FILE
+        # Dynamic quantization uses one scale for all activations of a batch.
+        self.batch_invariant = chosen != INT8_FILE
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # Threads that spin between requests take CPU from the front and from the other revision in the pod.
+        # Threads that spin between requests take CPU time from the front and from the other revision in the pod.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         path = str(folder / chosen)
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the library raises a class of its own for each status code
+        except Exception as error:  # the library has an exception class for each status code
             raise LoadError(Reason.INVALID_MODEL, f"ONNX Runtime cannot load {chosen}: {error}") from error
         self._inputs = {entry.name for entry in self._session.get_inputs()}
         if not {"input_ids"} <= self._inputs <= KNOWN_INPUTS:
             raise LoadError(
                 Reason.INVALID_MODEL,
-                f"{chosen} takes the inputs {', '.join(sorted(self._inputs))}; the server gives input_ids, "
+                f"{chosen} has the inputs {', '.join(sorted(self._inputs))}; the server provides input_ids, "
                 "attention_mask and token_type_ids.",
             )
         self._output = self._session.get_outputs()[0].name
-        logger.info("ONNX Runtime loaded %s, %d threads", chosen, threads)
+        logger.info("ONNX Runtime loaded %s with %d threads", chosen, threads)
 
     def logits(self, batch: Batch) -> Logits:
-        """Return logits [texts, labels], or [texts, tokens, labels] of a model per token."""
+        """Return logits: [texts, labels], or [texts, tokens, labels] for a task per token."""
         feed = {"input_ids": batch.input_ids}
         if "attention_mask" in self._inputs:
             feed["attention_mask"] = batch.attention_mask

@@ -1,4 +1,4 @@
-"""torch on GPU, or on CPU where it is asked for: loads `config.json` and `model.safetensors` of an artifact.
+"""torch on GPU, or on CPU if the spec asks for it: loads `config.json` and `model.safetensors` of an artifact.
 
 The only module of the server that imports torch and transformers.
 """
@@ -12,8 +12,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from luthier_api.reasons import Reason
-from luthier_serving.compute.engines import Batch, Logits
+from luthier_serving.compute.engines import Batch
 from luthier_serving.errors import LoadError
+from luthier_serving.tasks.interface import Logits
 
 WEIGHTS = "model.safetensors"
 
@@ -21,18 +22,17 @@ logger = logging.getLogger("ray.serve")
 
 
 class TorchEngine:
-    """A model in half precision on the GPU of this replica; in single precision on CPU."""
+    """A model in half precision on the GPU of this replica, or in single precision on CPU."""
 
-    name = "torch"
     weights = WEIGHTS
-    independent = True
+    batch_invariant = True
 
     def __init__(self, folder: Path, *, per_token: bool, gpus: int, threads: int):
         if gpus and not torch.cuda.is_available():
             raise LoadError(
                 Reason.INVALID_SPEC,
-                "The replica has a GPU but torch cannot use it; check the node's driver, and that the image's torch is "
-                "built for CUDA.",
+                "The replica has a GPU, but torch cannot use it; check the node's driver, and that the image's torch "
+                "is built for CUDA.",
             )
         self._device = torch.device("cuda" if gpus else "cpu")
         self.pads = bool(gpus)
@@ -43,17 +43,17 @@ class TorchEngine:
             self._model.to(self._device).eval()
         except torch.cuda.OutOfMemoryError as error:
             raise LoadError(
-                Reason.GPU_OUT_OF_MEMORY, "The model does not fit into the GPU's memory; use a larger GPU."
+                Reason.GPU_OUT_OF_MEMORY, "The model does not fit into the GPU's memory; use a GPU with more memory."
             ) from error
-        except Exception as error:  # safetensors and transformers raise classes of their own, and many
+        except Exception as error:  # safetensors and transformers raise many classes of their own
             raise LoadError(Reason.INVALID_MODEL, f"transformers cannot load the artifact: {error}") from error
-        self._tells_texts_apart = _tells_texts_apart(self._model)
+        self._uses_token_types = _uses_token_types(self._model)
         logger.info("torch loaded %s on %s in %s", WEIGHTS, self._device, self._dtype())
 
     def logits(self, batch: Batch) -> Logits:
-        """Return logits [texts, labels], or [texts, tokens, labels] of a model per token."""
+        """Return logits: [texts, labels], or [texts, tokens, labels] for a task per token."""
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        if batch.token_type_ids is not None and self._tells_texts_apart:
+        if batch.token_type_ids is not None and self._uses_token_types:
             inputs["token_type_ids"] = batch.token_type_ids
         with torch.inference_mode():
             output = self._model(**{name: torch.from_numpy(ids).to(self._device) for name, ids in inputs.items()})
@@ -66,7 +66,7 @@ class TorchEngine:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def _tells_texts_apart(model: torch.nn.Module) -> bool:
-    """Tell whether the model has an embedding for the second text's tokens: DistilBERT takes none, RoBERTa has one."""
-    takes = "token_type_ids" in inspect.signature(model.forward).parameters
-    return takes and getattr(model.config, "type_vocab_size", 0) > 1
+def _uses_token_types(model: torch.nn.Module) -> bool:
+    """Return whether the model distinguishes token types: DistilBERT accepts none, RoBERTa has only one."""
+    accepts = "token_type_ids" in inspect.signature(model.forward).parameters
+    return accepts and getattr(model.config, "type_vocab_size", 0) > 1
