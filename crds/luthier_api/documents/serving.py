@@ -46,14 +46,6 @@ class RevisionConfig(Document):
     max_ongoing_requests: Annotated[int, Field(ge=1)] = Field(
         default=64, description="Batches that may wait at one replica."
     )
-    replicas: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Fixed number of replicas.")
-    min_replicas: Annotated[int, Field(ge=1)] | None = Field(default=None, description="With autoscaling: fewest.")
-    max_replicas: Annotated[int, Field(ge=1)] | None = Field(default=None, description="With autoscaling: most.")
-    target_ongoing_requests: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="With autoscaling: batches in flight per replica."
-    )
-    upscale_delay_s: Count | None = Field(default=None, description="With autoscaling: load must last this long.")
-    downscale_delay_s: Count | None = Field(default=None, description="With autoscaling: calm must last this long.")
 
 
 class Route(Document):
