@@ -1,6 +1,6 @@
-"""The two pages for people. Everything they need is in them: nothing is loaded from another host.
+"""The two pages for people. They are self-contained: they load nothing from another host.
 
-The policy in the headers makes a browser refuse anything else, so that text from a user can do no harm in them.
+The content security policy in the headers enforces that, so that a user's text cannot do harm in them.
 """
 
 from importlib.resources import files
