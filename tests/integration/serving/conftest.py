@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -10,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +24,7 @@ from luthier_api.documents import SERVING_DOCUMENT_FILE, Access, FrontConfig, Re
 from luthier_api.training import Task
 from luthier_artifacts import Metadata, PublishedVersion, StorageConfig, open_registry
 from luthier_dev.processes import free_ports
+from luthier_dev.waiting import wait_until
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnopqrstuvwxyz", "good", "bad", "film", "the", "was"]
 INPUTS = ["input_ids", "attention_mask"]
@@ -50,7 +51,7 @@ class LocalRay:
     extra_env: dict[str, str] = field(default_factory=dict)
 
     def launch(self) -> None:
-        """Begin to start; `wait_started` ends it."""
+        """Begin to start; `wait_started` waits until it has."""
         self.http_port, dashboard, gcs, agent, client, metrics, ha_metrics, ha_stats = free_ports(8)
         self.dashboard_url = f"http://127.0.0.1:{dashboard}/api/serve/applications/"
         self.url = f"http://127.0.0.1:{self.http_port}"
@@ -86,15 +87,15 @@ class LocalRay:
 
     def stop(self) -> None:
         """End every process that this Ray started, by the token in its environment, and no other Ray's."""
-        deadline = time.monotonic() + 20
-        while (running := self.processes()) and time.monotonic() < deadline:
-            for pid in running:
-                try:
+
+        def running() -> str | None:
+            pids = self.processes()
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            time.sleep(0.1)
-        assert not self.processes()
+            return f"processes {pids} still run" if pids else None
+
+        wait_until(running, "the end of Ray", timeout_s=20, interval_s=0.1)
         shutil.rmtree(self.folder)
 
     def processes(self) -> list[int]:
@@ -157,13 +158,15 @@ class LocalRay:
 
     @staticmethod
     def wait_until(condition: Callable[[], Any], timeout_s: float) -> Any:
-        deadline = time.monotonic() + timeout_s
-        while True:
-            found = condition()
-            if found:
-                return found
-            assert time.monotonic() < deadline, "it did not come to pass in time"
-            time.sleep(0.1)
+        """Return what the condition returns as soon as it is true."""
+        found: list[Any] = []
+
+        def missing() -> str | None:
+            found.append(condition())
+            return None if found[-1] else f"the condition is {found[-1]!r}"
+
+        wait_until(missing, "the server", timeout_s, interval_s=0.1)
+        return found[-1]
 
     def wait_for(self, name: str, *statuses: str, timeout_s: float = 60) -> dict[str, Any]:
         """Return an application once it has one of the statuses."""
@@ -185,7 +188,7 @@ class LocalRay:
 
 @dataclass(frozen=True)
 class Models:
-    """Versions in the registry: two models that disagree by construction, and how a revision is told of them."""
+    """Versions in the registry: two models that disagree by construction, and the revisions that serve them."""
 
     storage: StorageConfig
     access: Access
