@@ -2,5 +2,5 @@
 
 `loading` fetches a verified artifact and opens it. `model` is the path of a text from here on: `tokenization` (with
 `offsets`, which finds a character of the cleaned text in the original), `batch_plan`, one of the `engines`, and the
-task's own decoding. `cpus` says how many threads may compute.
+task's own decoding.
 """

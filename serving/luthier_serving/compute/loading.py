@@ -11,6 +11,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+from luthier_api.cpus import available_cpus
 from luthier_api.documents import RevisionConfig
 from luthier_api.reasons import Reason
 from luthier_artifacts import (
@@ -24,7 +25,6 @@ from luthier_artifacts import (
     StorageUnavailable,
     download_version,
 )
-from luthier_serving.compute.cpus import available_cpus
 from luthier_serving.compute.engines import needed_files
 from luthier_serving.compute.model import Model, open_model
 from luthier_serving.errors import LoadError

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from luthier_api.artifact_files import SERVING_DOCUMENT_FILE
 from luthier_api.base import Engine as EngineName
-from luthier_api.documents import SERVING_DOCUMENT_FILE, DocumentError, ServingDocument
+from luthier_api.documents import DocumentError, ServingDocument
 from luthier_api.reasons import Reason
 from luthier_serving.answers import ModelInfo, Row, Text, Values
 from luthier_serving.compute.batch_plan import plan_batches

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
+from luthier_api.artifact_files import TOKENIZER_FILE
 from luthier_api.documents import ServingDocument
 from luthier_api.reasons import Reason
 from luthier_api.text import normalize_text
@@ -15,8 +16,6 @@ from luthier_serving.compute.engines import Batch
 from luthier_serving.compute.offsets import original_positions
 from luthier_serving.errors import LoadError
 from luthier_serving.tasks.interface import Word
-
-TOKENIZER_FILE = "tokenizer.json"
 
 
 class EncodedText(NamedTuple):

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from luthier_api.artifact_files import INT8_ONNX_FILE, ONNX_FILES
 from luthier_api.reasons import Reason
-from luthier_serving.compute.engines import INT8_FILE, ONNX_FILES, Batch, select_onnx_file
+from luthier_serving.compute.engines import Batch, select_onnx_file
 from luthier_serving.errors import LoadError
 from luthier_serving.tasks.interface import Logits
 
@@ -35,7 +36,7 @@ class OnnxEngine:
             )
         self.weights = chosen
         # Dynamic quantization uses one scale for all activations of a batch.
-        self.batch_invariant = chosen != INT8_FILE
+        self.batch_invariant = chosen != INT8_ONNX_FILE
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
+from luthier_api.artifact_files import WEIGHTS_FILE
 from luthier_api.reasons import Reason
 from luthier_serving.compute.engines import Batch
 from luthier_serving.errors import LoadError
 from luthier_serving.tasks.interface import Logits
-
-WEIGHTS = "model.safetensors"
 
 logger = logging.getLogger("ray.serve")
 
@@ -24,7 +23,7 @@ logger = logging.getLogger("ray.serve")
 class TorchEngine:
     """A model in half precision on the GPU of this replica, or in single precision on CPU."""
 
-    weights = WEIGHTS
+    weights = WEIGHTS_FILE
     batch_invariant = True
 
     def __init__(self, folder: Path, *, per_token: bool, gpus: int, threads: int):
@@ -48,7 +47,7 @@ class TorchEngine:
         except Exception as error:  # safetensors and transformers raise many classes of their own
             raise LoadError(Reason.INVALID_MODEL, f"transformers cannot load the artifact: {error}") from error
         self._uses_token_types = _uses_token_types(self._model)
-        logger.info("torch loaded %s on %s in %s", WEIGHTS, self._device, self._dtype())
+        logger.info("torch loaded %s on %s in %s", WEIGHTS_FILE, self._device, self._dtype())
 
     def logits(self, batch: Batch) -> Logits:
         """Return logits: [texts, labels], or [texts, tokens, labels] for a task per token."""
