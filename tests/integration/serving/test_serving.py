@@ -158,10 +158,10 @@ def test_the_metrics_of_the_front_can_be_scraped(ray: Any, both: Any) -> None:
 
 
 def test_rays_own_ports_are_closed_without_the_token(ray: Any, both: Any) -> None:
-    with pytest.raises(urllib.error.HTTPError) as refusal:
+    with pytest.raises(urllib.error.HTTPError) as error:
         urllib.request.urlopen(ray.dashboard_url, timeout=5)
-    with refusal.value:
-        assert refusal.value.code == 401
+    with error.value:
+        assert error.value.code == 401
 
 
 async def test_traffic_moves_between_revisions_without_a_failed_request(ray: Any, both: Any, models: Any) -> None:
@@ -218,8 +218,8 @@ async def test_overload_is_answered_with_503_and_retry_after_and_passes(ray: Any
         answers = await answered()
         codes = Counter(status for status, _, _ in answers)
         assert set(codes) == {200, 503}
-        refused = [(document, headers) for status, document, headers in answers if status == 503]
-        assert all(headers["Retry-After"] == "1" and "are already queued" in doc["error"] for doc, headers in refused)
+        rejected = [(document, headers) for status, document, headers in answers if status == 503]
+        assert all(headers["Retry-After"] == "1" and "are already queued" in doc["error"] for doc, headers in rejected)
         assert (await ask(session, ray.url, many))[0] == 200
 
 

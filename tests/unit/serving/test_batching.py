@@ -77,7 +77,7 @@ def test_as_many_batches_leave_at_once_as_replicas_have_answered_lately() -> Non
     assert waiting.take(100.0) == [], "the second replica has answered nothing for a minute and a half"
 
 
-def test_what_nobody_waits_for_does_not_leave_and_does_not_fill_a_batch() -> None:
+def test_a_chunk_whose_client_has_disconnected_does_not_leave_and_does_not_fill_a_batch() -> None:
     waiting = queue(texts=4, wait_s=60)
     waiting.add(TextChunk(0), now=0.0)
     assert waiting.take(0.0)

@@ -67,13 +67,13 @@ def test_a_text_that_the_model_fails_on_does_not_take_its_neighbours_along(clien
     assert second == {"input_text": "poison", "error": "The model failed on this text.", "version": "v1"}
 
 
-async def refuse(texts: list[Text]) -> Answer:
+async def reject(texts: list[Text]) -> Answer:
     return Answer([Row([], "The model reads single texts.", invalid_input=True)] * len(texts), MODEL, "replica-1")
 
 
 @pytest.mark.parametrize("asked", [{"text": "a", "text_pair": "b"}, {"texts": ["a", "b"], "text_pairs": ["c", "d"]}])
 def test_a_request_that_the_model_does_not_read_is_the_callers_mistake(asked: dict[str, Any]) -> None:
-    with TestClient(build_http(predictor(refuse), RecordedRequests(), ready)) as client:
+    with TestClient(build_http(predictor(reject), RecordedRequests(), ready)) as client:
         reply = client.post("/predict", json=asked)
     assert (reply.status_code, reply.json()) == (422, {"error": "The model reads single texts."})
 
@@ -105,7 +105,9 @@ def test_a_method_that_is_not_allowed_is_answered_with_those_that_are(client: Te
     assert client.get("/predict").headers["Allow"] == "POST"
 
 
-def test_after_a_refused_body_the_connection_still_answers(client: TestClient, requests: RecordedRequests) -> None:
+def test_after_a_body_that_is_too_large_the_connection_still_answers(
+    client: TestClient, requests: RecordedRequests
+) -> None:
     assert client.post("/predict", json={"text": "a" * 10_000_000}).status_code == 413
     assert client.post("/predict", json={"text": "a"}).status_code == 200
     assert requests.codes == [(413, ""), (200, "rev-1")]

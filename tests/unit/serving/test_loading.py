@@ -33,7 +33,7 @@ CONFIG = RevisionConfig(
 
 
 class Storage:
-    """Downloads that fail as they are told to, and a clock that moves while one waits."""
+    """Downloads with the failures that a test wants, and a clock that only sleep moves."""
 
     def __init__(self, *failures: StorageError) -> None:
         self.failures = list(failures)

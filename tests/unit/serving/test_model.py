@@ -129,7 +129,7 @@ def test_an_artifact_with_a_part_missing_or_broken_does_not_load(tmp_path: Path,
     assert "\n" not in str(failure.value)
 
 
-def test_labels_that_do_not_fit_the_model_are_refused(tmp_path: Path) -> None:
+def test_labels_that_do_not_match_the_model_do_not_load(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=r"4 outputs, but luthier\.json has 2 labels"):
         model(tmp_path, Arithmetic(width=4))
 
@@ -172,7 +172,7 @@ def test_a_model_of_single_texts_is_given_no_token_types(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("pairs", "words"), [(True, "reads pairs of texts; send"), (False, "reads single texts; leave out text_pair")]
 )
-def test_what_the_model_does_not_read_is_refused_and_its_neighbours_are_answered(
+def test_what_the_model_does_not_read_is_an_error_and_its_neighbours_are_answered(
     tmp_path: Path, pairs: bool, words: str
 ) -> None:
     texts: list[Text] = ["good", ("good", "film"), "bad", ("bad", "film")]
