@@ -1,8 +1,8 @@
-"""Two steps of the Dockerfile: which packages the server needs, and what of them it can do without.
+"""Two steps of the Dockerfile: which packages the server needs, and which of their files it does not need.
 
 `requirements [extra...]` prints the third-party dependencies of the server and the registry. `strip` removes from the
-running environment what no server process reads, and compiles the rest, since a replica that starts should not have to.
-It runs in the build only, with the standard library only, and is no part of the package.
+running environment the files that no server process reads, and compiles the rest, so that a replica need not do it when
+it starts. Runs only in the build, with the standard library only; it is not part of the package.
 """
 
 import compileall
@@ -13,8 +13,8 @@ import tomllib
 from pathlib import Path
 
 BUILD = Path(__file__).resolve().parent.parent
-# Relative to site-packages: Ray's Java and reinforcement learning, and tests. Ray's dashboard stays whole: it
-# does not start without its pages, and KubeRay configures Serve through it.
+# Relative to site-packages: Ray's Java and reinforcement learning, and tests. Ray's dashboard is kept: it needs
+# its pages to start, and KubeRay configures Serve through it.
 UNUSED = ["ray/jars", "ray/rllib", "**/tests"]
 CLOUD_SERVICES_USED = {"s3", "sts", "sso", "sso-oidc"}
 
@@ -31,7 +31,7 @@ def requirements(extras: list[str]) -> list[str]:
 
 
 def strip(packages: Path) -> None:
-    """Remove what is not used below site-packages, and compile what stays."""
+    """Remove unused files from site-packages, and compile the rest."""
     services = [path for path in packages.glob("botocore/data/*") if path.is_dir()]
     unused = [path for pattern in UNUSED for path in packages.glob(pattern)]
     for path in [*unused, *(service for service in services if service.name not in CLOUD_SERVICES_USED)]:

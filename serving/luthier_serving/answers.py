@@ -9,12 +9,12 @@ Text = str | tuple[str, str]
 
 
 class Span(NamedTuple):
-    """A stretch of the text as the caller sent it.
+    """A labelled part of the text, in the coordinates of the caller's own text.
 
     Attributes:
         start: its first character.
         end: the character after its last.
-        label: position of its label.
+        label: index of its label.
         confidence: probability of the label.
     """
 
@@ -24,30 +24,30 @@ class Span(NamedTuple):
     confidence: float
 
 
-# What a model says of one text: a number for each label, or spans; `tasks` knows what they mean.
+# What a model computes for one text: a number for each label, or spans; `tasks` knows what they mean.
 Values = list[float] | list[Span]
 
 
 class Row(NamedTuple):
-    """The answer to one text: values, or one sentence of what went wrong with it.
+    """The answer to one text: its values, or one sentence that says why there are none.
 
     Attributes:
-        refused: whether the caller is to send something else, as opposed to a failure of the model.
+        invalid_input: whether the caller must send something else, as opposed to a failure of the model.
     """
 
     values: Values
     error: str | None = None
-    refused: bool = False
+    invalid_input: bool = False
 
 
-class About(NamedTuple):
+class ModelInfo(NamedTuple):
     """The model that answers.
 
     Attributes:
         version: in the registry.
         weights: name of the file that the engine loaded.
         pairs: whether it reads pairs of texts.
-        threshold: multi-label: the probability from which a label is given.
+        threshold: multi-label: a label is assigned from this probability on.
     """
 
     version: str
@@ -59,8 +59,8 @@ class About(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The answer to a batch: one row for each text, in order; of which model, and who computed it."""
+    """The answer to a batch: one row for each text, in order; the model; and the replica that computed it."""
 
     rows: list[Row]
-    about: About
+    model: ModelInfo
     replica: str

@@ -3,18 +3,18 @@
     ServingError
     ├── LoadError       a revision cannot start; its text begins with a reason of luthier_api
     └── RequestError    a request is answered with an error; it carries the HTTP status
-        ├── Overloaded  503: too many requests wait
+        ├── Overloaded  503: too many requests are queued
         └── Unavailable 503: no revision answers
 
-Messages are one sentence: what happened and what to do. A `LoadError` travels as text through Ray's application status,
-where the operator finds it behind the marker `LoadError: `.
+Messages are one sentence: what happened and what to do. A `LoadError` travels as text in the status message of Ray's
+application, where the operator finds it behind the marker `LoadError: `.
 """
 
 from luthier_api.reasons import Reason
 
 
 class ServingError(Exception):
-    """Anything that the server says about itself."""
+    """Base class of the server's own errors."""
 
 
 class LoadError(ServingError):
@@ -47,7 +47,7 @@ class RequestError(ServingError):
 
 
 class Overloaded(RequestError):
-    """More requests wait than the configuration allows."""
+    """More requests are queued than the configuration allows."""
 
     status = 503
     retry_after_s = 1

@@ -1,4 +1,4 @@
-"""What the server is told: by the trainer in the artifact, and by the operator in the RayService."""
+"""What the server reads: the trainer's document in the artifact, and the operator's in the RayService."""
 
 from typing import Annotated
 
@@ -9,12 +9,12 @@ from luthier_api.documents.run import Access
 from luthier_api.training import Label, Task
 
 SERVE_PORT = 8000
-# multi-label: the probability from which a label is given.
+# multi-label: a label is assigned from this probability on.
 MULTI_LABEL_THRESHOLD = 0.5
 
 
 class ServingDocument(Document):
-    """What the server must know of an artifact beside its weights and tokenizer.json; it lies in it as luthier.json."""
+    """What the server must know of an artifact beside its weights and tokenizer.json; its file is luthier.json."""
 
     task: Task = Field(description="What the model does.")
     labels: Annotated[list[Label], Field(min_length=1, max_length=1000)] = Field(
@@ -22,16 +22,18 @@ class ServingDocument(Document):
     )
     pairs: bool = Field(default=False, description="Whether the model reads two texts.")
     threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=MULTI_LABEL_THRESHOLD, description="multi-label: the probability from which a label is given."
+        default=MULTI_LABEL_THRESHOLD, description="multi-label: a label is assigned from this probability on."
     )
-    max_length: Annotated[int, Field(ge=4, le=8192)] = Field(description="Tokens kept of each text, special ones too.")
+    max_length: Annotated[int, Field(ge=4, le=8192)] = Field(
+        description="Tokens of each text at most, special tokens included."
+    )
     lowercase: bool = Field(description="Lower the case of every text before tokenization.")
     strip_whitespace: bool = Field(description="Collapse white space before tokenization.")
-    pad_token_id: Annotated[int, Field(ge=0)] = Field(description="Token that fills a batch up.")
+    pad_token_id: Annotated[int, Field(ge=0)] = Field(description="Token that pads a batch.")
 
 
 class RevisionConfig(Document):
-    """The arguments of one revision: a Ray Serve application that computes whole batches of one model version."""
+    """The args of one revision: a Ray Serve application that computes batches of one model version."""
 
     name: Text = Field(description="Name of the application.")
     model_uri: Text = Field(description="Folder of the version: <uri>/<name>/versions/<version>.")
@@ -46,14 +48,6 @@ class RevisionConfig(Document):
     max_ongoing_requests: Annotated[int, Field(ge=1)] = Field(
         default=64, description="Batches that may wait at one replica."
     )
-    replicas: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Fixed number of replicas.")
-    min_replicas: Annotated[int, Field(ge=1)] | None = Field(default=None, description="With autoscaling: fewest.")
-    max_replicas: Annotated[int, Field(ge=1)] | None = Field(default=None, description="With autoscaling: most.")
-    target_ongoing_requests: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="With autoscaling: batches in flight per replica."
-    )
-    upscale_delay_s: Count | None = Field(default=None, description="With autoscaling: load must last this long.")
-    downscale_delay_s: Count | None = Field(default=None, description="With autoscaling: calm must last this long.")
 
 
 class Route(Document):
@@ -65,7 +59,7 @@ class Route(Document):
 
 
 class FrontConfig(Document):
-    """The user_config of the front: everything that may change while it keeps `/`."""
+    """The user_config of the front: everything that may change while it owns `/`."""
 
     model_name: Text = Field(description="Name of the ModelDeployment, and of the model in the inference protocols.")
     routes: Annotated[list[Route], Field(max_length=16)] = Field(default=[], description="Weights; empty answers 503.")

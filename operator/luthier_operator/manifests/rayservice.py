@@ -26,15 +26,6 @@ CACHE_DIR = "/var/cache/luthier"
 # service have room for the next one, which starts beside it without waiting for a pod.
 _SLOTS_PER_POD = "2"
 _OBJECT_STORE_BYTES = "100000000"
-# These scale in place when they stand in `deployments`; in `args` they would replace the replicas.
-_SCALE_FIELDS = {
-    "replicas",
-    "minReplicas",
-    "maxReplicas",
-    "targetOngoingRequests",
-    "upscaleDelayS",
-    "downscaleDelayS",
-}
 
 
 @dataclass(frozen=True)
@@ -64,7 +55,7 @@ def revision(
         gpus_per_replica=runtime.gpus_per_replica,
         max_batch_tokens=runtime.max_batch_tokens,
     )
-    args = {key: value for key, value in config.to_wire().items() if key not in _SCALE_FIELDS}
+    args = config.to_wire()
     name = names.revision_name(digest_of({**args, "retry": retry}))
     return Application(name, version, {**args, "name": name})
 
@@ -82,7 +73,7 @@ def serve_config(
     entries = [
         {
             "name": names.FRONT,
-            "import_path": "luthier_serving.front:app",
+            "import_path": "luthier_serving.replica.app:app",
             "route_prefix": "/",
             "args": {},
             "deployments": [{"name": "Front", "user_config": front.to_wire()}],
@@ -90,7 +81,7 @@ def serve_config(
         *(
             {
                 "name": application.name,
-                "import_path": "luthier_serving.revision:app",
+                "import_path": "luthier_serving.revision.app:app",
                 "route_prefix": None,
                 "args": dict(application.args),
                 "deployments": [{"name": "Revision", **_scale(spec)}],
@@ -127,6 +118,7 @@ def read_serve_config(text: str) -> tuple[list[Application], dict[str, int]]:
 
 
 def _scale(spec: ModelDeploymentSpec) -> dict[str, Any]:
+    """Return the options that scale a revision; in `args` a change of them would replace the replicas."""
     if spec.autoscaling is None:
         return {"num_replicas": spec.replicas or 1}
     scaling = spec.autoscaling

@@ -1,4 +1,4 @@
-"""From labelled words to entities: `B-PER I-PER` is one PER. What labels mean, says the contract (`entity_labels`)."""
+"""Joins labelled words into entities: `B-PER I-PER` is one PER. The contract defines the labels (`entity_labels`)."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from luthier_serving.answers import Span
 
 
 def join_words(words: Iterable[Span], labels: tuple[str, ...]) -> list[Span]:
-    """Return the entities that words make, in order; each has the label of its first word and the mean confidence."""
+    """Return the entities in order; each has the label of its first word and the mean confidence of its words."""
     meanings = read_labels(labels)
     entities: list[list[Span]] = []
     previous = None

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import Field, conlist
+
 from luthier_api.training import Task
-from luthier_serving.answers import About
-from luthier_serving.engines import Logits
-from luthier_serving.tasks.probabilities import DIGITS, SHARE, by_label, sigmoid
-from luthier_serving.tokenization import Encoded
+from luthier_serving.answers import ModelInfo
+from luthier_serving.tasks.interface import AnswerFields, Logits, Word
+from luthier_serving.tasks.probabilities import DECIMALS, Probability, by_label, label_type, sigmoid
 
 
 class MultiLabel:
@@ -15,27 +16,23 @@ class MultiLabel:
 
     name = Task.MULTI_LABEL
     per_token = False
-    summary = "Find the labels of one text or several."
+    summary = "Assign any number of labels to one text or several."
 
-    def rows(self, logits: Logits, texts: Sequence[Encoded], about: About) -> list[list[float]]:
+    def decode(self, logits: Logits, words: Sequence[Sequence[Word]], model: ModelInfo) -> list[list[float]]:
         """Return the probabilities of each text."""
-        found: list[list[float]] = sigmoid(logits).round(DIGITS).tolist()
-        return found
+        probabilities: list[list[float]] = sigmoid(logits).round(DECIMALS).tolist()
+        return probabilities
 
-    def result(self, text: str, values: list[float], about: About) -> dict[str, Any]:
-        """Return the labels that are given, and the probabilities of all."""
-        given = [label for label, share in zip(about.labels, values, strict=True) if share >= about.threshold]
-        return {"prediction": given, "probabilities": by_label(about.labels, values)}
+    def result(self, text: str, values: list[float], model: ModelInfo) -> dict[str, Any]:
+        """Return the assigned labels, and the probabilities of all labels."""
+        assigned = [label for label, each in zip(model.labels, values, strict=True) if each >= model.threshold]
+        return {"prediction": assigned, "probabilities": by_label(model.labels, values)}
 
-    def schema(self, about: About | None) -> dict[str, Any]:
-        """Return the schema of `result`."""
-        known = {"enum": list(about.labels)} if about else {}
-        least = f"at least {about.threshold:g}" if about else "at least the threshold in luthier.json"
+    def fields(self, model: ModelInfo | None) -> AnswerFields:
+        """Return the fields of `result`."""
+        threshold = f"{model.threshold:g}" if model else "the threshold in the artifact's luthier.json"
+        described = f"The labels whose probability is at least {threshold}."
         return {
-            "prediction": {
-                "type": "array",
-                "items": {"type": "string", **known},
-                "description": f"The labels whose probability is {least}.",
-            },
-            "probabilities": {"type": "object", "additionalProperties": SHARE},
+            "prediction": (conlist(label_type(model.labels if model else None)), Field(description=described)),
+            "probabilities": (dict[str, Probability], Field(description="The probability of each label, by itself.")),
         }

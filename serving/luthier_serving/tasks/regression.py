@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from luthier_api.training import Task
-from luthier_serving.answers import About
-from luthier_serving.engines import Logits
-from luthier_serving.tokenization import Encoded
+from pydantic import Field
 
-# A float32 knows no more than 7 digits.
+from luthier_api.training import Task
+from luthier_serving.answers import ModelInfo
+from luthier_serving.tasks.interface import AnswerFields, Logits, Word
+
+# A float32 has no more than 7 significant digits.
 SIGNIFICANT_DIGITS = 7
 
 
@@ -19,14 +20,14 @@ class Regression:
     per_token = False
     summary = "Estimate a number for one text or several."
 
-    def rows(self, logits: Logits, texts: Sequence[Encoded], about: About) -> list[list[float]]:
+    def decode(self, logits: Logits, words: Sequence[Sequence[Word]], model: ModelInfo) -> list[list[float]]:
         """Return the number of each text."""
         return [[float(f"{row[0]:.{SIGNIFICANT_DIGITS}g}")] for row in logits]
 
-    def result(self, text: str, values: list[float], about: About) -> dict[str, Any]:
+    def result(self, text: str, values: list[float], model: ModelInfo) -> dict[str, Any]:
         """Return the number."""
         return {"prediction": values[0]}
 
-    def schema(self, about: About | None) -> dict[str, Any]:
-        """Return the schema of `result`."""
-        return {"prediction": {"type": "number", "description": about.labels[0] if about else "The number."}}
+    def fields(self, model: ModelInfo | None) -> AnswerFields:
+        """Return the fields of `result`."""
+        return {"prediction": (float, Field(description=model.labels[0] if model else "The number."))}

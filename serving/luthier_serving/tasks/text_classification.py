@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import Field
+
 from luthier_api.training import Task
-from luthier_serving.answers import About
-from luthier_serving.engines import Logits
-from luthier_serving.tasks.probabilities import DIGITS, SHARE, by_label, softmax
-from luthier_serving.tokenization import Encoded
+from luthier_serving.answers import ModelInfo
+from luthier_serving.tasks.interface import AnswerFields, Logits, Word
+from luthier_serving.tasks.probabilities import DECIMALS, Probability, by_label, label_type, softmax
 
 
 class TextClassification:
@@ -17,25 +18,24 @@ class TextClassification:
     per_token = False
     summary = "Classify one text or several."
 
-    def rows(self, logits: Logits, texts: Sequence[Encoded], about: About) -> list[list[float]]:
+    def decode(self, logits: Logits, words: Sequence[Sequence[Word]], model: ModelInfo) -> list[list[float]]:
         """Return the probabilities of each text."""
-        found: list[list[float]] = softmax(logits).round(DIGITS).tolist()
-        return found
+        probabilities: list[list[float]] = softmax(logits).round(DECIMALS).tolist()
+        return probabilities
 
-    def result(self, text: str, values: list[float], about: About) -> dict[str, Any]:
-        """Return the likeliest label, its probability and those of all."""
+    def result(self, text: str, values: list[float], model: ModelInfo) -> dict[str, Any]:
+        """Return the most likely label, its probability, and those of all labels."""
         confidence = max(values)
         return {
-            "prediction": about.labels[values.index(confidence)],
+            "prediction": model.labels[values.index(confidence)],
             "confidence": confidence,
-            "probabilities": by_label(about.labels, values),
+            "probabilities": by_label(model.labels, values),
         }
 
-    def schema(self, about: About | None) -> dict[str, Any]:
-        """Return the schema of `result`."""
-        known = {"enum": list(about.labels)} if about else {}
+    def fields(self, model: ModelInfo | None) -> AnswerFields:
+        """Return the fields of `result`."""
         return {
-            "prediction": {"type": "string", "description": "The likeliest label.", **known},
-            "confidence": {**SHARE, "description": "Its probability."},
-            "probabilities": {"type": "object", "additionalProperties": SHARE},
+            "prediction": (label_type(model.labels if model else None), Field(description="The most likely label.")),
+            "confidence": (Probability, Field(description="Its probability.")),
+            "probabilities": (dict[str, Probability], Field(description="The probability of each label.")),
         }

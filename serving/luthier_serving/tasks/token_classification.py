@@ -1,18 +1,19 @@
-"""token-classification: labelled stretches of a text, such as names.
+"""token-classification: labelled spans of a text, such as names.
 
-The first token of a word decides for the word, as in training; what a word is, the tokenizer says.
+The first token of a word decides for the word, as in training; the tokenizer says what a word is.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, conlist, create_model
 
 from luthier_api.entity_labels import kinds_of, read_labels
 from luthier_api.training import Task
-from luthier_serving.answers import About, Span
-from luthier_serving.engines import Logits
+from luthier_serving.answers import ModelInfo, Span
 from luthier_serving.tasks.entities import join_words
-from luthier_serving.tasks.probabilities import DIGITS, SHARE, softmax
-from luthier_serving.tokenization import Encoded
+from luthier_serving.tasks.interface import AnswerFields, Logits, Word
+from luthier_serving.tasks.probabilities import DECIMALS, Probability, label_type, softmax
 
 
 class TokenClassification:
@@ -22,15 +23,15 @@ class TokenClassification:
     per_token = True
     summary = "Label the words of one text or several."
 
-    def rows(self, logits: Logits, texts: Sequence[Encoded], about: About) -> list[list[Span]]:
-        """Return the spans of each text, in its order."""
-        return [_spans(one, text, about.labels) for one, text in zip(logits, texts, strict=True)]
+    def decode(self, logits: Logits, words: Sequence[Sequence[Word]], model: ModelInfo) -> list[list[Span]]:
+        """Return the spans of each text, in the order of the text."""
+        return [_spans(one, its_words, model.labels) for one, its_words in zip(logits, words, strict=True)]
 
-    def result(self, text: str, values: list[Span], about: About) -> dict[str, Any]:
-        """Return what each span says, and where it is."""
+    def result(self, text: str, values: list[Span], model: ModelInfo) -> dict[str, Any]:
+        """Return the label, text and position of each span."""
         spans = [
             {
-                "label": read_labels(about.labels)[span.label].kind,
+                "label": read_labels(model.labels)[span.label].kind,
                 "text": text[span.start : span.end],
                 "start": span.start,
                 "end": span.end,
@@ -40,40 +41,35 @@ class TokenClassification:
         ]
         return {"prediction": spans}
 
-    def schema(self, about: About | None) -> dict[str, Any]:
-        """Return the schema of `result`."""
-        known = {"enum": kinds_of(about.labels)} if about else {}
-        span = {
-            "label": {"type": "string", **known},
-            "text": {"type": "string"},
-            "start": {"type": "integer", "minimum": 0, "description": "Its first character in input_text."},
-            "end": {"type": "integer", "minimum": 0, "description": "The character after its last."},
-            "confidence": {**SHARE, "description": "Probability of the label, the mean over its words."},
-        }
-        return {
-            "prediction": {
-                "type": "array",
-                "items": {"type": "object", "properties": span, "required": list(span)},
-                "description": "Labelled stretches of the text, in order. Words with the label O are left out.",
-            }
-        }
+    def fields(self, model: ModelInfo | None) -> AnswerFields:
+        """Return the fields of `result`."""
+        entity = create_model(
+            "Entity",
+            label=label_type(kinds_of(model.labels) if model else None),
+            text=str,
+            start=Annotated[int, Field(ge=0, description="Its first character in input_text.")],
+            end=Annotated[int, Field(ge=0, description="The character after its last.")],
+            confidence=Annotated[Probability, Field(description="Probability of the label, the mean over its words.")],
+        )
+        described = "The labelled spans, in the order of the text. Words with the label O are left out."
+        return {"prediction": (conlist(entity), Field(description=described))}
 
 
-def _spans(logits: Logits, text: Encoded, labels: tuple[str, ...]) -> list[Span]:
+def _spans(logits: Logits, words: Sequence[Word], labels: tuple[str, ...]) -> list[Span]:
     """Return the spans of one text.
 
     Args:
         logits: [tokens, labels], padding included.
-        text: says which tokens begin a word.
+        words: of the text.
         labels: all of them.
     """
-    if not text.words:
+    if not words:
         return []
-    shares = softmax(logits[[word.token for word in text.words]])
-    chosen = shares.argmax(axis=1).tolist()
-    sure = shares.max(axis=1).tolist()
-    words = [
+    probabilities = softmax(logits[[word.token for word in words]])
+    likeliest = probabilities.argmax(axis=1).tolist()
+    confidences = probabilities.max(axis=1).tolist()
+    labelled = [
         Span(word.start, word.end, label, confidence)
-        for word, label, confidence in zip(text.words, chosen, sure, strict=True)
+        for word, label, confidence in zip(words, likeliest, confidences, strict=True)
     ]
-    return [span._replace(confidence=round(span.confidence, DIGITS)) for span in join_words(words, labels)]
+    return [span._replace(confidence=round(span.confidence, DECIMALS)) for span in join_words(labelled, labels)]

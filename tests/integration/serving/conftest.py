@@ -51,7 +51,7 @@ class LocalRay:
     extra_env: dict[str, str] = field(default_factory=dict)
 
     def launch(self) -> None:
-        """Begin to start; `wait_started` ends it."""
+        """Begin to start; `wait_started` waits until it has."""
         self.http_port, dashboard, gcs, agent, client, metrics, ha_metrics, ha_stats = free_ports(8)
         self.dashboard_url = f"http://127.0.0.1:{dashboard}/api/serve/applications/"
         self.url = f"http://127.0.0.1:{self.http_port}"
@@ -115,7 +115,7 @@ class LocalRay:
         applications = [
             {
                 "name": "front",
-                "import_path": "luthier_serving.front:app",
+                "import_path": "luthier_serving.replica.app:app",
                 "route_prefix": "/",
                 "args": {},
                 "deployments": [{"name": "Front", "user_config": front.to_wire()}],
@@ -123,7 +123,7 @@ class LocalRay:
             *(
                 {
                     "name": revision.name,
-                    "import_path": "luthier_serving.revision:app",
+                    "import_path": "luthier_serving.revision.app:app",
                     "route_prefix": None,
                     "args": revision.to_wire(),
                     "deployments": [{"name": "Revision", "num_replicas": 1}],
@@ -157,14 +157,14 @@ class LocalRay:
 
     @staticmethod
     def wait_until(condition: Callable[[], Any], timeout_s: float) -> Any:
-        """Return what the condition returns, once that is true."""
+        """Return what the condition returns as soon as it is true."""
         found: list[Any] = []
 
         def missing() -> str | None:
             found.append(condition())
-            return None if found[-1] else "not so yet"
+            return None if found[-1] else f"the condition is {found[-1]!r}"
 
-        wait_until(missing, "the condition", timeout_s, interval_s=0.1)
+        wait_until(missing, "the server", timeout_s, interval_s=0.1)
         return found[-1]
 
     def wait_for(self, name: str, *statuses: str, timeout_s: float = 60) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class LocalRay:
 
 @dataclass(frozen=True)
 class Models:
-    """Versions in the registry: two models that disagree by construction, and how a revision is told of them."""
+    """Versions in the registry: two models that disagree by construction, and the revisions that serve them."""
 
     storage: StorageConfig
     access: Access

@@ -16,8 +16,8 @@ import pytest
 from luthier_api.documents import Published, Result, RevisionConfig
 from luthier_artifacts import download_version
 from luthier_serving.answers import Text
-from luthier_serving.loading import load_model
-from luthier_serving.model import Model, open_model
+from luthier_serving.compute.loading import load_model
+from luthier_serving.compute.model import Model, open_model
 from luthier_serving.tasks import OUTPUTS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -67,7 +67,7 @@ def sentence(chance: random.Random) -> list[tuple[str, str]]:
 
 
 def example(task: str, chance: random.Random) -> dict[str, Any]:
-    """Return a row of the data; the label can be told from the words."""
+    """Return a row of the data; the label depends on the words."""
     words = sentence(chance)
     text, labels = " ".join(word for word, _ in words), {label[2:] for _, label in words if label != "O"}
     match task:
@@ -200,22 +200,22 @@ def load(version: Published, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Mo
 
 
 def answers(model: Model, texts: list[Text]) -> list[dict[str, Any]]:
-    """Return what the front would say."""
+    """Return what the front would answer."""
     rows = model.predict(texts)
     assert [row.error for row in rows] == [None] * len(texts)
     return [
-        OUTPUTS[model.about.task].result(text if isinstance(text, str) else text[0], row.values, model.about)
+        OUTPUTS[model.info.task].result(text if isinstance(text, str) else text[0], row.values, model.info)
         for text, row in zip(texts, rows, strict=True)
     ]
 
 
 def plain_transformers(kind: Kind, folder: Path, texts: list[Text]) -> list[Any]:
-    """Return what a pipeline says that knows nothing but the folder."""
+    """Return what a transformers pipeline answers, given only the folder."""
     from transformers import pipeline
 
     if kind.task == "token-classification":
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a pipeline tells words of byte-level tokens by the spaces
+            warnings.simplefilter("ignore", UserWarning)  # a pipeline finds words of byte-level tokens by their spaces
             find = pipeline(kind.task, model=str(folder), device="cpu", aggregation_strategy="first")
             return [find(text) for text in texts]
     asked = [text if isinstance(text, str) else {"text": text[0], "text_pair": text[1]} for text in texts]
@@ -244,14 +244,14 @@ def agree(kind: Kind, answer: dict[str, Any], expected: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_the_server_says_what_plain_transformers_says(
+def test_the_server_answers_what_plain_transformers_answers(
     kind: Kind, workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version, folder = workshop.artifact(kind), tmp_path / "artifact"
     texts: list[Text] = list(zip(TEXTS, reversed(TEXTS), strict=True)) if kind.pairs else list(TEXTS)
     served = load(version, tmp_path / "cache", monkeypatch)
-    assert (served.about.weights, served.about.pairs) == ("model.int8.onnx" if kind.int8 else "model.onnx", kind.pairs)
-    assert served.predict(["a" if kind.pairs else ("a", "b")])[0].refused
+    assert (served.info.weights, served.info.pairs) == ("model.int8.onnx" if kind.int8 else "model.onnx", kind.pairs)
+    assert served.predict(["a" if kind.pairs else ("a", "b")])[0].invalid_input
 
     download_version(version.uri, folder, digest=version.digest)
     expected = plain_transformers(kind, folder, texts)
@@ -259,7 +259,7 @@ def test_the_server_says_what_plain_transformers_says(
         check_int8(kind, answers(served, texts), expected)
         (folder / "model.int8.onnx").unlink()
         served = open_model(folder, "onnxruntime")
-        assert served.about.weights == "model.onnx"
+        assert served.info.weights == "model.onnx"
     for model in (served, open_model(folder, "torch")):
         found = answers(model, texts)
         for answer, wanted in zip(found, expected, strict=True):
@@ -275,11 +275,11 @@ def varied(found: list[dict[str, Any]]) -> bool:
 
 
 def check_int8(kind: Kind, found: list[dict[str, Any]], expected: list[Any]) -> None:
-    """Hold int8 to what its rounding allows."""
+    """Allow int8 what its rounding costs."""
     if kind.task == "token-classification":
         wanted = [[(span["entity_group"], span["start"], span["end"]) for span in spans] for spans in expected]
-        said = [[(span["label"], span["start"], span["end"]) for span in one["prediction"]] for one in found]
-        assert sum(one == other for one, other in zip(said, wanted, strict=True)) > 0.7 * len(said)
+        answered = [[(span["label"], span["start"], span["end"]) for span in one["prediction"]] for one in found]
+        assert sum(one == other for one, other in zip(answered, wanted, strict=True)) > 0.7 * len(answered)
         return
     for answer, scores in zip(found, expected, strict=True):
         assert answer["probabilities"] == pytest.approx({one["label"]: one["score"] for one in scores}, abs=0.1)

@@ -24,10 +24,10 @@ import pytest
 from luthier_api.documents import SERVING_DOCUMENT_FILE, Access, FrontConfig, Route
 from luthier_api.reasons import Reason
 from luthier_artifacts import PublishedVersion
-from luthier_serving.engines import open_engine
+from luthier_serving.compute.engines import open_engine
+from luthier_serving.compute.loading import load_model
+from luthier_serving.compute.model import open_model
 from luthier_serving.errors import LoadError
-from luthier_serving.loading import load_model
-from luthier_serving.model import open_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -93,7 +93,7 @@ def test_torch_and_onnxruntime_compute_the_same(models: Any) -> None:
         ("onnxruntime", "model.onnx", "ONNX Runtime cannot load model.onnx"),
     ],
 )
-def test_weights_cut_short_are_refused_in_one_sentence(
+def test_truncated_weights_are_an_error_in_one_sentence(
     models: Any, tmp_path: Path, engine: Any, file: str, words: str
 ) -> None:
     folder = tmp_path / "cut"
@@ -127,7 +127,7 @@ async def test_a_bad_request_gets_one_sentence_through_the_proxy(
         assert words in (await reply.json())["error"]
 
 
-async def test_a_pair_for_a_model_of_single_texts_is_refused_through_the_proxy(ray: Any, both: Any) -> None:
+async def test_a_pair_for_a_model_of_single_texts_is_a_422_through_the_proxy(ray: Any, both: Any) -> None:
     async with aiohttp.ClientSession() as session:
         for asked in ({"text": "good", "text_pair": "bad"}, {"texts": ["good"] * 40, "text_pairs": ["bad"] * 40}):
             status, document, _ = await ask(session, ray.url, asked)
@@ -147,7 +147,7 @@ async def test_pages_probes_and_the_description_are_served(ray: Any, both: Any, 
     assert (ready["task"], ready["weights"]) == ("text-classification", "model.onnx")
 
 
-def test_what_the_front_counts_can_be_scraped(ray: Any, both: Any) -> None:
+def test_the_metrics_of_the_front_can_be_scraped(ray: Any, both: Any) -> None:
     def scraped() -> str:
         with urllib.request.urlopen(ray.metrics_url, timeout=5) as reply:
             text: str = reply.read().decode()
@@ -158,10 +158,10 @@ def test_what_the_front_counts_can_be_scraped(ray: Any, both: Any) -> None:
 
 
 def test_rays_own_ports_are_closed_without_the_token(ray: Any, both: Any) -> None:
-    with pytest.raises(urllib.error.HTTPError) as refusal:
+    with pytest.raises(urllib.error.HTTPError) as error:
         urllib.request.urlopen(ray.dashboard_url, timeout=5)
-    with refusal.value:
-        assert refusal.value.code == 401
+    with error.value:
+        assert error.value.code == 401
 
 
 async def test_traffic_moves_between_revisions_without_a_failed_request(ray: Any, both: Any, models: Any) -> None:
@@ -218,8 +218,8 @@ async def test_overload_is_answered_with_503_and_retry_after_and_passes(ray: Any
         answers = await answered()
         codes = Counter(status for status, _, _ in answers)
         assert set(codes) == {200, 503}
-        refused = [(document, headers) for status, document, headers in answers if status == 503]
-        assert all(headers["Retry-After"] == "1" and "requests wait" in doc["error"] for doc, headers in refused)
+        rejected = [(document, headers) for status, document, headers in answers if status == 503]
+        assert all(headers["Retry-After"] == "1" and "are already queued" in doc["error"] for doc, headers in rejected)
         assert (await ask(session, ray.url, many))[0] == 200
 
 
@@ -255,7 +255,7 @@ async def test_the_death_of_the_only_replica_delays_requests_and_fails_none(ray:
     assert successor["pid"] != replica["pid"]
 
 
-def test_an_artifact_with_one_byte_changed_is_refused_and_the_old_one_serves_on(
+def test_an_artifact_with_one_byte_changed_does_not_load_and_the_old_one_stays_in_service(
     ray: Any, both: Any, models: Any, s3: Any, tmp_path: Path
 ) -> None:
     serve_first(ray, models)
@@ -279,7 +279,7 @@ def test_an_artifact_with_one_byte_changed_is_refused_and_the_old_one_serves_on(
         ({"access": Access(endpoint="http://127.0.0.1:9", credentials="output")}, None, Reason.STORAGE_UNAVAILABLE),
     ],
 )
-def test_what_storage_does_not_give_is_a_reason_and_one_sentence(
+def test_a_storage_failure_is_a_reason_and_one_sentence(
     models: Any, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: Any, key: Any, reason: Reason
 ) -> None:
     monkeypatch.setenv("LUTHIER_OUTPUT_AWS_ACCESS_KEY_ID", key or s3.access_key)

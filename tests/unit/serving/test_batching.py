@@ -1,4 +1,4 @@
-"""The batching policy under a clock of its own: who leaves when, whatever arrives and whoever gives up."""
+"""The batching policy under a clock of its own: what leaves when, whatever arrives and whichever client disconnects."""
 
 from dataclasses import dataclass
 
@@ -6,82 +6,108 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier_serving.batching import BatchLimits, BatchQueue
+from luthier_serving.replica.batching import BatchLimits, BatchQueue
 
 pytestmark = pytest.mark.unit
 
 
 @dataclass
-class Piece:
+class TextChunk:
     number: int
     size: int = 1
-    abandoned: bool = False
+    cancelled: bool = False
 
 
-def queue(texts: int = 8, wait_s: float = 0.005) -> BatchQueue[Piece]:
+def queue(texts: int = 8, wait_s: float = 0.005) -> BatchQueue[TextChunk]:
     return BatchQueue(BatchLimits(texts, wait_s))
 
 
 def test_while_idle_a_request_leaves_at_once() -> None:
-    lane = queue(wait_s=60)
+    waiting = queue(wait_s=60)
     for number in range(3):
-        lane.add(Piece(number), now=float(number))
-        assert [piece.number for piece in lane.take(float(number))] == [number]
-        lane.returned("replica-1", float(number))
+        waiting.add(TextChunk(number), now=float(number))
+        assert [chunk.number for chunk in waiting.take(float(number))] == [number]
+        waiting.returned("replica-1", float(number))
 
 
 def test_while_the_only_replica_is_busy_requests_wait_for_each_other_and_no_longer_than_allowed() -> None:
-    lane = queue(wait_s=0.005)
-    lane.add(Piece(0), now=0.0)
-    assert lane.take(0.0)
-    lane.add(Piece(1), now=0.001)
-    lane.add(Piece(2), now=0.002)
-    assert lane.take(0.0059) == []
-    assert lane.next_due() == pytest.approx(0.006)
-    assert [piece.number for piece in lane.take(0.006)] == [1, 2]
+    waiting = queue(wait_s=0.005)
+    waiting.add(TextChunk(0), now=0.0)
+    assert waiting.take(0.0)
+    waiting.add(TextChunk(1), now=0.001)
+    waiting.add(TextChunk(2), now=0.002)
+    assert waiting.take(0.0059) == []
+    assert waiting.next_due() == pytest.approx(0.006)
+    assert [chunk.number for chunk in waiting.take(0.006)] == [1, 2]
 
 
-def test_those_who_wait_leave_as_soon_as_the_replica_is_free() -> None:
-    lane = queue(wait_s=60)
-    lane.add(Piece(0), now=0.0)
-    assert lane.take(0.0)
-    lane.add(Piece(1), now=0.0)
-    assert lane.take(1.0) == []
-    lane.returned("replica-1", 1.0)
-    assert [piece.number for piece in lane.take(1.0)] == [1]
+def test_what_waits_leaves_as_soon_as_the_replica_is_free() -> None:
+    waiting = queue(wait_s=60)
+    waiting.add(TextChunk(0), now=0.0)
+    assert waiting.take(0.0)
+    waiting.add(TextChunk(1), now=0.0)
+    assert waiting.take(1.0) == []
+    waiting.returned("replica-1", 1.0)
+    assert [chunk.number for chunk in waiting.take(1.0)] == [1]
 
 
 def test_a_full_batch_does_not_wait() -> None:
-    lane = queue(texts=4, wait_s=60)
-    lane.add(Piece(0), now=0.0)
-    assert lane.take(0.0)
+    waiting = queue(texts=4, wait_s=60)
+    waiting.add(TextChunk(0), now=0.0)
+    assert waiting.take(0.0)
     for number in range(1, 5):
-        assert lane.take(0.0) == []
-        lane.add(Piece(number), now=0.0)
-    assert [piece.number for piece in lane.take(0.0)] == [1, 2, 3, 4]
+        assert waiting.take(0.0) == []
+        waiting.add(TextChunk(number), now=0.0)
+    assert [chunk.number for chunk in waiting.take(0.0)] == [1, 2, 3, 4]
 
 
 def test_as_many_batches_leave_at_once_as_replicas_have_answered_lately() -> None:
-    lane = queue(wait_s=60)
+    waiting = queue(wait_s=60)
     for replica in ("replica-1", "replica-2"):
-        lane.add(Piece(0), now=0.0)
-        assert lane.take(0.0)
-        lane.returned(replica, 0.0)
+        waiting.add(TextChunk(0), now=0.0)
+        assert waiting.take(0.0)
+        waiting.returned(replica, 0.0)
     for number in (1, 2, 3):
-        lane.add(Piece(number), now=1.0)
-        assert bool(lane.take(1.0)) is (number < 3)
-    lane.returned("replica-1", 100.0)
-    lane.returned("replica-1", 100.0)
-    assert lane.take(100.0)
-    lane.add(Piece(4), now=100.0)
-    assert lane.take(100.0) == [], "the second replica has not been heard of for a minute and a half"
+        waiting.add(TextChunk(number), now=1.0)
+        assert bool(waiting.take(1.0)) is (number < 3)
+    waiting.returned("replica-1", 100.0)
+    waiting.returned("replica-1", 100.0)
+    assert waiting.take(100.0)
+    waiting.add(TextChunk(4), now=100.0)
+    assert waiting.take(100.0) == [], "the second replica has answered nothing for a minute and a half"
+
+
+def test_a_chunk_whose_client_has_disconnected_does_not_leave_and_does_not_fill_a_batch() -> None:
+    waiting = queue(texts=4, wait_s=60)
+    waiting.add(TextChunk(0), now=0.0)
+    assert waiting.take(0.0)
+    chunks = [TextChunk(number, size=2) for number in (1, 2, 3)]
+    waiting.add(chunks[0], now=0.0)
+    chunks[0].cancelled = True
+    assert waiting.take(0.0) == []
+    # Two of the four texts are those of a client that has disconnected.
+    waiting.add(chunks[1], now=0.0)
+    assert waiting.take(0.0) == []
+    waiting.add(chunks[2], now=0.0)
+    chunks[2].cancelled = True
+    assert [chunk.number for chunk in waiting.take(60.0)] == [2]
+
+
+def test_each_batch_that_returns_makes_room_for_one() -> None:
+    waiting = queue(wait_s=0.005)
+    for number in range(3):
+        waiting.add(TextChunk(number), now=float(number))
+        assert waiting.take(number + 0.005)
+    waiting.returned("replica-1", 3.0)
+    waiting.add(TextChunk(3), now=3.0)
+    assert waiting.take(3.0) == [], "two batches are still in flight to the only replica"
 
 
 EVENTS = st.lists(
     st.one_of(
         st.tuples(st.just("arrive"), st.integers(1, 8)),
         st.tuples(st.just("return"), st.integers(0, 2)),
-        st.tuples(st.just("give up"), st.integers(0, 10)),
+        st.tuples(st.just("disconnect"), st.integers(0, 10)),
         st.tuples(st.just("wait"), st.integers(1, 8)),
     ),
     max_size=60,
@@ -89,27 +115,27 @@ EVENTS = st.lists(
 
 
 @given(EVENTS, st.integers(1, 8))
-def test_whatever_happens_pieces_leave_in_order_and_in_time(events: list[tuple[str, int]], room: int) -> None:
-    lane = queue(texts=room, wait_s=0.005)
-    now, pieces, left, arrived = 0.0, [], [], {}
+def test_whatever_happens_chunks_leave_in_order_and_in_time(events: list[tuple[str, int]], room: int) -> None:
+    waiting = queue(texts=room, wait_s=0.005)
+    now, chunks, left, arrived = 0.0, [], [], {}
     for kind, value in [*events, ("wait", 6)]:
         if kind == "arrive":
-            piece = Piece(len(pieces), size=min(value, room))
-            pieces.append(piece)
-            arrived[piece.number] = now
-            lane.add(piece, now)
-        elif kind == "return" and lane.in_flight:
-            lane.returned(f"replica-{value}", now)
-        elif kind == "give up" and value < len(pieces) and pieces[value].number not in left:
-            pieces[value].abandoned = True
+            chunk = TextChunk(len(chunks), size=min(value, room))
+            chunks.append(chunk)
+            arrived[chunk.number] = now
+            waiting.add(chunk, now)
+        elif kind == "return" and waiting.in_flight:
+            waiting.returned(f"replica-{value}", now)
+        elif kind == "disconnect" and value < len(chunks) and chunks[value].number not in left:
+            chunks[value].cancelled = True
         elif kind == "wait":
             now += value / 1000
-        while batch := lane.take(now):
-            assert sum(piece.size for piece in batch) <= room
-            assert not any(piece.abandoned for piece in batch)
-            left += [piece.number for piece in batch]
-        assert lane.in_flight > 0 or lane.waiting == 0, "nothing waits for an idle replica"
-        overdue = [p for p in pieces if p.number not in left and not p.abandoned and now - arrived[p.number] > 0.0051]
+        while batch := waiting.take(now):
+            assert sum(chunk.size for chunk in batch) <= room
+            assert not any(chunk.cancelled for chunk in batch)
+            left += [chunk.number for chunk in batch]
+        assert waiting.in_flight > 0 or waiting.next_due() is None, "nothing waits for an idle replica"
+        overdue = [p for p in chunks if p.number not in left and not p.cancelled and now - arrived[p.number] > 0.0051]
         assert not overdue
     assert left == sorted(left)
-    assert set(left) | {piece.number for piece in pieces if piece.abandoned} == {piece.number for piece in pieces}
+    assert set(left) | {chunk.number for chunk in chunks if chunk.cancelled} == {chunk.number for chunk in chunks}

@@ -3,7 +3,7 @@
 import pytest
 
 from luthier_api.base import Engine
-from luthier_serving.engines import chosen_engine, chosen_onnx, files_to_read
+from luthier_serving.compute.engines import needed_files, select_engine, select_onnx_file
 
 pytestmark = pytest.mark.unit
 
@@ -17,7 +17,7 @@ WEIGHTS = ["model.safetensors"]
     [("auto", 0, "onnxruntime"), ("auto", 1, "torch"), ("torch", 0, "torch"), ("onnxruntime", 1, "onnxruntime")],
 )
 def test_auto_is_torch_with_a_gpu_and_onnx_runtime_without(engine: Engine, gpus: int, expected: str) -> None:
-    assert chosen_engine(engine, gpus=gpus) == expected
+    assert select_engine(engine, gpus=gpus) == expected
 
 
 @pytest.mark.parametrize(
@@ -45,9 +45,9 @@ def test_auto_is_torch_with_a_gpu_and_onnx_runtime_without(engine: Engine, gpus:
 def test_only_what_the_engine_reads_is_fetched(
     engine: Engine, gpus: int, weights: list[str], expected: list[str]
 ) -> None:
-    found = files_to_read(engine, sorted([*SMALL, *OTHERS, *WEIGHTS, *weights]), gpus=gpus)
+    found = needed_files(engine, sorted([*SMALL, *OTHERS, *WEIGHTS, *weights]), gpus=gpus)
     assert sorted(found) == sorted([*SMALL, *expected])
 
 
 def test_without_any_onnx_file_none_is_chosen() -> None:
-    assert chosen_onnx(["model.safetensors", "model.onnx.data"]) is None
+    assert select_onnx_file(["model.safetensors", "model.onnx.data"]) is None

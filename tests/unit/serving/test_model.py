@@ -11,9 +11,9 @@ from luthier_api.documents import SERVING_DOCUMENT_FILE, ServingDocument
 from luthier_api.reasons import Reason
 from luthier_api.training import Task
 from luthier_serving.answers import Span, Text
-from luthier_serving.engines import Batch, Logits
+from luthier_serving.compute.engines import Batch, Logits
+from luthier_serving.compute.model import Model, read_document
 from luthier_serving.errors import LoadError
-from luthier_serving.model import Model, read_document
 
 pytestmark = pytest.mark.unit
 
@@ -23,8 +23,8 @@ WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "good", "bad", "film", "crash"]
 class Arithmetic:
     """Counts good and bad words under the mask. Remembers the shapes it saw; fails on `crash`."""
 
-    name = weights = "arithmetic"
-    independent = True
+    weights = "arithmetic"
+    batch_invariant = True
 
     def __init__(self, pads: bool = False, width: int = 2):
         self.pads = pads
@@ -85,7 +85,7 @@ def test_on_a_cpu_texts_of_different_lengths_are_not_padded_together(tmp_path: P
 
 def test_an_engine_whose_texts_influence_each_other_is_given_them_one_by_one(tmp_path: Path) -> None:
     engine = Arithmetic(pads=True)
-    engine.independent = False
+    engine.batch_invariant = False
     rows = model(tmp_path, engine).predict(["good film", "bad", "bad film", "good"])
     assert {shape[0] for shape in engine.shapes} == {1}
     assert [row.values.index(max(row.values)) for row in rows] == [1, 0, 0, 1]
@@ -112,7 +112,10 @@ def test_without_lowercasing_case_is_kept(tmp_path: Path) -> None:
     ("spoil", "words"),
     [
         (lambda folder: (folder / SERVING_DOCUMENT_FILE).unlink(), "has no luthier.json"),
-        (lambda folder: (folder / SERVING_DOCUMENT_FILE).write_text('{"task": "chess"}'), "not what this server reads"),
+        (
+            lambda folder: (folder / SERVING_DOCUMENT_FILE).write_text('{"task": "chess"}'),
+            "This server cannot read the artifact's luthier",
+        ),
         (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer.json"),
         (lambda folder: (folder / "tokenizer.json").write_text("{"), "tokenizer.json cannot be read"),
     ],
@@ -126,16 +129,16 @@ def test_an_artifact_with_a_part_missing_or_broken_does_not_load(tmp_path: Path,
     assert "\n" not in str(failure.value)
 
 
-def test_labels_that_do_not_fit_the_model_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(LoadError, match=r"4 outputs but luthier\.json names 2 labels"):
+def test_labels_that_do_not_match_the_model_do_not_load(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match=r"4 outputs, but luthier\.json has 2 labels"):
         model(tmp_path, Arithmetic(width=4))
 
 
 class Recorder:
     """Gives the same logits to every text, or token, and remembers what it was given."""
 
-    name = weights = "recorder"
-    pads = independent = True
+    weights = "recorder"
+    pads = batch_invariant = True
 
     def __init__(self, *logits: float, per_token: bool = False):
         self.answer = np.array(logits, dtype=np.float32)
@@ -169,17 +172,17 @@ def test_a_model_of_single_texts_is_given_no_token_types(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("pairs", "words"), [(True, "reads pairs of texts; send"), (False, "reads single texts; leave out text_pair")]
 )
-def test_what_the_model_does_not_read_is_refused_and_its_neighbours_are_answered(
+def test_what_the_model_does_not_read_is_an_error_and_its_neighbours_are_answered(
     tmp_path: Path, pairs: bool, words: str
 ) -> None:
     texts: list[Text] = ["good", ("good", "film"), "bad", ("bad", "film")]
     rows = model(tmp_path, Recorder(1, 2), pairs=pairs).predict(texts)
-    assert [row.refused for row in rows] == [isinstance(text, tuple) != pairs for text in texts]
-    assert all(words in str(row.error) if row.refused else row.values and row.error is None for row in rows)
+    assert [row.invalid_input for row in rows] == [isinstance(text, tuple) != pairs for text in texts]
+    assert all(words in str(row.error) if row.invalid_input else row.values and row.error is None for row in rows)
 
 
 def test_an_output_per_token_where_the_task_is_per_text_does_not_load(tmp_path: Path) -> None:
-    with pytest.raises(LoadError, match=r"outputs per token, but luthier\.json says that its task is text-class"):
+    with pytest.raises(LoadError, match=r"outputs per token, but its task in luthier\.json is text-class"):
         model(tmp_path, Recorder(1, 2, per_token=True))
 
 
@@ -188,7 +191,7 @@ def test_an_output_that_is_not_finite_is_a_failure_of_that_text_and_no_answer(tm
     loaded = model(tmp_path, engine)
     engine.answer[1] = np.nan
     [row] = loaded.predict(["good"])
-    assert "not finite" in str(row.error) and not row.refused
+    assert "not finite" in str(row.error) and not row.invalid_input
 
 
 class Names(Recorder):

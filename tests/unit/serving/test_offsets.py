@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier_api.text import normalize_text
-from luthier_serving.offsets import original_positions
+from luthier_serving.compute.offsets import original_positions
 
 pytestmark = pytest.mark.unit
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier_api.training import Task
-from luthier_serving.answers import About, Answer, Row, Span, Values
+from luthier_serving.answers import Answer, ModelInfo, Row, Span, Values
 from luthier_serving.tasks import OUTPUTS
+from luthier_serving.tasks.interface import Word
 from luthier_serving.tasks.probabilities import sigmoid, softmax
-from luthier_serving.tokenization import Encoded, Word
 
 pytestmark = pytest.mark.unit
 
@@ -22,8 +22,8 @@ LABELS = ("O", "B-PER", "I-PER")
 LOGITS = st.lists(st.floats(-1e4, 1e4, width=32), min_size=3, max_size=3)
 
 
-def about(task: Task, *labels: str, threshold: float = 0.5) -> About:
-    return About("v1", "model.onnx", task, labels or LABELS, pairs=False, threshold=threshold)
+def model_for(task: Task, *labels: str, threshold: float = 0.5) -> ModelInfo:
+    return ModelInfo("v1", "model.onnx", task, labels or LABELS, pairs=False, threshold=threshold)
 
 
 def test_every_task_of_the_contract_has_an_output() -> None:
@@ -42,8 +42,8 @@ def test_probabilities_are_what_the_formulas_say_and_never_overflow(logits: list
 
 @given(st.lists(LOGITS, min_size=1, max_size=5))
 def test_a_class_is_the_largest_logit_and_its_probability_is_the_confidence(rows: list[list[float]]) -> None:
-    model, output = about(Task.TEXT_CLASSIFICATION, "a", "b", "c"), OUTPUTS[Task.TEXT_CLASSIFICATION]
-    for logits, values in zip(rows, output.rows(np.array(rows, dtype=np.float32), [], model), strict=True):
+    model, output = model_for(Task.TEXT_CLASSIFICATION, "a", "b", "c"), OUTPUTS[Task.TEXT_CLASSIFICATION]
+    for logits, values in zip(rows, output.decode(np.array(rows, dtype=np.float32), [], model), strict=True):
         result = output.result("", values, model)
         assert result["confidence"] == result["probabilities"][result["prediction"]] == max(values)
         assert values["abc".index(result["prediction"])] == values[int(np.argmax(logits))]
@@ -51,25 +51,25 @@ def test_a_class_is_the_largest_logit_and_its_probability_is_the_confidence(rows
 
 @given(LOGITS, st.floats(0.01, 0.99))
 def test_labels_are_given_from_the_threshold_on(logits: list[float], threshold: float) -> None:
-    model, output = about(Task.MULTI_LABEL, "a", "b", "c", threshold=threshold), OUTPUTS[Task.MULTI_LABEL]
-    [values] = output.rows(np.array([logits], dtype=np.float32), [], model)
+    model, output = model_for(Task.MULTI_LABEL, "a", "b", "c", threshold=threshold), OUTPUTS[Task.MULTI_LABEL]
+    [values] = output.decode(np.array([logits], dtype=np.float32), [], model)
     result = output.result("", values, model)
     assert result["prediction"] == [label for label in "abc" if result["probabilities"][label] >= threshold]
     assert list(result["probabilities"]) == ["a", "b", "c"]
 
 
 def test_a_probability_at_the_threshold_gives_the_label() -> None:
-    model, output = about(Task.MULTI_LABEL, "a", "b"), OUTPUTS[Task.MULTI_LABEL]
-    [values] = output.rows(np.array([[0, -1e-3]], dtype=np.float32), [], model)
+    model, output = model_for(Task.MULTI_LABEL, "a", "b"), OUTPUTS[Task.MULTI_LABEL]
+    [values] = output.decode(np.array([[0, -1e-3]], dtype=np.float32), [], model)
     assert output.result("", values, model)["prediction"] == ["a"]
 
 
 @given(st.floats(-(2.0**100), 2.0**100, width=32))
-def test_a_number_is_told_to_the_digits_that_the_model_knows(value: float) -> None:
-    model, output = about(Task.REGRESSION, "stars"), OUTPUTS[Task.REGRESSION]
-    [values] = output.rows(np.array([[value]], dtype=np.float32), [], model)
-    told = json.loads(json.dumps(output.result("", values, model)))["prediction"]
-    assert told == pytest.approx(value, rel=1e-6, abs=1e-44) and len(f"{told:.10g}".lstrip("-")) <= 13
+def test_a_number_has_as_many_digits_as_the_model_computes(value: float) -> None:
+    model, output = model_for(Task.REGRESSION, "stars"), OUTPUTS[Task.REGRESSION]
+    [values] = output.decode(np.array([[value]], dtype=np.float32), [], model)
+    number = json.loads(json.dumps(output.result("", values, model)))["prediction"]
+    assert number == pytest.approx(value, rel=1e-6, abs=1e-44) and len(f"{number:.10g}".lstrip("-")) <= 13
 
 
 def test_the_first_token_of_a_word_decides_and_padding_and_special_tokens_do_not_count() -> None:
@@ -79,17 +79,17 @@ def test_the_first_token_of_a_word_decides_and_padding_and_special_tokens_do_not
     logits[0, 1] = [-20, 0, -20]
     for token in (0, 2, 4, 5):
         logits[0, token] = [-20, -20, 20]
-    texts = [
-        Encoded([2, 7, 8, 9, 3], words=[Word(1, 0, 3), Word(3, 4, 10)]),
-        Encoded([2, 9, 9, 9, 9, 3], words=[Word(token, token * 2, token * 2 + 1) for token in range(1, 5)]),
+    words = [
+        [Word(1, 0, 3), Word(3, 4, 10)],
+        [Word(token, token * 2, token * 2 + 1) for token in range(1, 5)],
     ]
-    values = OUTPUTS[Task.TOKEN_CLASSIFICATION].rows(logits, texts, about(Task.TOKEN_CLASSIFICATION))
+    values = OUTPUTS[Task.TOKEN_CLASSIFICATION].decode(logits, words, model_for(Task.TOKEN_CLASSIFICATION))
     assert values == [[Span(0, 3, 1, 1.0)], []]
 
 
 def test_a_text_without_words_has_no_spans() -> None:
-    output, model = OUTPUTS[Task.TOKEN_CLASSIFICATION], about(Task.TOKEN_CLASSIFICATION)
-    assert output.rows(np.zeros((1, 2, 3), dtype=np.float32), [Encoded([2, 3], words=[])], model) == [[]]
+    output, model = OUTPUTS[Task.TOKEN_CLASSIFICATION], model_for(Task.TOKEN_CLASSIFICATION)
+    assert output.decode(np.zeros((1, 2, 3), dtype=np.float32), [[]], model) == [[]]
 
 
 def test_an_answer_about_one_text_is_small_on_its_way() -> None:
@@ -100,5 +100,5 @@ def test_an_answer_about_one_text_is_small_on_its_way() -> None:
 @pytest.mark.parametrize("task", list(Task))
 def test_an_answer_is_the_same_after_its_way_to_another_process(task: Task) -> None:
     values: Values = [Span(0, 5, 1, 0.5)] if task is Task.TOKEN_CLASSIFICATION else [0.25, 0.5, 0.25]
-    answer = Answer([Row(values), Row([], "failed")], about(task), "replica-1")
+    answer = Answer([Row(values), Row([], "failed")], model_for(task), "replica-1")
     assert pickle.loads(pickle.dumps(answer)) == answer

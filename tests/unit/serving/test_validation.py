@@ -1,4 +1,4 @@
-"""Bad requests: each is refused with its status and one sentence that names what is wrong."""
+"""Bad requests: each gets its status and one sentence that names what is wrong."""
 
 import json
 
@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier_serving.errors import RequestError
-from luthier_serving.validation import Limits, check_content_type, parse_question
+from luthier_serving.replica.validation import RequestLimits, check_content_type, parse_request
 
 pytestmark = pytest.mark.unit
 
-LIMITS = Limits(body_bytes=1024 * 1024, texts=1000, text_characters=100_000)
+LIMITS = RequestLimits(body_bytes=1024 * 1024, texts=1000, text_characters=100_000)
 
 BAD = [
     ("no body", b"", 400, "no body"),
@@ -20,8 +20,13 @@ BAD = [
     ("JSON cut short", b'{"text": "hel', 400, "not JSON"),
     ("two documents", b'{"text": "a"} {"text": "b"}', 400, "not JSON"),
     ("not UTF-8", '{"text": "café"}'.encode("latin-1"), 400, "not UTF-8"),
-    ("brackets nested deep", b"[" * 100_000, 400, "nobody can read"),
-    ("a number of 10,000 digits", b'{"text": ' + b"1" * 10_000 + b"}", 400, "nobody can read"),
+    ("brackets nested deep", b"[" * 100_000, 400, "nested too deeply, or with too long a number"),
+    (
+        "a number of 10,000 digits",
+        b'{"text": ' + b"1" * 10_000 + b"}",
+        400,
+        "nested too deeply, or with too long a number",
+    ),
     ("a list", b'["hello"]', 422, "is a list, not an object"),
     ("a string", b'"hello"', 422, "is a string, not an object"),
     ("null", b"null", 422, "is null, not an object"),
@@ -45,10 +50,20 @@ BAD = [
     ("lists of pairs with one text", b'{"text": "a", "text_pairs": ["b"]}', 422, "text_pairs does not go with text;"),
     ("a text with a list of texts", b'{"texts": ["a"], "text_pair": "b"}', 422, "text_pair does not go with texts;"),
     ("two kinds of pairs", b'{"text": "a", "text_pair": "b", "text_pairs": ["c"]}', 422, "text_pairs does not go"),
-    ("a pair of a text and a list", b'{"text": "a", "text_pair": ["b"]}', 422, "text_pair is a list, not a string"),
-    ("a pair of a list and a text", b'{"text": ["a"], "text_pair": "b"}', 422, "text_pair is a string, not a list"),
+    (
+        "a pair of a text and a list",
+        b'{"text": "a", "text_pair": ["b"]}',
+        422,
+        "text_pair is a list, not a string like text",
+    ),
+    (
+        "a pair of a list and a text",
+        b'{"text": ["a"], "text_pair": "b"}',
+        422,
+        "text_pair is a string, not a list of strings like text",
+    ),
     ("a pair with null", b'{"text": "a", "text_pair": null}', 422, "text_pair is null, not a string"),
-    ("a pair missing", b'{"texts": ["a", "b"], "text_pairs": ["c"]}', 422, "texts holds 2 and text_pairs 1 texts"),
+    ("a pair missing", b'{"texts": ["a", "b"], "text_pairs": ["c"]}', 422, "texts has 2 texts and text_pairs has 1"),
     ("an empty second text", b'{"text": "a", "text_pair": " "}', 422, "text_pair is empty"),
     ("a number for a second text", b'{"texts": ["a"], "text_pairs": [1]}', 422, "text_pairs[0] is a number"),
     ("a long second text", json.dumps({"text": "a", "text_pair": "a" * 100_001}).encode(), 413, "text_pair has 100001"),
@@ -57,28 +72,68 @@ BAD = [
 
 
 @pytest.mark.parametrize(("body", "status", "words"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
-def test_a_bad_body_is_refused_with_its_status_and_one_sentence(body: bytes, status: int, words: str) -> None:
-    with pytest.raises(RequestError) as refusal:
-        parse_question(body, LIMITS)
-    assert refusal.value.status == status
-    assert words in str(refusal.value)
-    assert str(refusal.value).endswith(".") and "\n" not in str(refusal.value)
+def test_a_bad_body_gets_its_status_and_one_sentence(body: bytes, status: int, words: str) -> None:
+    with pytest.raises(RequestError) as error:
+        parse_request(body, LIMITS)
+    assert error.value.status == status
+    assert words in str(error.value)
+    assert str(error.value).endswith(".") and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    "content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "json"]
+    ("content_type", "accepted"),
+    [
+        (None, True),
+        ("", True),
+        ("application/json", True),
+        ("Application/JSON; charset=utf-8", True),
+        ("application/vnd.api+json", True),
+        ("text/plain", False),
+        ("application/x-www-form-urlencoded", False),
+        ("multipart/form-data; boundary=x", False),
+        ("image/svg+json", False),
+        ("application/jsonp", False),
+        ("json", False),
+    ],
 )
-def test_a_body_that_says_it_is_not_json_is_refused(content_type: str) -> None:
-    with pytest.raises(RequestError) as refusal:
+def test_json_by_any_of_its_names_is_accepted_and_any_other_type_is_a_415(
+    content_type: str | None, accepted: bool
+) -> None:
+    try:
         check_content_type(content_type)
-    assert refusal.value.status == 415
+    except RequestError as error:
+        assert not accepted
+        assert error.status == 415 and str(content_type).split(";")[0] in str(error)
+    else:
+        assert accepted
+
+
+SMALL = RequestLimits(body_bytes=60, texts=3, text_characters=5)
 
 
 @pytest.mark.parametrize(
-    "content_type", [None, "application/json", "Application/JSON; charset=utf-8", "application/vnd.api+json"]
+    ("document", "over"),
+    [
+        ({"text": "12345"}, {"text": "123456"}),
+        ({"text": ["12345"]}, {"text": ["123456"]}),
+        ({"text": "ééééé"}, {"text": "éééééé"}),
+        ({"texts": ["a", "b", "c"]}, {"texts": ["a", "b", "c", "d"]}),
+        ({"text": "a", "text_pair": "12345"}, {"text": "a", "text_pair": "123456"}),
+    ],
 )
-def test_json_by_any_of_its_names_is_taken(content_type: str | None) -> None:
-    check_content_type(content_type)
+def test_what_is_exactly_at_a_limit_is_accepted_and_one_more_is_a_413(document: object, over: object) -> None:
+    assert parse_request(json.dumps(document, ensure_ascii=False).encode(), SMALL).texts
+    with pytest.raises(RequestError) as error:
+        parse_request(json.dumps(over, ensure_ascii=False).encode(), SMALL)
+    assert error.value.status == 413
+
+
+def test_a_body_of_exactly_the_limit_is_accepted_and_one_byte_more_is_a_413() -> None:
+    body = b'{"text": "a"}'.ljust(60)
+    assert parse_request(body, SMALL).texts == ["a"]
+    with pytest.raises(RequestError, match="larger than 60 bytes") as error:
+        parse_request(body + b" ", SMALL)
+    assert error.value.status == 413
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: not text.isspace())
@@ -86,22 +141,22 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lam
 
 @given(st.lists(TEXTS, min_size=1, max_size=20), st.sampled_from(["text", "texts"]), st.booleans())
 def test_texts_come_out_as_they_went_in(texts: list[str], field: str, ascii_only: bool) -> None:
-    question = parse_question(json.dumps({field: texts}, ensure_ascii=ascii_only).encode(), LIMITS)
-    assert (question.texts, question.single) == (texts, False)
+    request = parse_request(json.dumps({field: texts}, ensure_ascii=ascii_only).encode(), LIMITS)
+    assert (request.texts, request.single) == (texts, False)
     pairs = {field: texts, {"text": "text_pair", "texts": "text_pairs"}[field]: texts[::-1]}
-    question = parse_question(json.dumps(pairs, ensure_ascii=ascii_only).encode(), LIMITS)
-    assert (question.texts, question.single) == (list(zip(texts, texts[::-1], strict=True)), False)
-    question = parse_question(json.dumps({"text": texts[0], "text_pair": texts[-1]}).encode(), LIMITS)
-    assert (question.texts, question.single) == ([(texts[0], texts[-1])], True)
-    one = parse_question(json.dumps({"text": texts[0]}, ensure_ascii=ascii_only).encode(), LIMITS)
+    request = parse_request(json.dumps(pairs, ensure_ascii=ascii_only).encode(), LIMITS)
+    assert (request.texts, request.single) == (list(zip(texts, texts[::-1], strict=True)), False)
+    request = parse_request(json.dumps({"text": texts[0], "text_pair": texts[-1]}).encode(), LIMITS)
+    assert (request.texts, request.single) == ([(texts[0], texts[-1])], True)
+    one = parse_request(json.dumps({"text": texts[0]}, ensure_ascii=ascii_only).encode(), LIMITS)
     assert (one.texts, one.single) == ([texts[0]], True)
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_either_a_question_or_a_refusal(body: bytes) -> None:
+def test_any_bytes_are_either_a_request_or_an_error(body: bytes) -> None:
     try:
-        question = parse_question(body, LIMITS)
-    except RequestError as refusal:
-        assert 400 <= refusal.status < 500
+        request = parse_request(body, LIMITS)
+    except RequestError as error:
+        assert 400 <= error.status < 500
     else:
-        assert question.texts
+        assert request.texts

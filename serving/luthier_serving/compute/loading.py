@@ -1,0 +1,108 @@
+"""Downloads a model version, verified, and opens it; or says in one sentence why it cannot.
+
+Files are cached by content, so that a replica that restarts on a node downloads nothing. The registry verifies the
+sha256 of every file, downloaded or cached. Only the files that the engine reads are fetched.
+"""
+
+import logging
+import os
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+from luthier_api.cpus import available_cpus
+from luthier_api.documents import RevisionConfig
+from luthier_api.reasons import Reason
+from luthier_artifacts import (
+    BucketNotFound,
+    IntegrityError,
+    InvalidUri,
+    ObjectNotFound,
+    StorageConfig,
+    StorageDenied,
+    StorageError,
+    StorageUnavailable,
+    download_version,
+)
+from luthier_serving.compute.engines import needed_files
+from luthier_serving.compute.model import Model, open_model
+from luthier_serving.errors import LoadError
+
+CACHE_ENV = "LUTHIER_CACHE"
+DEFAULT_CACHE = "/var/cache/luthier"
+# Ray Serve gives up on a new application after three failed starts, so an outage of storage is waited out here.
+PATIENCE_ENV = "LUTHIER_LOAD_PATIENCE_S"
+DEFAULT_PATIENCE_S = 120.0
+RETRY_DELAY_S = 3.0
+
+logger = logging.getLogger("ray.serve")
+
+_REASONS: list[tuple[type[StorageError], Reason]] = [
+    (IntegrityError, Reason.INTEGRITY_ERROR),
+    (StorageDenied, Reason.STORAGE_DENIED),
+    (BucketNotFound, Reason.BUCKET_NOT_FOUND),
+    (ObjectNotFound, Reason.MODEL_NOT_FOUND),
+    (InvalidUri, Reason.INVALID_SPEC),
+    (StorageUnavailable, Reason.STORAGE_UNAVAILABLE),
+]
+
+
+def load_model(config: RevisionConfig) -> Model:
+    """Return the model of a revision, ready to answer.
+
+    Raises:
+        LoadError: the artifact cannot be fetched, or the engine cannot load it.
+    """
+    cpus = available_cpus()
+    # Otherwise tokenizers starts one thread for each core of the node.
+    os.environ.setdefault("RAYON_NUM_THREADS", str(cpus))
+    cache = cache_folder()
+    # In the cache folder, because the files are hard links into the cache; removed once they are loaded.
+    with tempfile.TemporaryDirectory(prefix="loading-", dir=cache) as work:
+        folder = Path(work) / "model"
+        _fetch(config, folder, cache / "content")
+        return open_model(
+            folder,
+            config.engine,
+            version=config.version,
+            gpus=config.gpus_per_replica,
+            cpus=cpus,
+            max_tokens=config.max_batch_tokens,
+        )
+
+
+def cache_folder() -> Path:
+    """Return the folder for downloads: $LUTHIER_CACHE; if unset, /var/cache/luthier if writable, or a temporary one.
+
+    Raises:
+        LoadError: none of them is writable.
+    """
+    wanted = os.environ.get(CACHE_ENV)
+    for folder in [Path(wanted)] if wanted else [Path(DEFAULT_CACHE), Path(tempfile.gettempdir()) / "luthier-cache"]:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    raise LoadError(
+        Reason.CONFIG_ERROR,
+        f"The cache folder {wanted or DEFAULT_CACHE} is not writable; set {CACHE_ENV} to one that is.",
+    )
+
+
+def _fetch(config: RevisionConfig, folder: Path, cache: Path) -> None:
+    deadline = time.monotonic() + float(os.environ.get(PATIENCE_ENV, DEFAULT_PATIENCE_S))
+    needed = partial(needed_files, config.engine, gpus=config.gpus_per_replica)
+    while True:
+        try:
+            storage = StorageConfig.from_access(config.access)
+            download_version(config.model_uri, folder, storage, cache=cache, digest=config.digest, choose=needed)
+            return
+        except StorageError as error:
+            if not error.retryable or time.monotonic() + RETRY_DELAY_S > deadline:
+                reason = next((reason for kind, reason in _REASONS if isinstance(error, kind)), Reason.CRASHED)
+                raise LoadError(reason, str(error)) from error
+            logger.warning("%s Retrying in %s s.", error, RETRY_DELAY_S)
+        time.sleep(RETRY_DELAY_S)

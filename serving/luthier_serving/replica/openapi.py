@@ -1,0 +1,185 @@
+"""The description of the HTTP API, as OpenAPI 3.1: schemas by pydantic, paths by hand, since no framework derives them.
+
+It describes the model that answers; while none does, every task that one may have. A test compares it with the
+application: both have the same paths and methods.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, conlist, constr, create_model
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+from luthier_api.documents import FrontConfig
+from luthier_api.training import Task
+from luthier_serving.answers import ModelInfo
+from luthier_serving.replica.validation import PAIR_FIELDS
+from luthier_serving.tasks import OUTPUTS
+
+JSON = "application/json"
+REFERENCE = "#/components/schemas/{model}"
+VERSION_HEADERS = {"X-Luthier-Version": {"description": "Model version.", "schema": {"type": "string"}}}
+
+
+class Error(BaseModel):
+    """An error, in one sentence."""
+
+    error: str
+
+
+class Failure(BaseModel):
+    """A text of a list for which the model failed."""
+
+    input_text: str
+    error: str = Field(description="Why there is no prediction for this text.")
+    version: str
+
+
+class _WithoutTitles(GenerateJsonSchema):
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def openapi_document(config: FrontConfig, model: ModelInfo | None) -> dict[str, Any]:
+    """Return the document, with the limits that are in force.
+
+    Args:
+        config: has the limits.
+        model: the model that answers, None while none does.
+    """
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": f"{config.model_name}: {model.task if model else 'a model'} served by Luthier",
+            "version": "v1",
+            "description": f"A body may have at most {config.max_body_bytes} bytes. Every error is one sentence.",
+        },
+        "paths": {
+            "/predict": {"post": _predict(model)},
+            "/healthz": _probe("The process is alive.", {}),
+            "/readyz": _probe("A model answers.", _errors({"503": "No model answers yet."})),
+            "/openapi.json": _probe("This document.", {}),
+            "/docs": _page("This document as a page."),
+            "/": _page("A page to try the model."),
+        },
+        "components": {"schemas": _schemas(config.max_texts, config.max_text_characters, model)},
+    }
+
+
+def _predict(model: ModelInfo | None) -> dict[str, Any]:
+    return {
+        "summary": OUTPUTS[model.task].summary if model else "Predict for one text or several.",
+        "requestBody": {
+            "required": True,
+            "content": {
+                JSON: {
+                    "schema": _ref("Request"),
+                    "examples": {
+                        name: example for pairs in _pairs(model) for name, example in _examples(pairs).items()
+                    },
+                }
+            },
+        },
+        "responses": {
+            "200": {
+                "description": "An object for one text or pair; for a list, the predictions in order.",
+                "headers": VERSION_HEADERS,
+                "content": {JSON: {"schema": {"anyOf": [_ref("Prediction"), _ref("Predictions")]}}},
+            },
+            **_errors(
+                {
+                    "400": "The body is missing or is not JSON.",
+                    "413": "The body, a text or the list is too large.",
+                    "415": "The body is not application/json.",
+                    "422": "The JSON has wrong fields, or this model does not read such texts.",
+                    "500": "The model failed on this request.",
+                    "503": "Too many requests are queued, or no model answers; retry after the time in Retry-After.",
+                    "504": "The answer took too long.",
+                }
+            ),
+        },
+    }
+
+
+def _pairs(model: ModelInfo | None) -> list[bool]:
+    """Return whether requests hold pairs; both while the model is not known."""
+    return [model.pairs] if model else [False, True]
+
+
+def _examples(pairs: bool) -> dict[str, Any]:
+    one, several = {"text": "What a lovely film."}, {"texts": ["What a lovely film.", "I left after ten minutes."]}
+    if not pairs:
+        return {
+            "one": {"summary": "one text", "value": one},
+            "several": {"summary": "several texts", "value": several},
+        }
+    pair = {**one, "text_pair": "A film is praised."}
+    several_pairs = {**several, "text_pairs": ["A film is praised.", "A meal is praised."]}
+    return {
+        "pair": {"summary": "one pair of texts", "value": pair},
+        "pairs": {"summary": "several pairs", "value": several_pairs},
+    }
+
+
+@lru_cache(maxsize=4)
+def _schemas(max_texts: int, max_text_characters: int, model: ModelInfo | None) -> dict[str, Any]:
+    """Return {name: JSON schema}; kept, because building the models takes 15 ms of the event loop."""
+    answers = [_answer(task, model) for task in ([model.task] if model else OUTPUTS)]
+    prediction = _union("Prediction", answers)
+    text = constr(min_length=1, max_length=max_text_characters)
+    texts = conlist(text, min_length=1, max_length=max_texts)
+    request = _union("Request", [body for pairs in _pairs(model) for body in _bodies(text, texts, pairs)])
+    entry = _union("PredictionOrFailure", [prediction, Failure])
+    predictions = create_model("Predictions", predictions=(conlist(entry), ...))
+    roots: list[type[BaseModel]] = [request, prediction, predictions, Error]
+    _, schemas = models_json_schema(
+        [(root, "serialization") for root in roots], ref_template=REFERENCE, schema_generator=_WithoutTitles
+    )
+    definitions: dict[str, Any] = schemas["$defs"]
+    return definitions
+
+
+def _bodies(text: Any, texts: Any, pairs: bool) -> list[type[BaseModel]]:
+    names = ("OnePair", "Pairs", "ListOfPairs") if pairs else ("OneText", "Texts", "ListOfTexts")
+    bodies = []
+    for name, field, value in zip(names, ("text", "texts", "text"), (text, texts, texts), strict=True):
+        fields: dict[str, Any] = dict.fromkeys([field, PAIR_FIELDS[field]] if pairs else [field], (value, ...))
+        bodies.append(create_model(name, __config__=ConfigDict(extra="forbid"), **fields))
+    return bodies
+
+
+def _answer(task: Task, model: ModelInfo | None) -> type[BaseModel]:
+    name = "".join(word.capitalize() for word in task.split("-"))
+    fields: dict[str, Any] = {"input_text": (str, ...)}
+    if model and model.pairs:
+        fields["input_text_pair"] = (str, ...)
+    fields |= OUTPUTS[task].fields(model)
+    fields["version"] = (str, Field(description="Version of the model that answered."))
+    answer: type[BaseModel] = create_model(name, **fields)
+    return answer
+
+
+def _union(name: str, members: list[type[BaseModel]]) -> type[BaseModel]:
+    union: Any = members[0]
+    for member in members[1:]:
+        union = union | member
+    return create_model(name, __base__=RootModel[union])
+
+
+def _errors(reasons: dict[str, str]) -> dict[str, Any]:
+    return {
+        code: {"description": reason, "content": {JSON: {"schema": _ref("Error")}}} for code, reason in reasons.items()
+    }
+
+
+def _probe(summary: str, errors: dict[str, Any]) -> dict[str, Any]:
+    answer = {"description": summary, "content": {JSON: {"schema": {"type": "object"}}}}
+    return {"get": {"summary": summary, "responses": {"200": answer, **errors}}}
+
+
+def _page(summary: str) -> dict[str, Any]:
+    return {"get": {"summary": summary, "responses": {"200": {"description": summary, "content": {"text/html": {}}}}}}
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": REFERENCE.format(model=name)}

@@ -1,0 +1,110 @@
+"""The queue of one revision: requests wait here, leave in batches, and each gets the rows of its own texts.
+
+Drives the policy of `batching` with the event loop's clock. A client that disconnects cancels only its own chunk: the
+rest of its batch goes on. Knows nothing of Ray: it is given a coroutine that sends a batch.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from luthier_serving.answers import Answer, Text
+from luthier_serving.replica.batching import BatchLimits, BatchQueue
+
+SendBatch = Callable[[list[Text]], Awaitable[Answer]]
+
+
+@dataclass(frozen=True)
+class _PendingChunk:
+    texts: Sequence[Text]
+    future: "asyncio.Future[Answer]"
+
+    @property
+    def size(self) -> int:
+        return len(self.texts)
+
+    @property
+    def cancelled(self) -> bool:
+        return self.future.done()
+
+
+class RevisionQueue:
+    """Collects requests into batches for one revision.
+
+    Args:
+        send: sends a batch and returns its answer.
+        limits: size and waiting time of batches.
+        on_batch: called with the number of texts of each batch that leaves.
+    """
+
+    def __init__(self, send: SendBatch, limits: BatchLimits, on_batch: Callable[[int], None]):
+        self._send = send
+        self._on_batch = on_batch
+        self._queue: BatchQueue[_PendingChunk] = BatchQueue(limits)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0
+
+    def set_limits(self, limits: BatchLimits) -> None:
+        """Use other limits from now on."""
+        self._queue.limits = limits
+
+    async def predict(self, texts: Sequence[Text]) -> Answer:
+        """Return the answer to these texts, which stay together in one batch.
+
+        Raises:
+            Exception: what `send` raised for their batch.
+        """
+        loop = asyncio.get_running_loop()
+        chunk = _PendingChunk(texts, loop.create_future())
+        self._queue.add(chunk, loop.time())
+        # In the next iteration of the event loop, so that requests that arrived together share a batch at no delay.
+        self._schedule(loop, loop.time())
+        return await chunk.future
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = loop.call_soon(self._send_due) if at <= loop.time() else loop.call_at(at, self._send_due)
+
+    def _send_due(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        while batch := self._queue.take(loop.time()):
+            task = loop.create_task(self._send_batch(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        due = self._queue.next_due()
+        if due is not None:
+            self._schedule(loop, due)
+
+    async def _send_batch(self, batch: list[_PendingChunk]) -> None:
+        texts = [text for chunk in batch for text in chunk.texts]
+        replica = None
+        try:
+            self._on_batch(len(texts))
+            answer = await self._send(texts)
+            replica = answer.replica
+        except Exception as error:
+            for chunk in batch:
+                if not chunk.future.done():
+                    chunk.future.set_exception(error)
+        else:
+            _distribute(answer, batch)
+        finally:
+            loop = asyncio.get_running_loop()
+            self._queue.returned(replica, loop.time())
+            self._schedule(loop, loop.time())
+
+
+def _distribute(answer: Answer, batch: list[_PendingChunk]) -> None:
+    """Give each chunk its own rows; rows of a chunk that was cancelled meanwhile are skipped."""
+    start = 0
+    for chunk in batch:
+        rows = answer.rows[start : start + chunk.size]
+        start += chunk.size
+        if not chunk.future.done():
+            chunk.future.set_result(Answer(rows, answer.model, answer.replica))

@@ -1,0 +1,115 @@
+"""The application of one model version: computes batches for the front, which calls it by handle; it has no route.
+
+`app` is the builder that Ray Serve imports; its args are a `RevisionConfig`. A replica downloads and verifies the
+artifact before it is ready, so that Ray sends it nothing earlier; if that fails, the application's status message says
+why. At most one replica of a revision runs on a node: the next revision starts beside it, in the same pod. How many
+replicas there are is not part of the args, which would replace them when changed: it is in `deployments` of the Serve
+config, which Ray applies in place.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pydantic import ValidationError
+from ray import serve
+from ray.serve import Application
+
+from luthier_api.documents import RevisionConfig
+from luthier_api.reasons import Reason
+from luthier_serving.answers import Answer, ModelInfo, Row, Text
+from luthier_serving.compute.loading import load_model
+from luthier_serving.errors import LoadError
+
+DEPLOYMENT = "Revision"
+# So that enough texts of common length are computed together to fill the token budget of a GPU.
+TOKENS_OF_A_COMMON_TEXT = 32
+
+logger = logging.getLogger("ray.serve")
+
+
+class RevisionReplica:
+    """One process that holds the model. It computes one batch at a time, off the event loop."""
+
+    async def __init__(self, document: str):  # type: ignore[misc]  # Ray Serve awaits it
+        self._config = RevisionConfig.from_json(document)
+        # Downloading and loading take minutes for a large model; the replica answers Ray meanwhile.
+        self._model = await asyncio.to_thread(load_model, self._config)
+        self._replica = serve.get_replica_context().replica_id.unique_id
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._calls: asyncio.Queue[tuple[list[Text], asyncio.Future[list[Row]]]] = asyncio.Queue()
+        # Merging calls fills a GPU; on a CPU a larger batch is no faster, and would delay the first call in it.
+        self._merge_texts = self._config.max_batch_tokens // TOKENS_OF_A_COMMON_TEXT if self._model.merges_calls else 1
+        self._worker = asyncio.create_task(self._work())
+        logger.info(
+            "revision %s serves %s (%s, %s)",
+            *(self._config.name, self._config.version, self._model.info.weights, self._config.digest),
+        )
+
+    async def predict(self, texts: list[Text]) -> Answer:
+        """Return one row per text, in order."""
+        future: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
+        self._calls.put_nowait((texts, future))
+        return Answer(await future, self._model.info, self._replica)
+
+    async def describe(self) -> ModelInfo:
+        """Return the model that is served; an answer means that the replica is ready."""
+        return self._model.info
+
+    async def check_health(self) -> None:
+        """Make Ray Serve replace this replica if it no longer computes."""
+        if self._worker.done():
+            raise RuntimeError("the task that computes batches has ended")
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            calls = [await self._calls.get()]
+            while not self._calls.empty() and sum(len(texts) for texts, _ in calls) < self._merge_texts:
+                calls.append(self._calls.get_nowait())
+            calls = [(texts, future) for texts, future in calls if not future.done()]
+            merged = [text for texts, _ in calls for text in texts]
+            try:
+                rows = await loop.run_in_executor(self._pool, self._model.predict, merged)
+            except Exception as error:
+                for _, future in calls:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            start = 0
+            for texts, future in calls:
+                if not future.done():
+                    future.set_result(rows[start : start + len(texts)])
+                start += len(texts)
+
+
+def app(args: Mapping[str, Any]) -> Application:
+    """Build the application of a revision.
+
+    Args:
+        args: a `RevisionConfig` in its wire form.
+
+    Raises:
+        LoadError: the args are not one.
+    """
+    try:
+        config = RevisionConfig.model_validate(dict(args), extra="forbid")
+    except ValidationError as error:
+        raise LoadError(
+            Reason.CONFIG_ERROR, f"The args of this application are not a RevisionConfig: {error}"
+        ) from None
+    return serve.deployment(**deployment_options(config))(RevisionReplica).bind(config.to_json())
+
+
+def deployment_options(config: RevisionConfig) -> dict[str, Any]:
+    """Return the Ray Serve options of a revision's deployment."""
+    return {
+        "name": DEPLOYMENT,
+        "max_ongoing_requests": config.max_ongoing_requests,
+        "max_replicas_per_node": 1,
+        "ray_actor_options": {"num_cpus": 1, "num_gpus": config.gpus_per_replica},
+        "graceful_shutdown_timeout_s": 20,
+        "health_check_period_s": 5,
+    }

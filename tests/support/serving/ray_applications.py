@@ -1,0 +1,17 @@
+"""Ray's half of the server, imported without the warnings of Ray itself."""
+
+import warnings
+
+from pydantic import PydanticDeprecatedSince20
+
+with warnings.catch_warnings():
+    # Ray 2.60 declares its own models in a way that pydantic has deprecated.
+    warnings.simplefilter("ignore", PydanticDeprecatedSince20)
+    from ray import exceptions as ray_exceptions
+    from ray.serve import exceptions as serve_exceptions
+
+    from luthier_serving.replica import app as front
+    from luthier_serving.replica import handles, metrics
+    from luthier_serving.revision import app as revision
+
+__all__ = ["front", "handles", "metrics", "ray_exceptions", "revision", "serve_exceptions"]

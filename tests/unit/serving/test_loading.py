@@ -1,0 +1,150 @@
+"""Downloading a version: where it is kept, which files, how long storage is waited for, and the reasons of failures."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luthier_api.documents import RevisionConfig
+from luthier_api.reasons import Reason
+from luthier_artifacts import (
+    BucketNotFound,
+    IntegrityError,
+    InvalidUri,
+    ObjectNotFound,
+    StorageDenied,
+    StorageError,
+    StorageUnavailable,
+)
+from luthier_serving.compute import loading
+from luthier_serving.compute.loading import cache_folder, load_model
+from luthier_serving.errors import LoadError
+
+pytestmark = pytest.mark.unit
+
+CONFIG = RevisionConfig(
+    name="rev-1",
+    model_uri="s3://models/m/versions/v7",
+    version="v7",
+    digest="sha256:" + "0" * 64,
+    gpus_per_replica=1,
+    max_batch_tokens=99,
+)
+
+
+class Storage:
+    """Downloads with the failures that a test wants, and a clock that only sleep moves."""
+
+    def __init__(self, *failures: StorageError) -> None:
+        self.failures = list(failures)
+        self.downloads: list[dict[str, Any]] = []
+        self.opened: list[dict[str, Any]] = []
+        self.now = 0.0
+
+    def download_version(self, uri: str, folder: Path, storage: Any, **options: Any) -> None:
+        self.downloads.append({"uri": uri, "folder": folder, **options})
+        if self.failures:
+            raise self.failures.pop(0)
+        folder.mkdir()
+
+    def open_model(self, folder: Path, engine: str, **options: Any) -> str:
+        assert folder.is_dir()
+        self.opened.append({"engine": engine, **options})
+        return "the model"
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    monkeypatch.setenv("LUTHIER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("LUTHIER_LOAD_PATIENCE_S", raising=False)
+    monkeypatch.setenv("RAYON_NUM_THREADS", "1")
+
+    def using(*failures: StorageError) -> Storage:
+        storage = Storage(*failures)
+        monkeypatch.setattr(loading, "download_version", storage.download_version)
+        monkeypatch.setattr(loading, "open_model", storage.open_model)
+        monkeypatch.setattr(loading, "time", storage)
+        return storage
+
+    return using
+
+
+def test_a_version_is_downloaded_verified_and_opened_as_its_config_says(use: Any, tmp_path: Path) -> None:
+    storage = use()
+    assert load_model(CONFIG) == "the model"
+    [download] = storage.downloads
+    assert (download["uri"], download["digest"]) == (CONFIG.model_uri, CONFIG.digest)
+    assert download["cache"] == tmp_path / "cache" / "content"
+    assert download["folder"].is_relative_to(tmp_path / "cache"), "hard links need the same file system"
+    assert download["choose"](["model.onnx", "model.safetensors"]) == ["model.safetensors"], "of an engine with a GPU"
+    [opened] = storage.opened
+    assert opened.pop("cpus") >= 1
+    assert opened == {"engine": "auto", "version": "v7", "gpus": 1, "max_tokens": 99}
+    assert list((tmp_path / "cache").iterdir()) == [], "the working folder is removed"
+
+
+def test_an_outage_of_storage_is_waited_out(use: Any) -> None:
+    storage = use(*[StorageUnavailable("connection refused")] * 10)
+    assert load_model(CONFIG) == "the model"
+    assert len(storage.downloads) == 11
+    assert storage.now == 10 * loading.RETRY_DELAY_S
+
+
+@pytest.mark.parametrize(("patience_s", "downloads"), [("0", 1), ("2.9", 1), ("3", 2), ("9", 4)])
+def test_storage_is_waited_for_only_as_long_as_the_setting_says(
+    use: Any, monkeypatch: pytest.MonkeyPatch, patience_s: str, downloads: int
+) -> None:
+    monkeypatch.setenv("LUTHIER_LOAD_PATIENCE_S", patience_s)
+    storage = use(*[StorageUnavailable("connection refused")] * 50)
+    with pytest.raises(LoadError, match="StorageUnavailable: connection refused"):
+        load_model(CONFIG)
+    assert len(storage.downloads) == downloads
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (IntegrityError("a digest differs"), Reason.INTEGRITY_ERROR),
+        (StorageDenied("access denied"), Reason.STORAGE_DENIED),
+        (BucketNotFound("no such bucket"), Reason.BUCKET_NOT_FOUND),
+        (ObjectNotFound("no such object"), Reason.MODEL_NOT_FOUND),
+        (InvalidUri("no such scheme"), Reason.INVALID_SPEC),
+    ],
+)
+def test_what_no_retry_can_mend_fails_at_once_with_its_reason(use: Any, failure: StorageError, reason: Reason) -> None:
+    storage = use(failure)
+    with pytest.raises(LoadError) as error:
+        load_model(CONFIG)
+    assert (error.value.reason, len(storage.downloads)) == (reason, 1)
+    assert error.value.sentence == str(failure)
+
+
+def test_without_a_setting_the_cache_is_the_images_folder_or_a_temporary_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("LUTHIER_CACHE", raising=False)
+    monkeypatch.setattr(loading.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    monkeypatch.setattr(loading, "DEFAULT_CACHE", str(tmp_path / "image"))
+    assert cache_folder() == tmp_path / "image"
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(loading, "DEFAULT_CACHE", str(tmp_path / "file" / "below"))
+    assert cache_folder() == tmp_path / "tmp" / "luthier-cache"
+    monkeypatch.setattr(loading, "DEFAULT_CACHE", str(tmp_path / "image"))
+    monkeypatch.setattr(loading.os, "access", lambda folder, mode: Path(folder) != tmp_path / "image")
+    assert cache_folder() == tmp_path / "tmp" / "luthier-cache"
+
+
+def test_a_cache_folder_that_was_asked_for_and_is_not_writable_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LUTHIER_CACHE", str(tmp_path / "file" / "below"))
+    with pytest.raises(LoadError, match="is not writable; set LUTHIER_CACHE") as error:
+        cache_folder()
+    assert error.value.reason is Reason.CONFIG_ERROR
