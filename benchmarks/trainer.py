@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luthier_trainer.processors import limit_threads
+from luthier_trainer.runtime.cpus import limit_threads
 
 limit_threads()  # before what reads the number of threads when it is imported
 
@@ -43,12 +43,12 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArgu
 
 from luthier_api.training import Precision, Task, TrainingSpec  # noqa: E402
 from luthier_dev import samples  # noqa: E402
-from luthier_trainer.finetuner import FineTuner  # noqa: E402
-from luthier_trainer.hyperparameters import training_arguments  # noqa: E402
-from luthier_trainer.precision import Device  # noqa: E402
-from luthier_trainer.prepared import LAYOUT_VERSION, Part, PreparedData, PreparedFolder  # noqa: E402
-from luthier_trainer.quality import QualityReport  # noqa: E402
-from luthier_trainer.tasks import IGNORED, task_of  # noqa: E402
+from luthier_trainer.engine.finetuner import FineTuner  # noqa: E402
+from luthier_trainer.formats.prepared import LAYOUT_VERSION, Part, PreparedData, PreparedFolder  # noqa: E402
+from luthier_trainer.formats.quality_report import QualityReport  # noqa: E402
+from luthier_trainer.spec.hyperparameters import training_arguments  # noqa: E402
+from luthier_trainer.spec.precision import Device  # noqa: E402
+from luthier_trainer.tasks.interface import IGNORED, task_of  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "trainer.json"
 PEERS = ("P1", "P2", "P3")

@@ -15,11 +15,11 @@ from torch import nn
 from torch.nn import functional
 
 from luthier_api.training import Task
-from luthier_trainer import attention
-from luthier_trainer.attention import Layout
-from luthier_trainer.batches import Limits, Schedule
-from luthier_trainer.finetuner import FineTuner
-from luthier_trainer.loading import Shares
+from luthier_trainer.engine import attention
+from luthier_trainer.engine.attention import Layout
+from luthier_trainer.engine.collate import Shares
+from luthier_trainer.engine.finetuner import FineTuner
+from luthier_trainer.engine.schedule import Limits, Schedule
 from support.trainer.engine import (
     assert_same,
     data_of,

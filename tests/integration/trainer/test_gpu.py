@@ -15,7 +15,7 @@ from luthier_api.documents import Result
 from luthier_api.exitcodes import ExitCode
 from luthier_api.training import Precision, Task
 from luthier_trainer.cli import main
-from luthier_trainer.errors import LossNotFinite
+from luthier_trainer.runtime.errors import LossNotFinite
 from support.trainer.engine import data_of, model_of, spec_of, tuner_of
 
 pytestmark = [

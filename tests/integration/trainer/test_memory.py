@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from luthier_api.training import Task
-from luthier_trainer.callbacks import Watcher
-from luthier_trainer.errors import GpuOutOfMemory
-from luthier_trainer.finetuner import FineTuner
-from luthier_trainer.loading import MicroBatch
-from luthier_trainer.memory import largest_that_fits
-from luthier_trainer.progress import Progress
+from luthier_trainer.engine.collate import MicroBatch
+from luthier_trainer.engine.finetuner import FineTuner
+from luthier_trainer.engine.memory import largest_that_fits
+from luthier_trainer.engine.watcher import Watcher
+from luthier_trainer.runtime.errors import GpuOutOfMemory
+from luthier_trainer.runtime.progress import Progress
 from support.trainer.engine import assert_same, data_of, gradients, model_of, spec_of, tuner_of, without_dropout
 
 pytestmark = pytest.mark.integration

@@ -21,10 +21,10 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from luthier_api.documents import Published, Resolved, RunDocument
 from luthier_dev.mlflow_server import start_mlflow
 from luthier_dev.processes import free_ports
-from luthier_trainer import tracking
-from luthier_trainer.errors import LossNotFinite
-from luthier_trainer.event_files import write_event_files
-from luthier_trainer.tracking import MlflowTracker
+from luthier_trainer.publish.event_files import write_event_files
+from luthier_trainer.runtime.errors import LossNotFinite
+from luthier_trainer.tracking import mlflow_tracker as tracking
+from luthier_trainer.tracking.mlflow_tracker import MlflowTracker
 
 pytestmark = pytest.mark.integration
 

@@ -16,13 +16,14 @@ from torch import nn
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from luthier_api.training import Precision, Task, TrainingSpec
-from luthier_trainer.finetuner import FineTuner
-from luthier_trainer.hyperparameters import training_arguments
-from luthier_trainer.loading import MicroBatch
-from luthier_trainer.models import detect_device
-from luthier_trainer.prepared import LAYOUT_VERSION, Part, PreparedData, PreparedFolder
-from luthier_trainer.quality import QualityReport
-from luthier_trainer.tasks import IGNORED, TaskModule, task_of
+from luthier_trainer.engine.collate import MicroBatch
+from luthier_trainer.engine.finetuner import FineTuner
+from luthier_trainer.formats.prepared import LAYOUT_VERSION, Part, PreparedData, PreparedFolder
+from luthier_trainer.formats.quality_report import QualityReport
+from luthier_trainer.models.load import detect_device
+from luthier_trainer.spec.hyperparameters import training_arguments
+from luthier_trainer.tasks.interface import IGNORED, TaskModule
+from luthier_trainer.tasks.registry import task_of
 
 LABELS = {
     Task.TEXT_CLASSIFICATION: ["negative", "positive"],

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from luthier_api.training import DataFile
-from luthier_trainer import readers
-from luthier_trainer.errors import InvalidData, InvalidSpec
-from luthier_trainer.readers import Row, SourceFile, format_of, is_known, read_rows
+from luthier_trainer.data import readers
+from luthier_trainer.data.readers import Row, SourceFile, format_of, is_known, read_rows
+from luthier_trainer.runtime.errors import InvalidData, InvalidSpec
 
 pytestmark = pytest.mark.unit
 
