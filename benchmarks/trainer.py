@@ -44,9 +44,9 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArgu
 from luthier_api.training import Precision, Task, TrainingSpec  # noqa: E402
 from luthier_dev import samples  # noqa: E402
 from luthier_trainer.engine.finetuner import FineTuner  # noqa: E402
+from luthier_trainer.engine.trainer_arguments import trainer_arguments  # noqa: E402
 from luthier_trainer.formats.prepared import LAYOUT_VERSION, Part, PreparedData, PreparedFolder  # noqa: E402
 from luthier_trainer.formats.quality_report import QualityReport  # noqa: E402
-from luthier_trainer.spec.hyperparameters import training_arguments  # noqa: E402
 from luthier_trainer.spec.precision import Device  # noqa: E402
 from luthier_trainer.tasks.interface import IGNORED, task_of  # noqa: E402
 
@@ -202,7 +202,7 @@ def ours(data: Data, seed: int, epochs: int, folder: Path) -> FineTuner:
     )
     task, device = task_of(data.task), Device("the CPU", is_gpu=False, has_bf16=True)
     part = Part.of(data.ids, data.targets, task.target_type)
-    arguments = training_arguments(
+    arguments = trainer_arguments(
         spec, task, examples=len(part), precision=Precision.FP32, device=device, folder=folder
     )
     arguments.eval_strategy = arguments.save_strategy = arguments.logging_strategy = "no"

@@ -28,8 +28,9 @@ from luthier_trainer.formats.quality_report import (
     QualityReport,
     TokenLengths,
 )
-from luthier_trainer.publish.artifact import Findings, environment
+from luthier_trainer.publish.artifact import environment
 from luthier_trainer.publish.card import write_card
+from luthier_trainer.publish.findings import Findings
 from luthier_trainer.publish.metrics_file import metrics_json
 from luthier_trainer.publish.report import write_report
 from luthier_trainer.publish.report_sections import MISTAKE_CHARACTERS, metric_title

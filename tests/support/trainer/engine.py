@@ -17,11 +17,11 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from luthier_api.training import Precision, Task, TrainingSpec
 from luthier_trainer.engine.collate import MicroBatch
+from luthier_trainer.engine.device import detect_device
 from luthier_trainer.engine.finetuner import FineTuner
+from luthier_trainer.engine.trainer_arguments import trainer_arguments
 from luthier_trainer.formats.prepared import LAYOUT_VERSION, Part, PreparedData, PreparedFolder
 from luthier_trainer.formats.quality_report import QualityReport
-from luthier_trainer.models.load import detect_device
-from luthier_trainer.spec.hyperparameters import training_arguments
 from luthier_trainer.tasks.interface import IGNORED, TaskModule
 from luthier_trainer.tasks.registry import task_of
 
@@ -125,7 +125,7 @@ def tuner_of(
 ) -> FineTuner:
     """Make the engine as `train` does."""
     task = task_of(spec.task)
-    arguments = training_arguments(
+    arguments = trainer_arguments(
         spec, task, examples=len(prepared.train), precision=precision, device=detect_device(), folder=output
     )
     change(arguments)

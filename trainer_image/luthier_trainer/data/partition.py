@@ -10,10 +10,11 @@ import numpy as np
 from luthier_api.training import Dataset
 from luthier_trainer.data import duplicates
 from luthier_trainer.data.duplicates import Mask, Numbers
+from luthier_trainer.data.quality import file_quality
 from luthier_trainer.data.splitting import Rows, split_rows
 from luthier_trainer.data.staging import Staged
 from luthier_trainer.formats.prepared import PartName
-from luthier_trainer.formats.quality_report import FileQuality, Leakage, file_quality
+from luthier_trainer.formats.quality_report import FileQuality, Leakage
 from luthier_trainer.runtime.errors import InvalidData
 
 PARTS: tuple[PartName, ...] = ("train", "eval", "test")

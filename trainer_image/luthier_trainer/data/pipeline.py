@@ -18,8 +18,10 @@ import pyarrow as pa
 
 from luthier_api.training import DataFile, TrainingSpec
 from luthier_trainer.data.cleaning import Cleaner
+from luthier_trainer.data.dataset import FetchedDataset
 from luthier_trainer.data.labels import LabelCensus, Labels
 from luthier_trainer.data.partition import PARTS, Share, divide
+from luthier_trainer.data.quality import OUTLIERS_SHOWN, length_limits, measure, token_lengths, with_tokens
 from luthier_trainer.data.quality_gates import check_gates
 from luthier_trainer.data.scripts import ScriptCount
 from luthier_trainer.data.staging import BATCH_ROWS, stage
@@ -33,18 +35,8 @@ from luthier_trainer.formats.prepared import (
     schema_of,
     write_descriptions,
 )
-from luthier_trainer.formats.quality_report import (
-    OUTLIERS_SHOWN,
-    LabelCount,
-    Outliers,
-    QualityReport,
-    length_limits,
-    measure,
-    token_lengths,
-    with_tokens,
-)
+from luthier_trainer.formats.quality_report import LabelCount, Outliers, QualityReport
 from luthier_trainer.models.base_model import BaseModel
-from luthier_trainer.models.fetch import FetchedDataset
 from luthier_trainer.tasks.interface import TaskModule
 from luthier_trainer.tasks.registry import task_of
 

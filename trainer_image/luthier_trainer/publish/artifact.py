@@ -14,7 +14,6 @@ import math
 import platform
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -23,16 +22,15 @@ from transformers import PreTrainedModel
 from luthier_api.documents import SERVING_DOCUMENT_FILE, Resolved, RunDocument, ServingDocument
 from luthier_artifacts import Lineage, Metadata
 from luthier_trainer.data.tokenization import configure, is_byte_level
-from luthier_trainer.export.exporter import ExportOutcome
 from luthier_trainer.formats.prepared import QUALITY_FILE, PreparedFolder
 from luthier_trainer.models.base_model import TOKENIZER_FILE, TOKENIZER_FILES, BaseModel
 from luthier_trainer.publish.card import write_card
 from luthier_trainer.publish.event_files import FOLDER as EVENTS_FOLDER
 from luthier_trainer.publish.event_files import write_event_files
+from luthier_trainer.publish.findings import Findings
 from luthier_trainer.publish.metrics_file import metrics_json
 from luthier_trainer.publish.report import write_report
 from luthier_trainer.runtime.workspace import Workspace
-from luthier_trainer.tasks.evaluation import Evaluation
 from luthier_trainer.tasks.registry import task_of
 
 METRICS_FILE = "metrics.json"
@@ -45,37 +43,6 @@ _RECORDED_PACKAGES = (
     *("luthier-trainer", "torch", "transformers", "tokenizers", "accelerate"),
     *("numpy", "scikit-learn", "onnx", "onnxruntime", "pyarrow"),
 )
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What the training found out.
-
-    Attributes:
-        metrics: by the names of `metric_names`.
-        missed_gates: a sentence for each.
-        evaluation: of the examples that choices were made on.
-        test: of the last test's examples, where there are any.
-        history: what the Trainer logged.
-        steps: optimizer steps done.
-        best_step: the step whose weights were kept.
-        device: what it ran on.
-        precision: fp32, fp16 or bf16.
-        exports: what became of each format.
-        seconds: time by part of the run.
-    """
-
-    metrics: dict[str, float]
-    missed_gates: list[str]
-    evaluation: Evaluation
-    test: Evaluation | None
-    history: list[dict[str, Any]]
-    steps: int
-    best_step: int | None
-    device: str
-    precision: str
-    exports: list[ExportOutcome]
-    seconds: dict[str, float]
 
 
 def build_artifact(

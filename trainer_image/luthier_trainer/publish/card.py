@@ -7,7 +7,6 @@ Format: https://huggingface.co/docs/hub/model-cards
 
 import math
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,14 +14,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from luthier_api.documents import RunDocument
 from luthier_api.training import MethodType
 from luthier_trainer.formats.prepared import PreparedFolder
+from luthier_trainer.publish.findings import Findings
 from luthier_trainer.publish.report import number
 from luthier_trainer.publish.report_sections import baseline_name, gates, headline, metric_title
 from luthier_trainer.spec.flatten_spec import flattened
 from luthier_trainer.tasks.evaluation import Evaluation
 from luthier_trainer.tasks.registry import task_of
-
-if TYPE_CHECKING:
-    from luthier_trainer.publish.artifact import Findings
 
 CARD_FILE = "README.md"
 LABELS_SHOWN = 50
@@ -47,7 +44,7 @@ _HUB_METRICS = {
 }
 
 
-def write_card(folder: Path, run: RunDocument, prepared: PreparedFolder, findings: "Findings") -> None:
+def write_card(folder: Path, run: RunDocument, prepared: PreparedFolder, findings: Findings) -> None:
     """Write the card of one version into its folder."""
     spec = run.spec
     templates = Environment(
@@ -80,7 +77,7 @@ def write_card(folder: Path, run: RunDocument, prepared: PreparedFolder, finding
     ModelCard(f"---\n{front_matter}\n---\n\n{text}", ignore_metadata_errors=False).save(folder / CARD_FILE)
 
 
-def card_data(run: RunDocument, findings: "Findings") -> ModelCardData:
+def card_data(run: RunDocument, findings: Findings) -> ModelCardData:
     """Return the front matter."""
     spec = run.spec
     results = _results(run, "evaluation", findings.evaluation)

@@ -4,15 +4,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from luthier_trainer.publish.findings import Findings
 from luthier_trainer.tasks.evaluation import Curve, Evaluation
 
-if TYPE_CHECKING:
-    from luthier_trainer.publish.artifact import Findings
 
-
-def metrics_json(findings: "Findings") -> str:
+def metrics_json(findings: Findings) -> str:
     """Return the file's text.
 
     `labels` to `curves` are of the evaluation examples; `test` has the same of the last test's, and is null without.

@@ -8,21 +8,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from luthier_api.documents import RunDocument
 from luthier_trainer.formats.prepared import PreparedFolder
 from luthier_trainer.publish import report_sections as sections
+from luthier_trainer.publish.findings import Findings
 from luthier_trainer.spec.flatten_spec import flattened
-
-if TYPE_CHECKING:
-    from luthier_trainer.publish.artifact import Findings
 
 
 def write_report(
-    path: Path, run: RunDocument, prepared: PreparedFolder, findings: "Findings", environment: dict[str, str]
+    path: Path, run: RunDocument, prepared: PreparedFolder, findings: Findings, environment: dict[str, str]
 ) -> None:
     """Write the report of one run."""
     templates = Environment(

@@ -3,18 +3,16 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from luthier_api.base import decimal_text
 from luthier_api.training import GateOperator, Task, TrainingSpec
 from luthier_trainer.publish import plots
+from luthier_trainer.publish.findings import Findings
 from luthier_trainer.publish.plots import Plot, Series
 from luthier_trainer.spec.hyperparameters import best_metric, greater_is_better
 from luthier_trainer.tasks.evaluation import Curve, Evaluation, LabelReport, Mistake
 from luthier_trainer.tasks.registry import task_of
-
-if TYPE_CHECKING:
-    from luthier_trainer.publish.artifact import Findings
 
 # With more labels a matrix is a wall of numbers, and the pairs that are mixed up most say more.
 MOST_MATRIX_LABELS = 20
@@ -110,7 +108,7 @@ class EvaluationSection:
     numbers: bool = False
 
 
-def headline(spec: TrainingSpec, findings: "Findings") -> Headline:
+def headline(spec: TrainingSpec, findings: Findings) -> Headline:
     """Return the metric that counts, with the baselines beside it."""
     task = task_of(spec.task)
     key = best_metric(spec.hyperparameters, task)
@@ -151,7 +149,7 @@ def gates(spec: TrainingSpec, metrics: Mapping[str, float]) -> list[GateRow]:
     ]
 
 
-def training_plots(spec: TrainingSpec, findings: "Findings") -> list[Plot]:
+def training_plots(spec: TrainingSpec, findings: Findings) -> list[Plot]:
     """Return the curves of everything that was logged."""
     task = task_of(spec.task)
     history = findings.history
