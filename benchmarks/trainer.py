@@ -48,7 +48,8 @@ from luthier_trainer.engine.trainer_arguments import trainer_arguments  # noqa: 
 from luthier_trainer.formats.prepared import LAYOUT_VERSION, Part, PreparedData, PreparedFolder  # noqa: E402
 from luthier_trainer.formats.quality_report import QualityReport  # noqa: E402
 from luthier_trainer.spec.precision import Device  # noqa: E402
-from luthier_trainer.tasks.interface import IGNORED, task_of  # noqa: E402
+from luthier_trainer.tasks.interface import IGNORED  # noqa: E402
+from luthier_trainer.tasks.registry import task_of  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "trainer.json"
 PEERS = ("P1", "P2", "P3")

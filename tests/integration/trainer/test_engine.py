@@ -20,6 +20,7 @@ from luthier_trainer.engine.attention import Layout
 from luthier_trainer.engine.collate import Shares
 from luthier_trainer.engine.finetuner import FineTuner
 from luthier_trainer.engine.schedule import Limits, Schedule
+from luthier_trainer.engine.step_data import Shares
 from support.trainer.engine import (
     assert_same,
     data_of,

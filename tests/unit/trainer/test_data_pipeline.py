@@ -18,7 +18,7 @@ from luthier_api.training import TrainingSpec
 from luthier_trainer.data import staging
 from luthier_trainer.data.dataset import FetchedDataset
 from luthier_trainer.data.pipeline import make_prepared
-from luthier_trainer.data.readers import SourceFile
+from luthier_trainer.data.readers.formats import SourceFile
 from luthier_trainer.data.tokenization import TextEncoder, configure
 from luthier_trainer.formats.prepared import PreparedFolder, read_prepared
 from luthier_trainer.models.base_model import BaseModel

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from luthier_api.text import normalize_text
 from luthier_api.training import DataFile, Preprocessing
-from luthier_trainer.data.readers import Row, SourceFile, Text
+from luthier_trainer.data.readers.formats import SourceFile
+from luthier_trainer.data.readers.rows import Row, Text
 from luthier_trainer.runtime.errors import InvalidData
 from luthier_trainer.tasks.interface import Parsed, TaskModule
 

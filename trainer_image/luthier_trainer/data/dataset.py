@@ -8,7 +8,7 @@ from luthier_api.documents import RunDocument
 from luthier_api.keys import digest_of
 from luthier_api.training import DataFile
 from luthier_artifacts import fetch_files
-from luthier_trainer.data.readers import SourceFile, format_of, is_known
+from luthier_trainer.data.readers.formats import SourceFile, format_of, is_known
 from luthier_trainer.formats.prepared import PartName
 from luthier_trainer.runtime.storage import input_storage
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from luthier_trainer.data.readers import SourceFile
+from luthier_trainer.data.readers.formats import SourceFile
 from luthier_trainer.runtime.errors import InvalidData
 
 # What an artifact can name (luthier_api.documents.ServingDocument).

@@ -28,10 +28,11 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from luthier_api.training import Hyperparameters
 from luthier_trainer.engine import memory
-from luthier_trainer.engine.collate import Collator, MicroBatch, Shares, StepSampler, only, pretrained, token_format
+from luthier_trainer.engine.collate import Collator, MicroBatch, pretrained, token_format
 from luthier_trainer.engine.losses import choose_loss
 from luthier_trainer.engine.packing import Packing, fitting_packing
 from luthier_trainer.engine.schedule import Limits, Schedule, cut, longest_first
+from luthier_trainer.engine.step_data import Shares, StepSampler, only
 from luthier_trainer.engine.watcher import ADVICE
 from luthier_trainer.formats.prepared import Part, PreparedFolder
 from luthier_trainer.runtime.errors import GpuOutOfMemory, LossNotFinite
