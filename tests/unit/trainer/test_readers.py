@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from luthier_api.training import DataFile
-from luthier_trainer.data.readers import jsonl, rows, separated, text_lines
+from luthier_trainer.data.readers import jsonl, separated, text_lines
+from luthier_trainer.data.readers import rows as row_checks
 from luthier_trainer.data.readers.formats import SourceFile, format_of, is_known, read_rows
 from luthier_trainer.data.readers.rows import Row
 from luthier_trainer.runtime.errors import InvalidData, InvalidSpec
@@ -194,7 +195,7 @@ def test_a_cell_of_100_mb_is_refused_without_reading_on(tmp_path: Path, monkeypa
     with pytest.raises(InvalidData, match=r"^huge\.csv, line 2 is longer than 10 MB; shorten the text"):
         read(tmp_path, "huge.csv", b"text,label\n" + b"x" * 100 * 1024 * 1024 + b",positive\n")
     # Lines of ordinary length that one quote swallows; a smaller limit keeps the test quick.
-    for module in (rows, separated, text_lines):
+    for module in (row_checks, separated, text_lines):
         monkeypatch.setattr(module, "MAX_CELL_BYTES", 1024 * 1024)
     rows = b'"opened here,positive\n' + b"ordinary line,negative\n" * 60_000
     with pytest.raises(
