@@ -43,7 +43,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArgu
 
 from luthier_api.training import Precision, Task, TrainingSpec  # noqa: E402
 from luthier_dev import samples  # noqa: E402
-from luthier_trainer.engine.finetuner import FineTuner  # noqa: E402
+from luthier_trainer.engine.finetuner import FineTuner, fine_tuner  # noqa: E402
 from luthier_trainer.engine.trainer_arguments import trainer_arguments  # noqa: E402
 from luthier_trainer.formats.prepared import LAYOUT_VERSION, Part, PreparedData, PreparedFolder  # noqa: E402
 from luthier_trainer.formats.quality_report import QualityReport  # noqa: E402
@@ -216,7 +216,7 @@ def ours(data: Data, seed: int, epochs: int, folder: Path) -> FineTuner:
         eval_examples=len(part),
     )
     prepared = PreparedFolder(described, QualityReport.model_construct(), part, part, None)
-    return FineTuner(load(data.task, seed), arguments, task, spec.hyperparameters, prepared, callbacks=[])
+    return fine_tuner(load(data.task, seed), arguments, task, spec.hyperparameters, prepared, callbacks=[])
 
 
 def fitted(name: str, data: Data, seed: int, epochs: int) -> tuple[Trainer, float]:

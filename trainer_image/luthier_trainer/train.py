@@ -19,7 +19,7 @@ from luthier_trainer.checkpointing.best_weights import BestWeights
 from luthier_trainer.checkpointing.checkpoints import Checkpoints
 from luthier_trainer.checkpointing.fit import fit
 from luthier_trainer.engine.device import detect_device
-from luthier_trainer.engine.finetuner import FineTuner
+from luthier_trainer.engine.finetuner import fine_tuner
 from luthier_trainer.engine.trainer_arguments import trainer_arguments
 from luthier_trainer.engine.watcher import Watcher
 from luthier_trainer.export.exporter import export_model
@@ -110,7 +110,7 @@ def train(
 
     # Optimization: AdamW on texts without padding.
     watcher = Watcher(progress, bar=bar)
-    tuner = FineTuner(model, arguments, task, spec.hyperparameters, prepared, callbacks=[watcher, tracker])
+    tuner = fine_tuner(model, arguments, task, spec.hyperparameters, prepared, callbacks=[watcher, tracker])
     tuner.remove_callback(PrinterCallback)
 
     # Baselines: the most frequent answer, and this very model before training.

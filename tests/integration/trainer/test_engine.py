@@ -130,7 +130,7 @@ def test_what_cannot_be_packed_is_padded_in_groups_of_one_length(
     data = data_of(tiny_models("bert"), task, reviews[:60], held_out=20)
     with caplog.at_level(logging.INFO, "luthier_trainer"):
         tuner = tuner_of(tmp_path, model, data, spec_of(task))
-    assert (tuner._packing is not None) == packs
+    assert (tuner.forward.packing is not None) == packs
     assert ("cannot be packed" in caplog.text) != packs
     loss, found = step_of(tuner)
     model.zero_grad()
@@ -182,7 +182,7 @@ def test_the_ranks_gradients_add_up_to_that_of_the_global_batch(
     assert isinstance(tuner.model, nn.Module)
     tuner.model.zero_grad()
     schedule = Schedule(data.train.lengths, batch, 42)
-    shares = [Shares(tuner._train, schedule, Limits(4, 10**6), rank, world)[0] for rank in range(world)]
+    shares = [Shares(tuner._shares.collator, schedule, Limits(4, 10**6), rank, world)[0] for rank in range(world)]
     losses = [float(tuner.training_step(tuner.model, share)) for share in shares]
     assert sum(losses) == pytest.approx(loss, abs=1e-5)
     assert_same(gradients(tuner.model), wanted)

@@ -28,7 +28,7 @@ Models = Callable[[str], Path]
 
 def out_of_memory_beyond(tuner: FineTuner, monkeypatch: pytest.MonkeyPatch, tokens: int) -> list[int]:
     """Let the forward pass fail as it does on a GPU; returns the tokens of each try, which grows."""
-    compute, tries = tuner._logits, []
+    compute, tries = tuner.forward.logits, []
 
     def limited(model: nn.Module, batch: MicroBatch) -> torch.Tensor:
         tries.append(batch.tokens)
@@ -36,7 +36,7 @@ def out_of_memory_beyond(tuner: FineTuner, monkeypatch: pytest.MonkeyPatch, toke
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return compute(model, batch)
 
-    monkeypatch.setattr(tuner, "_logits", limited)
+    monkeypatch.setattr(tuner.forward, "logits", limited)
     return tries
 
 

@@ -114,7 +114,7 @@ class Collator:
     def __init__(self, part: Part, task: TaskModule, outputs: int, tokens: TokenFormat) -> None:
         self.part = part
         self._format = tokens
-        self._per_token = task.per_token
+        self.per_token = task.per_token
         self._targets = None if task.per_token else task.dense_targets(part, outputs)
         # How many rows of the loss each text has.
         self.rows = _judged(part) if task.per_token else np.ones(len(part), dtype=np.int64)

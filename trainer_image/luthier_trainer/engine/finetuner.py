@@ -5,7 +5,7 @@ an evaluation is:
 
     a batch of the DataLoader = this rank's share of one optimizer step, as micro-batches (`loading`)
     training_step             = forward and backward of each, every loss a sum over rows / rows of the global batch
-    evaluate                  = `predictions`, measured by the task
+    evaluate                  = `predictions` (`evaluator`), measured by the task
 
 So its gradient_accumulation_steps is 1: a step is a step for every callback, schedule and checkpoint, in however many
 pieces it is computed. What is random in a step (dropout) depends on the seed, the step and the rank alone, so that a
@@ -14,24 +14,22 @@ resumed run goes on like one that was never interrupted. Needs torch.
 
 import contextlib
 import logging
-from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from accelerate.utils import gather_object  # type: ignore[import-untyped]
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from luthier_api.training import Hyperparameters
 from luthier_trainer.engine import memory
-from luthier_trainer.engine.collate import Collator, MicroBatch, pretrained, token_format
-from luthier_trainer.engine.losses import choose_loss
-from luthier_trainer.engine.packing import Packing, fitting_packing
-from luthier_trainer.engine.schedule import Limits, Schedule, cut, longest_first
+from luthier_trainer.engine.collate import Collator, MicroBatch, TokenFormat, pretrained, token_format
+from luthier_trainer.engine.evaluator import Evaluator
+from luthier_trainer.engine.forward import ForwardPass, choose_forward_pass
+from luthier_trainer.engine.losses import Loss, choose_loss
+from luthier_trainer.engine.memory_probe import probe_limits
+from luthier_trainer.engine.schedule import Limits, Schedule
 from luthier_trainer.engine.step_data import Shares, StepSampler, only
 from luthier_trainer.engine.watcher import ADVICE
 from luthier_trainer.formats.prepared import Part, PreparedFolder
@@ -40,23 +38,27 @@ from luthier_trainer.tasks.interface import Predictions, TaskModule
 
 log = logging.getLogger(__name__)
 
-# Texts on which packed and padded logits are compared before a packed model is trusted.
-_COMPARED_TEXTS = 8
 _NEVER = 2**62
 
 
 class FineTuner(Trainer):
-    """Trains one model for one task.
+    """Trains one model for one task. Made by `fine_tuner`.
 
     Args:
         model: with the task's head; a peft model too.
-        arguments: as `hyperparameters.training_arguments` made them.
+        arguments: as `trainer_arguments` made them.
         task: what is learned.
         parameters: of the spec.
         prepared: the data; `held_out` is evaluated while training.
+        forward: how the model computes logits.
+        may_pack: whether another model may be packed.
+        tokens: how the model wants its tokens.
+        loss: what is minimized.
+        shares: this rank's part of each step.
         callbacks: that watch.
 
     Attributes:
+        forward: how the model computes logits.
         memory_retries: how often a step was tried again in smaller pieces; at most once.
     """
 
@@ -64,30 +66,24 @@ class FineTuner(Trainer):
         self,
         model: nn.Module,
         arguments: TrainingArguments,
+        *,
         task: TaskModule,
         parameters: Hyperparameters,
         prepared: PreparedFolder,
+        forward: ForwardPass,
+        may_pack: bool,
+        tokens: TokenFormat,
+        loss: Loss,
+        shares: Shares,
         callbacks: list[TrainerCallback],
     ) -> None:
         # The Trainer wants to see something to evaluate; what it is, `evaluate` knows.
         super().__init__(model=model, args=arguments, eval_dataset=prepared.held_out, callbacks=callbacks)
+        self.forward, self._may_pack = forward, may_pack
+        self.memory_retries = 0
         self._task, self._parameters, self._labels = task, parameters, prepared.data.labels
         self._held_out = prepared.held_out
-        self._padded_to = prepared.data.max_length if parameters.padding == "max-length" else 0
-        self._format = token_format(model, prepared.data.pad_token_id)
-        self._train = self._collator(prepared.train)
-        if parameters.gradient_checkpointing:
-            # Not by TrainingArguments: its name for it, as this one, changes with the release.
-            inner = pretrained(model)
-            enable = getattr(inner, "activation_checkpointing_enable", None) or inner.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
-        self._packing = self._fitting_packing()
-        targets = task.dense_targets(prepared.train, len(self._labels))
-        self._loss = choose_loss(task.loss, parameters, targets, len(self._labels)).to(arguments.device)
-        self._shares = self._plan()
-        if not self._is_gpu:
-            memory.keep_freed_blocks()
-        self.memory_retries = 0
+        self._tokens, self._loss, self._shares = tokens, loss, shares
         # The piece that is computed, and whether ranks have begun to add up their gradients.
         self._computed: MicroBatch
         self._adding_up = False
@@ -98,13 +94,14 @@ class FineTuner(Trainer):
         """Evaluate another model from now on: what a method made of the one that was trained."""
         if model is not self.model:
             self.model = self.model_wrapped = model.to(self.args.device)
-            self._packing = self._fitting_packing()
+            if self._may_pack:
+                self.forward = choose_forward_pass(model, self._shares.collator, self.args.device)
 
     # ---- Training ----
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the shares of this rank. Every rank has its own, so accelerate has nothing to distribute."""
-        if self._parameters.batch_size == "auto" and self._is_gpu:
+        if self._parameters.batch_size == "auto" and _is_gpu(self.args):
             self._shares.limits = self.fitting_limits()
         workers = self.args.dataloader_num_workers
         return DataLoader(
@@ -118,7 +115,7 @@ class FineTuner(Trainer):
 
     def num_examples(self, dataloader: DataLoader[Any]) -> int:
         """Return the examples of an epoch; an item of the DataLoader is a step."""
-        return len(self._train.part)
+        return len(self._shares.collator.part)
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Compute the gradients of one optimizer step.
@@ -158,8 +155,8 @@ class FineTuner(Trainer):
             # Ranks add their gradients up once, with the last piece.
             last = batch is share[-1]
             there = batch.to(self.args.device)
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(model), self._computing(there):
-                rows = self._loss.rows(self._logits(model, there), there.targets)
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model), self.forward.computing(there):
+                rows = self._loss.rows(self.forward.logits(model, there), there.targets)
                 loss = rows.sum() * (batch.share * world)
                 self._adding_up = last and world > 1
                 self.accelerator.backward(loss)
@@ -167,42 +164,22 @@ class FineTuner(Trainer):
         return total
 
     def fitting_limits(self) -> Limits:
-        """Return limits that this rank's memory allows, tried out on the longest texts.
-
-        Ranks need not agree: a share is the same in however many pieces.
+        """Return limits that this rank's memory allows.
 
         Raises:
             GpuOutOfMemory: if not even one text fits.
         """
         assert self.model is not None
-        model, limits, lengths = self.model.train(), self._shares.limits, self._train.part.lengths
-        order = longest_first(np.arange(len(lengths)), lengths)
-        most = min(limits.texts, len(order))
-        weights = [weight for weight in model.parameters() if weight.requires_grad]
-        # AdamW's two averages, and with several ranks the buckets that gradients are added up in.
-        copies = 2 + (self.args.world_size > 1)
-
-        def try_out(texts: int) -> None:
-            reserved = [torch.empty_like(weight) for weight in weights for _ in range(copies)]
-            batch = self._train.collate(order[:texts], limits, 1.0).to(self.args.device)
-            try:
-                with self.accelerator.autocast(), self._computing(batch):
-                    self._loss.rows(self._logits(model, batch), batch.targets).mean().backward()  # type: ignore[no-untyped-call]
-            finally:
-                del reserved
-                model.zero_grad(set_to_none=True)
-
-        texts = memory.largest_that_fits(try_out, most)
-        if not texts:
-            raise GpuOutOfMemory(
-                f"The GPU has no memory to train on one text of {lengths[order[0]]} tokens. Lower maxLength, set "
-                "gradientCheckpointing, or train with method LoRA."
-            )
-        tokens = limits.tokens_of([int(length) for length in lengths[order[:texts]]])
-        if texts < most:
-            tokens = int(tokens * memory.MARGIN)
-        log.info("batchSize auto: up to %d tokens at once", tokens)
-        return replace(limits, tokens=tokens)
+        return probe_limits(
+            self.model,
+            self.forward,
+            self._shares.collator,
+            self._loss,
+            self._shares.limits,
+            device=self.args.device,
+            autocast=self.accelerator.autocast,
+            copies=2 + (self.args.world_size > 1),
+        )
 
     def _smaller(self, model: nn.Module, share: list[MicroBatch], failed: str) -> list[MicroBatch]:
         """Return a share whose computation ran out of memory in smaller pieces, for one more try.
@@ -283,97 +260,89 @@ class FineTuner(Trainer):
 
     def predictions(self, part: Part) -> Predictions:
         """Compute logits for every example of a part, in the part's order; ranks share the work."""
-        collator = self._collator(part)
-        limits = memory.evaluation_limits(
-            self._parameters, padded_to=self._padded_to, packed=self._packing is not None, is_gpu=self._is_gpu
-        )
-        pieces = cut(longest_first(np.arange(len(part)), part.lengths), part.lengths, limits)
-        mine = pieces[self.args.process_index :: self.args.world_size]
-        logits = self._evaluated(collator.collate(piece, limits, 0.0) for piece in mine)
-        if self.args.world_size > 1:
-            shares = gather_object([(mine, logits)])
-            mine = [piece for pieces, _ in shares for piece in pieces]
-            logits = np.concatenate([each for _, each in shares])
-        ends = np.cumsum(collator.rows)
-        places = [np.arange(ends[index] - collator.rows[index], ends[index]) for piece in mine for index in piece]
-        ordered = np.empty_like(logits)
-        ordered[np.concatenate(places)] = logits
-        targets = self._task.dense_targets(part, len(self._labels))
-        rows = self._loss.plain().rows(torch.from_numpy(ordered), torch.tensor(targets))
-        return Predictions(ordered, targets, collator.rows, float(rows.mean()))
-
-    @torch.no_grad()
-    def _evaluated(self, batches: Iterable[MicroBatch]) -> npt.NDArray[np.float32]:
-        """Return logits [rows, outputs] in the order of the batches; the device is waited for once."""
-        model = self._evaluated_model()
-        found = [torch.empty(0, len(self._labels), device=self.args.device)]
-        for batch in batches:
-            there = batch.to(self.args.device)
-            with self._computing(there), self.accelerator.autocast():
-                found.append(self._logits(model, there).float())
-            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        logits: npt.NDArray[np.float32] = torch.cat(found).cpu().numpy()
-        return logits
-
-    def _evaluated_model(self) -> nn.Module:
         assert self.model is not None
-        return self.model.eval()
-
-    # ---- Forward pass ----
-
-    def _computing(self, batch: MicroBatch) -> contextlib.AbstractContextManager[None]:
-        return self._packing.computing(batch) if self._packing else contextlib.nullcontext()
-
-    def _logits(self, model: nn.Module, batch: MicroBatch) -> torch.Tensor:
-        """Return logits [rows, outputs] of a micro-batch."""
-        names = ("input_ids", "position_ids", "attention_mask", "token_type_ids")
-        given = {name: value for name in names if (value := getattr(batch, name)) is not None}
-        logits: torch.Tensor = model(**given).logits
-        return logits if batch.rows is None else logits.flatten(0, 1)[batch.rows]
-
-    def _fitting_packing(self) -> Packing | None:
-        """Return how the model is packed, None where every text is padded."""
-        # Compiled code wants few shapes, and hooks break it into pieces; NEFTune scales its noise by a text's length.
-        if self._padded_to or self.args.torch_compile or self.args.neftune_noise_alpha:
-            return None
-        lengths = self._train.part.lengths
-        order = longest_first(np.arange(len(lengths)), lengths)
-        chosen = order[np.unique(np.linspace(0, len(order) - 1, _COMPARED_TEXTS).astype(int))]
-        packed, padded = (
-            self._train.collate(chosen, Limits(len(chosen), _NEVER, packed=packed), 0.0).to(self.args.device)
-            for packed in (True, False)
-        )
-        model = self._evaluated_model()
-        with torch.no_grad():
-            return fitting_packing(
-                model,
-                per_token=self._task.per_token,
-                pairs=[(packed, padded)],
-                compute=lambda batch: self._logits(model, batch),
-            )
-
-    # ---- Plan ----
-
-    def _plan(self) -> Shares:
-        packed = self._packing is not None
-        limits = memory.training_limits(
+        limits = memory.evaluation_limits(
             self._parameters,
-            world=self.args.world_size,
-            padded_to=self._padded_to,
-            packed=packed,
-            is_gpu=self._is_gpu,
+            padded_to=self._shares.limits.padded_to,
+            packed=self.forward.packing is not None,
+            is_gpu=_is_gpu(self.args),
         )
-        schedule = Schedule(
-            self._train.part.lengths,
-            self._parameters.examples_per_step(),
-            self._parameters.seed,
-            grouped=not packed and not self._padded_to,
+        outputs = len(self._labels)
+        evaluator = Evaluator(
+            *(self.model, self.forward, self._task, outputs, self._tokens, self._loss, limits, self.accelerator),
+            after_batch=self._after_batch,
         )
-        return Shares(self._train, schedule, limits, self.args.process_index, self.args.world_size)
+        return evaluator.predictions(part)
 
-    def _collator(self, part: Part) -> Collator:
-        return Collator(part, self._task, len(self._labels), self._format)
+    def _after_batch(self) -> None:
+        self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
 
-    @property
-    def _is_gpu(self) -> bool:
-        return bool(self.args.device.type == "cuda")
+
+def fine_tuner(
+    model: nn.Module,
+    arguments: TrainingArguments,
+    task: TaskModule,
+    parameters: Hyperparameters,
+    prepared: PreparedFolder,
+    callbacks: list[TrainerCallback],
+) -> FineTuner:
+    """Return the engine for a model: packed if that computes the same logits, with its loss and its plan of steps.
+
+    Args:
+        model: with the task's head; a peft model too. Moved to the device.
+        arguments: as `trainer_arguments` made them.
+        task: what is learned.
+        parameters: of the spec.
+        prepared: the data.
+        callbacks: that watch.
+    """
+    inner = pretrained(model)
+    if parameters.gradient_checkpointing:
+        # Not by TrainingArguments: its name for it, as this one, changes with the release.
+        enable = getattr(inner, "activation_checkpointing_enable", None) or inner.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    if not getattr(inner, "is_quantized", False):
+        model.to(arguments.device)
+    if not _is_gpu(arguments):
+        memory.keep_freed_blocks()
+    outputs = len(prepared.data.labels)
+    tokens = token_format(model, prepared.data.pad_token_id)
+    train = Collator(prepared.train, task, outputs, tokens)
+    padded_to = prepared.data.max_length if parameters.padding == "max-length" else 0
+    # Compiled code wants few shapes, and hooks break it into pieces; NEFTune scales its noise by a text's length.
+    must_pad = bool(padded_to or arguments.torch_compile or arguments.neftune_noise_alpha)
+    forward = ForwardPass(None) if must_pad else choose_forward_pass(model, train, arguments.device)
+    loss = choose_loss(task.loss, parameters, task.dense_targets(prepared.train, outputs), outputs)
+    return FineTuner(
+        model,
+        arguments,
+        task=task,
+        parameters=parameters,
+        prepared=prepared,
+        forward=forward,
+        may_pack=not must_pad,
+        tokens=tokens,
+        loss=loss.to(arguments.device),
+        shares=_plan(train, arguments, parameters, padded_to=padded_to, packed=forward.packing is not None),
+        callbacks=callbacks,
+    )
+
+
+def _plan(
+    train: Collator, arguments: TrainingArguments, parameters: Hyperparameters, *, padded_to: int, packed: bool
+) -> Shares:
+    """Return this rank's shares of all steps."""
+    limits = memory.training_limits(
+        parameters, world=arguments.world_size, padded_to=padded_to, packed=packed, is_gpu=_is_gpu(arguments)
+    )
+    schedule = Schedule(
+        train.part.lengths,
+        parameters.examples_per_step(),
+        parameters.seed,
+        grouped=not packed and not padded_to,
+    )
+    return Shares(train, schedule, limits, arguments.process_index, arguments.world_size)
+
+
+def _is_gpu(arguments: TrainingArguments) -> bool:
+    return bool(arguments.device.type == "cuda")

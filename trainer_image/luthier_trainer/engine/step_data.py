@@ -23,7 +23,7 @@ class Shares(Dataset[list[MicroBatch]]):
     """
 
     def __init__(self, collator: Collator, schedule: Schedule, limits: Limits, rank: int, world: int) -> None:
-        self._collator = collator
+        self.collator = collator
         self._schedule = schedule
         self._rank, self._world = rank, world
         self.limits = limits
@@ -33,25 +33,25 @@ class Shares(Dataset[list[MicroBatch]]):
 
     def __getitem__(self, step: int) -> list[MicroBatch]:
         batch = self._schedule.batch(step)
-        rows = int(self._collator.rows[batch].sum())
-        lengths = self._collator.part.lengths
+        rows = int(self.collator.rows[batch].sum())
+        lengths = self.collator.part.lengths
         share = share_of(batch, lengths, self._rank, self._world)
         if not len(share):
-            return [self._collator.collate(batch[:1], self.limits, 0.0)]
+            return [self.collator.collate(batch[:1], self.limits, 0.0)]
         return self._cut(share, 1 / max(1, rows))
 
     def sizes(self, step: int) -> tuple[int, int]:
         """Return the examples and the tokens of a step, over all ranks."""
         batch = self._schedule.batch(step)
-        return len(batch), int(self._collator.part.lengths[batch].sum())
+        return len(batch), int(self.collator.part.lengths[batch].sum())
 
     def cut_again(self, share: list[MicroBatch]) -> list[MicroBatch]:
         """Return a share cut by the limits of now."""
         return self._cut(np.concatenate([each.indices for each in share]), share[0].share)
 
     def _cut(self, share: Indices, weight: float) -> list[MicroBatch]:
-        pieces = cut(share, self._collator.part.lengths, self.limits)
-        return [self._collator.collate(piece, self.limits, weight) for piece in pieces]
+        pieces = cut(share, self.collator.part.lengths, self.limits)
+        return [self.collator.collate(piece, self.limits, weight) for piece in pieces]
 
 
 class StepSampler(Sampler[list[int]]):
