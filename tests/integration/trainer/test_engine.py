@@ -17,7 +17,6 @@ from torch.nn import functional
 from luthier_api.training import Task
 from luthier_trainer.engine import attention
 from luthier_trainer.engine.attention import Layout
-from luthier_trainer.engine.collate import Shares
 from luthier_trainer.engine.finetuner import FineTuner
 from luthier_trainer.engine.schedule import Limits, Schedule
 from luthier_trainer.engine.step_data import Shares
