@@ -32,8 +32,8 @@ from typing import Any
 from luthier_artifacts import open_registry
 from luthier_dev import samples
 from luthier_dev.paths import layout
-from luthier_trainer.prepared import QUALITY_FILE
-from luthier_trainer.quality import QualityReport
+from luthier_trainer.formats.prepared import QUALITY_FILE
+from luthier_trainer.formats.quality_report import QualityReport
 
 ROWS = 2_000_000
 FILE_BYTES = 2**30

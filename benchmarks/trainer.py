@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from luthier_trainer.processors import limit_threads
+from luthier_trainer.runtime.cpus import limit_threads
 
 limit_threads()  # before what reads the number of threads when it is imported
 
@@ -43,12 +43,13 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArgu
 
 from luthier_api.training import Precision, Task, TrainingSpec  # noqa: E402
 from luthier_dev import samples  # noqa: E402
-from luthier_trainer.finetuner import FineTuner  # noqa: E402
-from luthier_trainer.hyperparameters import training_arguments  # noqa: E402
-from luthier_trainer.precision import Device  # noqa: E402
-from luthier_trainer.prepared import LAYOUT_VERSION, Part, PreparedData, PreparedFolder  # noqa: E402
-from luthier_trainer.quality import QualityReport  # noqa: E402
-from luthier_trainer.tasks import IGNORED, task_of  # noqa: E402
+from luthier_trainer.engine.finetuner import FineTuner, fine_tuner  # noqa: E402
+from luthier_trainer.engine.trainer_arguments import trainer_arguments  # noqa: E402
+from luthier_trainer.formats.prepared import LAYOUT_VERSION, Part, PreparedData, PreparedFolder  # noqa: E402
+from luthier_trainer.formats.quality_report import QualityReport  # noqa: E402
+from luthier_trainer.spec.precision import Device  # noqa: E402
+from luthier_trainer.tasks.interface import IGNORED  # noqa: E402
+from luthier_trainer.tasks.registry import task_of  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "trainer.json"
 PEERS = ("P1", "P2", "P3")
@@ -202,7 +203,7 @@ def ours(data: Data, seed: int, epochs: int, folder: Path) -> FineTuner:
     )
     task, device = task_of(data.task), Device("the CPU", is_gpu=False, has_bf16=True)
     part = Part.of(data.ids, data.targets, task.target_type)
-    arguments = training_arguments(
+    arguments = trainer_arguments(
         spec, task, examples=len(part), precision=Precision.FP32, device=device, folder=folder
     )
     arguments.eval_strategy = arguments.save_strategy = arguments.logging_strategy = "no"
@@ -215,7 +216,7 @@ def ours(data: Data, seed: int, epochs: int, folder: Path) -> FineTuner:
         eval_examples=len(part),
     )
     prepared = PreparedFolder(described, QualityReport.model_construct(), part, part, None)
-    return FineTuner(load(data.task, seed), arguments, task, spec.hyperparameters, prepared, callbacks=[])
+    return fine_tuner(load(data.task, seed), arguments, task, spec.hyperparameters, prepared, callbacks=[])
 
 
 def fitted(name: str, data: Data, seed: int, epochs: int) -> tuple[Trainer, float]:

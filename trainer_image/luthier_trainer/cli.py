@@ -30,16 +30,16 @@ from luthier_api.documents import (
     RunDocument,
 )
 from luthier_api.exitcodes import ExitCode
-from luthier_trainer.documents import read_document
-from luthier_trainer.errors import InvalidSpec, Preempted
-from luthier_trainer.launch import RESULTS_VARIABLE, Launch, launch, torchrun_numbers
-from luthier_trainer.logs import logging_to
-from luthier_trainer.outcome import exit_code_of, failure_result, is_known
-from luthier_trainer.processors import limit_threads
-from luthier_trainer.progress import Progress, ProgressServer
 from luthier_trainer.remove import remove
-from luthier_trainer.stopping import Stop
-from luthier_trainer.workspace import Workspace
+from luthier_trainer.runtime.cpus import limit_threads
+from luthier_trainer.runtime.errors import InvalidSpec, Preempted
+from luthier_trainer.runtime.launch import RESULTS_VARIABLE, Launch, launch, torchrun_numbers
+from luthier_trainer.runtime.logs import logging_to
+from luthier_trainer.runtime.outcome import exit_code_of, failure_result, is_known
+from luthier_trainer.runtime.progress import Progress, ProgressServer
+from luthier_trainer.runtime.stopping import Stop
+from luthier_trainer.runtime.workspace import Workspace
+from luthier_trainer.spec.read_document import read_document
 
 COMMANDS = ("prepare", "train", "run", "remove")
 TERMINATION_VARIABLE = "LUTHIER_TERMINATION_LOG"
@@ -121,8 +121,8 @@ def _command(
     if plan := Launch.wanted():
         return launch(plan, run, workspace, port=options.port)
     # torch takes seconds to import, and prepare must not.
-    from luthier_trainer.distributed import joined
-    from luthier_trainer.tracking import MlflowTracker
+    from luthier_trainer.runtime.distributed import joined
+    from luthier_trainer.tracking.mlflow_tracker import MlflowTracker
     from luthier_trainer.train import train
 
     with joined() as world, MlflowTracker(run) as tracker:

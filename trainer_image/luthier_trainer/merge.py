@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from luthier_api.exitcodes import ExitCode
-from luthier_trainer.adapters import merge_folders
-from luthier_trainer.outcome import exit_code_of, failure_result, is_known
+from luthier_trainer.models.adapters import merge_folders
+from luthier_trainer.runtime.outcome import exit_code_of, failure_result, is_known
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -13,19 +13,21 @@ from luthier_api.documents import Prepared, Published, Resolved, RunDocument
 from luthier_api.keys import data_key, run_key
 from luthier_api.training import TrainingSpec
 from luthier_artifacts import Registry
-from luthier_trainer.arguments import parse_training_arguments
-from luthier_trainer.base_model import BaseModel, check_base_model
-from luthier_trainer.errors import InvalidSpec
-from luthier_trainer.inputs import FetchedDataset, FetchedModel, fetch_dataset, fetch_model, open_output
-from luthier_trainer.limits import check_gates
-from luthier_trainer.metric_names import check_metric_names
-from luthier_trainer.pipeline import make_prepared
-from luthier_trainer.prepared import LAYOUT_VERSION, PreparedData, read_description
-from luthier_trainer.progress import Progress
-from luthier_trainer.quality import QualityReport
-from luthier_trainer.tasks import task_of
-from luthier_trainer.versions import as_published
-from luthier_trainer.workspace import Workspace
+from luthier_trainer.data.dataset import FetchedDataset, fetch_dataset
+from luthier_trainer.data.pipeline import make_prepared
+from luthier_trainer.data.quality_gates import check_gates
+from luthier_trainer.formats.prepared import LAYOUT_VERSION, PreparedData, read_description
+from luthier_trainer.formats.quality_report import QualityReport
+from luthier_trainer.models.base_model import BaseModel, check_base_model
+from luthier_trainer.models.fetch import FetchedModel, fetch_model
+from luthier_trainer.publish.published import as_published
+from luthier_trainer.runtime.errors import InvalidSpec
+from luthier_trainer.runtime.progress import Progress
+from luthier_trainer.runtime.storage import open_output
+from luthier_trainer.runtime.workspace import Workspace
+from luthier_trainer.spec.metric_names import check_metric_names
+from luthier_trainer.spec.training_arguments import parse_training_arguments
+from luthier_trainer.tasks.registry import task_of
 
 log = logging.getLogger(__name__)
 

@@ -15,31 +15,35 @@ from transformers import PrinterCallback, set_seed
 from luthier_api.documents import Published, Resolved, RunDocument
 from luthier_api.training import Hyperparameters
 from luthier_artifacts import PublishedVersion, Registry
-from luthier_trainer.adapters import ADAPTER_FOLDER, adapter_document, finish
-from luthier_trainer.artifact import Findings, build_artifact, metadata_of
-from luthier_trainer.base_model import BaseModel, check_base_model
-from luthier_trainer.best import BestWeights
-from luthier_trainer.callbacks import Watcher
-from luthier_trainer.checkpoints import Checkpoints
-from luthier_trainer.distributed import World
-from luthier_trainer.errors import GpuOutOfMemory, InputChanged, InvalidSpec, OutOfMemory
-from luthier_trainer.export import export_model
-from luthier_trainer.finetuner import FineTuner
-from luthier_trainer.fitting import fit
-from luthier_trainer.gates import missed_gates
-from luthier_trainer.hyperparameters import best_metric, greater_is_better, training_arguments
-from luthier_trainer.inputs import fetch_model, open_output
-from luthier_trainer.methods import adapt, quantization, trained_weights
-from luthier_trainer.models import detect_device, load_model
-from luthier_trainer.precision import choose_precision
-from luthier_trainer.prepared import PreparedFolder, read_prepared
-from luthier_trainer.processors import cpu_limit
-from luthier_trainer.progress import Progress
-from luthier_trainer.stopping import Stop
-from luthier_trainer.tasks import task_of
-from luthier_trainer.tracking import MlflowTracker
-from luthier_trainer.versions import as_published
-from luthier_trainer.workspace import Workspace
+from luthier_trainer.checkpointing.best_weights import BestWeights
+from luthier_trainer.checkpointing.checkpoints import Checkpoints
+from luthier_trainer.checkpointing.fit import fit
+from luthier_trainer.engine.device import detect_device
+from luthier_trainer.engine.finetuner import fine_tuner
+from luthier_trainer.engine.trainer_arguments import trainer_arguments
+from luthier_trainer.engine.watcher import Watcher
+from luthier_trainer.export.exporter import export_model
+from luthier_trainer.formats.prepared import PreparedFolder, read_prepared
+from luthier_trainer.models.adapters import ADAPTER_FOLDER, adapter_document, finish
+from luthier_trainer.models.base_model import BaseModel, check_base_model
+from luthier_trainer.models.fetch import fetch_model
+from luthier_trainer.models.load import load_model
+from luthier_trainer.models.methods import adapt, quantization, trained_weights
+from luthier_trainer.publish.artifact import build_artifact, metadata_of
+from luthier_trainer.publish.findings import Findings
+from luthier_trainer.publish.published import as_published
+from luthier_trainer.runtime.cpus import cpu_limit
+from luthier_trainer.runtime.distributed import World
+from luthier_trainer.runtime.errors import GpuOutOfMemory, InputChanged, InvalidSpec, OutOfMemory
+from luthier_trainer.runtime.progress import Progress
+from luthier_trainer.runtime.stopping import Stop
+from luthier_trainer.runtime.storage import open_output
+from luthier_trainer.runtime.workspace import Workspace
+from luthier_trainer.spec.hyperparameters import best_metric, greater_is_better
+from luthier_trainer.spec.metric_gates import missed_gates
+from luthier_trainer.spec.precision import choose_precision
+from luthier_trainer.tasks.registry import task_of
+from luthier_trainer.tracking.mlflow_tracker import MlflowTracker
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +96,7 @@ def train(
     torch.set_num_threads(threads)
     device = detect_device()
     precision = choose_precision(spec.precision, device)
-    arguments = training_arguments(
+    arguments = trainer_arguments(
         spec, task, examples=len(prepared.train), precision=precision, device=device, folder=workspace.training
     )
     log.info("training on %s in %s with %d CPU threads", device.name, precision, threads)
@@ -106,7 +110,7 @@ def train(
 
     # Optimization: AdamW on texts without padding.
     watcher = Watcher(progress, bar=bar)
-    tuner = FineTuner(model, arguments, task, spec.hyperparameters, prepared, callbacks=[watcher, tracker])
+    tuner = fine_tuner(model, arguments, task, spec.hyperparameters, prepared, callbacks=[watcher, tracker])
     tuner.remove_callback(PrinterCallback)
 
     # Baselines: the most frequent answer, and this very model before training.

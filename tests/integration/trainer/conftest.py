@@ -25,7 +25,7 @@ from luthier_api.documents import Access, Result, credential_env
 from luthier_artifacts import Registry, StorageConfig, open_registry
 from luthier_dev import samples
 from luthier_trainer.cli import main
-from luthier_trainer.processors import limit_threads
+from luthier_trainer.runtime.cpus import limit_threads
 from support.trainer.attempts import FORK_SERVER, Trainer
 
 # Before anything imports torch, as the command line does it.

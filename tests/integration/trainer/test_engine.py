@@ -15,11 +15,11 @@ from torch import nn
 from torch.nn import functional
 
 from luthier_api.training import Task
-from luthier_trainer import attention
-from luthier_trainer.attention import Layout
-from luthier_trainer.batches import Limits, Schedule
-from luthier_trainer.finetuner import FineTuner
-from luthier_trainer.loading import Shares
+from luthier_trainer.engine import attention
+from luthier_trainer.engine.attention import Layout
+from luthier_trainer.engine.finetuner import FineTuner
+from luthier_trainer.engine.schedule import Limits, Schedule
+from luthier_trainer.engine.step_data import Shares
 from support.trainer.engine import (
     assert_same,
     data_of,
@@ -129,7 +129,7 @@ def test_what_cannot_be_packed_is_padded_in_groups_of_one_length(
     data = data_of(tiny_models("bert"), task, reviews[:60], held_out=20)
     with caplog.at_level(logging.INFO, "luthier_trainer"):
         tuner = tuner_of(tmp_path, model, data, spec_of(task))
-    assert (tuner._packing is not None) == packs
+    assert (tuner.forward.packing is not None) == packs
     assert ("cannot be packed" in caplog.text) != packs
     loss, found = step_of(tuner)
     model.zero_grad()
@@ -181,7 +181,7 @@ def test_the_ranks_gradients_add_up_to_that_of_the_global_batch(
     assert isinstance(tuner.model, nn.Module)
     tuner.model.zero_grad()
     schedule = Schedule(data.train.lengths, batch, 42)
-    shares = [Shares(tuner._train, schedule, Limits(4, 10**6), rank, world)[0] for rank in range(world)]
+    shares = [Shares(tuner._shares.collator, schedule, Limits(4, 10**6), rank, world)[0] for rank in range(world)]
     losses = [float(tuner.training_step(tuner.model, share)) for share in shares]
     assert sum(losses) == pytest.approx(loss, abs=1e-5)
     assert_same(gradients(tuner.model), wanted)

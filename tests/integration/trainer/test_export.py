@@ -18,14 +18,15 @@ from transformers import PreTrainedModel
 
 from luthier_api.training import Task
 from luthier_dev import samples
-from luthier_trainer import export
-from luthier_trainer.errors import ExportFailed
-from luthier_trainer.export import ExportOutcome, export_int8, export_onnx
-from luthier_trainer.int8 import Judge, select
-from luthier_trainer.loading import Collator, TokenFormat
-from luthier_trainer.onnx_model import spread
-from luthier_trainer.prepared import Part
-from luthier_trainer.tasks import IGNORED, Predictions, task_of
+from luthier_trainer.engine.collate import Collator, TokenFormat
+from luthier_trainer.export import exporter as export
+from luthier_trainer.export.exporter import ExportOutcome, export_int8, export_onnx
+from luthier_trainer.export.int8 import Judge, select
+from luthier_trainer.export.onnx_model import spread
+from luthier_trainer.formats.prepared import Part
+from luthier_trainer.runtime.errors import ExportFailed
+from luthier_trainer.tasks.interface import IGNORED, Predictions
+from luthier_trainer.tasks.registry import task_of
 
 pytestmark = pytest.mark.integration
 

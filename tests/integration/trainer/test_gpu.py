@@ -15,7 +15,7 @@ from luthier_api.documents import Result
 from luthier_api.exitcodes import ExitCode
 from luthier_api.training import Precision, Task
 from luthier_trainer.cli import main
-from luthier_trainer.errors import LossNotFinite
+from luthier_trainer.runtime.errors import LossNotFinite
 from support.trainer.engine import data_of, model_of, spec_of, tuner_of
 
 pytestmark = [
@@ -85,7 +85,7 @@ def test_packed_steps_are_those_of_padded_ones_and_wait_for_nothing(
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         tuner = tuner_of(tmp_path, model, data, spec_of(task, padding=padding), precision=precision)
-        assert (tuner._packing is not None) == (padding == "auto")
+        assert (tuner.forward.packing is not None) == (padding == "auto")
         (batch,) = next(iter(tuner.get_train_dataloader()))
         prepared = tuner.accelerator.prepare(tuner.model)
         torch.cuda.set_sync_debug_mode("error")

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from luthier_api.training import Task
-from luthier_trainer.callbacks import Watcher
-from luthier_trainer.errors import GpuOutOfMemory
-from luthier_trainer.finetuner import FineTuner
-from luthier_trainer.loading import MicroBatch
-from luthier_trainer.memory import largest_that_fits
-from luthier_trainer.progress import Progress
+from luthier_trainer.engine.collate import MicroBatch
+from luthier_trainer.engine.finetuner import FineTuner
+from luthier_trainer.engine.memory import largest_that_fits
+from luthier_trainer.engine.watcher import Watcher
+from luthier_trainer.runtime.errors import GpuOutOfMemory
+from luthier_trainer.runtime.progress import Progress
 from support.trainer.engine import assert_same, data_of, gradients, model_of, spec_of, tuner_of, without_dropout
 
 pytestmark = pytest.mark.integration
@@ -28,7 +28,7 @@ Models = Callable[[str], Path]
 
 def out_of_memory_beyond(tuner: FineTuner, monkeypatch: pytest.MonkeyPatch, tokens: int) -> list[int]:
     """Let the forward pass fail as it does on a GPU; returns the tokens of each try, which grows."""
-    compute, tries = tuner._logits, []
+    compute, tries = tuner.forward.logits, []
 
     def limited(model: nn.Module, batch: MicroBatch) -> torch.Tensor:
         tries.append(batch.tokens)
@@ -36,7 +36,7 @@ def out_of_memory_beyond(tuner: FineTuner, monkeypatch: pytest.MonkeyPatch, toke
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return compute(model, batch)
 
-    monkeypatch.setattr(tuner, "_logits", limited)
+    monkeypatch.setattr(tuner.forward, "logits", limited)
     return tries
 
 

@@ -19,10 +19,10 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from luthier_api.documents import Result
 from luthier_api.exitcodes import ExitCode
 from luthier_api.training import Lora, Method
-from luthier_trainer.adapters import merge_folders
 from luthier_trainer.cli import main
-from luthier_trainer.errors import InvalidModel, InvalidSpec
-from luthier_trainer.methods import adapt, release, target_modules, trained_weights
+from luthier_trainer.models.adapters import merge_folders
+from luthier_trainer.models.methods import adapt, release, target_modules, trained_weights
+from luthier_trainer.runtime.errors import InvalidModel, InvalidSpec
 
 pytestmark = pytest.mark.integration
 

@@ -14,10 +14,10 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
 from luthier_api.training import Task
-from luthier_trainer.callbacks import Watcher
-from luthier_trainer.finetuner import FineTuner
-from luthier_trainer.losses import Loss, balanced_weights, positive_weights
-from luthier_trainer.progress import Progress
+from luthier_trainer.engine.finetuner import FineTuner
+from luthier_trainer.engine.losses import Loss, balanced_weights, positive_weights
+from luthier_trainer.engine.watcher import Watcher
+from luthier_trainer.runtime.progress import Progress
 from support.trainer.engine import data_of, model_of, spec_of, step_of, tuner_of
 
 pytestmark = pytest.mark.integration

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from luthier_api.exitcodes import ExitCode
-from luthier_trainer.prepared import PreparedFolder, read_prepared
-from luthier_trainer.tasks import IGNORED
+from luthier_trainer.formats.prepared import PreparedFolder, read_prepared
+from luthier_trainer.tasks.interface import IGNORED
 
 pytestmark = pytest.mark.integration
 

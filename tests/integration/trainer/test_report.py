@@ -18,17 +18,27 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from luthier_api.documents import Origin, Resolved, RunDocument
 from luthier_api.training import ExportFormat, Task
-from luthier_trainer.artifact import Findings, environment
-from luthier_trainer.card import write_card
-from luthier_trainer.export import ExportOutcome
-from luthier_trainer.gates import missed_gates
-from luthier_trainer.metrics_file import metrics_json
-from luthier_trainer.prepared import Part, PreparedData, PreparedFolder
-from luthier_trainer.quality import FileQuality, LabelCount, Leakage, Outliers, QualityReport, TokenLengths
-from luthier_trainer.report import write_report
-from luthier_trainer.report_sections import MISTAKE_CHARACTERS, metric_title
-from luthier_trainer.tasks import Predictions, task_of, text_classification
-from luthier_trainer.tasks.findings import Mistake
+from luthier_trainer.export.exporter import ExportOutcome
+from luthier_trainer.formats.prepared import Part, PreparedData, PreparedFolder
+from luthier_trainer.formats.quality_report import (
+    FileQuality,
+    LabelCount,
+    Leakage,
+    Outliers,
+    QualityReport,
+    TokenLengths,
+)
+from luthier_trainer.publish.artifact import environment
+from luthier_trainer.publish.card import write_card
+from luthier_trainer.publish.findings import Findings
+from luthier_trainer.publish.metrics_file import metrics_json
+from luthier_trainer.publish.report import write_report
+from luthier_trainer.publish.report_sections import MISTAKE_CHARACTERS, metric_title
+from luthier_trainer.spec.metric_gates import missed_gates
+from luthier_trainer.tasks import text_classification
+from luthier_trainer.tasks.evaluation import Mistake
+from luthier_trainer.tasks.interface import Predictions
+from luthier_trainer.tasks.registry import task_of
 from support.browser import Browser, find_browser, start_browser
 
 pytestmark = pytest.mark.integration

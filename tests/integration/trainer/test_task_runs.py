@@ -18,9 +18,9 @@ from tokenizers import Tokenizer
 from luthier_api.documents import Result
 from luthier_api.training import Hyperparameters, Task
 from luthier_trainer.cli import main
-from luthier_trainer.hyperparameters import greater_is_better
-from luthier_trainer.metric_names import all_metrics, evaluation_metrics
-from luthier_trainer.tasks import task_of
+from luthier_trainer.spec.hyperparameters import greater_is_better
+from luthier_trainer.spec.metric_names import all_metrics, evaluation_metrics
+from luthier_trainer.tasks.registry import task_of
 
 pytestmark = pytest.mark.integration
 

@@ -29,12 +29,12 @@ from luthier_api.training import Task
 from luthier_artifacts import Metadata, Registry
 from luthier_dev import samples
 from luthier_dev.processes import free_ports
-from luthier_trainer.metric_names import all_metrics
-from luthier_trainer.prepared import read_prepared
-from luthier_trainer.progress import Progress
-from luthier_trainer.tasks import task_of
+from luthier_trainer.formats.prepared import read_prepared
+from luthier_trainer.runtime.progress import Progress
+from luthier_trainer.runtime.workspace import Workspace
+from luthier_trainer.spec.metric_names import all_metrics
+from luthier_trainer.tasks.registry import task_of
 from luthier_trainer.train import train
-from luthier_trainer.workspace import Workspace
 
 pytestmark = pytest.mark.integration
 

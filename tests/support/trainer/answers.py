@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from luthier_api.training import Task
-from luthier_trainer.prepared import Part
-from luthier_trainer.tasks import IGNORED, Predictions, TaskModule, task_of
+from luthier_trainer.formats.prepared import Part
+from luthier_trainer.tasks.interface import IGNORED, Predictions, TaskModule
+from luthier_trainer.tasks.registry import task_of
 
 TEXT, MULTI, NUMBER, WORDS = (task_of(task) for task in Task)
 EVERY = [TEXT, MULTI, NUMBER, WORDS]

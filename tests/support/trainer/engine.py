@@ -16,13 +16,14 @@ from torch import nn
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from luthier_api.training import Precision, Task, TrainingSpec
-from luthier_trainer.finetuner import FineTuner
-from luthier_trainer.hyperparameters import training_arguments
-from luthier_trainer.loading import MicroBatch
-from luthier_trainer.models import detect_device
-from luthier_trainer.prepared import LAYOUT_VERSION, Part, PreparedData, PreparedFolder
-from luthier_trainer.quality import QualityReport
-from luthier_trainer.tasks import IGNORED, TaskModule, task_of
+from luthier_trainer.engine.collate import MicroBatch
+from luthier_trainer.engine.device import detect_device
+from luthier_trainer.engine.finetuner import FineTuner, fine_tuner
+from luthier_trainer.engine.trainer_arguments import trainer_arguments
+from luthier_trainer.formats.prepared import LAYOUT_VERSION, Part, PreparedData, PreparedFolder
+from luthier_trainer.formats.quality_report import QualityReport
+from luthier_trainer.tasks.interface import IGNORED, TaskModule
+from luthier_trainer.tasks.registry import task_of
 
 LABELS = {
     Task.TEXT_CLASSIFICATION: ["negative", "positive"],
@@ -124,11 +125,11 @@ def tuner_of(
 ) -> FineTuner:
     """Make the engine as `train` does."""
     task = task_of(spec.task)
-    arguments = training_arguments(
+    arguments = trainer_arguments(
         spec, task, examples=len(prepared.train), precision=precision, device=detect_device(), folder=output
     )
     change(arguments)
-    tuner = FineTuner(model, arguments, task, spec.hyperparameters, prepared, callbacks=list(callbacks))
+    tuner = fine_tuner(model, arguments, task, spec.hyperparameters, prepared, callbacks=list(callbacks))
     tuner.remove_callback(PrinterCallback)
     return tuner
 
@@ -167,7 +168,7 @@ def assert_same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor])
 def padded_step(model: PreTrainedModel, tuner: FineTuner) -> tuple[float, dict[str, torch.Tensor]]:
     """The same step as plain transformers computes it: one padded batch, the model's own loss."""
     (packed,) = first_share(tuner)
-    task, part = tuner._task, tuner._train.part
+    task, part = tuner._task, tuner._shares.collator.part
     width = max(packed.lengths)
 
     def padded(values: list[Any], filler: int) -> torch.Tensor:

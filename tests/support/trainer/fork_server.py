@@ -8,14 +8,14 @@ import json
 import os
 import sys
 
-from luthier_trainer.processors import limit_threads
+from luthier_trainer.runtime.cpus import limit_threads
 
 limit_threads()
 
 import transformers  # noqa: E402
 from sklearn import metrics  # noqa: E402, F401
 
-import luthier_trainer.distributed  # noqa: E402
+import luthier_trainer.runtime.distributed  # noqa: E402
 import luthier_trainer.train  # noqa: E402, F401
 from luthier_trainer.cli import main  # noqa: E402
 

@@ -9,8 +9,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
-from luthier_trainer.base_model import BaseModel, check_base_model, is_wanted
-from luthier_trainer.errors import InvalidModel, InvalidSpec
+from luthier_trainer.models.base_model import BaseModel, check_base_model, is_wanted
+from luthier_trainer.runtime.errors import InvalidModel, InvalidSpec
 
 pytestmark = pytest.mark.unit
 

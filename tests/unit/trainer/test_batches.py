@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier_trainer.batches import Lengths, Limits, Schedule, cut, longest_first, share_of
+from luthier_trainer.engine.schedule import Lengths, Limits, Schedule, cut, longest_first, share_of
 
 pytestmark = pytest.mark.unit
 

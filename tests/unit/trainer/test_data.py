@@ -12,25 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier_api.training import DataFile, Preprocessing, Quality, Split, Task
-from luthier_trainer import duplicates, labels
-from luthier_trainer.cleaning import Cleaner, Example
-from luthier_trainer.errors import InvalidData
-from luthier_trainer.labels import LabelCensus
-from luthier_trainer.limits import check_gates
-from luthier_trainer.quality import (
-    LabelCount,
-    Leakage,
-    QualityReport,
-    file_quality,
-    length_limits,
-    measure,
-    token_lengths,
-    with_tokens,
-)
-from luthier_trainer.readers import Row, SourceFile
-from luthier_trainer.scripts import ScriptCount
-from luthier_trainer.splitting import split_rows
-from luthier_trainer.tasks import task_of
+from luthier_trainer.data import duplicates, labels
+from luthier_trainer.data.cleaning import Cleaner, Example
+from luthier_trainer.data.labels import LabelCensus
+from luthier_trainer.data.quality import file_quality, length_limits, measure, token_lengths, with_tokens
+from luthier_trainer.data.quality_gates import check_gates
+from luthier_trainer.data.readers.formats import SourceFile
+from luthier_trainer.data.readers.rows import Row
+from luthier_trainer.data.scripts import ScriptCount
+from luthier_trainer.data.splitting import split_rows
+from luthier_trainer.formats.quality_report import LabelCount, Leakage, QualityReport
+from luthier_trainer.runtime.errors import InvalidData
+from luthier_trainer.tasks.registry import task_of
 
 pytestmark = pytest.mark.unit
 

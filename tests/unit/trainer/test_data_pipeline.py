@@ -15,15 +15,15 @@ from tokenizers.pre_tokenizers import ByteLevel, Sequence, Whitespace
 from tokenizers.processors import TemplateProcessing
 
 from luthier_api.training import TrainingSpec
-from luthier_trainer import staging
-from luthier_trainer.base_model import BaseModel
-from luthier_trainer.errors import InvalidData
-from luthier_trainer.inputs import FetchedDataset
-from luthier_trainer.pipeline import make_prepared
-from luthier_trainer.prepared import PreparedFolder, read_prepared
-from luthier_trainer.readers import SourceFile
-from luthier_trainer.tasks import IGNORED
-from luthier_trainer.tokenization import TextEncoder, configure
+from luthier_trainer.data import staging
+from luthier_trainer.data.dataset import FetchedDataset
+from luthier_trainer.data.pipeline import make_prepared
+from luthier_trainer.data.readers.formats import SourceFile
+from luthier_trainer.data.tokenization import TextEncoder, configure
+from luthier_trainer.formats.prepared import PreparedFolder, read_prepared
+from luthier_trainer.models.base_model import BaseModel
+from luthier_trainer.runtime.errors import InvalidData
+from luthier_trainer.tasks.interface import IGNORED
 
 pytestmark = pytest.mark.unit
 

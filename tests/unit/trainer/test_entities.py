@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier_api.entity_labels import find_entities, read_labels
-from luthier_trainer.tasks import Predictions
-from luthier_trainer.tasks.spans import Scheme
+from luthier_trainer.tasks.interface import Predictions
+from luthier_trainer.tasks.metrics.spans import Scheme
 from support.trainer.answers import TAGS, WORDS
 
 pytestmark = pytest.mark.unit

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from luthier_trainer.prepared import Part
-from luthier_trainer.tasks import Predictions, TaskModule
-from luthier_trainer.tasks.bootstrap import FEWEST_RESAMPLES, RESAMPLES, bootstrap, resamples_for
-from luthier_trainer.tasks.confidence import BINS, sigmoid, softmax
-from luthier_trainer.tasks.ranking import CURVES, curves
+from luthier_trainer.formats.prepared import Part
+from luthier_trainer.tasks.interface import Predictions, TaskModule
+from luthier_trainer.tasks.metrics.bootstrap import FEWEST_RESAMPLES, RESAMPLES, bootstrap, resamples_for
+from luthier_trainer.tasks.metrics.calibration import BINS, sigmoid, softmax
+from luthier_trainer.tasks.metrics.ranking import CURVES, curves
 from support.trainer.answers import MULTI, NUMBER, TEXT, WORDS, evaluate, names_of, sample, tasks
 
 pytestmark = pytest.mark.unit

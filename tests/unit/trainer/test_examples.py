@@ -15,8 +15,8 @@ from luthier_api.finetunejob import FineTuneJob, FineTuneJobSpec
 from luthier_api.modeldeployment import ModelDeployment
 from luthier_api.schema import crds
 from luthier_api.training import MethodType, Task
-from luthier_trainer.arguments import parse_training_arguments
-from luthier_trainer.metric_names import check_metric_names
+from luthier_trainer.spec.metric_names import check_metric_names
+from luthier_trainer.spec.training_arguments import parse_training_arguments
 
 pytestmark = pytest.mark.unit
 

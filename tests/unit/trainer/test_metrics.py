@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from luthier_trainer.prepared import Part
-from luthier_trainer.tasks import IGNORED, Predictions, TaskModule
-from luthier_trainer.tasks.confidence import softmax
+from luthier_trainer.formats.prepared import Part
+from luthier_trainer.tasks.interface import IGNORED, Predictions, TaskModule
+from luthier_trainer.tasks.metrics.calibration import softmax
 from support.trainer.answers import (
     MULTI,
     NUMBER,

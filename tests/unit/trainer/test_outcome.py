@@ -21,10 +21,10 @@ from luthier_artifacts import (
     StorageDenied,
     StorageUnavailable,
 )
-from luthier_trainer import errors
-from luthier_trainer.errors import StopRequested, TrainerError
-from luthier_trainer.outcome import exit_code_of, failure_result, is_known
-from luthier_trainer.progress import Progress, ProgressServer
+from luthier_trainer.runtime import errors
+from luthier_trainer.runtime.errors import StopRequested, TrainerError
+from luthier_trainer.runtime.outcome import exit_code_of, failure_result, is_known
+from luthier_trainer.runtime.progress import Progress, ProgressServer
 
 pytestmark = pytest.mark.unit
 

@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from luthier_api.training import DataFile
-from luthier_trainer import readers
-from luthier_trainer.errors import InvalidData, InvalidSpec
-from luthier_trainer.readers import Row, SourceFile, format_of, is_known, read_rows
+from luthier_trainer.data.readers import jsonl, separated, text_lines
+from luthier_trainer.data.readers import rows as row_checks
+from luthier_trainer.data.readers.formats import SourceFile, format_of, is_known, read_rows
+from luthier_trainer.data.readers.rows import Row
+from luthier_trainer.runtime.errors import InvalidData, InvalidSpec
 
 pytestmark = pytest.mark.unit
 
@@ -193,7 +195,8 @@ def test_a_cell_of_100_mb_is_refused_without_reading_on(tmp_path: Path, monkeypa
     with pytest.raises(InvalidData, match=r"^huge\.csv, line 2 is longer than 10 MB; shorten the text"):
         read(tmp_path, "huge.csv", b"text,label\n" + b"x" * 100 * 1024 * 1024 + b",positive\n")
     # Lines of ordinary length that one quote swallows; a smaller limit keeps the test quick.
-    monkeypatch.setattr(readers, "MAX_CELL_BYTES", 1024 * 1024)
+    for module in (row_checks, separated, text_lines):
+        monkeypatch.setattr(module, "MAX_CELL_BYTES", 1024 * 1024)
     rows = b'"opened here,positive\n' + b"ordinary line,negative\n" * 60_000
     with pytest.raises(
         InvalidData, match=r"^swallowed\.csv, line 3 holds a cell of more than 1 MB; a quote is probably"
@@ -261,6 +264,6 @@ def test_a_row_is_given_before_the_next_is_read(tmp_path: Path) -> None:
 
 
 def test_a_column_that_only_late_objects_have_is_there(tmp_path: Path) -> None:
-    wide = json.dumps({f"key {number}": 0 for number in range(readers.MAX_KEYS)}).encode()
+    wide = json.dumps({f"key {number}": 0 for number in range(jsonl.MAX_KEYS)}).encode()
     lines = wide + b'\n{"text": "good", "label": "x"}\n'
     assert read(tmp_path, "a.jsonl", lines)[1] == row("good", "x", 2)

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from luthier_api.training import Evaluation, Gate, Hyperparameters, Precision, TrainingSpec
-from luthier_trainer.arguments import MEANINGLESS, OWNED, SPEC_FIELDS, parse_training_arguments
-from luthier_trainer.errors import InvalidSpec
-from luthier_trainer.gates import missed_gates
-from luthier_trainer.metric_names import check_metric_names
-from luthier_trainer.precision import Device, choose_precision
-from luthier_trainer.processors import cpu_limit
-from luthier_trainer.transformers_source import model_types, training_argument_types
+from luthier_trainer.runtime.cpus import cpu_limit
+from luthier_trainer.runtime.errors import InvalidSpec
+from luthier_trainer.spec.metric_gates import missed_gates
+from luthier_trainer.spec.metric_names import check_metric_names
+from luthier_trainer.spec.precision import Device, choose_precision
+from luthier_trainer.spec.training_arguments import MEANINGLESS, OWNED, SPEC_FIELDS, parse_training_arguments
+from luthier_trainer.spec.transformers_source import model_types, training_argument_types
 
 pytestmark = pytest.mark.unit
 
@@ -166,7 +166,7 @@ def test_the_cpu_limit_is_that_of_the_cgroup(tmp_path: Path, files: dict[str, st
 def test_prepare_and_everything_it_imports_leaves_torch_alone() -> None:
     code = (
         "import json, sys, luthier_trainer.cli, luthier_trainer.prepare\n"
-        "from luthier_trainer.transformers_source import model_types\n"
+        "from luthier_trainer.spec.transformers_source import model_types\n"
         "model_types('AutoModelForTokenClassification')\n"
         "print(json.dumps(sorted({'torch', 'transformers', 'sklearn'} & set(sys.modules))))"
     )

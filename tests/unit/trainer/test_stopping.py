@@ -14,8 +14,8 @@ import pytest
 from luthier_api.documents import GRACE_VARIABLE, Result
 from luthier_api.exitcodes import ExitCode
 from luthier_api.reasons import Reason
-from luthier_trainer.errors import StopRequested
-from luthier_trainer.stopping import Stop
+from luthier_trainer.runtime.errors import StopRequested
+from luthier_trainer.runtime.stopping import Stop
 
 pytestmark = pytest.mark.unit
 

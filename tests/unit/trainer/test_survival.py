@@ -14,12 +14,12 @@ from luthier_api.exitcodes import ExitCode
 from luthier_api.reasons import Reason
 from luthier_api.training import Checkpoint
 from luthier_artifacts import Manifest, Registry, StorageUnavailable, open_registry
-from luthier_trainer.checkpoints import Checkpoints
-from luthier_trainer.errors import InvalidSpec, LossNotFinite, PeerLost, StopRequested
-from luthier_trainer.launch import Launch, told, torchrun_numbers
-from luthier_trainer.outcome import failure_result
-from luthier_trainer.progress import Progress
-from luthier_trainer.stopping import Stop
+from luthier_trainer.checkpointing.checkpoints import Checkpoints
+from luthier_trainer.runtime.errors import InvalidSpec, LossNotFinite, PeerLost, StopRequested
+from luthier_trainer.runtime.launch import Launch, told, torchrun_numbers
+from luthier_trainer.runtime.outcome import failure_result
+from luthier_trainer.runtime.progress import Progress
+from luthier_trainer.runtime.stopping import Stop
 
 pytestmark = pytest.mark.unit
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from luthier_api.training import DataFile, Gate, Hyperparameters, TrainingSpec
-from luthier_trainer.errors import InvalidSpec
-from luthier_trainer.metric_names import all_metrics, check_metric_names, evaluation_metrics
-from luthier_trainer.prepared import Part
-from luthier_trainer.tasks import IGNORED, TaskModule
+from luthier_trainer.formats.prepared import Part
+from luthier_trainer.runtime.errors import InvalidSpec
+from luthier_trainer.spec.metric_names import all_metrics, check_metric_names, evaluation_metrics
+from luthier_trainer.tasks.interface import IGNORED, TaskModule
 from support.trainer.answers import MULTI, NUMBER, TAGS, TEXT, WORDS, names_of, part_of, sample, tasks
 
 pytestmark = pytest.mark.unit
@@ -122,7 +122,9 @@ def test_targets_of_a_part_in_several_batches_are_whole() -> None:
 
 
 def test_reading_labels_needs_neither_torch_nor_scikit_learn() -> None:
-    program = "import sys, luthier_trainer.tasks as t, luthier_api.training as a; [t.task_of(k) for k in a.Task]; "
+    program = (
+        "import sys, luthier_trainer.tasks.registry as t, luthier_api.training as a; [t.task_of(k) for k in a.Task]; "
+    )
     program += "import json; print(json.dumps([m for m in ('torch', 'sklearn', 'scipy') if m in sys.modules]))"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(out.stdout) == []

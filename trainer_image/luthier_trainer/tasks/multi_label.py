@@ -13,16 +13,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from luthier_api.training import DataFile, Label, Task
-from luthier_trainer.prepared import Part
-from luthier_trainer.tasks import LossName, Parsed, Predictions
-from luthier_trainer.tasks.bootstrap import bootstrap, resamples_for
-from luthier_trainer.tasks.cells import label_list
-from luthier_trainer.tasks.choices import label_reports
-from luthier_trainer.tasks.confidence import Reliability, sigmoid
-from luthier_trainer.tasks.counts import Array, Judged
-from luthier_trainer.tasks.findings import Evaluation
-from luthier_trainer.tasks.mistakes import listed, surest_mistakes
-from luthier_trainer.tasks.ranking import Rankings, curves
+from luthier_trainer.formats.prepared import Part
+from luthier_trainer.tasks.evaluation import Evaluation
+from luthier_trainer.tasks.interface import LossName, Parsed, Predictions
+from luthier_trainer.tasks.label_parsing import label_list
+from luthier_trainer.tasks.metrics.argmax_answers import label_reports
+from luthier_trainer.tasks.metrics.bootstrap import bootstrap, resamples_for
+from luthier_trainer.tasks.metrics.calibration import Reliability, sigmoid
+from luthier_trainer.tasks.metrics.confusion_counts import Array, Judged
+from luthier_trainer.tasks.metrics.mistakes import listed, surest_mistakes
+from luthier_trainer.tasks.metrics.ranking import Rankings, curves
 
 DEFAULT_SEPARATOR = ","
 THRESHOLD = 0.5  # as in luthier.json

@@ -9,12 +9,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from luthier_api.training import DataFile, Label, Task
-from luthier_trainer.prepared import Part
-from luthier_trainer.tasks import LossName, Parsed, Predictions
-from luthier_trainer.tasks.bootstrap import bootstrap, resamples_for
-from luthier_trainer.tasks.counts import Array
-from luthier_trainer.tasks.findings import Evaluation
-from luthier_trainer.tasks.mistakes import surest_mistakes
+from luthier_trainer.formats.prepared import Part
+from luthier_trainer.tasks.evaluation import Evaluation
+from luthier_trainer.tasks.interface import LossName, Parsed, Predictions
+from luthier_trainer.tasks.metrics.bootstrap import bootstrap, resamples_for
+from luthier_trainer.tasks.metrics.confusion_counts import Array
+from luthier_trainer.tasks.metrics.mistakes import surest_mistakes
 
 SCATTER_POINTS = 1000
 _PASSES = 4  # over the numbers, for each resample

@@ -17,16 +17,16 @@ import pyarrow as pa
 
 from luthier_api.entity_labels import OUTSIDE
 from luthier_api.training import DataFile, Label, Task
-from luthier_trainer.prepared import Part
-from luthier_trainer.tasks import IGNORED, LossName, Parsed, Predictions
-from luthier_trainer.tasks.bootstrap import bootstrap, resamples_for
-from luthier_trainer.tasks.cells import label_list
-from luthier_trainer.tasks.choices import Choices, label_reports
-from luthier_trainer.tasks.counts import Array, Judged, Tally
-from luthier_trainer.tasks.findings import Evaluation, Mistake
-from luthier_trainer.tasks.mistakes import surest_mistakes
-from luthier_trainer.tasks.ranking import curves
-from luthier_trainer.tasks.spans import Scheme, Spans
+from luthier_trainer.formats.prepared import Part
+from luthier_trainer.tasks.evaluation import Evaluation, Mistake
+from luthier_trainer.tasks.interface import IGNORED, LossName, Parsed, Predictions
+from luthier_trainer.tasks.label_parsing import label_list
+from luthier_trainer.tasks.metrics.argmax_answers import Choices, label_reports
+from luthier_trainer.tasks.metrics.bootstrap import bootstrap, resamples_for
+from luthier_trainer.tasks.metrics.confusion_counts import Array, Judged, Tally
+from luthier_trainer.tasks.metrics.mistakes import surest_mistakes
+from luthier_trainer.tasks.metrics.ranking import curves
+from luthier_trainer.tasks.metrics.spans import Scheme, Spans
 
 _PASSES = 8  # over the words, for each resample
 

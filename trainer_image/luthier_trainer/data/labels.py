@@ -1,0 +1,120 @@
+"""Which labels there are, in which order, and which output of the model each is.
+
+Fed with every label while the files are read, it remembers each one's first place, so that a label that cannot be is
+named with the line where it stands. Pure.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from luthier_trainer.data.readers.formats import SourceFile
+from luthier_trainer.runtime.errors import InvalidData
+
+# What an artifact can name (luthier_api.documents.ServingDocument).
+MAX_LABELS = 1000
+MAX_CHARACTERS = 256
+LABELS_SHOWN = 10
+
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a run.
+
+    Attributes:
+        names: in the order of the model's outputs.
+        index: position of what stands in the data; that is a name, or the position itself as text.
+    """
+
+    names: list[str]
+    index: Mapping[str, int]
+
+
+class LabelCensus:
+    """Remembers where each label was first seen."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, tuple[SourceFile, int]] = {}
+
+    def add(self, words: Iterable[str], source: SourceFile, number: int) -> None:
+        """Take note of an example's labels.
+
+        Raises:
+            InvalidData: if they are more, or longer, than labels can be.
+        """
+        for word in words:
+            if word not in self._places:
+                if len(self._places) == MAX_LABELS:
+                    raise InvalidData(
+                        f"{source.place(number)} has the label {_cut(word)!r}, and {MAX_LABELS} others came before it: "
+                        "more than a model may have. Check that labelColumn is the right column, and that the task is "
+                        "the right one."
+                    )
+                if len(word) > MAX_CHARACTERS:
+                    raise InvalidData(
+                        f"{source.place(number)} has the label {_cut(word)!r} of {len(word)} characters, and at most "
+                        f"{MAX_CHARACTERS} are possible; check that labelColumn is the right column."
+                    )
+                self._places[word] = (source, number)
+
+    def choose(self, wanted: Sequence[str] | None, *, least: int) -> Labels:
+        """Return the labels in the order of the model's outputs: those of the spec, or those of the data, sorted.
+
+        Integers that the spec does not name count the spec's labels from 0, where the data has nothing else. Integers
+        are sorted as numbers.
+
+        Args:
+            wanted: spec.labels.
+            least: how many the task needs.
+
+        Raises:
+            InvalidData: if there are fewer, or the data has one that the spec does not name.
+        """
+        if len(self._places) < least:
+            self._refuse_few(least)
+        integers = all(_INTEGER.fullmatch(word) for word in self._places)
+        if not wanted:
+            names = sorted(self._places, key=int) if integers else sorted(self._places)
+            return Labels(names, _positions(names))
+        counts = integers and not self._places.keys() & set(wanted)
+        index = _positions([str(position) for position in range(len(wanted))] if counts else wanted)
+        for word, (source, number) in self._places.items():
+            if word not in index:
+                known = f"has {len(wanted)} labels, counted from 0" if counts else f"names {listed(list(wanted))}"
+                raise InvalidData(
+                    f"{source.place(number)} has the label {_cut(word)!r}, which spec.labels does not name; it {known}."
+                )
+        return Labels(list(wanted), index)
+
+    def _refuse_few(self, least: int) -> None:
+        if not self._places:
+            raise InvalidData("The data holds no label at all; check that labelColumn is the right column.")
+        word, (source, _) = next(iter(self._places.items()))
+        raise InvalidData(
+            f"{source.name} holds only one label, {word!r}; a classifier needs at least {_count(least)}. Check that "
+            "labelColumn is the right column."
+        )
+
+
+def listed(labels: list[str]) -> str:
+    """Return labels for a sentence."""
+    return ", ".join(repr(label) for label in labels[:LABELS_SHOWN]) + more(labels)
+
+
+def more(labels: list[str]) -> str:
+    """Return how many labels a sentence leaves out."""
+    return f" and {len(labels) - LABELS_SHOWN} more" if len(labels) > LABELS_SHOWN else ""
+
+
+def _positions(names: Sequence[str]) -> dict[str, int]:
+    return {name: position for position, name in enumerate(names)}
+
+
+def _count(number: int) -> str:
+    return {2: "two"}.get(number, str(number))
+
+
+def _cut(word: str) -> str:
+    return word if len(word) <= 60 else word[:60] + "…"

@@ -1,0 +1,201 @@
+"""From the dataset's files to prepared data: read, clean, divide, check, tokenize, write.
+
+Streams: a batch of texts is in memory at a time, and of every example about 100 bytes of hashes and numbers. Texts wait
+on disk between the two passes, of which the first finds out everything that can be wrong before the second, which takes
+longest, tokenizes.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from luthier_api.training import DataFile, TrainingSpec
+from luthier_trainer.data.cleaning import Cleaner
+from luthier_trainer.data.dataset import FetchedDataset
+from luthier_trainer.data.labels import LabelCensus, Labels
+from luthier_trainer.data.partition import PARTS, Share, divide
+from luthier_trainer.data.quality import OUTLIERS_SHOWN, length_limits, measure, token_lengths, with_tokens
+from luthier_trainer.data.quality_gates import check_gates
+from luthier_trainer.data.scripts import ScriptCount
+from luthier_trainer.data.staging import BATCH_ROWS, stage
+from luthier_trainer.data.tokenization import Encoded, TextEncoder
+from luthier_trainer.formats.prepared import (
+    LAYOUT_VERSION,
+    PartName,
+    PartWriter,
+    PreparedData,
+    part_path,
+    schema_of,
+    write_descriptions,
+)
+from luthier_trainer.formats.quality_report import LabelCount, Outliers, QualityReport
+from luthier_trainer.models.base_model import BaseModel
+from luthier_trainer.tasks.interface import TaskModule
+from luthier_trainer.tasks.registry import task_of
+
+
+def make_prepared(
+    spec: TrainingSpec, dataset: FetchedDataset, base: BaseModel, into: Path, *, batch_rows: int = BATCH_ROWS
+) -> tuple[PreparedData, QualityReport]:
+    """Write the prepared data to a folder.
+
+    Args:
+        spec: how the data is to be read, cleaned and divided.
+        dataset: its files.
+        base: whose tokenizer is used.
+        into: is made; what an earlier attempt left there goes. Beside it a folder `staging` comes and goes.
+        batch_rows: examples that wait on disk together.
+
+    Raises:
+        InvalidData: in one sentence, if the data cannot be read, says nothing, or misses a limit.
+    """
+    task = task_of(spec.task)
+    shutil.rmtree(into, ignore_errors=True)
+    into.mkdir(parents=True)
+    with _emptied(into.with_name("staging")) as scratch:
+        census, scripts = LabelCensus(), ScriptCount()
+        inputs = {
+            part: stage(
+                dataset.names[part],
+                sources,
+                Cleaner(task, _file(spec, part), spec.dataset.preprocessing, spec.dataset.label_map or {}),
+                census,
+                scripts,
+                scratch / part,
+                batch_rows=batch_rows,
+            )
+            for part, sources in dataset.files.items()
+        }
+        labels = _choose_labels(spec, task, census)
+        shares, files, leakage = divide(spec.dataset, inputs)
+        report = measure(
+            files,
+            {part: len(share.rows) for part, share in shares.items()},
+            _label_counts(task, labels, shares) if task.loss != "mean-squared-error" else {},
+            {part: share.staged.values[share.rows] for part, share in shares.items() if len(share.staged.values)},
+            leakage=leakage,
+            scripts=scripts.shares(),
+        )
+        check_gates(report, spec.dataset.quality)
+
+        lengths = {part: _write(spec, task, labels, share, base, into, part) for part, share in shares.items()}
+        report = with_tokens(
+            report,
+            {part: token_lengths(found, spec.dataset.preprocessing.max_length) for part, found in lengths.items()},
+            {part: _outliers(shares[part], found) for part, found in lengths.items()},
+        )
+    data = PreparedData(
+        layout_version=LAYOUT_VERSION,
+        labels=labels.names,
+        max_length=spec.dataset.preprocessing.max_length,
+        pad_token_id=base.pad_token_id,
+        pairs=spec.dataset.train.text_pair_column is not None,
+        train_examples=len(shares["train"].rows),
+        eval_examples=len(shares["eval"].rows),
+        test_examples=len(shares["test"].rows) if "test" in shares else 0,
+    )
+    write_descriptions(into, data, report)
+    return data, report
+
+
+@contextmanager
+def _emptied(folder: Path) -> Iterator[Path]:
+    """Give an empty folder; one that a killed attempt left is as large as the data."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def _file(spec: TrainingSpec, part: PartName) -> DataFile:
+    file = {"train": spec.dataset.train, "eval": spec.dataset.eval, "test": spec.dataset.test}[part]
+    assert file is not None
+    return file
+
+
+def _choose_labels(spec: TrainingSpec, task: TaskModule, census: LabelCensus) -> Labels:
+    match task.loss:
+        case "mean-squared-error":
+            # There the one output is the number, and its name that of the column.
+            return Labels([spec.dataset.train.label_column], {})
+        case "binary-cross-entropy":
+            return census.choose(spec.labels, least=1)
+        case "cross-entropy":
+            return census.choose(spec.labels, least=2)
+
+
+def _label_counts(task: TaskModule, labels: Labels, shares: dict[PartName, Share]) -> dict[str, LabelCount]:
+    counts: dict[PartName, Counter[int]] = {part: Counter() for part in PARTS}
+    for part, share in shares.items():
+        for batch in share.staged.batches(share.rows, labels_only=True):
+            for label in _parsed(batch):
+                counts[part].update(labels.index[word] for word in task.words(label))
+    return {
+        name: LabelCount(**{part: counts[part][position] for part in PARTS})
+        for position, name in enumerate(labels.names)
+    }
+
+
+def _parsed(batch: pa.RecordBatch) -> Iterator[Any]:
+    for label in batch.column("label").to_pylist():
+        yield tuple(label) if isinstance(label, list) else label
+
+
+def _write(
+    spec: TrainingSpec, task: TaskModule, labels: Labels, share: Share, base: BaseModel, into: Path, part: PartName
+) -> npt.NDArray[np.int32]:
+    """Tokenize one part into its file, and return the examples' lengths before they were cut."""
+    encoder = TextEncoder(
+        base.tokenizer(),
+        spec.dataset.preprocessing.max_length,
+        pairs=spec.dataset.train.text_pair_column is not None,
+        per_token=task.per_token,
+    )
+    lengths = []
+    schema = schema_of(task.target_type)
+    batches = (
+        (batch, batch.column("text").to_pylist(), batch.column("pair").to_pylist())
+        for batch in share.staged.batches(share.rows)
+    )
+    with PartWriter(part_path(into, part), schema) as writer:
+        for batch, encoded in encoder.encode_ahead(batches):
+            writer.write(_record_batch(task, labels, batch, encoded, schema))
+            lengths.append(np.array(encoded.lengths, dtype=np.int32))
+    return np.concatenate(lengths)
+
+
+def _record_batch(
+    task: TaskModule, labels: Labels, batch: pa.RecordBatch, encoded: Encoded, schema: pa.Schema
+) -> pa.RecordBatch:
+    words: Sequence[list[int | None] | None] = encoded.words or [None] * batch.num_rows
+    targets = [task.encode(label, labels.index, each) for label, each in zip(_parsed(batch), words, strict=True)]
+    text = batch.column("text")
+    if pa.types.is_list(text.type):
+        text = pa.array([" ".join(each) for each in text.to_pylist()])
+    columns = (encoded.ids, encoded.second_starts, targets)
+    arrays = [pa.array(each, type=field.type) for each, field in zip(columns, schema, strict=False)]
+    return pa.RecordBatch.from_arrays([*arrays, text, batch.column("pair")], schema=schema)
+
+
+def _outliers(share: Share, lengths: npt.NDArray[np.int32]) -> Outliers:
+    shortest, longest = length_limits(lengths)
+    short, long = (np.flatnonzero(mask) for mask in (lengths < shortest, lengths > longest))
+    return Outliers(
+        shorter_than=shortest,
+        longer_than=longest,
+        short=len(short),
+        long=len(long),
+        places=[
+            f"{share.staged.place(int(share.rows[index]))}: {lengths[index]} tokens"
+            for index in (*short[:OUTLIERS_SHOWN], *long[:OUTLIERS_SHOWN])
+        ],
+    )

@@ -1,0 +1,267 @@
+"""Writes the trained model in the formats that were asked for beside safetensors, and proves each on real texts.
+
+    model.onnx         fp32; its logits must be the model's, or the run fails: it is the same model in another form
+    model.int8.onnx    a smaller and faster model; ships only if its metric is the model's, up to evaluation.maxInt8Loss
+
+Memory is bounded by the model, not by the data: both are tried on a few held-out texts of all lengths. Works on one
+process; ranks other than the first export nothing.
+"""
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from luthier_api.training import ExportFormat, TrainingSpec
+from luthier_trainer.engine.collate import Collator, MicroBatch, TokenFormat, token_format
+from luthier_trainer.export.int8 import Judge, predict, quantize, select
+from luthier_trainer.export.onnx_model import ONE_FILE_BYTES, OnnxModel, batches, files_of, size_of, spread
+from luthier_trainer.formats.prepared import PreparedFolder
+from luthier_trainer.runtime.errors import ExportFailed
+from luthier_trainer.spec.hyperparameters import best_metric, greater_is_better
+from luthier_trainer.tasks.interface import Predictions, TaskModule
+
+log = logging.getLogger(__name__)
+
+ONNX_FILE = "model.onnx"
+INT8_FILE = "model.int8.onnx"
+# Attention in its modern form needs 14, layer normalization as one operator 17; 18 is the exporter's own.
+OPSET = 18
+TOLERANCE = 1e-3
+PARITY_TEXTS, PARITY_TOKENS, PARITY_BATCH = 64, 16_384, 8
+# What int8 is judged on, at most; a run's GPU waits meanwhile.
+JUDGED_TEXTS, JUDGED_TOKENS = 2_000, 200_000
+
+
+@dataclass(frozen=True)
+class ExportOutcome:
+    """What became of one format.
+
+    Attributes:
+        format: as in spec.export.
+        shipped: whether the artifact holds it.
+        difference: largest difference of any logit from the model's, where it was measured.
+        loss: how much worse the best-model metric is than the model's, where it was measured.
+        texts: on how many texts that was.
+        size_bytes: of its files.
+        speedup: how many times as fast as fp32 it computed, on the CPUs of the run.
+        message: why it was not shipped.
+    """
+
+    format: ExportFormat
+    shipped: bool
+    difference: float | None = None
+    loss: float | None = None
+    texts: int | None = None
+    size_bytes: int | None = None
+    speedup: float | None = None
+    message: str | None = None
+
+
+def export_model(
+    model: PreTrainedModel,
+    folder: Path,
+    spec: TrainingSpec,
+    task: TaskModule,
+    prepared: PreparedFolder,
+    trained: Predictions,
+    *,
+    threads: int,
+) -> list[ExportOutcome]:
+    """Write what spec.export asks for beside safetensors.
+
+    Args:
+        model: what was trained.
+        folder: where to write.
+        spec: formats, limits and the metric to judge by.
+        task: of the model.
+        prepared: real texts.
+        trained: what the model says of the held-out ones.
+        threads: CPUs to use.
+
+    Raises:
+        ExportFailed: if ONNX in fp32 cannot be written, or computes something else.
+    """
+    model.cpu().eval()  # type: ignore[no-untyped-call]
+    folder.mkdir(parents=True, exist_ok=True)
+    outcomes = [ExportOutcome(ExportFormat.SAFETENSORS, shipped=True)]
+    if not {ExportFormat.ONNX, ExportFormat.ONNX_INT8} & set(spec.export):
+        return outcomes
+    collator = _collator(model, task, prepared)
+    path = folder / ONNX_FILE
+    outcomes.append(export_onnx(model, path, collator, threads=threads))
+    if ExportFormat.ONNX_INT8 in spec.export:
+        metric = best_metric(spec.hyperparameters, task).removeprefix("eval_")
+        judge = Judge(task, prepared.data.labels, metric, greater_is_better(spec.hyperparameters, task))
+        limit = float(spec.evaluation.max_int8_loss)
+        outcomes.append(export_int8(path, folder / INT8_FILE, collator, judge, trained, limit, threads=threads))
+    if ExportFormat.ONNX not in spec.export:
+        _remove(path)
+        outcomes = [outcome for outcome in outcomes if outcome.format is not ExportFormat.ONNX]
+    return outcomes
+
+
+def export_onnx(model: PreTrainedModel, path: Path, collator: Collator, *, threads: int) -> ExportOutcome:
+    """Write the model in fp32 and compare its logits with the model's.
+
+    Raises:
+        ExportFailed: if the model cannot be exported, or computes something else.
+    """
+    chosen = spread(collator.part.lengths, PARITY_TEXTS, PARITY_TOKENS)
+    tried = batches(collator, chosen, PARITY_BATCH)
+    try:
+        _write(model, path, _example(tried[0]))
+        difference = _largest_difference(model, OnnxModel(path, threads), tried)
+    except Exception as error:  # the exporter and the runtime raise whatever goes wrong inside them
+        raise ExportFailed(
+            f"The model cannot be written as ONNX: {_first_line(error)}. Leave onnx and onnx-int8 out of export."
+        ) from error
+    if not difference <= TOLERANCE:
+        raise ExportFailed(
+            f"The ONNX model's logits differ by {difference:.2g} from the trained model's, more than {TOLERANCE:g}. "
+            "Leave onnx and onnx-int8 out of export."
+        )
+    size = size_of(files_of(path))
+    return ExportOutcome(ExportFormat.ONNX, True, difference=difference, texts=len(chosen), size_bytes=size)
+
+
+def export_int8(
+    source: Path,
+    path: Path,
+    collator: Collator,
+    judge: Judge,
+    trained: Predictions,
+    limit: float,
+    *,
+    threads: int,
+) -> ExportOutcome:
+    """Write the int8 form of an exported model, and remove it again if it judges worse by more than the limit.
+
+    Args:
+        source: the model in fp32.
+        path: where to write.
+        collator: of the held-out texts.
+        judge: says how much worse it is.
+        trained: what the model says of the held-out texts.
+        limit: how much worse it may be.
+        threads: CPUs to use.
+
+    Returns:
+        The outcome; a failure is no failure of the run, whose model is there in other formats.
+    """
+    lengths = collator.part.lengths
+    chosen = spread(lengths, JUDGED_TEXTS, JUDGED_TOKENS)
+    try:
+        quantize(source, path)
+        found = predict(OnnxModel(path, threads), collator, chosen, judge.task)
+        speedup = _speedup(source, path, collator, threads)
+    except Exception as error:  # as above; what was written must not be shipped whatever went wrong
+        _remove(path)
+        return _not_shipped(f"The model cannot be quantized to int8: {_first_line(error)}.", None, len(chosen))
+    loss = judge.loss(select(trained, collator, chosen, judge.task), found)
+    size = size_of(files_of(path))
+    if not loss <= limit:
+        _remove(path)
+        return _not_shipped(
+            f"The int8 model is worse by {loss:.4g} in {judge.metric} on {len(chosen)} held-out texts, more than "
+            f"evaluation.maxInt8Loss allows ({limit:g}).",
+            loss,
+            len(chosen),
+        )
+    log.info("int8: %s worse by %.4f on %d texts, %.1f times as fast", judge.metric, loss, len(chosen), speedup)
+    return ExportOutcome(
+        ExportFormat.ONNX_INT8, True, loss=loss, texts=len(chosen), size_bytes=size, speedup=round(speedup, 2)
+    )
+
+
+def _collator(model: PreTrainedModel, task: TaskModule, prepared: PreparedFolder) -> Collator:
+    # Single texts have one type of tokens, which the model fills in: one input less for whoever runs it.
+    tokens = token_format(model, prepared.data.pad_token_id)
+    types = tokens.token_types and prepared.data.pairs
+    return Collator(prepared.held_out, task, len(prepared.data.labels), TokenFormat(tokens.pad_token_id, 0, types))
+
+
+class _Logits(torch.nn.Module):
+    """The model with tensors in and one tensor out."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
+        return logits
+
+
+def _inputs(batch: MicroBatch) -> dict[str, torch.Tensor]:
+    assert batch.attention_mask is not None
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    return inputs if batch.token_type_ids is None else inputs | {"token_type_ids": batch.token_type_ids}
+
+
+def _example(batch: MicroBatch) -> dict[str, torch.Tensor]:
+    """Return two texts of more than one token: sizes of 0 and 1 would be taken for constants."""
+    return {name: tensor[:1].expand(2, -1).contiguous() for name, tensor in _inputs(batch).items()}
+
+
+def _write(model: PreTrainedModel, path: Path, example: dict[str, torch.Tensor]) -> None:
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    for noisy in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _Logits(model).eval(),
+            kwargs=example,
+            f=str(path),
+            dynamo=True,
+            dynamic_shapes={name: {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} for name in example},
+            input_names=list(example),
+            output_names=["logits"],
+            opset_version=OPSET,
+            external_data=size > ONE_FILE_BYTES,
+            verbose=False,
+        )
+
+
+def _largest_difference(model: PreTrainedModel, exported: OnnxModel, tried: list[MicroBatch]) -> float:
+    largest = 0.0
+    with torch.no_grad():
+        for batch in tried:
+            wanted = model(**_inputs(batch)).logits
+            wanted = wanted if batch.rows is None else wanted.flatten(0, 1)[batch.rows]
+            largest = max(largest, float(np.abs(exported.logits(batch) - wanted.numpy()).max(initial=0.0)))
+    return largest
+
+
+def _speedup(source: Path, path: Path, collator: Collator, threads: int) -> float:
+    """Return how many times as fast as the first file the second one computes the same texts, one at a time."""
+    tried = batches(collator, spread(collator.part.lengths, PARITY_TEXTS, PARITY_TOKENS), 1)
+    seconds = []
+    for each in (source, path):
+        model = OnnxModel(each, threads)
+        for batch in tried:
+            model.logits(batch)
+        seconds.append(model.seconds)
+    return seconds[0] / seconds[1]
+
+
+def _not_shipped(message: str, loss: float | None, texts: int) -> ExportOutcome:
+    log.warning("onnx-int8 is not shipped: %s", message)
+    return ExportOutcome(ExportFormat.ONNX_INT8, shipped=False, loss=loss, texts=texts, message=message)
+
+
+def _remove(path: Path) -> None:
+    for each in files_of(path):
+        each.unlink()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]

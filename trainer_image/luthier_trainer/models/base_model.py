@@ -1,0 +1,208 @@
+"""Checks that a folder in hub format is a complete model that can be given the head of a task.
+
+Reads config.json, the headers of the safetensors files and tokenizer.json; no weights and no torch, so that *prepare*
+finds a model that was cut short before a GPU is asked for.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from luthier_trainer.runtime.errors import InvalidModel, InvalidSpec
+from luthier_trainer.spec.transformers_source import model_types
+
+CONFIG_FILE = "config.json"
+TOKENIZER_FILE = "tokenizer.json"
+WEIGHTS_FILE = "model.safetensors"
+WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
+# Beside tokenizer.json these are what AutoTokenizer reads.
+TOKENIZER_FILES = (
+    TOKENIZER_FILE,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "spm.model",
+)
+
+# The safetensors library refuses a longer header too.
+_MAX_HEADER_BYTES = 100_000_000
+# Their positions begin after the padding token's, so two of the table's rows are never used (fairseq's convention).
+_OFFSET_POSITIONS = frozenset(
+    {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer"}
+    | {"data2vec-text", "roberta-prelayernorm", "esm", "ibert"}
+)
+# Relative or rotary positions: max_position_embeddings is not a limit there.
+_RELATIVE_POSITIONS = frozenset({"deberta", "deberta-v2", "xlnet", "t5", "mt5", "umt5"})
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A model that passed.
+
+    Attributes:
+        folder: where its files lie.
+        model_type: config.json's model_type, such as bert.
+        pad_token_id: the token that fills a batch up.
+        tokenizer_digest: sha256 of tokenizer.json.
+    """
+
+    folder: Path
+    model_type: str
+    pad_token_id: int
+    tokenizer_digest: str
+
+    def tokenizer(self) -> Tokenizer:
+        """Load the tokenizer as it stands; it may cut and pad by settings of its own."""
+        return Tokenizer.from_file(str(self.folder / TOKENIZER_FILE))
+
+
+def is_wanted(path: str) -> bool:
+    """Tell which files of a model's folder are the model; pictures, other formats and their exports are not."""
+    if "/" in path:
+        return False
+    suffixes = PurePosixPath(path).suffixes
+    return path == CONFIG_FILE or path in TOKENIZER_FILES or ".safetensors" in suffixes
+
+
+def check_base_model(folder: Path, uri: str, *, auto_class: str, max_length: int, pairs: bool = False) -> BaseModel:
+    """Check a model's folder.
+
+    Args:
+        folder: the local copy.
+        uri: where it came from, for messages.
+        auto_class: name of the transformers Auto class that has the task's head.
+        max_length: tokens of a text that the model is asked to read.
+        pairs: whether its tokenizer must know how to join two texts.
+
+    Raises:
+        InvalidModel: if files are missing or cut short, or the architecture lacks the head.
+        InvalidSpec: if the model cannot read as many tokens.
+    """
+    config = _json_file(folder / CONFIG_FILE, uri)
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        raise InvalidModel(f"{uri}/{CONFIG_FILE} has no model_type, so it is not a transformers model.")
+    if model_type not in model_types(auto_class):
+        raise InvalidModel(
+            f"The base model {uri} is of type {model_type!r}, which has no {auto_class}; use an encoder such as BERT, "
+            "RoBERTa or DistilBERT."
+        )
+    for shard in _weight_files(folder, uri):
+        _check_safetensors(folder / shard, uri)
+    tokenizer = _load_tokenizer(folder, uri)
+    if pairs and tokenizer.num_special_tokens_to_add(is_pair=True) == 0:
+        raise InvalidModel(
+            f"The tokenizer of {uri} puts nothing between two texts, so a model cannot tell them apart; give a base "
+            "model whose tokenizer.json has a template for pairs, or join the texts and leave out textPairColumn."
+        )
+    vocabulary = config.get("vocab_size")
+    tokens = tokenizer.get_vocab_size(with_added_tokens=True)
+    if isinstance(vocabulary, int) and tokens > vocabulary:
+        raise InvalidModel(
+            f"The tokenizer of {uri} has {tokens} tokens and the model only {vocabulary}: they are not of one model."
+        )
+    limit = _position_limit(config, model_type, folder, uri)
+    if limit is not None and max_length > limit:
+        raise InvalidSpec(
+            f"preprocessing.maxLength is {max_length} and the base model {uri} reads at most {limit} tokens; lower it."
+        )
+    digest = hashlib.sha256((folder / TOKENIZER_FILE).read_bytes()).hexdigest()
+    return BaseModel(folder, model_type, _pad_token_id(config, tokenizer, folder, uri), digest)
+
+
+def _json_file(path: Path, uri: str) -> dict[str, Any]:
+    if not path.exists():
+        raise InvalidModel(f"{uri} has no {path.name}; give the folder of a model in hub format.")
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError:
+        raise InvalidModel(f"{uri}/{path.name} is not JSON; upload the model again.") from None
+    if not isinstance(value, dict):
+        raise InvalidModel(f"{uri}/{path.name} is not a JSON object; upload the model again.")
+    return value
+
+
+def _weight_files(folder: Path, uri: str) -> list[str]:
+    if (folder / WEIGHTS_FILE).exists():
+        return [WEIGHTS_FILE]
+    if not (folder / WEIGHTS_INDEX_FILE).exists():
+        raise InvalidModel(
+            f"{uri} has no {WEIGHTS_FILE}; older formats can run code when they are read, so convert them with "
+            "save_pretrained."
+        )
+    shards = _json_file(folder / WEIGHTS_INDEX_FILE, uri).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise InvalidModel(f"{uri}/{WEIGHTS_INDEX_FILE} lists no files; upload the model again.")
+    names = sorted({str(name) for name in shards.values()})
+    for name in names:
+        if "/" in name or not (folder / name).exists():
+            raise InvalidModel(f"{uri} lacks {name}, which its {WEIGHTS_INDEX_FILE} lists; upload the model again.")
+    return names
+
+
+def _check_safetensors(path: Path, uri: str) -> None:
+    """Compare a file's size with what its header promises (huggingface/safetensors, "Format")."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+        header = file.read(header_bytes) if header_bytes <= min(size, _MAX_HEADER_BYTES) else b""
+    try:
+        tensors = json.loads(header)
+        ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
+        promised = 8 + header_bytes + max(ends)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        raise InvalidModel(
+            f"{uri}/{path.name} has no valid header, so it is damaged or cut short; upload it again."
+        ) from None
+    if size != promised:
+        what = "cut short" if size < promised else "longer than it should be"
+        raise InvalidModel(
+            f"{uri}/{path.name} is {what}: its header promises {promised} bytes and it has {size}; upload it again."
+        )
+
+
+def _load_tokenizer(folder: Path, uri: str) -> Tokenizer:
+    path = folder / TOKENIZER_FILE
+    if not path.exists():
+        raise InvalidModel(
+            f"{uri} has no {TOKENIZER_FILE}; make one with AutoTokenizer.from_pretrained(...).save_pretrained(...)."
+        )
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise InvalidModel(f"{uri}/{TOKENIZER_FILE} cannot be read ({error}); upload it again.") from None
+
+
+def _pad_token_id(config: dict[str, Any], tokenizer: Tokenizer, folder: Path, uri: str) -> int:
+    settings_path = folder / "tokenizer_config.json"
+    token = _json_file(settings_path, uri).get("pad_token") if settings_path.exists() else None
+    if isinstance(token, dict):
+        token = token.get("content")
+    found = tokenizer.token_to_id(token) if isinstance(token, str) else config.get("pad_token_id")
+    if not isinstance(found, int) or found < 0:
+        raise InvalidModel(f"The tokenizer of {uri} names no padding token, so texts cannot be batched; set pad_token.")
+    return found
+
+
+def _position_limit(config: dict[str, Any], model_type: str, folder: Path, uri: str) -> int | None:
+    limits = []
+    positions = config.get("max_position_embeddings")
+    if isinstance(positions, int) and positions > 0 and model_type not in _RELATIVE_POSITIONS:
+        padding = config.get("pad_token_id")
+        offset = (padding if isinstance(padding, int) else 1) + 1 if model_type in _OFFSET_POSITIONS else 0
+        limits.append(positions - offset)
+    settings_path = folder / "tokenizer_config.json"
+    longest = _json_file(settings_path, uri).get("model_max_length") if settings_path.exists() else None
+    # Tokenizers without a limit write 1e30.
+    if isinstance(longest, int) and 0 < longest < 1_000_000:
+        limits.append(longest)
+    return min(limits) if limits else None

@@ -1,0 +1,157 @@
+"""Builds the folder that is published: a model in hub format, and all that is known of how it came to be.
+
+config.json, model.safetensors, tokenizer files    AutoModelForSequenceClassification.from_pretrained(folder)
+model.onnx                                         written by `export` beforehand, where it was asked for
+luthier.json                                       what the server needs
+metrics.json, quality.json, run.json               the results, the data, the run document without storage access
+README.md                                          the model card, by which a hub shows the folder
+log.jsonl, console.log, report.html                for people
+tensorboard/                                       event files, where they were asked for
+"""
+
+import json
+import math
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from luthier_api.documents import SERVING_DOCUMENT_FILE, Resolved, RunDocument, ServingDocument
+from luthier_artifacts import Lineage, Metadata
+from luthier_trainer.data.tokenization import configure, is_byte_level
+from luthier_trainer.formats.prepared import QUALITY_FILE, PreparedFolder
+from luthier_trainer.models.base_model import TOKENIZER_FILE, TOKENIZER_FILES, BaseModel
+from luthier_trainer.publish.card import write_card
+from luthier_trainer.publish.event_files import FOLDER as EVENTS_FOLDER
+from luthier_trainer.publish.event_files import write_event_files
+from luthier_trainer.publish.findings import Findings
+from luthier_trainer.publish.metrics_file import metrics_json
+from luthier_trainer.publish.report import write_report
+from luthier_trainer.runtime.workspace import Workspace
+from luthier_trainer.tasks.registry import task_of
+
+METRICS_FILE = "metrics.json"
+RUN_FILE = "run.json"
+LOG_FILE = "log.jsonl"
+CONSOLE_FILE = "console.log"
+REPORT_FILE = "report.html"
+
+_RECORDED_PACKAGES = (
+    *("luthier-trainer", "torch", "transformers", "tokenizers", "accelerate"),
+    *("numpy", "scikit-learn", "onnx", "onnxruntime", "pyarrow"),
+)
+
+
+def build_artifact(
+    workspace: Workspace,
+    run: RunDocument,
+    model: PreTrainedModel,
+    base: BaseModel,
+    prepared: PreparedFolder,
+    findings: Findings,
+) -> None:
+    """Fill workspace.artifact; model.onnx is there already if it was asked for."""
+    folder = workspace.artifact
+    model.save_pretrained(folder)
+    # As in training; see loading.token_format.
+    token_types = prepared.data.pairs and getattr(model.config, "type_vocab_size", 0) > 1
+    _write_tokenizer(workspace, base, prepared, per_token=task_of(run.spec.task).per_token, token_types=token_types)
+    preprocessing = run.spec.dataset.preprocessing
+    serving = ServingDocument(
+        task=run.spec.task,
+        labels=prepared.data.labels,
+        pairs=prepared.data.pairs,
+        max_length=prepared.data.max_length,
+        lowercase=preprocessing.lowercase,
+        strip_whitespace=preprocessing.strip_whitespace,
+        pad_token_id=prepared.data.pad_token_id,
+    )
+    (folder / SERVING_DOCUMENT_FILE).write_text(serving.to_json(indent=2) + "\n")
+    (folder / RUN_FILE).write_text(without_access(run).to_json(indent=2) + "\n")
+    (folder / METRICS_FILE).write_text(metrics_json(findings))
+    shutil.copyfile(workspace.prepared / QUALITY_FILE, folder / QUALITY_FILE)
+    # Of every attempt: what was logged before a checkpoint came with it.
+    (folder / LOG_FILE).write_text("".join(json.dumps(_finite(entry)) + "\n" for entry in findings.history))
+    if workspace.console_log.exists():
+        shutil.copyfile(workspace.console_log, folder / CONSOLE_FILE)
+    write_report(folder / REPORT_FILE, run, prepared, findings, environment())
+    write_card(folder, run, prepared, findings)
+    if run.spec.tracking.tensorboard:
+        write_event_files(folder / EVENTS_FOLDER, run.spec, findings.history, findings.metrics, findings.steps)
+
+
+def metadata_of(run: RunDocument, resolved: Resolved, prepared: PreparedFolder, findings: Findings) -> Metadata:
+    """Return what the manifest says of the version."""
+    return Metadata(
+        task=run.spec.task,
+        labels=prepared.data.labels,
+        exports=sorted(outcome.format for outcome in findings.exports if outcome.shipped),
+        metrics={name: value for name, value in findings.metrics.items() if math.isfinite(value)},
+        promotable=not findings.missed_gates,
+        gate_messages=findings.missed_gates,
+        lineage=Lineage(
+            base_model_uri=run.spec.model.uri,
+            base_model_revision=resolved.model_revision,
+            base_model_digest=resolved.model_digest,
+            dataset_uri=run.spec.dataset.train.uri,
+            dataset_digest=resolved.dataset_digest,
+            dataset_quality=prepared.quality.to_wire(),
+            run_document=without_access(run).to_wire(),
+            image=run.image,
+            code_version=_version_of("luthier-trainer"),
+            environment=environment() | {"device": findings.device, "precision": findings.precision},
+            seed=run.spec.hyperparameters.seed,
+        ),
+    )
+
+
+def without_access(run: RunDocument) -> RunDocument:
+    """Return the document without how storage was reached; it holds no secrets, and endpoints are nobody's business."""
+    # The address of a tracking server may hold a password.
+    tracking = run.spec.tracking.model_copy(update={"mlflow": None})
+    spec = run.spec.model_copy(update={"tracking": tracking})
+    return RunDocument(spec=spec, image=run.image, origin=run.origin, resolved=run.resolved)
+
+
+def environment() -> dict[str, str]:
+    """Return the versions that decide what the same run would compute again."""
+    return {"python": platform.python_version()} | {
+        name: found for name in _RECORDED_PACKAGES if (found := _version_of(name)) is not None
+    }
+
+
+def _write_tokenizer(
+    workspace: Workspace, base: BaseModel, prepared: PreparedFolder, *, per_token: bool, token_types: bool
+) -> None:
+    """Copy the base model's tokenizer, set to do as it did in training, for transformers too.
+
+    Classes in transformers go by tokenizer_config.json where it differs from tokenizer.json.
+    """
+    for name in TOKENIZER_FILES:
+        if (base.folder / name).exists() and name != TOKENIZER_FILE:
+            shutil.copyfile(base.folder / name, workspace.artifact / name)
+    tokenizer = configure(base.tokenizer(), prepared.data.max_length, per_token=per_token)
+    tokenizer.save(str(workspace.artifact / TOKENIZER_FILE))
+    settings_path = workspace.artifact / "tokenizer_config.json"
+    settings = json.loads(settings_path.read_bytes()) if settings_path.exists() else {}
+    settings["model_max_length"] = prepared.data.max_length
+    if per_token and is_byte_level(tokenizer):
+        settings["add_prefix_space"] = True
+    if token_types:
+        settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    settings_path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what JSON has a form for."""
+    return {name: value for name, value in values.items() if not isinstance(value, float) or math.isfinite(value)}
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,81 @@
+"""Maps whatever ended a run to an exit code and to the Failure that the operator reads. The only place that does.
+
+Needs neither torch nor a network, so that it works when nothing else does.
+"""
+
+import errno
+from collections.abc import Callable
+
+from luthier_api.documents import Failure, Result
+from luthier_api.exitcodes import OUTCOMES, ExitCode
+from luthier_artifacts import (
+    BucketNotFound,
+    ConditionalWritesUnsupported,
+    IntegrityError,
+    InvalidUri,
+    ObjectNotFound,
+    PreconditionFailed,
+    StorageDenied,
+    StorageError,
+    StorageUnavailable,
+)
+from luthier_trainer.runtime.errors import StopRequested, TrainerError
+
+MESSAGE_CHARACTERS = 1500
+
+_STORAGE: dict[type[StorageError], ExitCode] = {
+    InvalidUri: ExitCode.INVALID_SPEC,
+    StorageDenied: ExitCode.STORAGE_DENIED,
+    BucketNotFound: ExitCode.BUCKET_NOT_FOUND,
+    ObjectNotFound: ExitCode.INPUT_NOT_FOUND,
+    StorageUnavailable: ExitCode.STORAGE_UNAVAILABLE,
+    # Others keep writing first; another attempt may win.
+    PreconditionFailed: ExitCode.STORAGE_UNAVAILABLE,
+    IntegrityError: ExitCode.INTEGRITY_ERROR,
+    ConditionalWritesUnsupported: ExitCode.STORAGE_UNSAFE,
+}
+
+
+def exit_code_of(error: BaseException) -> ExitCode:
+    """Return the exit code that says what happened; CRASHED for what nobody foresaw."""
+    if isinstance(error, TrainerError):
+        return error.exit_code
+    if isinstance(error, StopRequested):
+        return ExitCode.PREEMPTED
+    if isinstance(error, MemoryError):
+        return ExitCode.OUT_OF_MEMORY
+    for type_, code in _STORAGE.items():
+        if isinstance(error, type_):
+            return code
+    return ExitCode.CRASHED
+
+
+def is_known(error: BaseException) -> bool:
+    """Tell whether a sentence says enough, so that the log needs no traceback."""
+    return exit_code_of(error) is not ExitCode.CRASHED
+
+
+def failure_result(error: BaseException) -> Result:
+    """Return the result document for an error, with a message that fits."""
+    code = exit_code_of(error)
+    message = _sentence(error, code)
+    if len(message) > MESSAGE_CHARACTERS:
+        message = message[: MESSAGE_CHARACTERS - 1] + "…"
+    return Result(failure=Failure(reason=OUTCOMES[code].reason, message=message))
+
+
+def _sentence(error: BaseException, code: ExitCode) -> str:
+    text = str(error).strip()
+    special: dict[ExitCode, Callable[[], str]] = {
+        ExitCode.PREEMPTED: lambda: text or "The run was asked to stop and has published nothing.",
+        ExitCode.OUT_OF_MEMORY: lambda: text or f"The process ran out of memory. {OUTCOMES[code].hint}",
+        ExitCode.CRASHED: lambda: _crash(error, text),
+    }
+    return special[code]() if code in special else text or OUTCOMES[code].hint
+
+
+def _crash(error: BaseException, text: str) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "The disk is full; give the pod more ephemeral storage."
+    first_line = text.splitlines()[0] if text else "no message"
+    return f"{type(error).__name__}: {first_line}. {OUTCOMES[ExitCode.CRASHED].hint}"

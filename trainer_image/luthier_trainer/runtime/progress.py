@@ -1,0 +1,206 @@
+"""How far the run is: one document, answered at GET /progress and as Prometheus metrics at GET /metrics.
+
+Whoever does the work tells `Progress`; `ProgressServer` answers from another thread. Nothing is decided on it, and no
+torch is needed.
+"""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Self
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from luthier_api.documents import ProgressDocument, Stage
+from luthier_trainer.runtime.errors import InvalidSpec
+
+_WINDOW_STEPS = 50
+
+
+class Progress:
+    """The state of a run, written by one thread and read by others.
+
+    Args:
+        clock: monotonic seconds, for speed and time left.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._began: float | None = None
+        self._first_step = 0
+        self._last = 0.0
+        # (seconds, examples, tokens) of the latest steps.
+        self._window: deque[tuple[float, int, int]] = deque(maxlen=_WINDOW_STEPS)
+        self._document = ProgressDocument(stage="Starting", updated_at=_now())
+
+    def enter(self, stage: Stage) -> None:
+        """Say what the run does from now on."""
+        self._update(stage=stage)
+
+    def begin_steps(self, total_steps: int, step: int = 0) -> None:
+        """Start counting optimizer steps, of which `step` were done by an earlier attempt."""
+        self._began = self._last = self._clock()
+        self._first_step = step
+        self._update(stage="Training", total_steps=total_steps, step=step)
+
+    def finish_step(self, step: int, epoch: float, *, examples: int, tokens: int) -> None:
+        """Count an optimizer step of so many examples and real tokens, over all processes.
+
+        Speed is that of the latest steps alone. The time left is that of this attempt's steps with all that lay between
+        them, because evaluations and checkpoints will lie between those to come as well.
+        """
+        assert self._began is not None, "begin_steps comes first"
+        now = self._clock()
+        self._window.append((now - self._last, examples, tokens))
+        self._last = now
+        left, done = max(0, self._document.total_steps - step), step - self._first_step
+        seconds = sum(each for each, _, _ in self._window)
+        speed: dict[str, float] = {}
+        if seconds > 0:
+            speed = {
+                "eta_seconds": round(left * (now - self._began) / max(1, done), 1),
+                "examples_per_second": round(sum(each for _, each, _ in self._window) / seconds, 2),
+                "tokens_per_second": round(sum(each for _, _, each in self._window) / seconds, 1),
+            }
+        self._update(step=step, epoch=epoch, **speed)
+
+    def pause(self) -> None:
+        """Say that what lay between the last step and now was no training."""
+        self._last = self._clock()
+
+    def end_steps(self) -> None:
+        """Say that there are no more steps: those that early stopping left out do not count."""
+        self._update(total_steps=self._document.step, eta_seconds=0.0)
+
+    def use_gpu_memory(self, most_bytes: int) -> None:
+        """Say how much memory the GPU held at most."""
+        self._update(gpu_memory_bytes=most_bytes)
+
+    def resume(self, step: int) -> None:
+        """Say that an earlier attempt did `step` steps, and this one goes on from there."""
+        self._update(resumed_from_step=step, checkpoint_step=step, step=step)
+
+    def store_checkpoint(self, step: int) -> None:
+        """Say which checkpoint is the newest in storage."""
+        self._update(checkpoint_step=step)
+
+    def measure(self, values: Mapping[str, float]) -> None:
+        """Keep the latest values of some metrics; what is not finite has no place in JSON."""
+        finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
+        self._update(metrics=self._document.metrics | finite)
+
+    def document(self) -> ProgressDocument:
+        """Return the state as it is now."""
+        with self._lock:
+            return self._document
+
+    def _update(self, **fields: object) -> None:
+        with self._lock:
+            self._document = self._document.model_copy(update={**fields, "updated_at": _now()})
+
+
+class ProgressCollector(Collector):
+    """Prometheus metrics, made from the document when they are asked for."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield all metrics."""
+        document = self._progress.document()
+        stage = GaugeMetricFamily("luthier_training_stage", "1 for what the run does now.", labels=["stage"])
+        stage.add_metric([document.stage], 1)
+        yield stage
+        gauges = {
+            "step": ("Optimizer steps done.", document.step),
+            "steps_total_planned": ("Optimizer steps in all.", document.total_steps),
+            "epoch": ("Epochs done.", document.epoch),
+            "eta_seconds": ("Time left at the present speed.", document.eta_seconds),
+            "examples_per_second": ("Training examples per second.", document.examples_per_second),
+            "tokens_per_second": ("Real training tokens per second.", document.tokens_per_second),
+            "gpu_memory_bytes": ("Most memory that the GPU held at once.", document.gpu_memory_bytes),
+        }
+        for name, (text, value) in gauges.items():
+            if value is not None:
+                yield GaugeMetricFamily(f"luthier_training_{name}", text, value=value)
+        values = GaugeMetricFamily("luthier_training_metric", "Latest value of a metric.", labels=["metric"])
+        for name, value in sorted(document.metrics.items()):
+            values.add_metric([name], value)
+        yield values
+
+
+class ProgressServer:
+    """Answers GET /progress, /metrics and /healthz until it is left.
+
+    Raises:
+        InvalidSpec: when the port is taken.
+    """
+
+    def __init__(self, progress: Progress, host: str, port: int) -> None:
+        registry = CollectorRegistry()
+        registry.register(ProgressCollector(progress))
+        answers: dict[str, Callable[[], tuple[str, bytes]]] = {
+            "/progress": lambda: ("application/json", progress.document().to_json().encode()),
+            "/metrics": lambda: (CONTENT_TYPE_LATEST, generate_latest(registry)),
+            "/healthz": lambda: ("text/plain; charset=utf-8", b"ok\n"),
+        }
+        try:
+            self._server = ThreadingHTTPServer((host, port), _handler(answers))
+        except OSError as error:
+            raise InvalidSpec(f"Port {port} cannot be used ({error.strerror}); choose another with --port.") from error
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on; a free one when 0 was asked for."""
+        return int(self._server.server_address[1])
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, type_: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _handler(answers: Mapping[str, Callable[[], tuple[str, bytes]]]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        # A client that says nothing does not hold a thread for ever.
+        timeout = 10
+
+        def do_GET(self) -> None:
+            answer = answers.get(self.path.split("?")[0])
+            if answer is None:
+                self.send_error(404, "There is /progress, /metrics and /healthz")
+                return
+            content_type, body = answer()
+            self.send_response(200)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            # Who asked may have hung up: nobody is left who could be told.
+            with suppress(ConnectionError):
+                self.end_headers()
+                self.wfile.write(body)
+
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+            """Say nothing: the log belongs to the training."""
+
+    return Handler
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,61 @@
+"""The names of all metrics that a run of a task produces, so that a gate on one that does not exist is refused early.
+
+    eval_*                of the fine-tuned model on the evaluation examples
+    test_*                the same on the last test's examples, where there are any
+    untrained_*           of the same model before training
+    baseline_majority_*   of always giving the most frequent answer, or the mean number
+
+Needs no torch; the tasks compute them.
+"""
+
+import difflib
+
+from luthier_api.training import TrainingSpec
+from luthier_trainer.runtime.errors import InvalidSpec
+from luthier_trainer.tasks.interface import TaskModule
+from luthier_trainer.tasks.registry import task_of
+
+TRAINING = ("train_loss", "train_seconds", "train_examples_per_second")
+
+
+def evaluation_metrics(task: TaskModule) -> tuple[str, ...]:
+    """Return the metrics of an evaluation, which may pick the best weights."""
+    return ("eval_loss", *(f"eval_{name}" for name in task.metrics))
+
+
+def all_metrics(task: TaskModule) -> tuple[str, ...]:
+    """Return everything that a gate may ask."""
+    names = ("loss", *task.metrics)
+    prefixes = ("eval_", "test_", "untrained_")
+    return (
+        *(prefix + name for prefix in prefixes for name in names),
+        *(f"baseline_majority_{name}" for name in task.metrics),
+        *TRAINING,
+    )
+
+
+def check_metric_names(spec: TrainingSpec) -> None:
+    """Refuse metrics that no run produces.
+
+    Raises:
+        InvalidSpec: naming the closest metrics.
+    """
+    task = task_of(spec.task)
+    wanted = spec.hyperparameters.metric_for_best_model
+    if wanted is not None and wanted not in evaluation_metrics(task):
+        raise InvalidSpec(_unknown("hyperparameters.metricForBestModel", wanted, evaluation_metrics(task)))
+    split = spec.dataset.effective_split()
+    tested = spec.dataset.test is not None or (split is not None and split.test_fraction > 0)
+    for gate in spec.evaluation.gates:
+        if gate.metric not in all_metrics(task):
+            raise InvalidSpec(_unknown("evaluation.gates", gate.metric, all_metrics(task)))
+        if gate.metric.startswith("test_") and not tested:
+            raise InvalidSpec(
+                f"evaluation.gates asks for {gate.metric!r}, and there is nothing to test on; name dataset.test, or "
+                "hold examples out by dataset.split.testFraction."
+            )
+
+
+def _unknown(field: str, name: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name, known, n=3) or list(known[:8])
+    return f"{field} names the metric {name!r}, which no evaluation produces; use one of {', '.join(close)}."
