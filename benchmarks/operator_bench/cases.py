@@ -5,8 +5,8 @@ life       from creation to the version, every pod succeeds; R2 watches beside u
 tutorial   the same life and restart for R1
 settled    a restart over copies of one that has lived
 cold       the resources are there before the operator: until every prepare Job exists
-rate       creations at an even pace; how long until the Job, and until the status says what a pod's change means. The
-           pods then run on
+rate       creations at an even pace; how long until the Job, until the status says what a pod's change means, and until
+           R2 beside us is told of the resource. The pods then run on
 lives      the same at a pace of its own, and the pods end: whole lives
 """
 
@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from benchmarks.operator_bench.contenders import FLOOR, TUTORIAL, US, Contender, log_folder
@@ -173,10 +175,12 @@ async def _paced(case: str, count: int, seconds: float, profile: Profile, option
     def missing() -> int:
         return count - min(len(jobs), len(published) if profile == "troubled" else len(running))
 
-    with Plant([US], profile) as plant:
-        (us,) = _contenders(plant, options, US)
-        us.start()
-        us.wait_until_quiet(_SETTLES_S)
+    with Plant([US, FLOOR], profile) as plant, tempfile.TemporaryDirectory() as folder:
+        floor_told = Path(folder) / "told"
+        us, floor = _contenders(plant, options, US, FLOOR, FLOOR_TOLD=str(floor_told))
+        for contender in (us, floor):
+            contender.start()
+            contender.wait_until_quiet(_SETTLES_S)
         before = us.cpu_s
         async with Client(plant) as client, Watches(client) as watches:
             for path, seen in ((JOBS, job_seen), (PODS, pod_seen), (RESOURCES, resource_seen)):
@@ -202,7 +206,11 @@ async def _paced(case: str, count: int, seconds: float, profile: Profile, option
         # What lasted for two seconds and never came into the status counts as longer than that.
         sample["pod_to_status_s"] = _between(pulls, told) + [2.0] * (count - len(told))
         sample["job_end_to_status_s"] = _between(ended, trained)
+        # How long it takes until kopf itself is told, in a process beside us.
+        rows = [line.split() for line in floor_told.read_text().splitlines()]
+        sample["apply_to_floor_s"] = _between(applied, {name: float(at) for name, at in rows if name in applied})
         us.stop()
+        floor.stop()
         return sample
 
 
@@ -270,9 +278,9 @@ async def _until_none(plant: Plant, options: Options) -> None:
             await asyncio.sleep(1)
 
 
-def _contenders(plant: Plant, options: Options, *names: str) -> list[Contender]:
+def _contenders(plant: Plant, options: Options, *names: str, **settings: str) -> list[Contender]:
     folder = log_folder(plant.control_plane.site.directory)
-    return [Contender(name, plant.kubeconfig(name), folder, **options.settings) for name in names]
+    return [Contender(name, plant.kubeconfig(name), folder, **options.settings, **settings) for name in names]
 
 
 def _names(n: int) -> list[str]:
