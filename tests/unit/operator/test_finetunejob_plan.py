@@ -365,15 +365,27 @@ def test_a_version_that_was_published_just_before_an_edit_is_kept_for_its_spec(w
 
 def test_a_new_run_does_not_begin_with_the_failures_of_the_one_before(world: Any) -> None:
     world.settle()
-    world.end(world.job("prepare"), ExitCode.CRASHED, final=False)
+    world.end(world.job("prepare"), ExitCode.CRASHED)
     world.settle()
-    assert world.status["attempts"] == {"failed": 1, "preempted": 0} and world.status["lastFailure"]
-    old = world.job("prepare")["metadata"]["name"]
+    assert world.status["attempts"] == {"failed": 1, "preempted": 0} and world.status["phase"] == "Failed"
+    before = world.status["currentRun"]["name"]
     world.edit(hyperparameters={"learningRate": "0.001"})
-    world.step(2)
-    assert len(world.jobs) == 2 and world.status["currentRun"]["name"] in old, "no status was written for the new run"
+    world.step(1)
+    assert len(world.jobs) == 2 and world.status["currentRun"]["name"] == before, "no status was written after it"
     world.settle()
     assert "attempts" not in world.status and "lastFailure" not in world.status
+
+
+def test_what_a_replaced_run_publishes_while_the_next_one_begins_is_kept(world: Any) -> None:
+    world.settle()
+    world.prepare_ends()
+    world.settle()
+    world.edit(hyperparameters={"learningRate": "0.001"})
+    world.step(2)
+    assert len(world.jobs) == 3 and world.status["currentRun"]["stage"] == "Train", "no status was written after it"
+    world.train_ends()
+    world.step()
+    assert [each["version"] for each in world.status["versions"]] == ["v1"]
 
 
 def test_with_forbid_a_run_that_only_prepares_is_replaced_at_once(world: Any) -> None:
