@@ -332,6 +332,21 @@ def test_a_removal_that_is_being_replaced_does_not_release_the_resource(make_wor
     assert world.gone
 
 
+def test_a_failed_removal_that_is_being_deleted_is_not_said_to_have_failed_again(
+    make_world: Any, make_spec: Any
+) -> None:
+    world = make_world(make_spec(deletionPolicy="Delete"))
+    published(world)
+    world.delete_resource()
+    world.settle()
+    world.fails("remove", ExitCode.STORAGE_DENIED)
+    world.settle()
+    assert world.ready["reason"] == "RemovalFailed"
+    world.job("remove", live=False)["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    plan = world.step()
+    assert world.ready["reason"] == "Deleting" and plan.requeue_after_s is None, "its end wakes the resource"
+
+
 def test_a_removal_that_does_not_get_on_says_why(make_world: Any, make_spec: Any) -> None:
     world = make_world(make_spec(deletionPolicy="Delete"))
     published(world)

@@ -131,6 +131,7 @@ SHORT = (
         (on_a_lost_node(), Reason.NODE_LOST, "kubectl delete node n1"),
         (replace(pod(phase="Running"), deleting=True), None, ""),
         (pod(phase="Running", podIP="198.18.0.1"), None, ""),
+        (replace(unscheduled(SHORT), ip="198.18.0.1"), None, ""),
         (ended(1), None, ""),
     ],
 )  # fmt: skip

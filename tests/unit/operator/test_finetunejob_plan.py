@@ -10,6 +10,7 @@ import pytest
 from luthier_api.documents import Result
 from luthier_api.exitcodes import ExitCode
 from luthier_api.finetunejob import FineTuneJobStatus
+from luthier_operator.model.actions import Plan
 from luthier_operator.plan.finetunejob.runs import MAX_VERSIONS
 
 pytestmark = pytest.mark.unit
@@ -340,3 +341,89 @@ def test_the_status_remembers_so_many_versions_as_it_may_hold_and_forgets_the_ol
 def test_the_most_versions_that_are_remembered_are_what_the_schema_allows() -> None:
     schema = FineTuneJobStatus.model_json_schema()
     assert schema["properties"]["versions"]["maxItems"] == MAX_VERSIONS
+
+
+def test_what_a_job_that_is_being_deleted_found_is_not_trained_on(world: Any) -> None:
+    world.settle()
+    world.prepare_ends()
+    world.job("prepare", live=False)["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert not world.plan().applies
+
+
+def test_a_version_that_was_published_just_before_an_edit_is_kept_for_its_spec(world: Any) -> None:
+    world.settle()
+    world.prepare_ends()
+    world.settle()
+    world.train_ends()
+    world.edit(hyperparameters={"learningRate": "0.001"})
+    world.settle()
+    assert [each["version"] for each in world.status["versions"]] == ["v1"]
+    world.edit(hyperparameters={"learningRate": "0.00002"})
+    world.settle()
+    assert world.ready["status"] == "True" and len(world.trained) == 1
+
+
+def test_a_new_run_does_not_begin_with_the_failures_of_the_one_before(world: Any) -> None:
+    world.settle()
+    world.end(world.job("prepare"), ExitCode.CRASHED)
+    world.settle()
+    assert world.status["attempts"] == {"failed": 1, "preempted": 0} and world.status["phase"] == "Failed"
+    before = world.status["currentRun"]["name"]
+    world.edit(hyperparameters={"learningRate": "0.001"})
+    world.step(1)
+    assert len(world.jobs) == 2 and world.status["currentRun"]["name"] == before, "no status was written after it"
+    world.settle()
+    assert "attempts" not in world.status and "lastFailure" not in world.status
+
+
+def test_what_a_replaced_run_publishes_while_the_next_one_begins_is_kept(world: Any) -> None:
+    world.settle()
+    world.prepare_ends()
+    world.settle()
+    world.edit(hyperparameters={"learningRate": "0.001"})
+    world.step(2)
+    assert len(world.jobs) == 3 and world.status["currentRun"]["stage"] == "Train", "no status was written after it"
+    world.train_ends()
+    world.step()
+    assert [each["version"] for each in world.status["versions"]] == ["v1"]
+
+
+def test_with_forbid_a_run_that_only_prepares_is_replaced_at_once(world: Any) -> None:
+    world.edit(concurrencyPolicy="Forbid")
+    world.settle()
+    old = world.job("prepare")["metadata"]["name"]
+    world.edit(hyperparameters={"learningRate": "0.001"})
+    world.step()
+    assert "deletionTimestamp" in world.jobs[old]["metadata"] and len(world.jobs) == 2
+
+
+def test_a_job_that_is_being_deleted_is_not_suspended(world: Any) -> None:
+    world.settle()
+    world.job("prepare")["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    world.edit(suspend=True)
+    assert not world.plan().patches
+
+
+def test_once_the_next_pod_runs_the_failure_of_the_last_one_is_no_longer_the_message(world: Any) -> None:
+    world.settle()
+    world.end(world.job("prepare"), ExitCode.CRASHED, final=False)
+    world.settle()
+    assert world.ready["reason"] == "Retrying"
+    world.pod(world.job("prepare"), phase="Running", podIP="198.18.0.9")
+    world.settle()
+    assert world.ready["reason"] == "Preparing"
+
+
+def test_a_run_that_is_looked_up_again_keeps_the_time_it_began(world: Any) -> None:
+    world.settle()
+    began = world.status["currentRun"]["startedAt"]
+    world.prepare_ends()
+    world.settle()
+    world.remove(world.job("train")["metadata"]["name"])
+    world.settle()
+    assert world.job("prepare") and world.status["currentRun"]["startedAt"] == began
+
+
+def test_a_plan_that_writes_only_a_status_is_not_empty() -> None:
+    assert Plan().empty and Plan(requeue_after_s=1.0).empty
+    assert not Plan(status={"phase": "Training"}).empty and not Plan(release=True).empty

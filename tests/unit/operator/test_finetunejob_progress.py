@@ -123,3 +123,22 @@ def test_an_edit_of_how_checkpoints_are_made_goes_on_with_the_same_run_key(world
     world.settle()
     assert world.status["currentRun"]["name"] != name, "the pods are given another document"
     assert world.job("train")["metadata"]["annotations"]["luthier.dev/run-key"] == key
+
+
+def test_an_answer_that_differs_only_in_speed_and_time_left_writes_nothing(world: Any) -> None:
+    to_training(world)
+    world.progress = document(step=30, examples_per_second=10.0, eta_seconds=60)
+    world.step()
+    world.progress = document(step=30, examples_per_second=11.0, eta_seconds=50)
+    assert world.step().status is None
+    world.progress = document(step=31, examples_per_second=11.0, eta_seconds=50)
+    assert world.step().status is not None
+
+
+def test_a_run_that_was_resumed_shows_the_checkpoint_that_it_has_made_since(world: Any) -> None:
+    to_training(world)
+    world.progress = document(step=90, checkpoint_step=75, resumed_from_step=50)
+    world.step()
+    key = world.status["currentRun"]["runKey"]
+    expected = {"step": 75, "uri": f"s3://models/sentiment/checkpoints/{key}/75", "resumedFrom": 50}
+    assert world.status["checkpoint"] == expected

@@ -123,6 +123,10 @@ def test_a_new_job_just_waits() -> None:
     assert (verdict.reason, verdict.message) == (Reason.QUEUED, "Waiting in queue gpus.")
 
 
+def test_a_job_that_somebody_resumed_without_kueue_is_like_any_other() -> None:
+    assert said(None, suspended=False) == verdicts.training()
+
+
 def test_without_kueue_it_says_so() -> None:
     verdict = said(None, kueue_installed=False)
     assert verdict.reason is Reason.QUEUE_NOT_FOUND and "Install it" in verdict.message

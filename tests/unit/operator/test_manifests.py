@@ -284,3 +284,16 @@ def test_a_job_that_replaces_one_has_only_the_attempts_that_are_left(make_spec: 
         resolved=RESOLVED, defaults=DEFAULTS, failures=used,
     )  # fmt: skip
     assert made["spec"]["backoffLimit"] == left
+
+
+@pytest.mark.parametrize("length", range(18, 24))
+def test_a_name_is_shortened_to_exactly_its_limit_and_no_sooner(length: int) -> None:
+    fitted = names.fit("a" * length, 20)
+    assert len(fitted) == min(length, 20) and (fitted == "a" * length) is (length <= 20)
+
+
+def test_only_a_training_is_stopped_at_its_deadline(make_spec: Any) -> None:
+    spec = make_spec(activeDeadlineSeconds=3600)
+    assert build(spec)["spec"]["activeDeadlineSeconds"] == 3600
+    assert "activeDeadlineSeconds" not in build(spec, "prepare")["spec"]
+    assert "activeDeadlineSeconds" not in build(make_spec())["spec"]

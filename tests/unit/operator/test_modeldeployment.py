@@ -14,12 +14,13 @@ from luthier_api.finetunejob import FineTuneJobStatus, VersionStatus
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_api.reasons import ConditionType, Reason
 from luthier_api.storage import SecretRef, StorageAccess
-from luthier_operator.manifests.rayservice import read_serve_config
+from luthier_operator.manifests.rayservice import Application, read_serve_config
 from luthier_operator.model.actions import Plan
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.resources import ModelDeploymentResource
 from luthier_operator.model.views import ApplicationView, FineTuneJobView, Meta, RayServiceView, Refusal
 from luthier_operator.plan.modeldeployment.policies import ObservedServing, plan_modeldeployment, plan_unreadable
+from luthier_operator.plan.modeldeployment.rollout import Live, Times, next_step
 
 pytestmark = pytest.mark.unit
 
@@ -313,12 +314,96 @@ def test_without_kuberay_it_says_so_and_goes_on_when_it_comes() -> None:
     assert cluster.weights() == {"v-a": 100}
 
 
-def test_somebody_elses_rayservice_is_never_touched() -> None:
+@pytest.mark.parametrize("suspend", [False, True])
+def test_somebody_elses_rayservice_is_never_touched(suspend: bool) -> None:
     cluster = serving(version("v-a"))
     assert cluster.server
     cluster.server = replace(cluster.server, owner_uid="other")
+    cluster.job = job(version("v-b"), version("v-a"))
+    cluster.spec = ModelDeploymentSpec.model_validate({**FOLLOWING, "suspend": suspend})
     plan = cluster.plan()
-    assert not plan.applies and not plan.deletes and plan.status
+    assert not plan.applies and not plan.deletes
+    cluster.carry_out(plan)
+    stalled = cluster.condition(ConditionType.STALLED)
+    assert stalled is not None and stalled[1] == Reason.CONFIG_ERROR and "is not Luthier's" in stalled[2]
+
+
+def test_a_server_that_is_being_deleted_is_neither_applied_nor_deleted_again() -> None:
+    cluster = serving(version("v-a"))
+    assert cluster.server
+    cluster.server = replace(cluster.server, deleting=True)
+    cluster.job = job(version("v-b"), version("v-a"))
+    assert not cluster.plan().applies
+    cluster.spec = ModelDeploymentSpec.model_validate({**FOLLOWING, "suspend": True})
+    assert not cluster.plan().deletes
+
+
+def test_available_says_whether_requests_are_answered() -> None:
+    cluster = serving(version("v-a"))
+    assert cluster.server
+    cluster.server = replace(cluster.server, serving=False)
+    cluster.carry_out(cluster.plan())
+    assert cluster.condition(ConditionType.AVAILABLE) == ("False", Reason.UNAVAILABLE, "No request is answered.")
+    ready = cluster.condition(ConditionType.READY)
+    assert ready is not None and ready[0] == "False" and cluster.status.ready_replicas == 0
+    cluster.job = None
+    cluster.carry_out(cluster.plan())
+    ready = cluster.condition(ConditionType.READY)
+    assert ready is not None and ready[:2] == ("False", Reason.WAITING_FOR_MODEL), "no target, and nothing answers"
+    cluster.server = replace(cluster.server, serving=True)
+    cluster.job = job(version("v-a"))
+    cluster.carry_out(cluster.plan())
+    assert cluster.status.ready_replicas == 1
+
+
+def test_while_a_second_ray_cluster_comes_up_requests_are_answered_and_it_is_not_ready() -> None:
+    cluster = serving(version("v-a"))
+    assert cluster.server
+    cluster.server = replace(cluster.server, upgrading=True, applications={})
+    cluster.carry_out(cluster.plan())
+    available, ready = cluster.condition(ConditionType.AVAILABLE), cluster.condition(ConditionType.READY)
+    assert available is not None and available[0] == "True"
+    assert ready is not None and ready[:2] == ("False", Reason.ROLLING_OUT), "the new cluster does not run it yet"
+
+
+def test_a_version_that_fails_in_service_and_recovers_is_ready_again() -> None:
+    cluster = serving(version("v-a"))
+    revision = cluster.status.current_revision or ""
+    cluster.applications[revision] = ApplicationView("UNHEALTHY", "a replica died")
+    cluster.kuberay_observes()
+    cluster.carry_out(cluster.plan())
+    assert cluster.status.revisions[0].state == "Failed" and cluster.status.last_failure
+    assert cluster.weights() == {"v-a": 100}, "Ray Serve restarts its replicas"
+    cluster.settle(2)
+    assert cluster.condition(ConditionType.READY) == ("True", Reason.SERVING, "Version v-a answers requests.")
+    assert cluster.status.last_failure is None
+    assert cluster.condition(ConditionType.STALLED) is None
+
+
+def test_the_only_revision_gets_all_requests_although_it_is_not_known_to_run() -> None:
+    app = Application("rev-1", "v-a", {})
+    (only,) = next_step([Live(app, 0, 0.0, "Starting")], app, Times(600, 15, 2)).live
+    assert only.weight == 100
+
+
+def test_a_cluster_that_may_grow_may_ask_for_pods_and_a_fixed_one_may_not() -> None:
+    grows = Cluster({**FOLLOWING, "autoscaling": {"minReplicas": 1, "maxReplicas": 3}})
+    fixed = Cluster({**FOLLOWING, "replicas": 2})
+    for cluster, may in ((grows, True), (fixed, False)):
+        cluster.settle(1)
+        config = cluster.manifest["spec"]["rayClusterConfig"]
+        assert config["headGroupSpec"]["template"]["spec"]["automountServiceAccountToken"] is may
+        assert ("enableInTreeAutoscaling" in config) is may
+        (workers,) = config["workerGroupSpecs"]
+        assert workers["template"]["spec"]["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize(("gpus", "most"), [(0, 2), (1, 4)])
+def test_a_rollout_on_gpus_has_room_for_both_revisions(gpus: int, most: int) -> None:
+    cluster = Cluster({**FOLLOWING, "replicas": 2, "runtime": {"gpusPerReplica": gpus}})
+    cluster.settle(1)
+    (workers,) = cluster.manifest["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert (workers["minReplicas"], workers["maxReplicas"]) == (2, most)
 
 
 def test_secrets_reach_the_workers_and_not_the_head() -> None:

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from luthier_api.documents import Failure, Result
 from luthier_api.exitcodes import ExitCode
+from luthier_api.finetunejob import FineTuneJobStatus
 from luthier_api.modeldeployment import ModelDeploymentSpec
 from luthier_api.reasons import Reason
 from luthier_operator.gather.versions_in_use import versions_in_use
 from luthier_operator.model.views import FineTuneJobView
 from luthier_operator.plan.finetunejob import version_pruning as history
+from luthier_operator.plan.finetunejob.version_pruning import surplus
 from luthier_operator.plan.modeldeployment.target import NoTarget, Target, target_of
 
 pytestmark = pytest.mark.unit
@@ -373,3 +375,30 @@ def test_versions_are_counted_and_not_the_specs_that_they_answer(make_world: Any
     for limit, used in itertools.product((1, 2), ((), (two.version,))):
         over = history.surplus((one, two, again), make_spec(versionHistoryLimit=limit), used)
         assert (two.uri in over) == (limit == 1 and not used)
+
+
+def test_a_version_that_comes_into_service_after_it_was_marked_is_not_removed(make_world: Any, make_spec: Any) -> None:
+    world = make_world(make_spec())
+    versions(world, 2)
+    world.edit(versionHistoryLimit=1)
+    world.step()
+    assert entry(world, "v1")["removing"] and world.job("prune") is None
+    world.in_use.add("v1")
+    world.settle()
+    assert world.job("prune") is None
+    world.in_use.clear()
+    world.settle()
+    prune(world)
+    assert known(world) == ["v2"]
+
+
+def test_of_the_versions_that_passed_their_gates_the_newest_that_stays_is_kept(make_world: Any, make_spec: Any) -> None:
+    world = make_world(make_spec())
+    versions(world, 2)
+    version(world, RATES[2], promotable=False)
+    found = FineTuneJobStatus.model_validate(world.status).versions
+    limited = make_spec(versionHistoryLimit=1)
+    assert [each.version for each in found] == ["v3", "v2", "v1"]
+    assert surplus(tuple(found), limited, ()) == {found[2].uri}
+    removing = (found[0], found[1].model_copy(update={"removing": True}), found[2])
+    assert surplus(removing, limited, ()) == {found[1].uri}, "v2 is going already, so v1 is the last"

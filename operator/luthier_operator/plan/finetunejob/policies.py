@@ -47,7 +47,6 @@ from luthier_operator.plan.verdict import Verdict, image_not_allowed
 
 def plan_finetunejob(resource: FineTuneJobResource, observed: ObservedRuns, now: datetime, defaults: Defaults) -> Plan:
     """Return all that is to be done for a FineTuneJob."""
-    now = now.replace(microsecond=0)  # as the status will have it
     if resource.meta.deleting:
         return deletion.plan_deletion(resource, observed, now, defaults)
     if observed.refused is not None:
