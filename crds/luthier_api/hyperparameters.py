@@ -3,7 +3,6 @@
 Where a field has the name of a `transformers.TrainingArguments` field in camelCase it means the same.
 """
 
-import math
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -13,7 +12,6 @@ from pydantic import ConfigDict, Field, model_validator
 from luthier_api.base import ApiModel, BelowOne, Fraction, NonNegative, Positive, PositiveRate, cel
 
 DEFAULT_GLOBAL_BATCH = 32
-DEFAULT_WARMUP_RATIO = Decimal("0.06")  # RoBERTa (Liu et al., 2019), table 10
 
 MetricName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.-]+$")]
 
@@ -172,7 +170,7 @@ class Hyperparameters(ApiModel):
         default=None, description="Optimizer steps of linear warmup."
     )
     warmup_ratio: Fraction | None = Field(
-        default=None, description=f"Warmup as a share of all steps. Default {DEFAULT_WARMUP_RATIO} if neither is given."
+        default=None, description="Warmup as a share of all steps. Default 0.06 if neither is given."
     )
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
         default=42, description="Seed for initialization, data order and dropout."
@@ -216,10 +214,3 @@ class Hyperparameters(ApiModel):
         if self.batch_size == "auto":
             return self.global_batch_size or DEFAULT_GLOBAL_BATCH
         return self.batch_size * self.gradient_accumulation_steps
-
-    def warmup(self, steps: int) -> int:
-        """Return how many of a training's optimizer steps are linear warmup."""
-        if self.warmup_steps is not None:
-            return self.warmup_steps
-        ratio = DEFAULT_WARMUP_RATIO if self.warmup_ratio is None else self.warmup_ratio
-        return math.ceil(steps * ratio)

@@ -23,22 +23,6 @@ DIGEST = f"sha256:{'a' * 64}"
 
 
 @pytest.mark.parametrize(
-    ("said", "steps", "expected"),
-    [
-        ({}, 1000, 60),
-        ({}, 10, 1),
-        ({"warmupSteps": 0}, 1000, 0),
-        ({"warmupSteps": 7}, 1000, 7),
-        ({"warmupRatio": "0"}, 1000, 0),
-        ({"warmupRatio": "0.07"}, 100, 7),
-        ({"warmupRatio": "0.071"}, 100, 8),
-    ],
-)
-def test_warmup_is_what_is_said_and_six_percent_otherwise(said: dict[str, Any], steps: int, expected: int) -> None:
-    assert Hyperparameters.model_validate(said).warmup(steps) == expected
-
-
-@pytest.mark.parametrize(
     ("said", "expected"),
     [
         ({}, 16),

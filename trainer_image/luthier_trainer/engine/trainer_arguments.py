@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 
 from luthier_api.training import Precision, TrainingSpec
 from luthier_trainer.runtime.errors import InvalidSpec
-from luthier_trainer.spec.hyperparameters import eval_steps, total_steps
+from luthier_trainer.spec.hyperparameters import eval_steps, total_steps, warmup_steps
 from luthier_trainer.spec.precision import Device
 from luthier_trainer.spec.training_arguments import parse_training_arguments
 from luthier_trainer.tasks.interface import TaskModule
@@ -37,7 +37,7 @@ def trainer_arguments(
         "gradient_accumulation_steps": 1,
         "learning_rate": float(parameters.learning_rate),
         "lr_scheduler_type": parameters.scheduler if parameters.scheduler != "constant" else "constant_with_warmup",
-        "warmup_steps": parameters.warmup(steps),
+        "warmup_steps": warmup_steps(parameters, steps),
         "weight_decay": float(parameters.weight_decay),
         "adam_beta1": float(parameters.adam_beta1),
         "adam_beta2": float(parameters.adam_beta2),
