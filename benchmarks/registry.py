@@ -38,7 +38,8 @@ def main(repetitions: int) -> None:
         model.mkdir()
         weights = model / "model.safetensors"
         weights.write_bytes(os.urandom(SIZE_BYTES))
-        config = StorageConfig(endpoint=server.endpoint, credentials_dir=server.admin.write_to(scratch / "keys"))
+        os.environ |= server.admin.environment("LUTHIER_BENCH_")
+        config = StorageConfig(endpoint=server.endpoint, credentials_env="LUTHIER_BENCH_")
         client = boto3.client(
             "s3",
             endpoint_url=server.endpoint,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,12 +23,13 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """SeaweedFS as a process; one for the whole session, so a test keeps to a fresh prefix."""
     folder = tmp_path_factory.mktemp("seaweed")
     server = start_seaweed(folder, buckets=("models",))
+    os.environ |= server.admin.environment("LUTHIER_ADMIN_") | server.reader.environment("LUTHIER_READER_")
     try:
         yield S3(
             server=server,
             bucket="models",
-            credentials_dir=server.admin.write_to(folder / "credentials"),
-            reader_credentials_dir=server.reader.write_to(folder / "reader-credentials"),
+            admin_env="LUTHIER_ADMIN_",
+            reader_env="LUTHIER_READER_",
         )
     finally:
         server.stop()

@@ -1,8 +1,7 @@
 """How storage is reached: endpoint, trust and credentials. Values only; the S3 adapter turns them into a client.
 
-Credentials come from one of three places, in this order: a folder of files (a mounted Kubernetes Secret, read again
-for each request so that a rotated Secret is seen), environment variables with a prefix of their own (so that a pod
-can hold one set for its output and another for its dataset), or else boto3's default chain.
+Credentials come from environment variables with a prefix of their own, so that a pod can hold one set for its output
+and another for its dataset, or else from boto3's default chain.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ class StorageConfig:
         region: Region name; None is us-east-1, which most other servers ignore.
         ca_bundle: PEM file with the certificate authorities of a private endpoint.
         force_path_style: Bucket in the path instead of the host name; None is true with an endpoint.
-        credentials_dir: Folder with the files AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and maybe AWS_SESSION_TOKEN.
         credentials_env: Prefix of environment variables of those names, such as LUTHIER_OUTPUT_.
         checksums: boto3's extra checksums on every request; some servers refuse them, so only when required.
         connect_timeout_s: Seconds to wait for a connection.
@@ -40,7 +38,6 @@ class StorageConfig:
     region: str | None = None
     ca_bundle: Path | None = None
     force_path_style: bool | None = None
-    credentials_dir: Path | None = None
     credentials_env: str | None = None
     checksums: ChecksumMode = "when_required"
     connect_timeout_s: float = 5.0

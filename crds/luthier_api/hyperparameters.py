@@ -170,7 +170,7 @@ class Hyperparameters(ApiModel):
         default=None, description="Optimizer steps of linear warmup."
     )
     warmup_ratio: Fraction | None = Field(
-        default=None, description="Warmup as a share of all steps. Default 0.06 when neither is given."
+        default=None, description="Warmup as a share of all steps. Default 0.06 if neither is given."
     )
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
         default=42, description="Seed for initialization, data order and dropout."

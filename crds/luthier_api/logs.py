@@ -16,7 +16,6 @@ from typing import Any, Literal
 LogFormat = Literal["json", "text"]
 
 FORMAT_VARIABLE = "LUTHIER_LOG_FORMAT"
-LEVEL_VARIABLE = "LUTHIER_LOG_LEVEL"
 
 _JSON = {
     "()": "pythonjsonlogger.json.JsonFormatter",

@@ -55,14 +55,9 @@ class Credentials:
         """A new random identity."""
         return cls(access_key=secrets.token_hex(10), secret_key=secrets.token_hex(20))
 
-    def write_to(self, folder: Path) -> Path:
-        """Write the two files that a mounted Kubernetes Secret would show, and return the folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, value in (("AWS_ACCESS_KEY_ID", self.access_key), ("AWS_SECRET_ACCESS_KEY", self.secret_key)):
-            path = folder / name
-            path.touch(mode=0o600)
-            path.write_text(value)
-        return folder
+    def environment(self, prefix: str) -> dict[str, str]:
+        """Return the environment variables from which `StorageConfig.credentials_env` with this prefix reads."""
+        return {f"{prefix}AWS_ACCESS_KEY_ID": self.access_key, f"{prefix}AWS_SECRET_ACCESS_KEY": self.secret_key}
 
 
 @dataclass(frozen=True)

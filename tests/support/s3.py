@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from pathlib import Path
 
 from luthier_artifacts import StorageConfig
 from luthier_dev.seaweed import Seaweed
@@ -12,12 +11,15 @@ from luthier_dev.seaweed import Seaweed
 
 @dataclass(frozen=True)
 class S3:
-    """A running server with one bucket, an identity that may do everything and one that may only read."""
+    """A running server with one bucket, an identity that may do everything and one that may only read.
+
+    The keys of each are in environment variables; `admin_env` and `reader_env` are how their names begin.
+    """
 
     server: Seaweed
     bucket: str
-    credentials_dir: Path
-    reader_credentials_dir: Path
+    admin_env: str
+    reader_env: str
 
     @property
     def endpoint(self) -> str:
@@ -34,7 +36,7 @@ class S3:
     @property
     def config(self) -> StorageConfig:
         """How the registry reaches this server, as the identity that may do everything."""
-        return StorageConfig(endpoint=self.endpoint, credentials_dir=self.credentials_dir)
+        return StorageConfig(endpoint=self.endpoint, credentials_env=self.admin_env)
 
     def fresh_prefix(self) -> str:
         """A prefix that no other test uses, without slashes at its ends."""

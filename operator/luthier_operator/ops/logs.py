@@ -5,30 +5,24 @@ kind, namespace, resource, generation and run.
 """
 
 import logging
-import sys
+import logging.config
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from pythonjsonlogger.json import JsonFormatter
+from luthier_api.logs import LogFormat, logging_config
 
 _NOTHING: Mapping[str, object] = {}
 _subject: ContextVar[Mapping[str, object]] = ContextVar("subject", default=_NOTHING)
 
 
-def configure(log_format: str, level: str) -> None:
+def configure(log_format: LogFormat, level: str) -> None:
     """Set up logging for the process."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_with_subject)
-    if log_format == "json":
-        fields = "%(asctime)s %(levelname)s %(name)s %(message)s"
-        handler.setFormatter(JsonFormatter(fields, rename_fields={"asctime": "time", "levelname": "level"}))
-    else:
-        handler.setFormatter(_Text("%(asctime)s %(levelname)-7s %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    text = {"()": _Text, "fmt": "%(asctime)s %(levelname)-7s %(message)s"}
+    config = logging_config(log_format, level, quiet=["aiohttp.access"], add=_with_subject, text=text)
     # kopf tells of each attempt and each handler, and of what ends it in several tracebacks; we say it in one line.
-    logging.getLogger("kopf").setLevel(logging.DEBUG if level == "DEBUG" else logging.CRITICAL)
-    logging.getLogger("aiohttp.access").setLevel(max(logging.WARNING, logging.getLevelName(level)))
+    config["loggers"]["kopf"] = {"level": "DEBUG" if level == "DEBUG" else "CRITICAL"}
+    logging.config.dictConfig(config)
 
 
 @contextmanager

@@ -249,10 +249,10 @@ def test_four_processes_share_a_cache(s3, model: Path, tmp_path: Path) -> None:
         "import sys; from pathlib import Path\n"
         "from luthier_artifacts import StorageConfig, download_version, verify_folder\n"
         "uri, endpoint, credentials, into, cache = sys.argv[1:]\n"
-        "config = StorageConfig(endpoint=endpoint, credentials_dir=Path(credentials))\n"
+        "config = StorageConfig(endpoint=endpoint, credentials_env=credentials)\n"
         "verify_folder(Path(into), download_version(uri, Path(into), config, cache=Path(cache)))\n"
     )
-    arguments = [sys.executable, "-W", "error", "-c", code, published.uri, s3.endpoint, str(s3.credentials_dir)]
+    arguments = [sys.executable, "-W", "error", "-c", code, published.uri, s3.endpoint, s3.admin_env]
     processes = [
         subprocess.Popen([*arguments, str(tmp_path / f"out-{number}"), str(tmp_path / "cache")]) for number in range(4)
     ]

@@ -64,9 +64,21 @@ def _says(error: pytest.ExceptionInfo[StorageError], *words: str) -> None:
         assert word in sentence
 
 
-def test_an_unknown_key_is_denied_everywhere_and_its_secret_is_never_shown(s3, model: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def acting_as(s3, monkeypatch: pytest.MonkeyPatch):
+    """How to reach the server with other keys."""
+
+    def act(credentials: Credentials) -> StorageConfig:
+        for name, value in credentials.environment("LUTHIER_X_").items():
+            monkeypatch.setenv(name, value)
+        return replace(s3.config, credentials_env="LUTHIER_X_")
+
+    return act
+
+
+def test_an_unknown_key_is_denied_everywhere_and_its_secret_is_never_shown(s3, acting_as, model: Path) -> None:
     stranger = Credentials.generate()
-    config = replace(s3.config, credentials_dir=stranger.write_to(tmp_path / "credentials"))
+    config = acting_as(stranger)
     for call in _every_call(config, s3.fresh_uri(), model).values():
         with pytest.raises(StorageDenied) as caught:
             call()
@@ -75,9 +87,8 @@ def test_an_unknown_key_is_denied_everywhere_and_its_secret_is_never_shown(s3, m
     assert stranger.secret_key not in repr(config)
 
 
-def test_a_wrong_secret_is_denied_and_named(s3, model: Path, tmp_path: Path) -> None:
-    wrong = Credentials(access_key=s3.access_key, secret_key="wrong")
-    config = replace(s3.config, credentials_dir=wrong.write_to(tmp_path / "credentials"))
+def test_a_wrong_secret_is_denied_and_named(s3, acting_as) -> None:
+    config = acting_as(Credentials(access_key=s3.access_key, secret_key="wrong"))
     with pytest.raises(StorageDenied) as caught:
         open_registry(s3.fresh_uri(), "m", config).find_run(RUN)
     _says(caught, "AWS_SECRET_ACCESS_KEY", s3.endpoint)
@@ -86,7 +97,7 @@ def test_a_wrong_secret_is_denied_and_named(s3, model: Path, tmp_path: Path) -> 
 def test_keys_that_may_only_read_are_found_out_by_the_probe(s3, model: Path, tmp_path: Path) -> None:
     uri = s3.fresh_uri()
     published = open_registry(uri, "m", s3.config).publish(model, RUN, Metadata())
-    reader = open_registry(uri, "m", replace(s3.config, credentials_dir=s3.reader_credentials_dir))
+    reader = open_registry(uri, "m", replace(s3.config, credentials_env=s3.reader_env))
     with pytest.raises(StorageDenied) as caught:
         reader.probe_conditional_writes()
     _says(caught, "may not write", uri)
@@ -111,15 +122,13 @@ def test_a_missing_object_in_a_bucket_that_exists_is_another_error(s3) -> None:
     _says(caught, "none.csv does not exist")
 
 
-def test_a_secret_without_a_key_is_named(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "AWS_ACCESS_KEY_ID").write_text(s3.access_key)
-    for config, words in (
-        (replace(s3.config, credentials_dir=tmp_path), (str(tmp_path / "AWS_SECRET_ACCESS_KEY"),)),
-        (replace(s3.config, credentials_dir=None, credentials_env="LUTHIER_X_"), ("LUTHIER_X_AWS_ACCESS_KEY_ID",)),
-    ):
+def test_a_secret_without_a_key_is_named(s3, acting_as, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = acting_as(s3.server.admin)
+    for missing in ("LUTHIER_X_AWS_SECRET_ACCESS_KEY", "LUTHIER_X_AWS_ACCESS_KEY_ID"):
+        monkeypatch.delenv(missing)
         with pytest.raises(StorageDenied) as caught:
             open_registry(s3.fresh_uri(), "m", config).find_run(RUN)
-        _says(caught, *words, "Secret")
+        _says(caught, missing, "Secret")
 
 
 def test_no_credentials_at_all_are_denied(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,18 +142,11 @@ def test_no_credentials_at_all_are_denied(s3, tmp_path: Path, monkeypatch: pytes
         open_registry(s3.fresh_uri(), "m", config).find_run(RUN)
 
 
-def test_a_rotated_secret_is_used_by_the_next_request(s3, tmp_path: Path) -> None:
-    """As the kubelet does it: the keys are links through `..data`, which is swapped in one step."""
-    Credentials.generate().write_to(tmp_path / "..1")
-    (tmp_path / "..data").symlink_to("..1")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        (tmp_path / name).symlink_to(f"..data/{name}")
-    store = open_store(s3.fresh_uri(), replace(s3.config, credentials_dir=tmp_path))
+def test_keys_that_change_are_used_by_the_next_request(s3, acting_as) -> None:
+    store = open_store(s3.fresh_uri(), acting_as(Credentials.generate()))
     with pytest.raises(StorageDenied):
         store.write("x", b"1")
-    s3.server.admin.write_to(tmp_path / "..2")
-    (tmp_path / "..new").symlink_to("..2")
-    (tmp_path / "..new").replace(tmp_path / "..data")
+    acting_as(s3.server.admin)
     store.write("x", b"1")
 
 
@@ -322,13 +324,14 @@ def test_a_download_that_is_killed_goes_on_where_it_stopped(
         "import sys; from pathlib import Path; from luthier_artifacts import StorageConfig, download_version, parts\n"
         "parts.PART_BYTES = 1024\n"
         "uri, endpoint, credentials, into, cache = sys.argv[1:]\n"
-        "config = StorageConfig(endpoint=endpoint, credentials_dir=Path(credentials), concurrency=1)\n"
+        "config = StorageConfig(endpoint=endpoint, credentials_env=credentials, concurrency=1)\n"
         "download_version(uri, Path(into), config, cache=Path(cache))\n"
     )
     arguments = [
         published.uri,
         faulty_server.endpoint,
-        *map(str, (s3.credentials_dir, tmp_path / "out", tmp_path / "cache")),
+        s3.admin_env,
+        *map(str, (tmp_path / "out", tmp_path / "cache")),
     ]
     with subprocess.Popen([sys.executable, "-c", code, *arguments]) as process:
         assert stalled.wait(30)

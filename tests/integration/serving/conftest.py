@@ -292,7 +292,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def models(artifact: Path, s3: Any, tmp_path_factory: pytest.TempPathFactory) -> Models:
-    storage = StorageConfig(endpoint=s3.endpoint, credentials_dir=s3.credentials_dir)
+    storage = s3.config
     uri = s3.fresh_uri()
     swapped = tmp_path_factory.mktemp("swapped") / "artifact"
     shutil.copytree(artifact, swapped)

@@ -131,8 +131,8 @@ def test_storage_that_denies_the_removal_is_said_and_nothing_is_lost(
     shelf: Shelf, s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = shelf.publish(RUN_KEYS[0])
-    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(f"LUTHIER_OUTPUT_{key}", (s3.reader_credentials_dir / key).read_text())
+    for name, value in s3.server.reader.environment("LUTHIER_OUTPUT_").items():
+        monkeypatch.setenv(name, value)
     answer = shelf.bench.run("remove", shelf.removal().to_wire())
     assert answer.code == ExitCode.STORAGE_DENIED
     assert mine in answer.message

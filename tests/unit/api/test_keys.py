@@ -1,5 +1,6 @@
 """Same spec, same hash; what does not decide the result is not in it."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -8,8 +9,8 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from luthier_api.finetunejob import FineTuneJobSpec
-from luthier_api.keys import data_key, run_hash, run_key, spec_hash
-from luthier_api.training import Hyperparameters
+from luthier_api.keys import data_key, digest_of, run_hash, run_key, spec_hash
+from luthier_api.training import Hyperparameters, Preprocessing, Split
 
 pytestmark = pytest.mark.unit
 
@@ -87,6 +88,67 @@ def test_the_run_key_knows_digests_and_not_places() -> None:
     assert run_key(BASE, data_key=key, **digests) == run_key(moved, data_key=key, **digests)
     assert key != data_key(BASE, dataset_digest="e", tokenizer_digest="t")
     assert run_key(BASE, data_key=key, **digests) != run_key(BASE, data_key="other", **digests)
+
+
+def data_key_of(changed: FineTuneJobSpec, **digests: str) -> str:
+    return data_key(changed, **{"dataset_digest": "d", "tokenizer_digest": "t", **digests})
+
+
+def with_data(**changes: Any) -> FineTuneJobSpec:
+    return spec(dataset={**MINIMAL["dataset"], **changes})
+
+
+def test_the_data_key_knows_all_that_shapes_the_prepared_data() -> None:
+    train = MINIMAL["dataset"]["train"]
+    keys = [
+        data_key_of(BASE),
+        data_key_of(BASE, dataset_digest="other"),
+        data_key_of(BASE, tokenizer_digest="other"),
+        data_key_of(with_data(split={"fraction": "0.2"})),
+        data_key_of(with_data(split={"seed": 7})),
+        data_key_of(with_data(eval={"uri": "s3://data/eval.csv"})),
+        data_key_of(with_data(test={"uri": "s3://data/test.csv"})),
+        data_key_of(with_data(train={**train, "textColumn": "label", "labelColumn": "text"})),
+        data_key_of(with_data(labelMap={"0": "a"})),
+        data_key_of(with_data(preprocessing={"lowercase": True})),
+        data_key_of(spec(labels=["a", "b"])),
+        data_key_of(spec(labels=["b", "a"])),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert data_key_of(with_data(split={"fraction": "0.1", "seed": 42})) == keys[0], "the default, said by name"
+    assert data_key_of(with_data(quality={"minExamplesPerLabel": 9})) == keys[0], "checked, and changes nothing"
+
+
+class LaterSplit(Split):
+    fraction: Any = Decimal("0.2")
+
+
+class LaterPreprocessing(Preprocessing):
+    max_length: int = 256
+
+
+def test_a_release_that_changes_a_default_prepares_and_trains_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = data_key_of(BASE)
+    dataset = BASE.dataset.model_copy(update={"preprocessing": LaterPreprocessing()})
+    assert data_key_of(BASE.model_copy(update={"dataset": dataset})) != before
+    monkeypatch.setattr("luthier_api.dataset.Split", LaterSplit)
+    assert data_key_of(BASE) != before
+    run = {"model_digest": "m", "data_key": "d", "image": "i"}
+    later = BASE.model_copy(update={"hyperparameters": LaterHyperparameters()})
+    assert run_key(later, **run) != run_key(BASE, **run)
+
+
+def test_the_order_of_export_formats_decides_nothing_and_the_image_all() -> None:
+    def key(image: str, *export: str) -> str:
+        return run_key(spec(export=list(export)), model_digest="m", data_key="d", image=image)
+
+    assert key("i", "safetensors", "onnx") == key("i", "onnx", "safetensors") != key("i", "safetensors")
+    assert key("i", "onnx") != key("j", "onnx")
+
+
+def test_a_hash_is_over_the_same_text_on_every_machine() -> None:
+    assert digest_of({"b": 1, "a": "é"}) == digest_of({"a": "é", "b": 1})
+    assert digest_of({"a": "é"}) == "b3a092a6af48807fa9482b2ee140105575daa26d5b24b3c0e60a7e2dee6683b1"
 
 
 RATES = st.decimals(min_value="1e-9", max_value=1, allow_nan=False, allow_infinity=False)

@@ -1,0 +1,128 @@
+"""What a spec means, and what of it is refused, where there is no API server that does so."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from luthier_api.finetunejob import FineTuneJobSpec
+from luthier_api.modeldeployment import Autoscaling, ModelDeploymentSpec, ServedModel
+from luthier_api.storage import StorageAccess, claim_of
+from luthier_api.training import Dataset, Gate, Hyperparameters, Method, TrainingSpec
+
+pytestmark = pytest.mark.unit
+
+TRAIN = {"uri": "s3://data/a.csv"}
+MINIMAL: dict[str, Any] = {
+    "model": {"uri": "s3://models/base"},
+    "dataset": {"train": TRAIN},
+    "output": {"name": "m", "uri": "s3://models/"},
+}
+DIGEST = f"sha256:{'a' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, 16),
+        ({"batchSize": 8, "gradientAccumulationSteps": 4}, 32),
+        ({"batchSize": "auto"}, 32),
+        ({"batchSize": "auto", "globalBatchSize": 48}, 48),
+    ],
+)
+def test_an_optimizer_step_sees_the_global_batch(said: dict[str, Any], expected: int) -> None:
+    assert Hyperparameters.model_validate(said).examples_per_step() == expected
+
+
+@pytest.mark.parametrize(
+    ("operator", "passing", "missing"),
+    [("GTE", [0.9, 0.91], [0.89]), ("GT", [0.91], [0.9, 0.89]), ("LTE", [0.9, 0.89], [0.91]), ("LT", [0.89], [0.9])],
+)
+def test_a_gate_compares_as_it_says_and_nothing_passes_that_is_no_number(
+    operator: str, passing: list[float], missing: list[float]
+) -> None:
+    gate = Gate.model_validate({"metric": "eval_f1", "operator": operator, "threshold": "0.90"})
+    assert all(gate.passes(value) for value in passing)
+    assert not any(gate.passes(value) for value in [*missing, float("nan")])
+    assert Gate(metric="eval_f1", threshold=Decimal("0.9")).operator == "GTE"
+
+
+@pytest.mark.parametrize(
+    ("model", "said", "sentence"),
+    [
+        (Hyperparameters, {"warmupSteps": 0, "warmupRatio": "0"}, "either warmupSteps or warmupRatio"),
+        (Hyperparameters, {"globalBatchSize": 32}, "globalBatchSize requires batchSize auto"),
+        (Hyperparameters, {"batchSize": "auto", "gradientAccumulationSteps": 2}, "set globalBatchSize instead"),
+        (Hyperparameters, {"learningRate": "fast"}, "'fast' is not a decimal number such as"),
+        (Hyperparameters, {"learningRate": "Infinity"}, "is not a finite number"),
+        (Hyperparameters, {"learningRate": "0"}, r"greater than Decimal\('0'\)"),
+        (Method, {"type": "Full", "lora": {}}, "lora applies to type LoRA and QLoRA only"),
+        (Dataset, {"train": TRAIN, "eval": TRAIN, "split": {}}, "either eval .* or split"),
+        (Dataset, {"train": TRAIN, "test": TRAIN, "split": {"testFraction": "0.1"}}, "either test .* or split"),
+        (
+            Dataset,
+            {"train": {**TRAIN, "textPairColumn": "b"}, "eval": TRAIN},
+            "for all files of the dataset or for none",
+        ),
+        (TrainingSpec, {**MINIMAL, "labels": ["a", "b", "a"]}, "labels contains a label twice"),
+        (TrainingSpec, {**MINIMAL, "task": "regression", "labels": ["a", "b"]}, "regression has no labels"),
+        (
+            TrainingSpec,
+            {**MINIMAL, "task": "regression", "hyperparameters": {"labelSmoothing": "0.1"}},
+            "regression has no labels",
+        ),
+        (
+            TrainingSpec,
+            {**MINIMAL, "dataset": {"train": {**TRAIN, "labelSeparator": ";"}}},
+            "labelSeparator applies to multi-label and token-classification only",
+        ),
+        (FineTuneJobSpec, {**MINIMAL, "gpusPerNode": 0, "method": {"type": "QLoRA"}}, "QLoRA needs a GPU"),
+        (FineTuneJobSpec, {**MINIMAL, "gpusPerNode": 0, "precision": "fp16"}, "fp16 needs a GPU"),
+        (ServedModel, {}, "exactly one of fineTuneJobRef and uri"),
+        (ServedModel, {"uri": "s3://models/a"}, "give uri and digest together"),
+        (
+            ServedModel,
+            {"uri": "s3://models/a", "digest": DIGEST, "fineTuneJobRef": {"name": "a"}},
+            "exactly one of fineTuneJobRef and uri",
+        ),
+        (Autoscaling, {"minReplicas": 4, "maxReplicas": 3}, "minReplicas must not exceed maxReplicas"),
+        (
+            ModelDeploymentSpec,
+            {"model": {"fineTuneJobRef": {"name": "a"}}, "replicas": 1, "autoscaling": {}},
+            "either replicas .* or autoscaling",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_a_sentence(model: Any, said: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        model.model_validate(said)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (Autoscaling, {"minReplicas": 3, "maxReplicas": 3}),
+        (Dataset, {"train": TRAIN, "test": TRAIN, "split": {"testFraction": "0"}}),
+        (FineTuneJobSpec, {**MINIMAL, "gpusPerNode": 0}),
+        (FineTuneJobSpec, {**MINIMAL, "method": {"type": "QLoRA", "lora": {}}, "precision": "fp16"}),
+        (TrainingSpec, {**MINIMAL, "task": "regression"}),
+    ],
+)
+def test_what_can_be_meant_is_not_refused(model: Any, said: dict[str, Any]) -> None:
+    model.model_validate(said)
+
+
+def test_a_resource_of_a_newer_release_can_be_read() -> None:
+    spec = FineTuneJobSpec.model_validate({**MINIMAL, "fromTheFuture": {"a": 1}})
+    assert spec.output.name == "m" and "fromTheFuture" not in spec.to_wire()
+
+
+def test_access_that_says_anything_is_access_of_its_own() -> None:
+    assert StorageAccess().is_unset()
+    assert not StorageAccess(force_path_style=False).is_unset()
+    assert not StorageAccess(region="eu-1").is_unset()
+
+
+def test_a_claim_is_named_by_its_uri() -> None:
+    assert [claim_of(uri) for uri in ("pvc://data/a/b.csv", "pvc://data/", "s3://data/a")] == ["data", "data", None]
