@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import torch
 from transformers import PrinterCallback, set_seed
 
+from luthier_api.artifact_files import ADAPTER_FOLDER
+from luthier_api.cpus import available_cpus
 from luthier_api.documents import Published, Resolved, RunDocument
 from luthier_api.training import Hyperparameters
 from luthier_artifacts import PublishedVersion, Registry
@@ -24,7 +26,7 @@ from luthier_trainer.engine.trainer_arguments import trainer_arguments
 from luthier_trainer.engine.watcher import Watcher
 from luthier_trainer.export.exporter import export_model
 from luthier_trainer.formats.prepared import PreparedFolder, read_prepared
-from luthier_trainer.models.adapters import ADAPTER_FOLDER, adapter_document, finish
+from luthier_trainer.models.adapters import adapter_document, finish
 from luthier_trainer.models.base_model import BaseModel, check_base_model
 from luthier_trainer.models.fetch import fetch_model
 from luthier_trainer.models.load import load_model
@@ -32,7 +34,6 @@ from luthier_trainer.models.methods import adapt, quantization, trained_weights
 from luthier_trainer.publish.artifact import build_artifact, metadata_of
 from luthier_trainer.publish.findings import Findings
 from luthier_trainer.publish.published import as_published
-from luthier_trainer.runtime.cpus import cpu_limit
 from luthier_trainer.runtime.distributed import World
 from luthier_trainer.runtime.errors import GpuOutOfMemory, InputChanged, InvalidSpec, OutOfMemory
 from luthier_trainer.runtime.progress import Progress
@@ -92,7 +93,7 @@ def train(
 
     # Device and precision.
     task = task_of(spec.task)
-    threads = max(1, cpu_limit() // world.local_size)
+    threads = max(1, available_cpus() // world.local_size)
     torch.set_num_threads(threads)
     device = detect_device()
     precision = choose_precision(spec.precision, device)

@@ -4,12 +4,10 @@ import json
 import subprocess
 import sys
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
 from luthier_api.training import Evaluation, Gate, Hyperparameters, Precision, TrainingSpec
-from luthier_trainer.runtime.cpus import cpu_limit
 from luthier_trainer.runtime.errors import InvalidSpec
 from luthier_trainer.spec.metric_gates import missed_gates
 from luthier_trainer.spec.metric_names import check_metric_names
@@ -144,23 +142,6 @@ def test_a_metric_that_no_run_produces_is_refused_with_the_closest() -> None:
 def test_gates_judge_what_was_measured(value: float | None, missed: list[str]) -> None:
     evaluation = Evaluation(gates=[Gate(metric="eval_accuracy", threshold=Decimal("0.9"))])
     assert missed_gates(evaluation, {} if value is None else {"eval_accuracy": value}) == missed
-
-
-@pytest.mark.parametrize(
-    ("files", "limit"),
-    [
-        ({"cpu.max": "max 100000"}, None),
-        ({"cpu.max": "50000 100000"}, 1),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
-        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
-        ({}, None),
-    ],
-)
-def test_the_cpu_limit_is_that_of_the_cgroup(tmp_path: Path, files: dict[str, str], limit: int | None) -> None:
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content + "\n")
-    assert cpu_limit(tmp_path) == (limit or cpu_limit(tmp_path / "nothing"))
 
 
 def test_prepare_and_everything_it_imports_leaves_torch_alone() -> None:

@@ -82,11 +82,6 @@ class TextEncoder:
         self._pairs, self._per_token = pairs, per_token
         self._special = self._tokenizer.num_special_tokens_to_add(is_pair=pairs)
 
-    def encode(self, texts: Sequence[Text], pairs: Sequence[str | None] = ()) -> Encoded:
-        """Tokenize one batch."""
-        inputs = self._inputs(texts, pairs)
-        return self._packed(inputs, self._encodings(inputs))
-
     def encode_ahead(
         self, batches: Iterable[tuple[Batch, Sequence[Text], Sequence[str | None]]]
     ) -> Iterator[tuple[Batch, Encoded]]:

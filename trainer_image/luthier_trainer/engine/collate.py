@@ -80,11 +80,6 @@ class MicroBatch:
     rows: torch.Tensor | None
     share: float
 
-    @property
-    def tokens(self) -> int:
-        """Real tokens."""
-        return sum(self.lengths)
-
     def to(self, device: torch.device) -> "MicroBatch":
         """Return the same on a device, without waiting for the copy where the memory is pinned."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from luthier_api.artifact_files import INT8_ONNX_FILE, ONNX_FILE
 from luthier_api.training import ExportFormat, TrainingSpec
 from luthier_trainer.engine.collate import Collator, MicroBatch, TokenFormat, token_format
 from luthier_trainer.export.int8 import Judge, predict, quantize, select
@@ -27,8 +28,6 @@ from luthier_trainer.tasks.interface import Predictions, TaskModule
 
 log = logging.getLogger(__name__)
 
-ONNX_FILE = "model.onnx"
-INT8_FILE = "model.int8.onnx"
 # Attention in its modern form needs 14, layer normalization as one operator 17; 18 is the exporter's own.
 OPSET = 18
 TOLERANCE = 1e-3
@@ -98,7 +97,7 @@ def export_model(
         metric = best_metric(spec.hyperparameters, task).removeprefix("eval_")
         judge = Judge(task, prepared.data.labels, metric, greater_is_better(spec.hyperparameters, task))
         limit = float(spec.evaluation.max_int8_loss)
-        outcomes.append(export_int8(path, folder / INT8_FILE, collator, judge, trained, limit, threads=threads))
+        outcomes.append(export_int8(path, folder / INT8_ONNX_FILE, collator, judge, trained, limit, threads=threads))
     if ExportFormat.ONNX not in spec.export:
         _remove(path)
         outcomes = [outcome for outcome in outcomes if outcome.format is not ExportFormat.ONNX]

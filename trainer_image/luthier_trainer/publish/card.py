@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from luthier_api.artifact_files import CARD_FILE
 from luthier_api.documents import RunDocument
 from luthier_api.training import MethodType
 from luthier_trainer.formats.prepared import PreparedFolder
@@ -21,7 +22,6 @@ from luthier_trainer.spec.flatten_spec import flattened
 from luthier_trainer.tasks.evaluation import Evaluation
 from luthier_trainer.tasks.registry import task_of
 
-CARD_FILE = "README.md"
 LABELS_SHOWN = 50
 _HUB = "hf://"
 # The hub's names of the metrics that it knows: https://huggingface.co/metrics

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from luthier_api.documents import MULTI_LABEL_THRESHOLD
 from luthier_api.training import DataFile, Label, Task
 from luthier_trainer.formats.prepared import Part
 from luthier_trainer.tasks.evaluation import Evaluation
@@ -25,7 +26,6 @@ from luthier_trainer.tasks.metrics.mistakes import listed, surest_mistakes
 from luthier_trainer.tasks.metrics.ranking import Rankings, curves
 
 DEFAULT_SEPARATOR = ","
-THRESHOLD = 0.5  # as in luthier.json
 
 
 class MultiLabel:
@@ -121,7 +121,7 @@ class _Scores:
     def __init__(self, predictions: Predictions) -> None:
         self.actual = predictions.targets != 0
         self.probabilities = sigmoid(predictions.logits)
-        self.given = self.probabilities >= THRESHOLD
+        self.given = self.probabilities >= MULTI_LABEL_THRESHOLD
         self.size, labels = self.actual.shape
         self.texts = np.arange(self.size)
         self.judged = Judged.sets(self.given, self.actual)
