@@ -20,9 +20,10 @@ from luthier_api.training import Task
 from luthier_dev import samples
 from luthier_trainer.engine.collate import Collator, TokenFormat
 from luthier_trainer.export import exporter as export
-from luthier_trainer.export.exporter import ExportOutcome, export_int8, export_onnx
+from luthier_trainer.export.exporter import export_int8, export_onnx
 from luthier_trainer.export.int8 import Judge, select
 from luthier_trainer.export.onnx_model import spread
+from luthier_trainer.export.outcome import ExportOutcome
 from luthier_trainer.formats.prepared import Part
 from luthier_trainer.runtime.errors import ExportFailed
 from luthier_trainer.tasks.interface import IGNORED, Predictions

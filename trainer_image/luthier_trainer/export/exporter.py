@@ -9,7 +9,6 @@ process; ranks other than the first export nothing.
 
 import logging
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from luthier_api.training import ExportFormat, TrainingSpec
 from luthier_trainer.engine.collate import Collator, MicroBatch, TokenFormat, token_format
 from luthier_trainer.export.int8 import Judge, predict, quantize, select
 from luthier_trainer.export.onnx_model import ONE_FILE_BYTES, OnnxModel, batches, files_of, size_of, spread
+from luthier_trainer.export.outcome import ExportOutcome
 from luthier_trainer.formats.prepared import PreparedFolder
 from luthier_trainer.runtime.errors import ExportFailed
 from luthier_trainer.spec.hyperparameters import best_metric, greater_is_better
@@ -34,31 +34,6 @@ TOLERANCE = 1e-3
 PARITY_TEXTS, PARITY_TOKENS, PARITY_BATCH = 64, 16_384, 8
 # What int8 is judged on, at most; a run's GPU waits meanwhile.
 JUDGED_TEXTS, JUDGED_TOKENS = 2_000, 200_000
-
-
-@dataclass(frozen=True)
-class ExportOutcome:
-    """What became of one format.
-
-    Attributes:
-        format: as in spec.export.
-        shipped: whether the artifact holds it.
-        difference: largest difference of any logit from the model's, where it was measured.
-        loss: how much worse the best-model metric is than the model's, where it was measured.
-        texts: on how many texts that was.
-        size_bytes: of its files.
-        speedup: how many times as fast as fp32 it computed, on the CPUs of the run.
-        message: why it was not shipped.
-    """
-
-    format: ExportFormat
-    shipped: bool
-    difference: float | None = None
-    loss: float | None = None
-    texts: int | None = None
-    size_bytes: int | None = None
-    speedup: float | None = None
-    message: str | None = None
 
 
 def export_model(
