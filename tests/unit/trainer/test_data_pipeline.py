@@ -68,7 +68,7 @@ def test_of_pairs_the_second_texts_place_is_known_and_the_longer_text_is_cut() -
 def test_every_token_knows_its_word() -> None:
     encoded = encode(TextEncoder(tokenizer(), 6, per_token=True), [["good", "", "film's", "bad"], ["bad"]])
     assert encoded.ids[0] == [2, GOOD, FILM, 7, 8, 3]
-    assert encoded.words == [[None, 0, 2, 2, 2, None], [None, 0, None]]
+    assert encoded.word_ids == [[None, 0, 2, 2, 2, None], [None, 0, None]]
     assert encoded.lengths == [7, 3]
 
 

@@ -10,7 +10,7 @@ from luthier_api.documents import Published, Result
 from luthier_api.exitcodes import ExitCode
 from luthier_api.reasons import Reason
 from luthier_trainer.runtime.errors import InvalidSpec, LossNotFinite, PeerLost
-from luthier_trainer.runtime.launch import Launch, told, torchrun_numbers
+from luthier_trainer.runtime.launch import Launch, collect_results, torchrun_ranks
 from luthier_trainer.runtime.outcome import failure_result
 
 pytestmark = pytest.mark.unit
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.unit
     ],
 )
 def test_the_environment_says_how_many_processes_to_start(environment: dict[str, str], wanted: Launch | None) -> None:
-    assert Launch.wanted(environment) == wanted
+    assert Launch.from_environment(environment) == wanted
 
 
 @pytest.mark.parametrize(
@@ -43,13 +43,13 @@ def test_the_environment_says_how_many_processes_to_start(environment: dict[str,
 )
 def test_an_environment_that_makes_no_sense_is_refused(environment: dict[str, str], sentence: str) -> None:
     with pytest.raises(InvalidSpec, match=sentence):
-        Launch.wanted(environment)
+        Launch.from_environment(environment)
 
 
 def test_torchrun_numbers_are_read_whole_or_not_at_all() -> None:
     numbers = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
-    assert torchrun_numbers(numbers) == (3, 4, 1, 2)
-    assert torchrun_numbers({"RANK": "3"}) == (0, 1, 0, 1)
+    assert torchrun_ranks(numbers) == (3, 4, 1, 2)
+    assert torchrun_ranks({"RANK": "3"}) == (0, 1, 0, 1)
 
 
 DIVERGED = failure_result(LossNotFinite("The loss is nan at step 7."))
@@ -73,7 +73,7 @@ def test_of_several_failures_the_one_that_says_why_is_told(
     tmp_path: Path, left: list[Result], codes: list[int], code: ExitCode, reason: Reason, sentence: str
 ) -> None:
     leave(tmp_path, left)
-    result, found = told(tmp_path, codes)
+    result, found = collect_results(tmp_path, codes)
     assert result.failure
     assert (found, result.failure.reason) == (code, reason)
     assert sentence in result.failure.message
@@ -81,7 +81,7 @@ def test_of_several_failures_the_one_that_says_why_is_told(
 
 def test_a_version_is_told_when_all_ended_well(tmp_path: Path) -> None:
     leave(tmp_path, [PUBLISHED, PUBLISHED])
-    assert told(tmp_path, []) == (PUBLISHED, ExitCode.OK)
+    assert collect_results(tmp_path, []) == (PUBLISHED, ExitCode.OK)
 
 
 def leave(folder: Path, results: list[Result]) -> None:

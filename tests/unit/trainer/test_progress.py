@@ -52,15 +52,15 @@ def test_steps_that_early_stopping_leaves_out_do_not_count() -> None:
 
 def test_a_metric_that_is_not_finite_keeps_its_last_value() -> None:
     progress = Progress()
-    progress.measure({"loss": 0.5, "grad_norm": float("inf")})
-    progress.measure({"loss": float("nan")})
+    progress.record_metrics({"loss": 0.5, "grad_norm": float("inf")})
+    progress.record_metrics({"loss": float("nan")})
     assert progress.document().metrics == {"loss": 0.5}
 
 
 def test_progress_is_answered_over_http_as_a_document_and_as_metrics() -> None:
     progress = Progress()
     progress.begin_steps(total_steps=10)
-    progress.measure({"eval_accuracy": 0.75})
+    progress.record_metrics({"eval_accuracy": 0.75})
     with ProgressServer(progress, "127.0.0.1", 0) as server:
 
         def get(path: str) -> bytes:

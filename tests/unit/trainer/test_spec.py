@@ -10,7 +10,7 @@ import pytest
 
 from luthier_api.training import Evaluation, Gate, Hyperparameters, Precision, Task, TrainingSpec
 from luthier_trainer.runtime.errors import InvalidSpec
-from luthier_trainer.spec.flatten_spec import flattened
+from luthier_trainer.spec.flatten_spec import flatten_spec
 from luthier_trainer.spec.hyperparameters import (
     eval_steps,
     greater_is_better,
@@ -214,7 +214,7 @@ def test_settings_hold_every_value_by_its_path_and_no_address_of_a_server() -> N
         tracking={"mlflow": {"uri": "https://user:passphrase@mlflow.example", "experiment": "reviews"}},
         hyperparameters={"learningRate": "3e-5"},
     )
-    settings = flattened(run)
+    settings = flatten_spec(run)
     assert settings["hyperparameters.learningRate"] == "0.00003"
     assert settings["tracking.mlflow.experiment"] == "reviews"
     assert settings["dataset.preprocessing.lowercase"] == "false"

@@ -26,13 +26,13 @@ class Encoded:
         ids: token ids, at most maxLength, special tokens included.
         lengths: tokens of each before it was cut.
         second_starts: where the second text begins, 0 without one.
-        words: the word that each token belongs to, None for special tokens; empty unless per token.
+        word_ids: the word that each token belongs to, None for special tokens; empty unless per token.
     """
 
     ids: list[list[int]]
     lengths: list[int]
     second_starts: list[int]
-    words: list[list[int | None]]
+    word_ids: list[list[int | None]]
 
 
 def configure(tokenizer: Tokenizer, max_length: int, *, per_token: bool = False) -> Tokenizer:

@@ -19,7 +19,14 @@ from luthier_api.artifact_files import INT8_ONNX_FILE, ONNX_FILE
 from luthier_api.training import ExportFormat, TrainingSpec
 from luthier_trainer.engine.collate import Collator, MicroBatch, TokenFormat, token_format
 from luthier_trainer.export.int8 import Judge, predict, quantize, select
-from luthier_trainer.export.onnx_model import ONE_FILE_BYTES, OnnxModel, batches, files_of, size_of, spread
+from luthier_trainer.export.onnx_model import (
+    ONE_FILE_BYTES,
+    OnnxModel,
+    files_of,
+    padded_batches,
+    sample_by_length,
+    size_of,
+)
 from luthier_trainer.export.outcome import ExportOutcome
 from luthier_trainer.formats.prepared import PreparedFolder
 from luthier_trainer.runtime.errors import ExportFailed
@@ -85,8 +92,8 @@ def export_onnx(model: PreTrainedModel, path: Path, collator: Collator, *, threa
     Raises:
         ExportFailed: if the model cannot be exported, or computes something else.
     """
-    chosen = spread(collator.part.lengths, PARITY_TEXTS, PARITY_TOKENS)
-    tried = batches(collator, chosen, PARITY_BATCH)
+    chosen = sample_by_length(collator.part.lengths, PARITY_TEXTS, PARITY_TOKENS)
+    tried = padded_batches(collator, chosen, PARITY_BATCH)
     try:
         _write(model, path, _example(tried[0]))
         difference = _largest_difference(model, OnnxModel(path, threads), tried)
@@ -128,7 +135,7 @@ def export_int8(
         The outcome; a failure is no failure of the run, whose model is there in other formats.
     """
     lengths = collator.part.lengths
-    chosen = spread(lengths, JUDGED_TEXTS, JUDGED_TOKENS)
+    chosen = sample_by_length(lengths, JUDGED_TEXTS, JUDGED_TOKENS)
     try:
         quantize(source, path)
         found = predict(OnnxModel(path, threads), collator, chosen, judge.task)
@@ -217,7 +224,7 @@ def _largest_difference(model: PreTrainedModel, exported: OnnxModel, tried: list
 
 def _speedup(source: Path, path: Path, collator: Collator, threads: int) -> float:
     """Return how many times as fast as the first file the second one computes the same texts, one at a time."""
-    tried = batches(collator, spread(collator.part.lengths, PARITY_TEXTS, PARITY_TOKENS), 1)
+    tried = padded_batches(collator, sample_by_length(collator.part.lengths, PARITY_TEXTS, PARITY_TOKENS), 1)
     seconds = []
     for each in (source, path):
         model = OnnxModel(each, threads)

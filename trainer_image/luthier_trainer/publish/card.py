@@ -18,7 +18,7 @@ from luthier_trainer.formats.prepared import PreparedFolder
 from luthier_trainer.publish.findings import Findings
 from luthier_trainer.publish.report import number
 from luthier_trainer.publish.report_sections import baseline_name, gates, headline, metric_title
-from luthier_trainer.spec.flatten_spec import flattened
+from luthier_trainer.spec.flatten_spec import flatten_spec
 from luthier_trainer.tasks.evaluation import Evaluation
 from luthier_trainer.tasks.registry import task_of
 
@@ -69,7 +69,7 @@ def write_card(folder: Path, run: RunDocument, prepared: PreparedFolder, finding
         labels_shown=LABELS_SHOWN,
         settings={
             name.removeprefix("hyperparameters."): value
-            for name, value in flattened(spec).items()
+            for name, value in flatten_spec(spec).items()
             if name.startswith(("hyperparameters.", "method."))
         },
     )
