@@ -66,6 +66,12 @@ def test_ranks_share_a_batch_without_repeats_and_evenly(lengths: Lengths, world:
     assert max(tokens) - min(tokens) <= 2 * int(lengths.max())
 
 
+def test_texts_are_dealt_back_and_forth_so_that_no_rank_always_has_the_longest() -> None:
+    lengths = np.arange(1, 9, dtype=np.int32)
+    shares = [lengths[rank_share(np.arange(8), lengths, rank, 2)].tolist() for rank in range(2)]
+    assert shares == [[8, 5, 4, 1], [7, 6, 3, 2]]
+
+
 @given(lengths_of_texts, st.integers(1, 20), st.integers(1, 300), st.booleans(), st.sampled_from([0, 64]))
 def test_pieces_keep_the_limits_and_lose_nothing(
     lengths: Lengths, texts: int, tokens: int, packed: bool, padded_to: int
@@ -87,3 +93,6 @@ def test_halved_limits_cut_what_did_not_fit(lengths: Lengths, packed: bool) -> N
     pieces = micro_batches(ordered, lengths, limits)
     assert len(pieces) >= 2
     assert max(len(piece) for piece in pieces) <= max(1, len(lengths) // 2)
+    longest, half = int(lengths.max()), limits.tokens
+    assert max(limits.tokens_of([int(n) for n in lengths[piece]]) for piece in pieces) <= max(longest, half)
+    assert half <= BatchLimits(100, 10_000, packed=packed).tokens_of([int(n) for n in lengths[ordered]]) // 2
