@@ -33,7 +33,7 @@ from luthier_api.exitcodes import ExitCode
 from luthier_trainer.remove import remove
 from luthier_trainer.runtime.cpus import limit_threads
 from luthier_trainer.runtime.errors import InvalidSpec, Preempted
-from luthier_trainer.runtime.launch import RESULTS_VARIABLE, Launch, launch, torchrun_numbers
+from luthier_trainer.runtime.launch import RESULTS_VARIABLE, Launch, launch, torchrun_ranks
 from luthier_trainer.runtime.logs import logging_to
 from luthier_trainer.runtime.outcome import exit_code_of, failure_result, is_known
 from luthier_trainer.runtime.progress import Progress, ProgressServer
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return merge(arguments[1:])
     options = _parser().parse_args(_with_command(arguments))
     limit_threads()
-    rank = torchrun_numbers()[0]
+    rank = torchrun_ranks()[0]
     stop = stop_in_time(rank)
     with _folder(options.workspace) as folder:
         workspace = Workspace.of(folder, rank)
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             result, code = failure_result(error), exit_code_of(error)
             _report(error, result)
-    _leave(result, rank)
+    _write_result(result, rank)
     return code
 
 
@@ -89,10 +89,10 @@ def _run(options: argparse.Namespace, workspace: Workspace, stop: Stop) -> tuple
     progress = Progress()
     bar = run.origin is None and sys.stderr.isatty()
     # One of several processes speaks for all.
-    speaks = torchrun_numbers()[0] == 0 and Launch.wanted() is None
+    speaks = torchrun_ranks()[0] == 0 and Launch.from_environment() is None
     server = _server(options.port, run, progress) if speaks else contextlib.nullcontext()
     with logging_to(workspace.console_log, run.origin), server:
-        if torchrun_numbers()[0]:
+        if torchrun_ranks()[0]:
             logging.disable(logging.INFO)
         output = run.spec.output
         log.info("%s: %s -> %s/%s", options.command, run.spec.model.uri, output.uri.rstrip("/"), output.name)
@@ -110,7 +110,7 @@ def _command(
 ) -> tuple[Result, ExitCode]:
     command = options.command
     if command in ("prepare", "run"):
-        if torchrun_numbers()[1] > 1:
+        if torchrun_ranks()[1] > 1:
             raise InvalidSpec(f"torchrun can only start `train`, not `{command}`: run `prepare` by itself first.")
         from luthier_trainer.prepare import prepare
 
@@ -118,7 +118,7 @@ def _command(
         if command == "prepare" or isinstance(answer, Published):
             return _result(answer), ExitCode.OK
         run = run.model_copy(update={"resolved": answer.resolved})
-    if plan := Launch.wanted():
+    if plan := Launch.from_environment():
         return launch(plan, run, workspace, port=options.port)
     # torch takes seconds to import, and prepare must not.
     from luthier_trainer.runtime.distributed import joined
@@ -136,7 +136,7 @@ def stop_in_time(rank: int) -> Stop:
     """
 
     def overdue() -> None:
-        _leave(failure_result(Preempted(_OVERDUE)), rank)
+        _write_result(failure_result(Preempted(_OVERDUE)), rank)
         sys.stdout.flush()
         # The main thread may wait for storage; nothing that it would clean up matters in a pod that is removed.
         os._exit(ExitCode.PREEMPTED)
@@ -157,7 +157,7 @@ def _report(error: BaseException, result: Result) -> None:
         logging.getLogger("luthier_trainer").error("crashed", exc_info=error)
 
 
-def _leave(result: Result, rank: int) -> None:
+def _write_result(result: Result, rank: int) -> None:
     """Leave the result on standard output and as the termination message, where the kubelet made a file for it."""
     text = result.to_termination_message()
     if RESULTS_VARIABLE in os.environ and "RANK" in os.environ:

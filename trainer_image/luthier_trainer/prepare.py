@@ -64,7 +64,6 @@ def prepare(run: RunDocument, workspace: Workspace, progress: Progress) -> Prepa
         return as_published(found, resolved.run_key)
 
     data, quality = _find_or_make(registry, resolved, spec, dataset, base, workspace)
-    check_gates(quality, spec.dataset.quality)
     for warning in quality.warnings:
         log.warning(warning)
     return Prepared(
@@ -120,10 +119,13 @@ def _find_or_make(
     if registry.find_prepared(resolved.data_key):
         registry.get_prepared(resolved.data_key, workspace.prepared, workspace.cache)
         log.info("found the prepared data %.12s", resolved.data_key)
-        return read_description(workspace.prepared)
+        found = read_description(workspace.prepared)
+        # It passed the limits of another spec.
+        check_gates(found[1], spec.dataset.quality)
+        return found
     started = time.monotonic()
     data, quality = make_prepared(spec, dataset, base, workspace.made)
-    # Data that misses a limit is not worth keeping.
+    # What only the tokens say; the rest was checked before. Data that misses a limit is not worth keeping.
     check_gates(quality, spec.dataset.quality)
     registry.put_prepared(resolved.data_key, workspace.made)
     log.info(

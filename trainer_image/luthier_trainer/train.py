@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import torch
 from transformers import PrinterCallback, set_seed
 
+from luthier_api.artifact_files import ADAPTER_FOLDER
+from luthier_api.cpus import available_cpus
 from luthier_api.documents import Published, Resolved, RunDocument
 from luthier_api.training import Hyperparameters
 from luthier_artifacts import PublishedVersion, Registry
@@ -24,15 +26,14 @@ from luthier_trainer.engine.trainer_arguments import trainer_arguments
 from luthier_trainer.engine.watcher import Watcher
 from luthier_trainer.export.exporter import export_model
 from luthier_trainer.formats.prepared import PreparedFolder, read_prepared
-from luthier_trainer.models.adapters import ADAPTER_FOLDER, adapter_document, finish
+from luthier_trainer.models.adapters import adapter_document, finish
 from luthier_trainer.models.base_model import BaseModel, check_base_model
 from luthier_trainer.models.fetch import fetch_model
 from luthier_trainer.models.load import load_model
-from luthier_trainer.models.methods import adapt, quantization, trained_weights
+from luthier_trainer.models.methods import adapt, count_parameters, quantization
 from luthier_trainer.publish.artifact import build_artifact, metadata_of
 from luthier_trainer.publish.findings import Findings
 from luthier_trainer.publish.published import as_published
-from luthier_trainer.runtime.cpus import cpu_limit
 from luthier_trainer.runtime.distributed import World
 from luthier_trainer.runtime.errors import GpuOutOfMemory, InputChanged, InvalidSpec, OutOfMemory
 from luthier_trainer.runtime.progress import Progress
@@ -78,7 +79,7 @@ def train(
     checkpoints = Checkpoints(
         registry, resolved.run_key, spec.checkpoint, workspace.checkpoints, workspace.resumed, progress
     )
-    if found := world.agree(registry.find_run(resolved.run_key) if world.is_first else None):
+    if found := world.broadcast(registry.find_run(resolved.run_key) if world.is_first else None):
         return as_published(found, resolved.run_key)
     clock = _Clock()
 
@@ -92,7 +93,7 @@ def train(
 
     # Device and precision.
     task = task_of(spec.task)
-    threads = max(1, cpu_limit() // world.local_size)
+    threads = max(1, available_cpus() // world.local_size)
     torch.set_num_threads(threads)
     device = detect_device()
     precision = choose_precision(spec.precision, device)
@@ -106,7 +107,7 @@ def train(
     with clock.part("load"):
         held = quantization(spec.method, device, precision)
         model = adapt(load_model(base, spec.model.uri, task, labels, quantization=held), spec.method)
-    log.info("method %s trains %d of %d weights", spec.method.type, *trained_weights(model))
+    log.info("method %s trains %d of %d weights", spec.method.type, *count_parameters(model))
 
     # Optimization: AdamW on texts without padding.
     watcher = Watcher(progress, bar=bar)
@@ -154,13 +155,13 @@ def train(
             tested = tuner.predictions(prepared.test)
             test = task.evaluate(tested, prepared.test, labels, seed=spec.hyperparameters.seed)
             metrics |= _named("test_", {"loss": tested.loss, **test.metrics})
-    progress.measure(metrics)
+    progress.record_metrics(metrics)
     tracker.measured(metrics, tuner.state.global_step)
     missed = missed_gates(spec.evaluation, metrics)
 
     # Export. The first process speaks for all from here on.
     if not world.is_first:
-        return world.hear(Published)
+        return world.receive(Published)
     progress.enter("Exporting")
     with clock.part("export"):
         exports = export_model(plain, workspace.artifact, spec, task, prepared, trained, threads=threads)
@@ -188,7 +189,7 @@ def train(
     checkpoints.delete_all()
     progress.enter("Done")
     log.info("seconds: %s", " ".join(f"{name}={seconds:.1f}" for name, seconds in clock.seconds.items()))
-    return world.agree(published)
+    return world.broadcast(published)
 
 
 def _resolved(run: RunDocument) -> Resolved:

@@ -18,8 +18,8 @@ from luthier_api.training import Task
 from luthier_trainer.engine import attention
 from luthier_trainer.engine.attention import Layout
 from luthier_trainer.engine.finetuner import FineTuner
-from luthier_trainer.engine.schedule import Limits, Schedule
-from luthier_trainer.engine.step_data import Shares
+from luthier_trainer.engine.schedule import BatchLimits, Schedule
+from luthier_trainer.engine.step_data import StepShares
 from support.trainer.engine import (
     assert_same,
     data_of,
@@ -48,7 +48,7 @@ def test_packed_steps_are_those_of_padded_batches(
     data = data_of(folder, task, reviews[:60], held_out=20, pairs=task is not Task.TOKEN_CLASSIFICATION)
     tuner = tuner_of(tmp_path, without_dropout(model_of(folder, task)), data, spec_of(task))
     (batch,) = first_share(tuner)
-    assert batch.packed and batch.input_ids.shape == (1, batch.tokens), "no padding"
+    assert batch.packed and batch.input_ids.shape == (1, sum(batch.lengths)), "no padding"
     loss, found = step_of(tuner)
     problem = tuner._task.problem_type
     extra = {"problem_type": problem} if problem else {}
@@ -181,7 +181,9 @@ def test_the_ranks_gradients_add_up_to_that_of_the_global_batch(
     assert isinstance(tuner.model, nn.Module)
     tuner.model.zero_grad()
     schedule = Schedule(data.train.lengths, batch, 42)
-    shares = [Shares(tuner._shares.collator, schedule, Limits(4, 10**6), rank, world)[0] for rank in range(world)]
+    shares = [
+        StepShares(tuner._shares.collator, schedule, BatchLimits(4, 10**6), rank, world)[0] for rank in range(world)
+    ]
     losses = [float(tuner.training_step(tuner.model, share)) for share in shares]
     assert sum(losses) == pytest.approx(loss, abs=1e-5)
     assert_same(gradients(tuner.model), wanted)

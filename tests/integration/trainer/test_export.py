@@ -20,9 +20,10 @@ from luthier_api.training import Task
 from luthier_dev import samples
 from luthier_trainer.engine.collate import Collator, TokenFormat
 from luthier_trainer.export import exporter as export
-from luthier_trainer.export.exporter import ExportOutcome, export_int8, export_onnx
+from luthier_trainer.export.exporter import export_int8, export_onnx
 from luthier_trainer.export.int8 import Judge, select
-from luthier_trainer.export.onnx_model import spread
+from luthier_trainer.export.onnx_model import sample_by_length
+from luthier_trainer.export.outcome import ExportOutcome
 from luthier_trainer.formats.prepared import Part
 from luthier_trainer.runtime.errors import ExportFailed
 from luthier_trainer.tasks.interface import IGNORED, Predictions
@@ -149,7 +150,7 @@ def test_texts_to_try_are_few_and_of_all_lengths(
     lengths: list[int], count: int, tokens: int, expected: list[int]
 ) -> None:
     array = np.array(lengths, dtype=np.int32)
-    assert array[spread(array, count, tokens)].tolist() == expected
+    assert array[sample_by_length(array, count, tokens)].tolist() == expected
 
 
 def test_what_was_said_of_some_texts_is_told_apart_by_their_tokens() -> None:
@@ -200,7 +201,7 @@ def pooled(model: Any, collator: Collator) -> Any:
     """What the head reads of each text, in the order of the part."""
     found = np.zeros((len(collator.part), model.config.hidden_size), dtype=np.float32)
     with torch.no_grad():
-        for batch in export.batches(collator, np.arange(len(collator.part)), 8):
+        for batch in export.padded_batches(collator, np.arange(len(collator.part)), 8):
             inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
             found[batch.indices] = model.bert(**inputs).pooler_output.numpy()
     return found

@@ -31,8 +31,8 @@ def out_of_memory_beyond(tuner: FineTuner, monkeypatch: pytest.MonkeyPatch, toke
     compute, tries = tuner.forward.logits, []
 
     def limited(model: nn.Module, batch: MicroBatch) -> torch.Tensor:
-        tries.append(batch.tokens)
-        if batch.tokens > tokens:
+        tries.append(sum(batch.lengths))
+        if sum(batch.lengths) > tokens:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return compute(model, batch)
 
@@ -87,13 +87,13 @@ def test_auto_is_what_fits_of_the_longest_texts(
     tuner = tuner_of(tmp_path, model_of(folder, task), data, spec_of(task, batchSize="auto", globalBatchSize=64))
     longest = np.sort(data.train.lengths)[::-1]
     tries = out_of_memory_beyond(tuner, monkeypatch, int(longest[:16].sum()))
-    limits = tuner.fitting_limits()
+    limits = tuner.probe_memory()
     assert tries == [int(longest[:count].sum()) for count in (1, 2, 4, 8, 16, 32)]
     assert limits.tokens == int(longest[:16].sum() * 0.9)
     assert isinstance(tuner.model, nn.Module) and not gradients(tuner.model)
     out_of_memory_beyond(tuner, monkeypatch, 1)
     with pytest.raises(GpuOutOfMemory, match="no memory to train on one text of 32 tokens"):
-        tuner.fitting_limits()
+        tuner.probe_memory()
 
 
 @pytest.mark.parametrize(("most", "limit", "found"), [(64, 10, 8), (20, 100, 20), (1, 1, 1), (9, 9, 9), (8, 0, 0)])

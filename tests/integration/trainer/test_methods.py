@@ -21,7 +21,7 @@ from luthier_api.exitcodes import ExitCode
 from luthier_api.training import Lora, Method
 from luthier_trainer.cli import main
 from luthier_trainer.models.adapters import merge_folders
-from luthier_trainer.models.methods import adapt, release, target_modules, trained_weights
+from luthier_trainer.models.methods import adapt, count_parameters, release, target_modules
 from luthier_trainer.runtime.errors import InvalidModel, InvalidSpec
 
 pytestmark = pytest.mark.integration
@@ -127,7 +127,7 @@ def test_lora_trains_updates_of_attention_and_feed_forward_and_the_head_alone(
     head = HIDDEN * LABELS + LABELS
     # Tasks per text have a dense layer before the last one, by whatever name: bert.pooler, pre_classifier, dense.
     head += HIDDEN * HIDDEN + HIDDEN if auto_class is AutoModelForSequenceClassification else 0
-    assert trained_weights(model)[0] == 2 * 4 * per_layer + head
+    assert count_parameters(model)[0] == 2 * 4 * per_layer + head
     assert isinstance(model, PeftModel)
     encoder = model.get_base_model().base_model
     outside_head = [n for n, weight in encoder.named_parameters() if weight.requires_grad and "pooler" not in n]

@@ -82,7 +82,7 @@ def add_a_field(bench: Any, document: dict[str, Any], models: Models) -> None:
 @pytest.mark.parametrize(
     ("damage", "code", "sentence"),
     [
-        (cut_weights, ExitCode.INVALID_MODEL, "model.safetensors is cut short: its header promises"),
+        (cut_weights, ExitCode.INVALID_MODEL, "model.safetensors is damaged or incomplete"),
         (make_it_speech, ExitCode.INVALID_MODEL, "is of type 'whisper', which has no AutoModelForSequ"),
         (lose_the_bucket, ExitCode.BUCKET_NOT_FOUND, "no-such-bucket"),
         (lose_the_dataset, ExitCode.INPUT_NOT_FOUND, "nothing.csv"),

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from luthier_api.documents import Origin, Resolved, RunDocument
 from luthier_api.training import ExportFormat, Task
-from luthier_trainer.export.exporter import ExportOutcome
+from luthier_trainer.export.outcome import ExportOutcome
 from luthier_trainer.formats.prepared import Part, PreparedData, PreparedFolder
 from luthier_trainer.formats.quality_report import (
     FileQuality,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from luthier_api.training import DataFile, Preprocessing, Quality, Split, Task
 from luthier_trainer.data import duplicates, labels
 from luthier_trainer.data.cleaning import Cleaner, Example
-from luthier_trainer.data.labels import LabelCensus
+from luthier_trainer.data.labels import SeenLabels
 from luthier_trainer.data.quality import file_quality, length_limits, measure, token_lengths, with_tokens
 from luthier_trainer.data.quality_gates import check_gates
 from luthier_trainer.data.readers.formats import SourceFile
@@ -106,8 +106,8 @@ def test_a_label_map_names_labels_anew_and_keeps_the_others() -> None:
     assert clean("a", "1,0,2", names=names, task=Task.MULTI_LABEL).label == ("2", "negative", "positive")
 
 
-def census(*words: str) -> LabelCensus:
-    made = LabelCensus()
+def seen_labels(*words: str) -> SeenLabels:
+    made = SeenLabels()
     for number, word in enumerate(words, 2):
         made.add([word], SOURCE, number)
     return made
@@ -127,7 +127,7 @@ def census(*words: str) -> LabelCensus:
 def test_labels_are_learned_sorted_or_taken_in_the_order_of_the_spec(
     found: Iterable[str], wanted: list[str] | None, names: list[str], index: dict[str, int]
 ) -> None:
-    chosen = census(*found).choose(wanted, least=2)
+    chosen = seen_labels(*found).resolve(wanted, least=2)
     assert (chosen.names, chosen.index) == (names, index)
 
 
@@ -162,15 +162,15 @@ def test_a_label_that_the_spec_does_not_name_is_refused_with_its_first_place(
     found: str, wanted: list[str] | None, sentence: str
 ) -> None:
     with pytest.raises(InvalidData) as refused:
-        census(*found).choose(wanted, least=2)
+        seen_labels(*found).resolve(wanted, least=2)
     assert str(refused.value) == sentence
 
 
 def test_a_column_of_texts_is_no_column_of_labels() -> None:
     with pytest.raises(InvalidData, match=r"^a\.csv, line 1002 has the label '1000', and 1000 others came before it"):
-        census(*map(str, range(labels.MAX_LABELS + 1)))
+        seen_labels(*map(str, range(labels.MAX_LABELS + 1)))
     with pytest.raises(InvalidData, match=r"^a\.csv, line 2 has the label 'x{60}…' of 257 characters, and at most 256"):
-        census("x" * 257)
+        seen_labels("x" * 257)
 
 
 texts_and_labels = st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from("xy")), max_size=40)

@@ -19,7 +19,7 @@ from luthier_trainer.data import staging
 from luthier_trainer.data.dataset import FetchedDataset
 from luthier_trainer.data.pipeline import make_prepared
 from luthier_trainer.data.readers.formats import SourceFile
-from luthier_trainer.data.tokenization import TextEncoder, configure
+from luthier_trainer.data.tokenization import Encoded, TextEncoder, configure
 from luthier_trainer.formats.prepared import PreparedFolder, read_prepared
 from luthier_trainer.models.base_model import BaseModel
 from luthier_trainer.runtime.errors import InvalidData
@@ -43,17 +43,22 @@ def tokenizer() -> Tokenizer:
     return made
 
 
+def encode(encoder: TextEncoder, texts: list[Any], pairs: list[str | None] | None = None) -> Encoded:
+    """Tokenize one batch."""
+    ((_, encoded),) = encoder.encode_ahead([(None, texts, pairs or [])])
+    return encoded
+
+
 def test_texts_are_cut_at_the_limit_and_measured_without_it() -> None:
-    encoded = TextEncoder(tokenizer(), 4).encode(["good", "good bad good bad good", "bad bad"])
+    encoded = encode(TextEncoder(tokenizer(), 4), ["good", "good bad good bad good", "bad bad"])
     assert encoded.ids == [[2, 4, 3], [2, 4, 5, 3], [2, 5, 5, 3]]
     assert encoded.lengths == [3, 7, 4]
     assert encoded.second_starts == [0, 0, 0]
 
 
 def test_of_pairs_the_second_texts_place_is_known_and_the_longer_text_is_cut() -> None:
-    encoded = TextEncoder(tokenizer(), 7, pairs=True).encode(
-        ["good film", "good good good good good good", "good"], ["bad", "bad bad bad", "\u200b"]
-    )
+    texts = ["good film", "good good good good good good", "good"]
+    encoded = encode(TextEncoder(tokenizer(), 7, pairs=True), texts, ["bad", "bad bad bad", "\u200b"])
     assert encoded.ids[0] == [2, GOOD, FILM, 3, BAD, 3]
     assert (len(encoded.ids[1]), encoded.ids[1].count(BAD)) == (7, 2)
     assert encoded.second_starts[:2] == [4, 4]
@@ -61,9 +66,9 @@ def test_of_pairs_the_second_texts_place_is_known_and_the_longer_text_is_cut() -
 
 
 def test_every_token_knows_its_word() -> None:
-    encoded = TextEncoder(tokenizer(), 6, per_token=True).encode([["good", "", "film's", "bad"], ["bad"]])
+    encoded = encode(TextEncoder(tokenizer(), 6, per_token=True), [["good", "", "film's", "bad"], ["bad"]])
     assert encoded.ids[0] == [2, GOOD, FILM, 7, 8, 3]
-    assert encoded.words == [[None, 0, 2, 2, 2, None], [None, 0, None]]
+    assert encoded.word_ids == [[None, 0, 2, 2, 2, None], [None, 0, None]]
     assert encoded.lengths == [7, 3]
 
 

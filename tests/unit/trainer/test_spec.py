@@ -4,18 +4,26 @@ import json
 import subprocess
 import sys
 from decimal import Decimal
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-from luthier_api.training import Evaluation, Gate, Hyperparameters, Precision, TrainingSpec
-from luthier_trainer.runtime.cpus import cpu_limit
+from luthier_api.training import Evaluation, Gate, Hyperparameters, Precision, Task, TrainingSpec
 from luthier_trainer.runtime.errors import InvalidSpec
+from luthier_trainer.spec.flatten_spec import flatten_spec
+from luthier_trainer.spec.hyperparameters import (
+    eval_steps,
+    greater_is_better,
+    steps_per_epoch,
+    total_steps,
+    warmup_steps,
+)
 from luthier_trainer.spec.metric_gates import missed_gates
 from luthier_trainer.spec.metric_names import check_metric_names
 from luthier_trainer.spec.precision import Device, choose_precision
 from luthier_trainer.spec.training_arguments import MEANINGLESS, OWNED, SPEC_FIELDS, parse_training_arguments
 from luthier_trainer.spec.transformers_source import model_types, training_argument_types
+from luthier_trainer.tasks.registry import task_of
 
 pytestmark = pytest.mark.unit
 
@@ -146,23 +154,6 @@ def test_gates_judge_what_was_measured(value: float | None, missed: list[str]) -
     assert missed_gates(evaluation, {} if value is None else {"eval_accuracy": value}) == missed
 
 
-@pytest.mark.parametrize(
-    ("files", "limit"),
-    [
-        ({"cpu.max": "max 100000"}, None),
-        ({"cpu.max": "50000 100000"}, 1),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
-        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
-        ({}, None),
-    ],
-)
-def test_the_cpu_limit_is_that_of_the_cgroup(tmp_path: Path, files: dict[str, str], limit: int | None) -> None:
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content + "\n")
-    assert cpu_limit(tmp_path) == (limit or cpu_limit(tmp_path / "nothing"))
-
-
 def test_prepare_and_everything_it_imports_leaves_torch_alone() -> None:
     code = (
         "import json, sys, luthier_trainer.cli, luthier_trainer.prepare\n"
@@ -177,3 +168,55 @@ def test_prepare_and_everything_it_imports_leaves_torch_alone() -> None:
 def test_hyperparameters_with_two_warmups_are_refused() -> None:
     with pytest.raises(ValueError, match="either warmupSteps or warmupRatio"):
         Hyperparameters(warmup_steps=1, warmup_ratio=Decimal("0.1"))
+
+
+@pytest.mark.parametrize(
+    ("given", "steps", "warmup"),
+    [
+        ({}, 100, 6),
+        ({}, 10, 1),
+        ({"warmupSteps": 0}, 100, 0),
+        ({"warmupSteps": 7}, 100, 7),
+        ({"warmupRatio": "0"}, 100, 0),
+        ({"warmupRatio": "0.25"}, 10, 3),
+    ],
+)
+def test_warmup_is_what_the_spec_says_and_six_percent_where_it_says_nothing(
+    given: dict[str, Any], steps: int, warmup: int
+) -> None:
+    assert warmup_steps(Hyperparameters.model_validate(given), steps) == warmup
+
+
+def test_an_epoch_ends_with_a_smaller_step_and_is_evaluated_unless_the_spec_says_when() -> None:
+    parameters = Hyperparameters.model_validate({"epochs": 3, "batchSize": 8, "gradientAccumulationSteps": 2})
+    assert (steps_per_epoch(parameters, 33), total_steps(parameters, 33)) == (3, 9)
+    assert eval_steps(parameters, 33) == 3
+    assert eval_steps(Hyperparameters.model_validate({"batchSize": 16, "evalSteps": 2}), 33) == 2
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "better"),
+    [
+        (Task.TEXT_CLASSIFICATION, {}, True),
+        (Task.TEXT_CLASSIFICATION, {"metricForBestModel": "eval_loss"}, False),
+        (Task.TEXT_CLASSIFICATION, {"metricForBestModel": "eval_ece"}, False),
+        (Task.REGRESSION, {}, False),
+        (Task.REGRESSION, {"metricForBestModel": "eval_r2"}, True),
+        (Task.REGRESSION, {"greaterIsBetter": True}, True),
+    ],
+)
+def test_errors_and_the_loss_are_better_the_smaller_they_are(task: Task, given: dict[str, Any], better: bool) -> None:
+    assert greater_is_better(Hyperparameters.model_validate(given), task_of(task)) is better
+
+
+def test_settings_hold_every_value_by_its_path_and_no_address_of_a_server() -> None:
+    run = spec(
+        tracking={"mlflow": {"uri": "https://user:passphrase@mlflow.example", "experiment": "reviews"}},
+        hyperparameters={"learningRate": "3e-5"},
+    )
+    settings = flatten_spec(run)
+    assert settings["hyperparameters.learningRate"] == "0.00003"
+    assert settings["tracking.mlflow.experiment"] == "reviews"
+    assert settings["dataset.preprocessing.lowercase"] == "false"
+    assert settings["export"].startswith("safetensors")
+    assert not any("passphrase" in value for value in settings.values())

@@ -14,7 +14,7 @@ import pytest
 from luthier_api.documents import GRACE_VARIABLE, Result
 from luthier_api.exitcodes import ExitCode
 from luthier_api.reasons import Reason
-from luthier_trainer.runtime.errors import StopRequested
+from luthier_trainer.runtime.errors import LossNotFinite, StopRequested
 from luthier_trainer.runtime.stopping import Stop
 
 pytestmark = pytest.mark.unit
@@ -32,6 +32,38 @@ with stop.on_sigterm(), stop.deferred():
 
 def ask() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_request_takes_effect_at_once_unless_it_is_deferred() -> None:
+    stop = Stop()
+    with stop.on_sigterm(), pytest.raises(StopRequested):
+        ask()
+    assert not stop.requested
+
+
+def test_a_deferred_request_is_only_noted_and_takes_effect_at_the_end() -> None:
+    stop, passed = Stop(), False
+    with stop.on_sigterm(), pytest.raises(StopRequested), stop.deferred():
+        ask()
+        assert stop.requested
+        passed = True
+    assert passed
+
+
+def test_a_second_request_is_never_deferred() -> None:
+    stop = Stop()
+    with stop.on_sigterm(), stop.deferred():
+        ask()
+        with pytest.raises(StopRequested):
+            ask()
+        stop.requested = False
+
+
+def test_an_error_is_told_rather_than_the_request_that_came_before_it() -> None:
+    stop = Stop()
+    with stop.on_sigterm(), pytest.raises(LossNotFinite), stop.deferred():
+        ask()
+        raise LossNotFinite("no number")
 
 
 def test_a_request_that_nobody_acts_on_is_overdue_shortly_before_the_kill() -> None:

@@ -82,13 +82,13 @@ def test_what_is_no_label_is_said(task: TaskModule, cell: object, phrase: str) -
 
 def test_labels_are_counted_renamed_and_kept_apart_by_their_words() -> None:
     names = {"1": "pos", "0": "neg", "-1": "neg"}
-    assert (list(TEXT.words("1")), TEXT.renamed("1", names), TEXT.stratum("1")) == (["1"], "pos", "1")
-    assert list(MULTI.words(("0", "1"))) == ["0", "1"]
+    assert (list(TEXT.label_names("1")), TEXT.renamed("1", names), TEXT.stratum("1")) == (["1"], "pos", "1")
+    assert list(MULTI.label_names(("0", "1"))) == ["0", "1"]
     assert MULTI.renamed(("-1", "0", "1"), names) == ("neg", "pos")
     assert MULTI.stratum(("a", "b")) == MULTI.stratum(("a", "c")) != MULTI.stratum(())
     assert WORDS.renamed(("1", "x", "0"), names) == ("pos", "x", "neg")
     assert WORDS.stratum(("O", "O")) != WORDS.stratum(("O", "B-PER")) == WORDS.stratum(("B-LOC",))
-    assert (list(NUMBER.words(1.0)), NUMBER.renamed(1.0, {"1": "x"})) == ([], 1.0)
+    assert (list(NUMBER.label_names(1.0)), NUMBER.renamed(1.0, {"1": "x"})) == ([], 1.0)
     assert NUMBER.stratum(1.0) == NUMBER.stratum(2.0)
 
 

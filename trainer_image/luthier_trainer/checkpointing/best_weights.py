@@ -63,7 +63,7 @@ class BestWeights(TrainerCallback):
         self._world = world
 
     @property
-    def gives_up(self) -> bool:
+    def patience_is_exhausted(self) -> bool:
         """Whether patience has run out."""
         return self._stopping is not None and self.record.without_improvement >= self._stopping.patience
 
@@ -91,7 +91,7 @@ class BestWeights(TrainerCallback):
         threshold = float(self._stopping.threshold) if self._stopping else 0.0
         waited = 0 if self._improves(value, by=threshold) else self.record.without_improvement + 1
         self.record = Record(metric, step, waited)
-        if self.gives_up:
+        if self.patience_is_exhausted:
             log.info("%s has not improved for %d evaluations: training ends", self._metric, waited)
             control.should_training_stop = True
 
@@ -99,13 +99,13 @@ class BestWeights(TrainerCallback):
         """Give the model the best weights, in every process; nothing where no evaluation was a number."""
         if self.record.step is None:
             return
-        trained = trained_weights(model)
+        trained = trainable_parameters(model)
         if self._world.is_first:
             kept = load_file(self._folder / WEIGHTS_FILE)
             with torch.no_grad():
                 for name, weight in trained.items():
                     weight.copy_(kept[name])
-        self._world.send_from_first(trained.values())
+        self._world.broadcast_tensors(trained.values())
         log.info("restored the weights of step %d: %s %.4f", self.record.step, self._metric, self.record.metric)
 
     def save_into(self, checkpoint: Path) -> None:
@@ -136,10 +136,10 @@ class BestWeights(TrainerCallback):
         self._folder.mkdir(parents=True, exist_ok=True)
         # A new file each time: checkpoints that are still uploaded hold links to the old one.
         fresh = self._folder / f"{WEIGHTS_FILE}.new"
-        save_file({name: weight.detach().cpu() for name, weight in trained_weights(model).items()}, fresh)
+        save_file({name: weight.detach().cpu() for name, weight in trainable_parameters(model).items()}, fresh)
         fresh.replace(self._folder / WEIGHTS_FILE)
 
 
-def trained_weights(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+def trainable_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """Return the parameters that training changes, by name; shared ones once."""
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}

@@ -167,7 +167,7 @@ class Checkpoints:
 
     def _upload(self, waiting: _Waiting) -> None:
         self._registry.put_checkpoint(self._run_key, waiting.step, waiting.folder)
-        self._progress.store_checkpoint(waiting.step)
+        self._progress.record_checkpoint(waiting.step)
         log.info("stored the checkpoint of step %d", waiting.step)
         shutil.rmtree(waiting.folder)
         self._prune(self.settings.keep)

@@ -5,7 +5,7 @@
     end      the best weights; a small checkpoint that says that only measuring and publishing is left
 
 A checkpoint is the Trainer's own (weights, optimizer, scheduler, scaler, random state, TrainerState), and beside it the
-best weights so far (`best`) and `Mark`. All processes read it; the first one alone writes it. Needs torch.
+best weights so far (`best`) and `ResumePoint`. All processes read it; the first one alone writes it. Needs torch.
 """
 
 import logging
@@ -27,12 +27,12 @@ from luthier_trainer.runtime.errors import LossNotFinite, Preempted
 from luthier_trainer.runtime.progress import Progress
 from luthier_trainer.runtime.stopping import Stop
 
-MARK_FILE = "luthier.json"
+RESUME_FILE = "luthier.json"
 
 log = logging.getLogger(__name__)
 
 
-class Mark(Document):
+class ResumePoint(Document):
     """What is left to do at a checkpoint.
 
     Attributes:
@@ -55,7 +55,7 @@ def fit(
         TrainerError: of the training itself; the last good checkpoint is in storage then.
     """
     found = _fetch(checkpoints, world)
-    saver = Saver(tuner, best, checkpoints, stop, world)
+    saver = CheckpointSaver(tuner, best, checkpoints, stop, world)
     tuner.add_callback(best)
     tuner.add_callback(saver)
     try:
@@ -75,7 +75,7 @@ def fit(
 
 
 def _fetch(checkpoints: Checkpoints, world: World) -> tuple[int, Path] | None:
-    step = world.agree(checkpoints.newest() if world.is_first else None)
+    step = world.broadcast(checkpoints.newest() if world.is_first else None)
     if step is None:
         return None
     with world.leader_first():
@@ -85,7 +85,7 @@ def _fetch(checkpoints: Checkpoints, world: World) -> tuple[int, Path] | None:
 def _train(
     tuner: Trainer,
     best: BestWeights,
-    saver: "Saver",
+    saver: "CheckpointSaver",
     found: tuple[int, Path] | None,
     world: World,
     progress: Progress,
@@ -97,11 +97,11 @@ def _train(
     progress.resume(step)
     saver.stored_step = step
     best.load_from(folder)
-    mark = Mark.from_json((folder / MARK_FILE).read_bytes())
+    mark = ResumePoint.from_json((folder / RESUME_FILE).read_bytes())
     tuner.state = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
     if mark.evaluation_due:
         _make_up_evaluation(tuner, folder, world)
-    if mark.finished or best.gives_up or step >= tuner.state.max_steps:
+    if mark.finished or best.patience_is_exhausted or step >= tuner.state.max_steps:
         if not mark.finished:
             tuner._load_from_checkpoint(str(folder))
         return _earlier_output(tuner.state)
@@ -116,7 +116,7 @@ def _make_up_evaluation(tuner: Trainer, folder: Path, world: World) -> None:
         # Another file in its place: what was downloaded is read-only, which only root would not notice.
         (folder / TRAINER_STATE_NAME).unlink()
         tuner.state.save_to_json(str(folder / TRAINER_STATE_NAME))
-    world.wait()
+    world.barrier()
 
 
 def _earlier_output(state: TrainerState) -> TrainOutput:
@@ -128,7 +128,7 @@ def _earlier_output(state: TrainerState) -> TrainOutput:
     return TrainOutput(state.global_step, last["train_loss"], last)
 
 
-class Saver(TrainerCallback):
+class CheckpointSaver(TrainerCallback):
     """Completes each checkpoint that the Trainer wrote, hands it on, and ends the run when it is asked to stop.
 
     Attributes:
@@ -145,7 +145,7 @@ class Saver(TrainerCallback):
         self._trains = False
         self._stopping = False
         self._evaluation_due = False
-        self._told = False
+        self._forwarded = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -185,7 +185,7 @@ class Saver(TrainerCallback):
         folder = _folder(args, state)
         # A pickle, which nobody reads.
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-        self._hand_on(folder, state.global_step, Mark(evaluation_due=self._evaluation_due))
+        self._store(folder, state.global_step, ResumePoint(evaluation_due=self._evaluation_due))
 
     def finish(self) -> None:
         """Save that training is over, where a run is long enough for its user to mind the loss.
@@ -205,11 +205,11 @@ class Saver(TrainerCallback):
         folder = _folder(self._tuner.args, state)
         folder.mkdir(parents=True, exist_ok=True)
         state.save_to_json(str(folder / TRAINER_STATE_NAME))
-        self._hand_on(folder, state.global_step, Mark(finished=True))
+        self._store(folder, state.global_step, ResumePoint(finished=True))
 
-    def _hand_on(self, folder: Path, step: int, mark: Mark) -> None:
+    def _store(self, folder: Path, step: int, mark: ResumePoint) -> None:
         self._best.save_into(folder)
-        (folder / MARK_FILE).write_text(mark.to_json())
+        (folder / RESUME_FILE).write_text(mark.to_json())
         self.stored_step = step
         if not self._stopping:
             self._checkpoints.offer(step, folder)
@@ -226,10 +226,10 @@ class Saver(TrainerCallback):
     def _must_stop(self) -> bool:
         """Tell whether to stop here; a process that is not the first tells that one and goes on until it is gone."""
         if self._world.is_first:
-            return self._stop.requested or self._world.somebody_stops()
-        if self._stop.requested and not self._told:
-            self._world.tell_first_to_stop()
-            self._told = True
+            return self._stop.requested or self._world.stop_requested()
+        if self._stop.requested and not self._forwarded:
+            self._world.request_stop()
+            self._forwarded = True
         return False
 
 

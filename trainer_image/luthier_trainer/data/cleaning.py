@@ -13,7 +13,7 @@ from luthier_api.training import DataFile, Preprocessing
 from luthier_trainer.data.readers.formats import SourceFile
 from luthier_trainer.data.readers.rows import Row, Text
 from luthier_trainer.runtime.errors import InvalidData
-from luthier_trainer.tasks.interface import Parsed, TaskModule
+from luthier_trainer.tasks.interface import ParsedLabel, TaskModule
 
 PHRASE_CHARACTERS = 300
 
@@ -23,7 +23,7 @@ class Example(NamedTuple):
 
     text: Text
     pair: str | None
-    label: Parsed
+    label: ParsedLabel
     number: int
 
 
@@ -73,12 +73,12 @@ class Cleaner:
         """Return the words of a list, or those that white space separates; an empty one keeps its place."""
         return [self._normalized(word) for word in (text if isinstance(text, list) else (text or "").split())]
 
-    def _label(self, row: Row, source: SourceFile) -> Parsed | None:
+    def _label(self, row: Row, source: SourceFile) -> ParsedLabel | None:
         try:
             label = self.task.parse(row.label, self.file)
         except ValueError as error:
             where = f"{source.place(row.number)}, column {self.file.label_column!r}"
-            raise InvalidData(f"{where} holds {_cut(str(error))}.") from None
+            raise InvalidData(f"{where} holds {_short(str(error))}.") from None
         return self.task.renamed(label, self.label_map) if label is not None and self.label_map else label
 
 
@@ -87,5 +87,5 @@ def _is_there(text: Text) -> bool:
     return any(map(str.strip, text)) if isinstance(text, list) else bool(text.strip())
 
 
-def _cut(phrase: str) -> str:
+def _short(phrase: str) -> str:
     return phrase if len(phrase) <= PHRASE_CHARACTERS else phrase[:PHRASE_CHARACTERS] + "…"

@@ -32,7 +32,7 @@ class Labels:
     index: Mapping[str, int]
 
 
-class LabelCensus:
+class SeenLabels:
     """Remembers where each label was first seen."""
 
     def __init__(self) -> None:
@@ -48,18 +48,18 @@ class LabelCensus:
             if word not in self._places:
                 if len(self._places) == MAX_LABELS:
                     raise InvalidData(
-                        f"{source.place(number)} has the label {_cut(word)!r}, and {MAX_LABELS} others came before it: "
+                        f"{source.place(number)} has the label {_brief(word)}, and {MAX_LABELS} others came before it: "
                         "more than a model may have. Check that labelColumn is the right column, and that the task is "
                         "the right one."
                     )
                 if len(word) > MAX_CHARACTERS:
                     raise InvalidData(
-                        f"{source.place(number)} has the label {_cut(word)!r} of {len(word)} characters, and at most "
+                        f"{source.place(number)} has the label {_brief(word)} of {len(word)} characters, and at most "
                         f"{MAX_CHARACTERS} are possible; check that labelColumn is the right column."
                     )
                 self._places[word] = (source, number)
 
-    def choose(self, wanted: Sequence[str] | None, *, least: int) -> Labels:
+    def resolve(self, wanted: Sequence[str] | None, *, least: int) -> Labels:
         """Return the labels in the order of the model's outputs: those of the spec, or those of the data, sorted.
 
         Integers that the spec does not name count the spec's labels from 0, where the data has nothing else. Integers
@@ -82,9 +82,9 @@ class LabelCensus:
         index = _positions([str(position) for position in range(len(wanted))] if counts else wanted)
         for word, (source, number) in self._places.items():
             if word not in index:
-                known = f"has {len(wanted)} labels, counted from 0" if counts else f"names {listed(list(wanted))}"
+                known = f"has {len(wanted)} labels, counted from 0" if counts else f"names {quoted(list(wanted))}"
                 raise InvalidData(
-                    f"{source.place(number)} has the label {_cut(word)!r}, which spec.labels does not name; it {known}."
+                    f"{source.place(number)} has the label {_brief(word)}, which spec.labels does not name; it {known}."
                 )
         return Labels(list(wanted), index)
 
@@ -98,12 +98,12 @@ class LabelCensus:
         )
 
 
-def listed(labels: list[str]) -> str:
+def quoted(labels: list[str]) -> str:
     """Return labels for a sentence."""
-    return ", ".join(repr(label) for label in labels[:LABELS_SHOWN]) + more(labels)
+    return ", ".join(repr(label) for label in labels[:LABELS_SHOWN]) + and_more(labels)
 
 
-def more(labels: list[str]) -> str:
+def and_more(labels: list[str]) -> str:
     """Return how many labels a sentence leaves out."""
     return f" and {len(labels) - LABELS_SHOWN} more" if len(labels) > LABELS_SHOWN else ""
 
@@ -116,5 +116,5 @@ def _count(number: int) -> str:
     return {2: "two"}.get(number, str(number))
 
 
-def _cut(word: str) -> str:
-    return word if len(word) <= 60 else word[:60] + "…"
+def _brief(word: str) -> str:
+    return repr(word if len(word) <= 60 else word[:60] + "…")

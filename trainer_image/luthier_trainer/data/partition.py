@@ -23,14 +23,14 @@ Inputs = dict[PartName, Staged]
 
 
 @dataclass(frozen=True)
-class Share:
+class PartRows:
     """The examples of one part: some row numbers of an input."""
 
     staged: Staged
     rows: Rows
 
 
-def divide(dataset: Dataset, inputs: Inputs) -> tuple[dict[PartName, Share], list[FileQuality], Leakage]:
+def partition(dataset: Dataset, inputs: Inputs) -> tuple[dict[PartName, PartRows], list[FileQuality], Leakage]:
     """Return the parts, what each input is like, and what stands in several.
 
     Raises:
@@ -63,7 +63,7 @@ def divide(dataset: Dataset, inputs: Inputs) -> tuple[dict[PartName, Share], lis
     leakage = Leakage(
         evaluated=evaluated, leaked=leaked, left_out_of_train=int(known.sum()), left_out_of_eval=int(again.sum())
     )
-    return {part: Share(inputs[source[part]], rows[part]) for part in PARTS if part in rows}, files, leakage
+    return {part: PartRows(inputs[source[part]], rows[part]) for part in PARTS if part in rows}, files, leakage
 
 
 def _file_quality(staged: Staged, texts: Numbers, repeats: Mask) -> FileQuality:

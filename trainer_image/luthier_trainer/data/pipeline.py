@@ -1,4 +1,4 @@
-"""From the dataset's files to prepared data: read, clean, divide, check, tokenize, write.
+"""From the dataset's files to prepared data: read, clean, partition, check, tokenize, write.
 
 Streams: a batch of texts is in memory at a time, and of every example about 100 bytes of hashes and numbers. Texts wait
 on disk between the two passes, of which the first finds out everything that can be wrong before the second, which takes
@@ -19,8 +19,8 @@ import pyarrow as pa
 from luthier_api.training import DataFile, TrainingSpec
 from luthier_trainer.data.cleaning import Cleaner
 from luthier_trainer.data.dataset import FetchedDataset
-from luthier_trainer.data.labels import LabelCensus, Labels
-from luthier_trainer.data.partition import PARTS, Share, divide
+from luthier_trainer.data.labels import Labels, SeenLabels
+from luthier_trainer.data.partition import PARTS, PartRows, partition
 from luthier_trainer.data.quality import OUTLIERS_SHOWN, length_limits, measure, token_lengths, with_tokens
 from luthier_trainer.data.quality_gates import check_gates
 from luthier_trainer.data.scripts import ScriptCount
@@ -60,36 +60,36 @@ def make_prepared(
     shutil.rmtree(into, ignore_errors=True)
     into.mkdir(parents=True)
     with _emptied(into.with_name("staging")) as scratch:
-        census, scripts = LabelCensus(), ScriptCount()
+        seen_labels, scripts = SeenLabels(), ScriptCount()
         inputs = {
             part: stage(
                 dataset.names[part],
                 sources,
                 Cleaner(task, _file(spec, part), spec.dataset.preprocessing, spec.dataset.label_map or {}),
-                census,
+                seen_labels,
                 scripts,
                 scratch / part,
                 batch_rows=batch_rows,
             )
             for part, sources in dataset.files.items()
         }
-        labels = _choose_labels(spec, task, census)
-        shares, files, leakage = divide(spec.dataset, inputs)
+        labels = _choose_labels(spec, task, seen_labels)
+        parts, files, leakage = partition(spec.dataset, inputs)
         report = measure(
             files,
-            {part: len(share.rows) for part, share in shares.items()},
-            _label_counts(task, labels, shares) if task.loss != "mean-squared-error" else {},
-            {part: share.staged.values[share.rows] for part, share in shares.items() if len(share.staged.values)},
+            {part: len(chosen.rows) for part, chosen in parts.items()},
+            _label_counts(task, labels, parts) if task.loss != "mean-squared-error" else {},
+            {part: chosen.staged.values[chosen.rows] for part, chosen in parts.items() if len(chosen.staged.values)},
             leakage=leakage,
             scripts=scripts.shares(),
         )
         check_gates(report, spec.dataset.quality)
 
-        lengths = {part: _write(spec, task, labels, share, base, into, part) for part, share in shares.items()}
+        lengths = {part: _write(spec, task, labels, chosen, base, into, part) for part, chosen in parts.items()}
         report = with_tokens(
             report,
             {part: token_lengths(found, spec.dataset.preprocessing.max_length) for part, found in lengths.items()},
-            {part: _outliers(shares[part], found) for part, found in lengths.items()},
+            {part: _outliers(parts[part], found) for part, found in lengths.items()},
         )
     data = PreparedData(
         layout_version=LAYOUT_VERSION,
@@ -97,9 +97,9 @@ def make_prepared(
         max_length=spec.dataset.preprocessing.max_length,
         pad_token_id=base.pad_token_id,
         pairs=spec.dataset.train.text_pair_column is not None,
-        train_examples=len(shares["train"].rows),
-        eval_examples=len(shares["eval"].rows),
-        test_examples=len(shares["test"].rows) if "test" in shares else 0,
+        train_examples=len(parts["train"].rows),
+        eval_examples=len(parts["eval"].rows),
+        test_examples=len(parts["test"].rows) if "test" in parts else 0,
     )
     write_descriptions(into, data, report)
     return data, report
@@ -122,23 +122,23 @@ def _file(spec: TrainingSpec, part: PartName) -> DataFile:
     return file
 
 
-def _choose_labels(spec: TrainingSpec, task: TaskModule, census: LabelCensus) -> Labels:
+def _choose_labels(spec: TrainingSpec, task: TaskModule, seen_labels: SeenLabels) -> Labels:
     match task.loss:
         case "mean-squared-error":
             # There the one output is the number, and its name that of the column.
             return Labels([spec.dataset.train.label_column], {})
         case "binary-cross-entropy":
-            return census.choose(spec.labels, least=1)
+            return seen_labels.resolve(spec.labels, least=1)
         case "cross-entropy":
-            return census.choose(spec.labels, least=2)
+            return seen_labels.resolve(spec.labels, least=2)
 
 
-def _label_counts(task: TaskModule, labels: Labels, shares: dict[PartName, Share]) -> dict[str, LabelCount]:
+def _label_counts(task: TaskModule, labels: Labels, parts: dict[PartName, PartRows]) -> dict[str, LabelCount]:
     counts: dict[PartName, Counter[int]] = {part: Counter() for part in PARTS}
-    for part, share in shares.items():
-        for batch in share.staged.batches(share.rows, labels_only=True):
+    for part, chosen in parts.items():
+        for batch in chosen.staged.batches(chosen.rows, labels_only=True):
             for label in _parsed(batch):
-                counts[part].update(labels.index[word] for word in task.words(label))
+                counts[part].update(labels.index[word] for word in task.label_names(label))
     return {
         name: LabelCount(**{part: counts[part][position] for part in PARTS})
         for position, name in enumerate(labels.names)
@@ -151,7 +151,13 @@ def _parsed(batch: pa.RecordBatch) -> Iterator[Any]:
 
 
 def _write(
-    spec: TrainingSpec, task: TaskModule, labels: Labels, share: Share, base: BaseModel, into: Path, part: PartName
+    spec: TrainingSpec,
+    task: TaskModule,
+    labels: Labels,
+    chosen: PartRows,
+    base: BaseModel,
+    into: Path,
+    part: PartName,
 ) -> npt.NDArray[np.int32]:
     """Tokenize one part into its file, and return the examples' lengths before they were cut."""
     encoder = TextEncoder(
@@ -164,7 +170,7 @@ def _write(
     schema = schema_of(task.target_type)
     batches = (
         (batch, batch.column("text").to_pylist(), batch.column("pair").to_pylist())
-        for batch in share.staged.batches(share.rows)
+        for batch in chosen.staged.batches(chosen.rows)
     )
     with PartWriter(part_path(into, part), schema) as writer:
         for batch, encoded in encoder.encode_ahead(batches):
@@ -176,7 +182,7 @@ def _write(
 def _record_batch(
     task: TaskModule, labels: Labels, batch: pa.RecordBatch, encoded: Encoded, schema: pa.Schema
 ) -> pa.RecordBatch:
-    words: Sequence[list[int | None] | None] = encoded.words or [None] * batch.num_rows
+    words: Sequence[list[int | None] | None] = encoded.word_ids or [None] * batch.num_rows
     targets = [task.encode(label, labels.index, each) for label, each in zip(_parsed(batch), words, strict=True)]
     text = batch.column("text")
     if pa.types.is_list(text.type):
@@ -186,7 +192,7 @@ def _record_batch(
     return pa.RecordBatch.from_arrays([*arrays, text, batch.column("pair")], schema=schema)
 
 
-def _outliers(share: Share, lengths: npt.NDArray[np.int32]) -> Outliers:
+def _outliers(chosen: PartRows, lengths: npt.NDArray[np.int32]) -> Outliers:
     shortest, longest = length_limits(lengths)
     short, long = (np.flatnonzero(mask) for mask in (lengths < shortest, lengths > longest))
     return Outliers(
@@ -195,7 +201,7 @@ def _outliers(share: Share, lengths: npt.NDArray[np.int32]) -> Outliers:
         short=len(short),
         long=len(long),
         places=[
-            f"{share.staged.place(int(share.rows[index]))}: {lengths[index]} tokens"
+            f"{chosen.staged.place(int(chosen.rows[index]))}: {lengths[index]} tokens"
             for index in (*short[:OUTLIERS_SHOWN], *long[:OUTLIERS_SHOWN])
         ],
     )

@@ -7,7 +7,7 @@ report does not say yet, or has no meaning for the task, passes. Pure.
 from collections.abc import Callable
 
 from luthier_api.training import Quality
-from luthier_trainer.data.labels import LABELS_SHOWN, listed, more
+from luthier_trainer.data.labels import LABELS_SHOWN, and_more, quoted
 from luthier_trainer.formats.quality_report import QualityReport
 from luthier_trainer.runtime.errors import InvalidData
 
@@ -72,7 +72,7 @@ def _rare(report: QualityReport, limits: Quality) -> str | None:
         return None
     shown = ", ".join(f"{label!r} has {report.labels[label].total}" for label in rare[:LABELS_SHOWN])
     return (
-        f"Each label needs at least {least} examples (quality.minExamplesPerLabel), and {shown}{more(rare)}; add "
+        f"Each label needs at least {least} examples (quality.minExamplesPerLabel), and {shown}{and_more(rare)}; add "
         "examples, or remove these rows."
     )
 
@@ -96,12 +96,12 @@ def _untrained(report: QualityReport, limits: Quality) -> str | None:
     if not untrained:
         return None
     return (
-        f"The labels {listed(untrained)} are only among the examples for evaluation, so they cannot be learned; add "
+        f"The labels {quoted(untrained)} are only among the examples for evaluation, so they cannot be learned; add "
         "training examples."
     )
 
 
-def _cut(report: QualityReport, limits: Quality) -> str | None:
+def _truncated(report: QualityReport, limits: Quality) -> str | None:
     cut = sum(tokens.cut for tokens in report.tokens.values())
     examples = sum(report.examples[part] for part in report.tokens)
     if cut <= limits.max_cut_fraction * examples:
@@ -115,5 +115,5 @@ def _cut(report: QualityReport, limits: Quality) -> str | None:
 _JUDGES: tuple[Callable[[QualityReport, Quality], str | None], ...] = (
     *(_missing, _duplicates, _conflicts, _leaks),
     *(_rare, _imbalance, _untrained),
-    _cut,
+    _truncated,
 )

@@ -22,13 +22,13 @@ import pyarrow as pa
 
 from luthier_api.training import DataFile
 from luthier_trainer.data.cleaning import Cleaner, Example
-from luthier_trainer.data.labels import LabelCensus
+from luthier_trainer.data.labels import SeenLabels
 from luthier_trainer.data.readers.formats import SourceFile, read_rows
 from luthier_trainer.data.readers.rows import Text
 from luthier_trainer.data.scripts import ScriptCount
 from luthier_trainer.formats.prepared import PartWriter
 from luthier_trainer.runtime.errors import InvalidData
-from luthier_trainer.tasks.interface import Parsed
+from luthier_trainer.tasks.interface import ParsedLabel
 
 # A batch ends with whichever comes first; the second keeps memory in bounds where texts are long.
 BATCH_ROWS = 10_000
@@ -106,7 +106,7 @@ def stage(
     name: str,
     sources: list[SourceFile],
     cleaner: Cleaner,
-    census: LabelCensus,
+    seen_labels: SeenLabels,
     scripts: ScriptCount,
     path: Path,
     *,
@@ -118,7 +118,7 @@ def stage(
         name: how to speak of the input.
         sources: its files, in order.
         cleaner: makes examples of rows.
-        census: is told of every label.
+        seen_labels: is told of every label.
         scripts: is told of every text.
         path: where the texts are to lie.
         batch_rows: examples of one batch on disk.
@@ -138,7 +138,7 @@ def stage(
                 if example is None:
                     missing += 1
                     continue
-                census.add(cleaner.task.words(example.label), source, row.number)
+                seen_labels.add(cleaner.task.label_names(example.label), source, row.number)
                 stager.add(example, cleaner.task.stratum(example.label))
     finally:
         stager.close()
@@ -220,7 +220,7 @@ def _joined(example: Example) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _label_hash(label: Parsed) -> bytes:
+def _label_hash(label: ParsedLabel) -> bytes:
     return blake2b(repr(label).encode(), digest_size=8).digest()
 
 
@@ -230,7 +230,7 @@ def _schema(example: Example) -> pa.Schema:
     return pa.schema(zip(COLUMNS, types, strict=True))
 
 
-def _arrow_type(value: Text | Parsed) -> Any:
+def _arrow_type(value: Text | ParsedLabel) -> Any:
     if isinstance(value, float):
         return pa.float64()
     return pa.string() if isinstance(value, str) else pa.list_(pa.string())

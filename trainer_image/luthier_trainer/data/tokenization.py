@@ -26,13 +26,13 @@ class Encoded:
         ids: token ids, at most maxLength, special tokens included.
         lengths: tokens of each before it was cut.
         second_starts: where the second text begins, 0 without one.
-        words: the word that each token belongs to, None for special tokens; empty unless per token.
+        word_ids: the word that each token belongs to, None for special tokens; empty unless per token.
     """
 
     ids: list[list[int]]
     lengths: list[int]
     second_starts: list[int]
-    words: list[list[int | None]]
+    word_ids: list[list[int | None]]
 
 
 def configure(tokenizer: Tokenizer, max_length: int, *, per_token: bool = False) -> Tokenizer:
@@ -81,11 +81,6 @@ class TextEncoder:
         self._tokenizer = configure(tokenizer, max_length, per_token=per_token)
         self._pairs, self._per_token = pairs, per_token
         self._special = self._tokenizer.num_special_tokens_to_add(is_pair=pairs)
-
-    def encode(self, texts: Sequence[Text], pairs: Sequence[str | None] = ()) -> Encoded:
-        """Tokenize one batch."""
-        inputs = self._inputs(texts, pairs)
-        return self._packed(inputs, self._encodings(inputs))
 
     def encode_ahead(
         self, batches: Iterable[tuple[Batch, Sequence[Text], Sequence[str | None]]]

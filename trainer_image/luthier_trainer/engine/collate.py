@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from luthier_trainer.engine.schedule import Indices, Limits
+from luthier_trainer.engine.schedule import BatchLimits, Indices
 from luthier_trainer.formats.prepared import Part
 from luthier_trainer.tasks.interface import IGNORED, TaskModule
 
@@ -80,11 +80,6 @@ class MicroBatch:
     rows: torch.Tensor | None
     share: float
 
-    @property
-    def tokens(self) -> int:
-        """Real tokens."""
-        return sum(self.lengths)
-
     def to(self, device: torch.device) -> "MicroBatch":
         """Return the same on a device, without waiting for the copy where the memory is pinned."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
@@ -119,7 +114,7 @@ class Collator:
         # How many rows of the loss each text has.
         self.rows = _judged(part) if task.per_token else np.ones(len(part), dtype=np.int64)
 
-    def collate(self, indices: Indices, limits: Limits, share: float) -> MicroBatch:
+    def collate(self, indices: Indices, limits: BatchLimits, share: float) -> MicroBatch:
         """Make tensors of examples that are sorted by length, longest first."""
         ids = [self.part.input_ids(int(index)) for index in indices]
         lengths = tuple(len(each) for each in ids)

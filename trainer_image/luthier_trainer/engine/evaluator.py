@@ -13,7 +13,7 @@ from torch import nn
 from luthier_trainer.engine.collate import Collator, MicroBatch, TokenFormat
 from luthier_trainer.engine.forward import ForwardPass
 from luthier_trainer.engine.losses import Loss
-from luthier_trainer.engine.schedule import Limits, cut, longest_first
+from luthier_trainer.engine.schedule import BatchLimits, longest_first, micro_batches
 from luthier_trainer.formats.prepared import Part
 from luthier_trainer.tasks.interface import Predictions, TaskModule
 
@@ -40,14 +40,14 @@ class Evaluator:
     outputs: int
     tokens: TokenFormat
     loss: Loss
-    limits: Limits
+    limits: BatchLimits
     accelerator: Accelerator
     after_batch: Callable[[], None]
 
     def predictions(self, part: Part) -> Predictions:
         """Compute logits for every example of a part, in the part's order; ranks share the work."""
         collator = Collator(part, self.task, self.outputs, self.tokens)
-        pieces = cut(longest_first(np.arange(len(part)), part.lengths), part.lengths, self.limits)
+        pieces = micro_batches(longest_first(np.arange(len(part)), part.lengths), part.lengths, self.limits)
         mine = pieces[self.accelerator.process_index :: self.accelerator.num_processes]
         logits = self._logits(collator.collate(piece, self.limits, 0.0) for piece in mine)
         if self.accelerator.num_processes > 1:

@@ -28,9 +28,9 @@ from luthier_trainer.engine.collate import Collator, MicroBatch, TokenFormat, pr
 from luthier_trainer.engine.evaluator import Evaluator
 from luthier_trainer.engine.forward import ForwardPass, choose_forward_pass
 from luthier_trainer.engine.losses import Loss, choose_loss
-from luthier_trainer.engine.memory_probe import probe_limits
-from luthier_trainer.engine.schedule import Limits, Schedule
-from luthier_trainer.engine.step_data import Shares, StepSampler, only
+from luthier_trainer.engine.memory_probe import probe_batch_limits
+from luthier_trainer.engine.schedule import BatchLimits, Schedule
+from luthier_trainer.engine.step_data import StepSampler, StepShares, only
 from luthier_trainer.engine.watcher import ADVICE
 from luthier_trainer.formats.prepared import Part, PreparedFolder
 from luthier_trainer.runtime.errors import GpuOutOfMemory, LossNotFinite
@@ -74,7 +74,7 @@ class FineTuner(Trainer):
         may_pack: bool,
         tokens: TokenFormat,
         loss: Loss,
-        shares: Shares,
+        shares: StepShares,
         callbacks: list[TrainerCallback],
     ) -> None:
         # The Trainer wants to see something to evaluate; what it is, `evaluate` knows.
@@ -102,7 +102,7 @@ class FineTuner(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the shares of this rank. Every rank has its own, so accelerate has nothing to distribute."""
         if self._parameters.batch_size == "auto" and _is_gpu(self.args):
-            self._shares.limits = self.fitting_limits()
+            self._shares.limits = self.probe_memory()
         workers = self.args.dataloader_num_workers
         return DataLoader(
             self._shares,
@@ -131,7 +131,7 @@ class FineTuner(Trainer):
         share: list[MicroBatch] = inputs
         if any(not self._shares.limits.allow(each.lengths) for each in share):
             # Cut by a worker process, which has not heard of smaller limits.
-            share = self._shares.cut_again(share)
+            share = self._shares.split_again(share)
         while True:
             failed: str | None = None
             try:
@@ -163,14 +163,14 @@ class FineTuner(Trainer):
             total += loss.detach()
         return total
 
-    def fitting_limits(self) -> Limits:
+    def probe_memory(self) -> BatchLimits:
         """Return limits that this rank's memory allows.
 
         Raises:
             GpuOutOfMemory: if not even one text fits.
         """
         assert self.model is not None
-        return probe_limits(
+        return probe_batch_limits(
             self.model,
             self.forward,
             self._shares.collator,
@@ -206,7 +206,7 @@ class FineTuner(Trainer):
             self._shares.limits.texts,
         )
         self.log({"texts_at_once": float(self._shares.limits.texts)})
-        return self._shares.cut_again(share)
+        return self._shares.split_again(share)
 
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
         norm: torch.Tensor = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
@@ -330,7 +330,7 @@ def fine_tuner(
 
 def _plan(
     train: Collator, arguments: TrainingArguments, parameters: Hyperparameters, *, padded_to: int, packed: bool
-) -> Shares:
+) -> StepShares:
     """Return this rank's shares of all steps."""
     limits = memory.training_limits(
         parameters, world=arguments.world_size, padded_to=padded_to, packed=packed, is_gpu=_is_gpu(arguments)
@@ -341,7 +341,7 @@ def _plan(
         parameters.seed,
         grouped=not packed and not padded_to,
     )
-    return Shares(train, schedule, limits, arguments.process_index, arguments.world_size)
+    return StepShares(train, schedule, limits, arguments.process_index, arguments.world_size)
 
 
 def _is_gpu(arguments: TrainingArguments) -> bool:

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from luthier_trainer.engine.collate import Collator, MicroBatch
-from luthier_trainer.engine.packing import Packing, fitting_packing
-from luthier_trainer.engine.schedule import Limits, longest_first
+from luthier_trainer.engine.packing import Packing, find_packing
+from luthier_trainer.engine.schedule import BatchLimits, longest_first
 
 # Texts on which packed and padded logits are compared before a packed model is trusted.
 _COMPARED_TEXTS = 8
@@ -43,11 +43,12 @@ def choose_forward_pass(model: nn.Module, train: Collator, device: torch.device)
     order = longest_first(np.arange(len(lengths)), lengths)
     chosen = order[np.unique(np.linspace(0, len(order) - 1, _COMPARED_TEXTS).astype(int))]
     packed, padded = (
-        train.collate(chosen, Limits(len(chosen), 2**62, packed=packed), 0.0).to(device) for packed in (True, False)
+        train.collate(chosen, BatchLimits(len(chosen), 2**62, packed=packed), 0.0).to(device)
+        for packed in (True, False)
     )
     model.eval()
     with torch.no_grad():
-        packing = fitting_packing(
+        packing = find_packing(
             model,
             per_token=train.per_token,
             pairs=[(packed, padded)],

@@ -52,10 +52,8 @@ class Loss:
         return Loss(self.name, None if self.weights is None else self.weights.to(device), self.smoothing)
 
     def _cross_entropy(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        log_probabilities = functional.log_softmax(logits, dim=-1)
-        losses = -log_probabilities.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-        if self.smoothing:
-            losses = (1 - self.smoothing) * losses - self.smoothing * log_probabilities.mean(dim=-1)
+        losses = functional.cross_entropy(logits, targets, reduction="none", label_smoothing=self.smoothing)
+        # Not the function's own weights, which also weigh what smoothing spreads over the other labels.
         return losses if self.weights is None else losses * self.weights[targets]
 
     def _binary_cross_entropy(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

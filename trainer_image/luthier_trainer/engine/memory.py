@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 
 from luthier_api.training import Hyperparameters
-from luthier_trainer.engine.schedule import Limits
+from luthier_trainer.engine.schedule import BatchLimits
 
 # Tokens of a forward pass where only memory limits it. Beyond these a pass gets longer and not more efficient.
 CPU_TOKENS = 8192
@@ -23,26 +23,28 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 MARGIN = 0.9
 
 
-def training_limits(parameters: Hyperparameters, *, world: int, padded_to: int, packed: bool, is_gpu: bool) -> Limits:
+def training_limits(
+    parameters: Hyperparameters, *, world: int, padded_to: int, packed: bool, is_gpu: bool
+) -> BatchLimits:
     """Return what a micro-batch of one rank may hold, before anything was tried.
 
     Args:
         parameters: batchSize is over all ranks.
         world: ranks.
-        padded_to: as in `Limits`.
-        packed: as in `Limits`.
+        padded_to: as in `BatchLimits`.
+        packed: as in `BatchLimits`.
         is_gpu: where it is computed.
     """
     if parameters.batch_size == "auto":
         share = math.ceil(parameters.examples_per_step() / world)
-        return Limits(share, GPU_TOKENS if is_gpu else CPU_TOKENS, padded_to, packed)
+        return BatchLimits(share, GPU_TOKENS if is_gpu else CPU_TOKENS, padded_to, packed)
     # A number is a promise about memory, kept whatever the lengths.
-    return Limits(math.ceil(parameters.batch_size / world), 2**62, padded_to, packed)
+    return BatchLimits(math.ceil(parameters.batch_size / world), 2**62, padded_to, packed)
 
 
-def evaluation_limits(parameters: Hyperparameters, *, padded_to: int, packed: bool, is_gpu: bool) -> Limits:
+def evaluation_limits(parameters: Hyperparameters, *, padded_to: int, packed: bool, is_gpu: bool) -> BatchLimits:
     """Return what is evaluated at once."""
-    return Limits(parameters.eval_batch_size, GPU_TOKENS if is_gpu else CPU_TOKENS, padded_to, packed)
+    return BatchLimits(parameters.eval_batch_size, GPU_TOKENS if is_gpu else CPU_TOKENS, padded_to, packed)
 
 
 def largest_that_fits(try_out: Callable[[int], None], most: int) -> int:

@@ -13,23 +13,23 @@ from luthier_trainer.engine import memory
 from luthier_trainer.engine.collate import Collator
 from luthier_trainer.engine.forward import ForwardPass
 from luthier_trainer.engine.losses import Loss
-from luthier_trainer.engine.schedule import Limits, longest_first
+from luthier_trainer.engine.schedule import BatchLimits, longest_first
 from luthier_trainer.runtime.errors import GpuOutOfMemory
 
 log = logging.getLogger(__name__)
 
 
-def probe_limits(
+def probe_batch_limits(
     model: nn.Module,
     forward: ForwardPass,
     train: Collator,
     loss: Loss,
-    limits: Limits,
+    limits: BatchLimits,
     *,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[None]],
     copies: int,
-) -> Limits:
+) -> BatchLimits:
     """Return limits that this rank's memory allows, tried out on the longest texts.
 
     Ranks need not agree: a share is the same in however many pieces.

@@ -7,7 +7,7 @@
 
 No model is forked: attention goes through transformers' AttentionInterface, the rest through hooks, and both act only
 while a packed batch is computed, so that the model stays what it was for everybody else. Whether an architecture can be
-packed is not looked up in a list but tried on real texts (`fitting_packing`). Needs torch.
+packed is not looked up in a list but tried on real texts (`find_packing`). Needs torch.
 """
 
 import logging
@@ -148,7 +148,7 @@ def _attention(
     return packing.attend(module, query, key, value, dropout=dropout, scaling=scaling), None
 
 
-def fitting_packing(
+def find_packing(
     model: nn.Module, *, per_token: bool, pairs: Sequence[tuple[MicroBatch, MicroBatch]], compute: Callable[..., Any]
 ) -> "Packing | None":
     """Return a packing whose logits are those of padded batches, None where there is none.

@@ -21,7 +21,7 @@ _GROUPED_BATCHES = 50
 
 
 @dataclass(frozen=True)
-class Limits:
+class BatchLimits:
     """What one forward pass may hold.
 
     Attributes:
@@ -48,7 +48,7 @@ class Limits:
         """Tell whether these texts, longest first, may be computed at once; one text always may."""
         return len(lengths) == 1 or (len(lengths) <= self.texts and self.tokens_of(lengths) <= self.tokens)
 
-    def halved(self, lengths: Sequence[int]) -> "Limits":
+    def halved(self, lengths: Sequence[int]) -> "BatchLimits":
         """Return limits that cut what did not fit, texts of these lengths, at least in two."""
         return replace(self, texts=max(1, len(lengths) // 2), tokens=max(1, self.tokens_of(lengths) // 2))
 
@@ -105,7 +105,7 @@ def longest_first(indices: Indices, lengths: Lengths) -> Indices:
     return ordered[np.argsort(-lengths[ordered], kind="stable")]
 
 
-def share_of(batch: Indices, lengths: Lengths, rank: int, world: int) -> Indices:
+def rank_share(batch: Indices, lengths: Lengths, rank: int, world: int) -> Indices:
     """Return a rank's part of a global batch, longest first.
 
     Texts are dealt back and forth from the longest on, so that ranks get as many texts give or take one, and about as
@@ -117,7 +117,7 @@ def share_of(batch: Indices, lengths: Lengths, rank: int, world: int) -> Indices
     return share
 
 
-def cut(ordered: Indices, lengths: Lengths, limits: Limits) -> list[Indices]:
+def micro_batches(ordered: Indices, lengths: Lengths, limits: BatchLimits) -> list[Indices]:
     """Cut examples that are sorted by length, longest first, into pieces that each fit into one forward pass."""
     pieces: list[Indices] = []
     start, tokens = 0, 0

@@ -9,10 +9,10 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from luthier_trainer.engine.collate import Collator, MicroBatch
-from luthier_trainer.engine.schedule import Indices, Limits, Schedule, cut, share_of
+from luthier_trainer.engine.schedule import BatchLimits, Indices, Schedule, micro_batches, rank_share
 
 
-class Shares(Dataset[list[MicroBatch]]):
+class StepShares(Dataset[list[MicroBatch]]):
     """This rank's shares of all steps, by the number of the step.
 
     Args:
@@ -22,7 +22,7 @@ class Shares(Dataset[list[MicroBatch]]):
         rank, world: whose shares.
     """
 
-    def __init__(self, collator: Collator, schedule: Schedule, limits: Limits, rank: int, world: int) -> None:
+    def __init__(self, collator: Collator, schedule: Schedule, limits: BatchLimits, rank: int, world: int) -> None:
         self.collator = collator
         self._schedule = schedule
         self._rank, self._world = rank, world
@@ -35,22 +35,22 @@ class Shares(Dataset[list[MicroBatch]]):
         batch = self._schedule.batch(step)
         rows = int(self.collator.rows[batch].sum())
         lengths = self.collator.part.lengths
-        share = share_of(batch, lengths, self._rank, self._world)
+        share = rank_share(batch, lengths, self._rank, self._world)
         if not len(share):
             return [self.collator.collate(batch[:1], self.limits, 0.0)]
-        return self._cut(share, 1 / max(1, rows))
+        return self._split(share, 1 / max(1, rows))
 
     def sizes(self, step: int) -> tuple[int, int]:
         """Return the examples and the tokens of a step, over all ranks."""
         batch = self._schedule.batch(step)
         return len(batch), int(self.collator.part.lengths[batch].sum())
 
-    def cut_again(self, share: list[MicroBatch]) -> list[MicroBatch]:
+    def split_again(self, share: list[MicroBatch]) -> list[MicroBatch]:
         """Return a share cut by the limits of now."""
-        return self._cut(np.concatenate([each.indices for each in share]), share[0].share)
+        return self._split(np.concatenate([each.indices for each in share]), share[0].share)
 
-    def _cut(self, share: Indices, weight: float) -> list[MicroBatch]:
-        pieces = cut(share, self.collator.part.lengths, self.limits)
+    def _split(self, share: Indices, weight: float) -> list[MicroBatch]:
+        pieces = micro_batches(share, self.collator.part.lengths, self.limits)
         return [self.collator.collate(piece, self.limits, weight) for piece in pieces]
 
 

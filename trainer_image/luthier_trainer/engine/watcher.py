@@ -64,9 +64,11 @@ class Watcher(TrainerCallback):
         """Loss, learning rate and gradient norm, or the metrics of an evaluation."""
         values = {name: float(value) for name, value in (logs or {}).items() if _is_number(value)}
         shown = {name: value for name, value in values.items() if name in SHOWN}
-        self._progress.measure({name: value for name, value in values.items() if name.startswith("eval_")} | shown)
+        self._progress.record_metrics(
+            {name: value for name, value in values.items() if name.startswith("eval_")} | shown
+        )
         if torch.cuda.is_available():
-            self._progress.use_gpu_memory(torch.cuda.max_memory_allocated())
+            self._progress.record_gpu_memory(torch.cuda.max_memory_allocated())
         if "loss" not in shown:
             return
         # For the curves of the report.

@@ -9,17 +9,25 @@ process; ranks other than the first export nothing.
 
 import logging
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from luthier_api.artifact_files import INT8_ONNX_FILE, ONNX_FILE
 from luthier_api.training import ExportFormat, TrainingSpec
 from luthier_trainer.engine.collate import Collator, MicroBatch, TokenFormat, token_format
 from luthier_trainer.export.int8 import Judge, predict, quantize, select
-from luthier_trainer.export.onnx_model import ONE_FILE_BYTES, OnnxModel, batches, files_of, size_of, spread
+from luthier_trainer.export.onnx_model import (
+    ONE_FILE_BYTES,
+    OnnxModel,
+    files_of,
+    padded_batches,
+    sample_by_length,
+    size_of,
+)
+from luthier_trainer.export.outcome import ExportOutcome
 from luthier_trainer.formats.prepared import PreparedFolder
 from luthier_trainer.runtime.errors import ExportFailed
 from luthier_trainer.spec.hyperparameters import best_metric, greater_is_better
@@ -27,39 +35,12 @@ from luthier_trainer.tasks.interface import Predictions, TaskModule
 
 log = logging.getLogger(__name__)
 
-ONNX_FILE = "model.onnx"
-INT8_FILE = "model.int8.onnx"
 # Attention in its modern form needs 14, layer normalization as one operator 17; 18 is the exporter's own.
 OPSET = 18
 TOLERANCE = 1e-3
 PARITY_TEXTS, PARITY_TOKENS, PARITY_BATCH = 64, 16_384, 8
 # What int8 is judged on, at most; a run's GPU waits meanwhile.
 JUDGED_TEXTS, JUDGED_TOKENS = 2_000, 200_000
-
-
-@dataclass(frozen=True)
-class ExportOutcome:
-    """What became of one format.
-
-    Attributes:
-        format: as in spec.export.
-        shipped: whether the artifact holds it.
-        difference: largest difference of any logit from the model's, where it was measured.
-        loss: how much worse the best-model metric is than the model's, where it was measured.
-        texts: on how many texts that was.
-        size_bytes: of its files.
-        speedup: how many times as fast as fp32 it computed, on the CPUs of the run.
-        message: why it was not shipped.
-    """
-
-    format: ExportFormat
-    shipped: bool
-    difference: float | None = None
-    loss: float | None = None
-    texts: int | None = None
-    size_bytes: int | None = None
-    speedup: float | None = None
-    message: str | None = None
 
 
 def export_model(
@@ -98,7 +79,7 @@ def export_model(
         metric = best_metric(spec.hyperparameters, task).removeprefix("eval_")
         judge = Judge(task, prepared.data.labels, metric, greater_is_better(spec.hyperparameters, task))
         limit = float(spec.evaluation.max_int8_loss)
-        outcomes.append(export_int8(path, folder / INT8_FILE, collator, judge, trained, limit, threads=threads))
+        outcomes.append(export_int8(path, folder / INT8_ONNX_FILE, collator, judge, trained, limit, threads=threads))
     if ExportFormat.ONNX not in spec.export:
         _remove(path)
         outcomes = [outcome for outcome in outcomes if outcome.format is not ExportFormat.ONNX]
@@ -111,8 +92,8 @@ def export_onnx(model: PreTrainedModel, path: Path, collator: Collator, *, threa
     Raises:
         ExportFailed: if the model cannot be exported, or computes something else.
     """
-    chosen = spread(collator.part.lengths, PARITY_TEXTS, PARITY_TOKENS)
-    tried = batches(collator, chosen, PARITY_BATCH)
+    chosen = sample_by_length(collator.part.lengths, PARITY_TEXTS, PARITY_TOKENS)
+    tried = padded_batches(collator, chosen, PARITY_BATCH)
     try:
         _write(model, path, _example(tried[0]))
         difference = _largest_difference(model, OnnxModel(path, threads), tried)
@@ -154,7 +135,7 @@ def export_int8(
         The outcome; a failure is no failure of the run, whose model is there in other formats.
     """
     lengths = collator.part.lengths
-    chosen = spread(lengths, JUDGED_TEXTS, JUDGED_TOKENS)
+    chosen = sample_by_length(lengths, JUDGED_TEXTS, JUDGED_TOKENS)
     try:
         quantize(source, path)
         found = predict(OnnxModel(path, threads), collator, chosen, judge.task)
@@ -243,7 +224,7 @@ def _largest_difference(model: PreTrainedModel, exported: OnnxModel, tried: list
 
 def _speedup(source: Path, path: Path, collator: Collator, threads: int) -> float:
     """Return how many times as fast as the first file the second one computes the same texts, one at a time."""
-    tried = batches(collator, spread(collator.part.lengths, PARITY_TEXTS, PARITY_TOKENS), 1)
+    tried = padded_batches(collator, sample_by_length(collator.part.lengths, PARITY_TEXTS, PARITY_TOKENS), 1)
     seconds = []
     for each in (source, path):
         model = OnnxModel(each, threads)

@@ -18,7 +18,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from luthier_trainer.engine.collate import Collator
 from luthier_trainer.engine.losses import Loss
 from luthier_trainer.engine.schedule import Indices, longest_first
-from luthier_trainer.export.onnx_model import ONE_FILE_BYTES, OnnxModel, batches, files_of, size_of
+from luthier_trainer.export.onnx_model import ONE_FILE_BYTES, OnnxModel, files_of, padded_batches, size_of
 from luthier_trainer.tasks.interface import Floats, Predictions, TaskModule
 
 # Gather is what embeddings are.
@@ -78,7 +78,7 @@ def predict(model: OnnxModel, collator: Collator, chosen: Indices, task: TaskMod
 
     One at a time, as the server computes them: a scale of one text's activations does not fit its neighbours'.
     """
-    computed = [(batch.targets.numpy(), model.logits(batch)) for batch in batches(collator, chosen, 1)]
+    computed = [(batch.targets.numpy(), model.logits(batch)) for batch in padded_batches(collator, chosen, 1)]
     targets, logits = (np.concatenate(each) for each in zip(*computed, strict=True))
     rows = collator.rows[longest_first(chosen, collator.part.lengths)]
     return Predictions(logits, targets, rows, _mean_loss(task, logits, targets))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from luthier_trainer.engine.collate import Collator, MicroBatch
-from luthier_trainer.engine.schedule import Indices, Lengths, Limits, cut, longest_first
+from luthier_trainer.engine.schedule import BatchLimits, Indices, Lengths, longest_first, micro_batches
 
 # A protobuf message cannot be larger than 2 GiB; beyond this the weights go into a file of their own.
 ONE_FILE_BYTES = 1_800_000_000
@@ -48,14 +48,17 @@ class OnnxModel:
         return found if batch.rows is None else found.reshape(-1, found.shape[-1])[batch.rows.numpy()]
 
 
-def batches(collator: Collator, indices: Indices, texts: int) -> list[MicroBatch]:
+def padded_batches(collator: Collator, indices: Indices, texts: int) -> list[MicroBatch]:
     """Return examples in batches of at most so many texts of about one length, the longest first."""
     lengths = collator.part.lengths
-    limits = Limits(texts, int(lengths.max()) * texts, packed=False)
-    return [collator.collate(piece, limits, 0.0) for piece in cut(longest_first(indices, lengths), lengths, limits)]
+    limits = BatchLimits(texts, int(lengths.max()) * texts, packed=False)
+    return [
+        collator.collate(piece, limits, 0.0)
+        for piece in micro_batches(longest_first(indices, lengths), lengths, limits)
+    ]
 
 
-def spread(lengths: Lengths, count: int, tokens: int) -> Indices:
+def sample_by_length(lengths: Lengths, count: int, tokens: int) -> Indices:
     """Return at most so many examples, and about so many tokens: the longest, the shortest, and evenly between them."""
     count = max(2, min(count, int(tokens / max(1.0, float(lengths.mean())))))
     order = np.argsort(lengths, kind="stable")

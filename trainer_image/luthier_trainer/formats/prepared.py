@@ -125,12 +125,6 @@ class Part:
         found: str | None = self._cell("text_pair", index)
         return found
 
-    def write(self, path: Path) -> None:
-        """Write the part as a file that `read_part` reads."""
-        with PartWriter(path, self._batches[0].schema) as writer:
-            for batch in self._batches:
-                writer.write(batch)
-
     def _place(self, index: int) -> tuple[int, int]:
         batch = int(np.searchsorted(self._starts, index, side="right")) - 1
         return batch, index - int(self._starts[batch])

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from luthier_api.artifact_files import ADAPTER_FOLDER
 from luthier_api.base import Digest, Document, Text
 from luthier_api.documents import SERVING_DOCUMENT_FILE, Resolved, RunDocument
 from luthier_api.training import Label, Task
@@ -34,7 +35,6 @@ from luthier_trainer.tasks.registry import task_of
 
 log = logging.getLogger(__name__)
 
-ADAPTER_FOLDER = "adapter"
 ADAPTER_DOCUMENT_FILE = "luthier-adapter.json"
 # peft's own names.
 CONFIG_FILE = "adapter_config.json"

@@ -10,19 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
+from luthier_api.artifact_files import (
+    CONFIG_FILE,
+    TOKENIZER_CONFIG_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    WEIGHTS_INDEX_FILE,
+)
 from luthier_trainer.runtime.errors import InvalidModel, InvalidSpec
 from luthier_trainer.spec.transformers_source import model_types
 
-CONFIG_FILE = "config.json"
-TOKENIZER_FILE = "tokenizer.json"
-WEIGHTS_FILE = "model.safetensors"
-WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 # Beside tokenizer.json these are what AutoTokenizer reads.
 TOKENIZER_FILES = (
     TOKENIZER_FILE,
-    "tokenizer_config.json",
+    TOKENIZER_CONFIG_FILE,
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.txt",
@@ -33,8 +37,6 @@ TOKENIZER_FILES = (
     "spm.model",
 )
 
-# The safetensors library refuses a longer header too.
-_MAX_HEADER_BYTES = 100_000_000
 # Their positions begin after the padding token's, so two of the table's rows are never used (fairseq's convention).
 _OFFSET_POSITIONS = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer"}
@@ -150,24 +152,12 @@ def _weight_files(folder: Path, uri: str) -> list[str]:
 
 
 def _check_safetensors(path: Path, uri: str) -> None:
-    """Compare a file's size with what its header promises (huggingface/safetensors, "Format")."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
-        header = file.read(header_bytes) if header_bytes <= min(size, _MAX_HEADER_BYTES) else b""
+    """Open a file, by which the library compares its size with what its header promises. No weights are read."""
     try:
-        tensors = json.loads(header)
-        ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
-        promised = 8 + header_bytes + max(ends)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-        raise InvalidModel(
-            f"{uri}/{path.name} has no valid header, so it is damaged or cut short; upload it again."
-        ) from None
-    if size != promised:
-        what = "cut short" if size < promised else "longer than it should be"
-        raise InvalidModel(
-            f"{uri}/{path.name} is {what}: its header promises {promised} bytes and it has {size}; upload it again."
-        )
+        with safe_open(path, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise InvalidModel(f"{uri}/{path.name} is damaged or incomplete ({error}); upload it again.") from None
 
 
 def _load_tokenizer(folder: Path, uri: str) -> Tokenizer:
@@ -183,7 +173,7 @@ def _load_tokenizer(folder: Path, uri: str) -> Tokenizer:
 
 
 def _pad_token_id(config: dict[str, Any], tokenizer: Tokenizer, folder: Path, uri: str) -> int:
-    settings_path = folder / "tokenizer_config.json"
+    settings_path = folder / TOKENIZER_CONFIG_FILE
     token = _json_file(settings_path, uri).get("pad_token") if settings_path.exists() else None
     if isinstance(token, dict):
         token = token.get("content")
@@ -200,7 +190,7 @@ def _position_limit(config: dict[str, Any], model_type: str, folder: Path, uri: 
         padding = config.get("pad_token_id")
         offset = (padding if isinstance(padding, int) else 1) + 1 if model_type in _OFFSET_POSITIONS else 0
         limits.append(positions - offset)
-    settings_path = folder / "tokenizer_config.json"
+    settings_path = folder / TOKENIZER_CONFIG_FILE
     longest = _json_file(settings_path, uri).get("model_max_length") if settings_path.exists() else None
     # Tokenizers without a limit write 1e30.
     if isinstance(longest, int) and 0 < longest < 1_000_000:

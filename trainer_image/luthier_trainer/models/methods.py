@@ -148,7 +148,7 @@ def release(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def trained_weights(model: nn.Module) -> tuple[int, int]:
+def count_parameters(model: nn.Module) -> tuple[int, int]:
     """Return how many weights are trained, and how many there are."""
     counts = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
     return sum(count for count, trained in counts if trained), sum(count for count, _ in counts)

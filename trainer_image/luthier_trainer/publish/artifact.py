@@ -19,11 +19,21 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from luthier_api.documents import SERVING_DOCUMENT_FILE, Resolved, RunDocument, ServingDocument
+from luthier_api.artifact_files import (
+    CONSOLE_FILE,
+    LOG_FILE,
+    METRICS_FILE,
+    REPORT_FILE,
+    RUN_FILE,
+    SERVING_DOCUMENT_FILE,
+    TOKENIZER_CONFIG_FILE,
+    TOKENIZER_FILE,
+)
+from luthier_api.documents import Resolved, RunDocument, ServingDocument
 from luthier_artifacts import Lineage, Metadata
 from luthier_trainer.data.tokenization import configure, is_byte_level
 from luthier_trainer.formats.prepared import QUALITY_FILE, PreparedFolder
-from luthier_trainer.models.base_model import TOKENIZER_FILE, TOKENIZER_FILES, BaseModel
+from luthier_trainer.models.base_model import TOKENIZER_FILES, BaseModel
 from luthier_trainer.publish.card import write_card
 from luthier_trainer.publish.event_files import FOLDER as EVENTS_FOLDER
 from luthier_trainer.publish.event_files import write_event_files
@@ -32,12 +42,6 @@ from luthier_trainer.publish.metrics_file import metrics_json
 from luthier_trainer.publish.report import write_report
 from luthier_trainer.runtime.workspace import Workspace
 from luthier_trainer.tasks.registry import task_of
-
-METRICS_FILE = "metrics.json"
-RUN_FILE = "run.json"
-LOG_FILE = "log.jsonl"
-CONSOLE_FILE = "console.log"
-REPORT_FILE = "report.html"
 
 _RECORDED_PACKAGES = (
     *("luthier-trainer", "torch", "transformers", "tokenizers", "accelerate"),
@@ -135,7 +139,7 @@ def _write_tokenizer(
             shutil.copyfile(base.folder / name, workspace.artifact / name)
     tokenizer = configure(base.tokenizer(), prepared.data.max_length, per_token=per_token)
     tokenizer.save(str(workspace.artifact / TOKENIZER_FILE))
-    settings_path = workspace.artifact / "tokenizer_config.json"
+    settings_path = workspace.artifact / TOKENIZER_CONFIG_FILE
     settings = json.loads(settings_path.read_bytes()) if settings_path.exists() else {}
     settings["model_max_length"] = prepared.data.max_length
     if per_token and is_byte_level(tokenizer):

@@ -11,17 +11,17 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from luthier_api.artifact_files import CARD_FILE
 from luthier_api.documents import RunDocument
 from luthier_api.training import MethodType
 from luthier_trainer.formats.prepared import PreparedFolder
 from luthier_trainer.publish.findings import Findings
 from luthier_trainer.publish.report import number
 from luthier_trainer.publish.report_sections import baseline_name, gates, headline, metric_title
-from luthier_trainer.spec.flatten_spec import flattened
+from luthier_trainer.spec.flatten_spec import flatten_spec
 from luthier_trainer.tasks.evaluation import Evaluation
 from luthier_trainer.tasks.registry import task_of
 
-CARD_FILE = "README.md"
 LABELS_SHOWN = 50
 _HUB = "hf://"
 # The hub's names of the metrics that it knows: https://huggingface.co/metrics
@@ -69,7 +69,7 @@ def write_card(folder: Path, run: RunDocument, prepared: PreparedFolder, finding
         labels_shown=LABELS_SHOWN,
         settings={
             name.removeprefix("hyperparameters."): value
-            for name, value in flattened(spec).items()
+            for name, value in flatten_spec(spec).items()
             if name.startswith(("hyperparameters.", "method."))
         },
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier_api.training import TrainingSpec
-from luthier_trainer.spec.flatten_spec import flattened
+from luthier_trainer.spec.flatten_spec import flatten_spec
 
 FOLDER = "tensorboard"
 
@@ -39,7 +39,7 @@ def write_event_files(
         for name, value in metrics.items():
             if math.isfinite(value):
                 writer.add_scalar(f"final/{name}", value, steps)
-        writer.add_text("spec", f"```json\n{json.dumps(flattened(spec), indent=2)}\n```", steps)
+        writer.add_text("spec", f"```json\n{json.dumps(flatten_spec(spec), indent=2)}\n```", steps)
 
 
 def _tag(name: str) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from luthier_trainer.export.exporter import ExportOutcome
+from luthier_trainer.export.outcome import ExportOutcome
 from luthier_trainer.tasks.evaluation import Evaluation
 
 

@@ -1,7 +1,5 @@
 """Turns what the registry says of a version into the document that the operator reads."""
 
-import math
-
 from luthier_api.base import decimal_text
 from luthier_api.documents import Published
 from luthier_artifacts import PublishedVersion
@@ -18,7 +16,7 @@ def as_published(version: PublishedVersion, run_key: str) -> Published:
         uri=version.uri,
         digest=version.digest,
         size_bytes=version.size_bytes,
-        metrics={name: decimal_text(value) for name, value in metadata.metrics.items() if math.isfinite(value)},
+        metrics={name: decimal_text(value) for name, value in metadata.metrics.items()},
         promotable=metadata.promotable,
         message=" ".join(metadata.gate_messages)[:_MESSAGE_CHARACTERS] or None,
         reused=version.reused,

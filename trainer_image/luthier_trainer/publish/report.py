@@ -16,7 +16,7 @@ from luthier_api.documents import RunDocument
 from luthier_trainer.formats.prepared import PreparedFolder
 from luthier_trainer.publish import report_sections as sections
 from luthier_trainer.publish.findings import Findings
-from luthier_trainer.spec.flatten_spec import flattened
+from luthier_trainer.spec.flatten_spec import flatten_spec
 
 
 def write_report(
@@ -45,7 +45,7 @@ def write_report(
         evaluations=evaluations,
         data=prepared.data,
         quality=quality_section(prepared.quality.model_dump(mode="json")),
-        settings=flattened(run.spec),
+        settings=flatten_spec(run.spec),
         environment=environment,
     )
     path.write_text(html, encoding="utf-8")

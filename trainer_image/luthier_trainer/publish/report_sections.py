@@ -196,7 +196,7 @@ def evaluation_section(
         plots=drawn,
         notes=notes,
         ece=evaluation.calibration.ece if evaluation.calibration else None,
-        mistakes=[_cut(mistake) for mistake in evaluation.mistakes[:MISTAKES_SHOWN]],
+        mistakes=[_short(mistake) for mistake in evaluation.mistakes[:MISTAKES_SHOWN]],
         numbers=bool(evaluation.scatter),
     )
 
@@ -255,7 +255,7 @@ def _pairs(names: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[Pai
     return sorted(found, key=lambda pair: -pair.count)[:PAIRS_SHOWN]
 
 
-def _cut(mistake: Mistake) -> Mistake:
+def _short(mistake: Mistake) -> Mistake:
     text = mistake.text
     if len(text) > MISTAKE_CHARACTERS:
         text = text[:MISTAKE_CHARACTERS].rstrip() + "…"

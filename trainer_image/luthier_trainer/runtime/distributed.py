@@ -15,13 +15,13 @@ import torch
 import torch.distributed as dist
 
 from luthier_trainer.runtime.errors import PeerLost
-from luthier_trainer.runtime.launch import torchrun_numbers
+from luthier_trainer.runtime.launch import torchrun_ranks
 
 T = TypeVar("T")
 
 STOP_KEY = "luthier/stop"
 # While the first process exports and uploads, the others wait; a lost process is noticed at once all the same.
-PATIENCE = timedelta(hours=12)
+BARRIER_TIMEOUT = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class World:
     def leader_first(self) -> Iterator[None]:
         """Let the node's leader through a block before the node's others, which then find what it left."""
         if self.local_rank:
-            self.wait()
+            self.barrier()
         yield
         if not self.local_rank:
-            self.wait()
-        self.wait()
+            self.barrier()
+        self.barrier()
 
     @contextlib.contextmanager
     def peer_errors(self) -> Iterator[None]:
@@ -71,12 +71,12 @@ class World:
                 "checkpoint."
             ) from error
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait for all."""
         if not self.is_alone:
             dist.barrier(_control())
 
-    def agree(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """Return the first process's value in each."""
         if self.is_alone:
             return value
@@ -85,23 +85,23 @@ class World:
         found: T = values[0]
         return found
 
-    def hear(self, type_: type[T]) -> T:
+    def receive(self, type_: type[T]) -> T:
         """Return what the first process agrees on with itself, in another one."""
-        found = self.agree(None)
+        found = self.broadcast(None)
         assert isinstance(found, type_)
         return found
 
-    def send_from_first(self, tensors: Iterable[torch.Tensor]) -> None:
+    def broadcast_tensors(self, tensors: Iterable[torch.Tensor]) -> None:
         """Overwrite tensors with those of the first process."""
         if not self.is_alone:
             for tensor in tensors:
                 dist.broadcast(tensor.detach(), src=0)
 
-    def tell_first_to_stop(self) -> None:
-        """Ask the first process to stop all, which its `somebody_stops` answers."""
+    def request_stop(self) -> None:
+        """Ask the first process to stop all, which its `stop_requested` answers."""
         _store().set(STOP_KEY, str(self.rank))
 
-    def somebody_stops(self) -> bool:
+    def stop_requested(self) -> bool:
         """Tell whether another process was asked to stop: one small request to the rendezvous' store."""
         return not self.is_alone and bool(_store().check([STOP_KEY]))
 
@@ -116,7 +116,7 @@ def joined() -> Iterator[World]:
     Raises:
         PeerLost: when one of the others ends while this one needs it.
     """
-    world = World(*torchrun_numbers())
+    world = World(*torchrun_ranks())
     if world.is_alone:
         yield world
         return
@@ -125,11 +125,11 @@ def joined() -> Iterator[World]:
         torch.cuda.set_device(world.local_rank)
     with world.peer_errors():
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
-        control = dist.new_group(backend="gloo", timeout=PATIENCE)
+        control = dist.new_group(backend="gloo", timeout=BARRIER_TIMEOUT)
         assert isinstance(control, dist.ProcessGroup)
         _control_group.append(control)
         yield world
-        world.wait()
+        world.barrier()
         _control_group.clear()
         dist.destroy_process_group()
 

@@ -42,7 +42,7 @@ class Launch:
     max_restarts: int
 
     @classmethod
-    def wanted(cls, environment: Mapping[str, str] = os.environ) -> Self | None:
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self | None:
         """Read the environment; None where one process trains, or torchrun has already started this one.
 
         Raises:
@@ -61,7 +61,7 @@ class Launch:
         return cls(nodes, processes, rendezvous or "localhost:0", restarts)
 
 
-def torchrun_numbers(environment: Mapping[str, str] = os.environ) -> tuple[int, int, int, int]:
+def torchrun_ranks(environment: Mapping[str, str] = os.environ) -> tuple[int, int, int, int]:
     """Return RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE; (0, 1, 0, 1) without torchrun."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     if any(name not in environment for name in names):
@@ -114,10 +114,10 @@ def launch(plan: Launch, run: RunDocument, workspace: Workspace, *, port: int | 
     except (RendezvousError, ConnectionError, TimeoutError) as error:
         failed = Preempted(f"The other nodes were not to be met at {plan.rendezvous}: {error}")
         return failure_result(failed), exit_code_of(failed)
-    return told(results, codes)
+    return collect_results(results, codes)
 
 
-def told(results: Path, codes: list[int]) -> tuple[Result, ExitCode]:
+def collect_results(results: Path, codes: list[int]) -> tuple[Result, ExitCode]:
     """Return what the processes of this node left, the most telling first.
 
     Args:

@@ -1,20 +1,18 @@
-"""The log: readable on a console, structured for machines, and a copy for the artifact.
+"""The log: readable on a console, structured for programs, and a copy for the artifact.
 
-Every line carries the resource and the run that it belongs to. LUTHIER_LOG_FORMAT=json writes one JSON object per line.
+Every line of JSON carries the resource and the run that it belongs to, by the names that all programs of Luthier use.
 """
 
-import json
 import logging
+import logging.config
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from luthier_api.documents import Origin
+from luthier_api.logs import FORMAT_VARIABLE, LogFormat, logging_config
 
-FORMAT_VARIABLE = "LUTHIER_LOG_FORMAT"
 # They log each request or each file, which tells nothing here.
 _NOISY = (
     "botocore",
@@ -27,65 +25,40 @@ _NOISY = (
     "huggingface_hub",
     "transformers",
 )
-
-
-class ReadableFormatter(logging.Formatter):
-    """Time, level and message."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Format one record."""
-        text = f"{_time(record):%H:%M:%S} {record.levelname:<7} {record.getMessage()}"
-        return text + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object per line, with the resource that the run belongs to.
-
-    Args:
-        origin: the resource; None without Kubernetes.
-    """
-
-    def __init__(self, origin: Origin | None) -> None:
-        super().__init__()
-        self._origin = {} if origin is None else origin.to_wire()
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Format one record."""
-        fields = {
-            "time": _time(record).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "message": record.getMessage(),
-            **self._origin,
-        }
-        if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=False)
+_TEXT = {"format": "%(asctime)s %(levelname)-7s %(message)s", "datefmt": "%H:%M:%S"}
 
 
 @contextmanager
 def logging_to(console_log: Path, origin: Origin | None) -> Iterator[None]:
     """Log to standard error and to a file for the artifact, until left."""
-    as_json = os.environ.get(FORMAT_VARIABLE) == "json"
-    console = logging.StreamHandler(sys.stderr)
-    console.setFormatter(JsonFormatter(origin) if as_json else ReadableFormatter())
-    copy = logging.FileHandler(console_log, encoding="utf-8")
-    copy.setFormatter(ReadableFormatter())
     root = logging.getLogger()
-    before = root.level
-    root.setLevel(logging.INFO)
-    for name in _NOISY:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    handlers = (console, copy)
-    for handler in handlers:
-        root.addHandler(handler)
+    before = root.level, root.handlers[:]
+    log_format: LogFormat = "json" if os.environ.get(FORMAT_VARIABLE) == "json" else "text"
+    config = logging_config(log_format, fields=_fields(origin), quiet=_NOISY, text=_TEXT)
+    config["formatters"]["copy"] = _TEXT
+    config["handlers"]["copy"] = {
+        "class": "logging.FileHandler",
+        "filename": console_log,
+        "encoding": "utf-8",
+        "formatter": "copy",
+    }
+    config["root"]["handlers"].append("copy")
+    logging.config.dictConfig(config)
+    ours = root.handlers[:]
+    # Whoever embeds the trainer keeps what listens already.
+    root.handlers += [handler for handler in before[1] if handler not in ours]
     try:
         yield
     finally:
-        for handler in handlers:
+        for handler in ours:
             root.removeHandler(handler)
             handler.close()
-        root.setLevel(before)
+        root.setLevel(before[0])
 
 
-def _time(record: logging.LogRecord) -> datetime:
-    return datetime.fromtimestamp(record.created, UTC)
+def _fields(origin: Origin | None) -> dict[str, object]:
+    """Return the fields of every line: those of the FineTuneJob that a run belongs to, if there is one."""
+    if origin is None:
+        return {}
+    about = {"namespace": origin.namespace, "resource": origin.name, "generation": origin.generation}
+    return {"kind": "FineTuneJob", **about, "run": origin.run}

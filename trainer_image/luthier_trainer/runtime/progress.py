@@ -81,7 +81,7 @@ class Progress:
         """Say that there are no more steps: those that early stopping left out do not count."""
         self._update(total_steps=self._document.step, eta_seconds=0.0)
 
-    def use_gpu_memory(self, most_bytes: int) -> None:
+    def record_gpu_memory(self, most_bytes: int) -> None:
         """Say how much memory the GPU held at most."""
         self._update(gpu_memory_bytes=most_bytes)
 
@@ -89,11 +89,11 @@ class Progress:
         """Say that an earlier attempt did `step` steps, and this one goes on from there."""
         self._update(resumed_from_step=step, checkpoint_step=step, step=step)
 
-    def store_checkpoint(self, step: int) -> None:
+    def record_checkpoint(self, step: int) -> None:
         """Say which checkpoint is the newest in storage."""
         self._update(checkpoint_step=step)
 
-    def measure(self, values: Mapping[str, float]) -> None:
+    def record_metrics(self, values: Mapping[str, float]) -> None:
         """Keep the latest values of some metrics; what is not finite has no place in JSON."""
         finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
         self._update(metrics=self._document.metrics | finite)

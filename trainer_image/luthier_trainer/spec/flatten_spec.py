@@ -8,7 +8,7 @@ from luthier_api.training import TrainingSpec
 _ACCESS = {"secretRef", "endpoint", "region", "caBundle", "forcePathStyle"}
 
 
-def flattened(spec: TrainingSpec) -> dict[str, str]:
+def flatten_spec(spec: TrainingSpec) -> dict[str, str]:
     """Return every value of the spec, defaults too, by its path in the manifest: hyperparameters.learningRate.
 
     How storage and the tracking server are reached decides nothing, may hold a password, and is left out.

@@ -21,7 +21,7 @@ from luthier_trainer.tasks.evaluation import Evaluation
 
 LossName = Literal["cross-entropy", "binary-cross-entropy", "mean-squared-error"]
 # As *prepare* knows the label of one example: a word, several words, or a number.
-Parsed = str | tuple[str, ...] | float
+ParsedLabel = str | tuple[str, ...] | float
 Floats = npt.NDArray[np.floating[Any]]
 IGNORED = -100  # the target of a token that is not judged, as in torch's cross_entropy
 
@@ -72,29 +72,29 @@ class TaskModule(Protocol):
     baseline_name: str
     pipeline_tag: str
 
-    def parse(self, cell: object, file: DataFile) -> Parsed | None:
+    def parse(self, cell: object, file: DataFile) -> ParsedLabel | None:
         """Return a label as read from a cell (text, number, boolean or list); None where there is none.
 
         Raises:
             ValueError: with a phrase that says what the cell holds instead ("'abc', which is no number").
         """
 
-    def words(self, label: Parsed) -> Iterable[Label]:
+    def label_names(self, label: ParsedLabel) -> Iterable[Label]:
         """Return the labels in it: what is counted, mapped and looked up in spec.labels; none for numbers."""
 
-    def renamed(self, label: Parsed, names: Mapping[str, str]) -> Parsed:
+    def renamed(self, label: ParsedLabel, names: Mapping[str, str]) -> ParsedLabel:
         """Return the label with its words replaced by those that `names` has for them."""
 
-    def stratum(self, label: Parsed) -> str:
+    def stratum(self, label: ParsedLabel) -> str:
         """Return what a stratified split keeps the share of."""
 
-    def encode(self, label: Parsed, index: Mapping[Label, int], words: list[int | None] | None) -> Any:
+    def encode(self, label: ParsedLabel, index: Mapping[Label, int], word_ids: list[int | None] | None) -> Any:
         """Return the target of one example.
 
         Args:
             label: parsed.
             index: position of each label among the model's outputs.
-            words: for tasks per token the word that each token belongs to, None for special tokens.
+            word_ids: for tasks per token the word that each token belongs to, None for special tokens.
         """
 
     def dense_targets(self, part: Part, outputs: int) -> npt.NDArray[Any]:

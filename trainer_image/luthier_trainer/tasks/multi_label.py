@@ -12,20 +12,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from luthier_api.documents import MULTI_LABEL_THRESHOLD
 from luthier_api.training import DataFile, Label, Task
 from luthier_trainer.formats.prepared import Part
 from luthier_trainer.tasks.evaluation import Evaluation
-from luthier_trainer.tasks.interface import LossName, Parsed, Predictions
+from luthier_trainer.tasks.interface import LossName, ParsedLabel, Predictions
 from luthier_trainer.tasks.label_parsing import label_list
 from luthier_trainer.tasks.metrics.argmax_answers import label_reports
 from luthier_trainer.tasks.metrics.bootstrap import bootstrap, resamples_for
 from luthier_trainer.tasks.metrics.calibration import Reliability, sigmoid
-from luthier_trainer.tasks.metrics.confusion_counts import Array, Judged
-from luthier_trainer.tasks.metrics.mistakes import listed, surest_mistakes
+from luthier_trainer.tasks.metrics.confusion_counts import AnswerEvents, Array
+from luthier_trainer.tasks.metrics.mistakes import listed, top_mistakes
 from luthier_trainer.tasks.metrics.ranking import Rankings, curves
 
 DEFAULT_SEPARATOR = ","
-THRESHOLD = 0.5  # as in luthier.json
 
 
 class MultiLabel:
@@ -47,24 +47,24 @@ class MultiLabel:
     baseline_name = "always the labels of at least half of the texts"
     pipeline_tag = "text-classification"
 
-    def parse(self, cell: object, file: DataFile) -> Parsed | None:
+    def parse(self, cell: object, file: DataFile) -> ParsedLabel | None:
         """Return the labels of a cell, each once and sorted, so that equal sets are equal."""
         labels = label_list(cell, file.label_separator or DEFAULT_SEPARATOR)
         return None if labels is None else tuple(sorted(set(labels)))
 
-    def words(self, label: Parsed) -> Iterable[Label]:
+    def label_names(self, label: ParsedLabel) -> Iterable[Label]:
         """Return the labels."""
         return _labels(label)
 
-    def renamed(self, label: Parsed, names: Mapping[str, str]) -> Parsed:
+    def renamed(self, label: ParsedLabel, names: Mapping[str, str]) -> ParsedLabel:
         """Return the set with other names; two labels may become one."""
         return tuple(sorted({names.get(each, each) for each in _labels(label)}))
 
-    def stratum(self, label: Parsed) -> str:
+    def stratum(self, label: ParsedLabel) -> str:
         """Return the first label: whole sets are often unique, and what is unique cannot be divided."""
         return next(iter(_labels(label)), "")
 
-    def encode(self, label: Parsed, index: Mapping[Label, int], words: list[int | None] | None) -> list[int]:
+    def encode(self, label: ParsedLabel, index: Mapping[Label, int], word_ids: list[int | None] | None) -> list[int]:
         """Return the labels' positions."""
         return sorted(index[each] for each in _labels(label))
 
@@ -96,19 +96,19 @@ class MultiLabel:
         roc, precision_recall = curves(scores.probabilities, scores.actual, labels, scores.texts)
         wrong = scores.given != scores.actual
         # Of a text's wrong yeses and noes the surest one.
-        surety = np.where(wrong, np.maximum(scores.probabilities, 1 - scores.probabilities), 0).max(axis=-1)
+        error_confidence = np.where(wrong, np.maximum(scores.probabilities, 1 - scores.probabilities), 0).max(axis=-1)
         names = np.array(labels, dtype=object)
         return Evaluation(
             metrics=scores.metrics(every),
             intervals=bootstrap(scores.metrics, scores.size, resamples=resamples, seed=seed),
             resamples=resamples,
-            labels=label_reports(labels, scores.judged.counts(every)),
+            labels=label_reports(labels, scores.events.counts(every)),
             calibration=scores.reliability.calibration(),
             roc=roc,
             precision_recall=precision_recall,
-            mistakes=surest_mistakes(
+            mistakes=top_mistakes(
                 part,
-                surety,
+                error_confidence,
                 wrong.any(axis=-1),
                 lambda text: (listed(names[scores.actual[text]]), listed(names[scores.given[text]])),
             ),
@@ -121,10 +121,10 @@ class _Scores:
     def __init__(self, predictions: Predictions) -> None:
         self.actual = predictions.targets != 0
         self.probabilities = sigmoid(predictions.logits)
-        self.given = self.probabilities >= THRESHOLD
+        self.given = self.probabilities >= MULTI_LABEL_THRESHOLD
         self.size, labels = self.actual.shape
         self.texts = np.arange(self.size)
-        self.judged = Judged.sets(self.given, self.actual)
+        self.events = AnswerEvents.of_label_sets(self.given, self.actual)
         self.rankings = Rankings(self.probabilities, self.actual, self.texts)
         # Every label of every text is a claim: that it is there, with this probability.
         claims = np.repeat(self.texts, labels)
@@ -133,7 +133,7 @@ class _Scores:
         self._off = (self.given != self.actual).mean(axis=-1)
 
     def metrics(self, weights: Array) -> dict[str, float]:
-        counts = self.judged.counts(weights)
+        counts = self.events.counts(weights)
         return {
             "accuracy": float(weights @ self._whole / weights.sum()),
             "f1_macro": counts.macro(counts.f1()),
@@ -147,6 +147,6 @@ class _Scores:
         }
 
 
-def _labels(label: Parsed) -> tuple[str, ...]:
+def _labels(label: ParsedLabel) -> tuple[str, ...]:
     assert isinstance(label, tuple)
     return label

@@ -11,10 +11,10 @@ import pyarrow as pa
 from luthier_api.training import DataFile, Label, Task
 from luthier_trainer.formats.prepared import Part
 from luthier_trainer.tasks.evaluation import Evaluation
-from luthier_trainer.tasks.interface import LossName, Parsed, Predictions
+from luthier_trainer.tasks.interface import LossName, ParsedLabel, Predictions
 from luthier_trainer.tasks.metrics.bootstrap import bootstrap, resamples_for
 from luthier_trainer.tasks.metrics.confusion_counts import Array
-from luthier_trainer.tasks.metrics.mistakes import surest_mistakes
+from luthier_trainer.tasks.metrics.mistakes import top_mistakes
 
 SCATTER_POINTS = 1000
 _PASSES = 4  # over the numbers, for each resample
@@ -35,7 +35,7 @@ class Regression:
     baseline_name = "always the mean"
     pipeline_tag = "text-classification"
 
-    def parse(self, cell: object, file: DataFile) -> Parsed | None:
+    def parse(self, cell: object, file: DataFile) -> ParsedLabel | None:
         """Return the number."""
         if cell is None or (isinstance(cell, str) and not cell.strip()) or cell != cell:
             return None
@@ -49,19 +49,19 @@ class Regression:
             raise ValueError(f"{cell!r}, which is no finite number")
         return number
 
-    def words(self, label: Parsed) -> Iterable[Label]:
+    def label_names(self, label: ParsedLabel) -> Iterable[Label]:
         """Return nothing: a number is no label."""
         return ()
 
-    def renamed(self, label: Parsed, names: Mapping[str, str]) -> Parsed:
+    def renamed(self, label: ParsedLabel, names: Mapping[str, str]) -> ParsedLabel:
         """Return the number as it is."""
         return label
 
-    def stratum(self, label: Parsed) -> str:
+    def stratum(self, label: ParsedLabel) -> str:
         """Return the same for all: numbers are split at random."""
         return ""
 
-    def encode(self, label: Parsed, index: Mapping[Label, int], words: list[int | None] | None) -> float:
+    def encode(self, label: ParsedLabel, index: Mapping[Label, int], word_ids: list[int | None] | None) -> float:
         """Return the number."""
         assert isinstance(label, float)
         return label
@@ -93,7 +93,7 @@ class Regression:
             intervals=bootstrap(scores.metrics, size, resamples=resamples, seed=seed),
             resamples=resamples,
             scatter=[(float(scores.true[i]), float(scores.said[i])) for i in shown],
-            mistakes=surest_mistakes(
+            mistakes=top_mistakes(
                 part, off, off > 0, lambda text: (f"{scores.true[text]:.4g}", f"{scores.said[text]:.4g}")
             ),
         )

@@ -10,12 +10,12 @@ import pyarrow as pa
 from luthier_api.training import DataFile, Label, Task
 from luthier_trainer.formats.prepared import Part
 from luthier_trainer.tasks.evaluation import Evaluation
-from luthier_trainer.tasks.interface import LossName, Parsed, Predictions
+from luthier_trainer.tasks.interface import LossName, ParsedLabel, Predictions
 from luthier_trainer.tasks.label_parsing import label_text
-from luthier_trainer.tasks.metrics.argmax_answers import Choices, label_reports
+from luthier_trainer.tasks.metrics.argmax_answers import ArgmaxAnswers, label_reports
 from luthier_trainer.tasks.metrics.bootstrap import bootstrap, resamples_for
 from luthier_trainer.tasks.metrics.confusion_counts import Array
-from luthier_trainer.tasks.metrics.mistakes import surest_mistakes
+from luthier_trainer.tasks.metrics.mistakes import top_mistakes
 from luthier_trainer.tasks.metrics.ranking import Rankings, curves
 
 
@@ -37,23 +37,23 @@ class TextClassification:
     baseline_name = "always the most frequent label"
     pipeline_tag = "text-classification"
 
-    def parse(self, cell: object, file: DataFile) -> Parsed | None:
+    def parse(self, cell: object, file: DataFile) -> ParsedLabel | None:
         """Return the label."""
         return label_text(cell)
 
-    def words(self, label: Parsed) -> Iterable[Label]:
+    def label_names(self, label: ParsedLabel) -> Iterable[Label]:
         """Return the label."""
         return (str(label),)
 
-    def renamed(self, label: Parsed, names: Mapping[str, str]) -> Parsed:
+    def renamed(self, label: ParsedLabel, names: Mapping[str, str]) -> ParsedLabel:
         """Return the label by its other name."""
         return names.get(str(label), label)
 
-    def stratum(self, label: Parsed) -> str:
+    def stratum(self, label: ParsedLabel) -> str:
         """Return the label."""
         return str(label)
 
-    def encode(self, label: Parsed, index: Mapping[Label, int], words: list[int | None] | None) -> int:
+    def encode(self, label: ParsedLabel, index: Mapping[Label, int], word_ids: list[int | None] | None) -> int:
         """Return the label's position."""
         return index[str(label)]
 
@@ -78,23 +78,23 @@ class TextClassification:
     def evaluate(self, predictions: Predictions, part: Part, labels: Sequence[str], *, seed: int) -> Evaluation:
         """Return everything."""
         scores = _Scores(predictions)
-        choices = scores.choices
-        resamples = resamples_for(choices.size + scores.rankings.numbers)
-        roc, precision_recall = curves(choices.probabilities, scores.has, labels, choices.texts)
+        answers = scores.answers
+        resamples = resamples_for(answers.size + scores.rankings.numbers)
+        roc, precision_recall = curves(answers.probabilities, scores.has, labels, answers.texts)
         return Evaluation(
-            metrics=scores.metrics(choices.all_texts()),
-            intervals=bootstrap(scores.metrics, choices.size, resamples=resamples, seed=seed),
+            metrics=scores.metrics(answers.all_texts()),
+            intervals=bootstrap(scores.metrics, answers.size, resamples=resamples, seed=seed),
             resamples=resamples,
-            labels=label_reports(labels, choices.counts()),
-            confusion=choices.confusion(),
-            calibration=choices.reliability.calibration(),
+            labels=label_reports(labels, answers.counts()),
+            confusion=answers.confusion(),
+            calibration=answers.reliability.calibration(),
             roc=roc,
             precision_recall=precision_recall,
-            mistakes=surest_mistakes(
+            mistakes=top_mistakes(
                 part,
-                choices.confidence,
-                choices.predicted != choices.actual,
-                lambda text: (labels[choices.actual[text]], labels[choices.predicted[text]]),
+                answers.confidence,
+                answers.predicted != answers.actual,
+                lambda text: (labels[answers.actual[text]], labels[answers.predicted[text]]),
             ),
         )
 
@@ -103,13 +103,13 @@ class _Scores:
     """The metrics as a function of how often each text counts."""
 
     def __init__(self, predictions: Predictions) -> None:
-        self.choices = Choices(predictions)
-        probabilities = self.choices.probabilities
-        self.has = self.choices.actual[:, None] == np.arange(probabilities.shape[-1])
-        self.rankings = Rankings(probabilities, self.has, self.choices.texts)
+        self.answers = ArgmaxAnswers(predictions)
+        probabilities = self.answers.probabilities
+        self.has = self.answers.actual[:, None] == np.arange(probabilities.shape[-1])
+        self.rankings = Rankings(probabilities, self.has, self.answers.texts)
 
     def metrics(self, weights: Array) -> dict[str, float]:
-        counts = self.choices.judged.counts(weights)
+        counts = self.answers.events.counts(weights)
         return {
             "accuracy": counts.accuracy(),
             "f1_macro": counts.macro(counts.f1()),
@@ -118,5 +118,5 @@ class _Scores:
             "recall_macro": counts.macro(counts.recall()),
             "mcc": counts.matthews(),
             **self.rankings.areas(weights),
-            "ece": self.choices.reliability.error(weights),
+            "ece": self.answers.reliability.error(weights),
         }

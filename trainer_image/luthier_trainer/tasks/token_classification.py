@@ -19,12 +19,12 @@ from luthier_api.entity_labels import OUTSIDE
 from luthier_api.training import DataFile, Label, Task
 from luthier_trainer.formats.prepared import Part
 from luthier_trainer.tasks.evaluation import Evaluation, Mistake
-from luthier_trainer.tasks.interface import IGNORED, LossName, Parsed, Predictions
+from luthier_trainer.tasks.interface import IGNORED, LossName, ParsedLabel, Predictions
 from luthier_trainer.tasks.label_parsing import label_list
-from luthier_trainer.tasks.metrics.argmax_answers import Choices, label_reports
+from luthier_trainer.tasks.metrics.argmax_answers import ArgmaxAnswers, label_reports
 from luthier_trainer.tasks.metrics.bootstrap import bootstrap, resamples_for
-from luthier_trainer.tasks.metrics.confusion_counts import Array, Judged, Tally
-from luthier_trainer.tasks.metrics.mistakes import surest_mistakes
+from luthier_trainer.tasks.metrics.confusion_counts import AnswerEvents, Array, Tally
+from luthier_trainer.tasks.metrics.mistakes import top_mistakes
 from luthier_trainer.tasks.metrics.ranking import curves
 from luthier_trainer.tasks.metrics.spans import Scheme, Spans
 
@@ -49,31 +49,31 @@ class TokenClassification:
     baseline_name = "always the most frequent label"
     pipeline_tag = "token-classification"
 
-    def parse(self, cell: object, file: DataFile) -> Parsed | None:
+    def parse(self, cell: object, file: DataFile) -> ParsedLabel | None:
         """Return the labels of all words."""
         return label_list(cell, file.label_separator) or None
 
-    def words(self, label: Parsed) -> Iterable[Label]:
+    def label_names(self, label: ParsedLabel) -> Iterable[Label]:
         """Return the labels."""
         return _labels(label)
 
-    def renamed(self, label: Parsed, names: Mapping[str, str]) -> Parsed:
+    def renamed(self, label: ParsedLabel, names: Mapping[str, str]) -> ParsedLabel:
         """Return the labels by their other names."""
         return tuple(names.get(each, each) for each in _labels(label))
 
-    def stratum(self, label: Parsed) -> str:
+    def stratum(self, label: ParsedLabel) -> str:
         """Return whether anything is found in the text."""
         return "found" if set(_labels(label)) - {OUTSIDE} else ""
 
-    def encode(self, label: Parsed, index: Mapping[Label, int], words: list[int | None] | None) -> list[int]:
+    def encode(self, label: ParsedLabel, index: Mapping[Label, int], word_ids: list[int | None] | None) -> list[int]:
         """Return for the first token of each word its label's position, for the others IGNORED.
 
         Raises:
             ValueError: with a phrase, if there are more words than labels.
         """
         labels, previous, target = _labels(label), None, []
-        assert words is not None
-        for word in words:
+        assert word_ids is not None
+        for word in word_ids:
             if word is not None and word >= len(labels):
                 raise ValueError(f"{len(labels)} labels and more words")
             target.append(IGNORED if word is None or word == previous else index[labels[word]])
@@ -100,22 +100,22 @@ class TokenClassification:
     def evaluate(self, predictions: Predictions, part: Part, labels: Sequence[str], *, seed: int) -> Evaluation:
         """Return everything, and scores of each kind of entity."""
         scores = _Scores(predictions, labels)
-        choices = scores.choices
-        every = choices.all_texts()
-        resamples = resamples_for(_PASSES * len(choices.texts))
-        has = choices.actual[:, None] == np.arange(len(labels))
-        roc, precision_recall = curves(choices.probabilities, has, labels, choices.texts)
+        answers = scores.answers
+        every = answers.all_texts()
+        resamples = resamples_for(_PASSES * len(answers.texts))
+        has = answers.actual[:, None] == np.arange(len(labels))
+        roc, precision_recall = curves(answers.probabilities, has, labels, answers.texts)
         return Evaluation(
             metrics=scores.metrics(every),
-            intervals=bootstrap(scores.metrics, choices.size, resamples=resamples, seed=seed),
+            intervals=bootstrap(scores.metrics, answers.size, resamples=resamples, seed=seed),
             resamples=resamples,
-            labels=label_reports(labels, choices.counts()),
+            labels=label_reports(labels, answers.counts()),
             entities=label_reports(scores.scheme.kinds, scores.entities.counts(every)),
-            confusion=choices.confusion(),
-            calibration=choices.reliability.calibration(),
+            confusion=answers.confusion(),
+            calibration=answers.reliability.calibration(),
             roc=roc,
             precision_recall=precision_recall,
-            mistakes=_mistakes(part, choices, labels),
+            mistakes=_mistakes(part, answers, labels),
         )
 
 
@@ -123,16 +123,18 @@ class _Scores:
     """The metrics as a function of how often each text counts."""
 
     def __init__(self, predictions: Predictions, labels: Sequence[str]) -> None:
-        self.choices = Choices(predictions)
+        self.answers = ArgmaxAnswers(predictions)
         self.scheme = Scheme(labels)
         self._outside = [position for position, label in enumerate(labels) if label == OUTSIDE]
-        predicted = self.scheme.spans(self.choices.predicted, self.choices.texts)
-        actual = self.scheme.spans(self.choices.actual, self.choices.texts)
+        predicted = self.scheme.spans(self.answers.predicted, self.answers.texts)
+        actual = self.scheme.spans(self.answers.actual, self.answers.texts)
         right = Spans(*(column[actual.among(predicted)] for column in actual))
-        self.entities = Judged(*(Tally(s.text, s.kind, len(self.scheme.kinds)) for s in (right, predicted, actual)))
+        self.entities = AnswerEvents(
+            *(Tally(s.text, s.kind, len(self.scheme.kinds)) for s in (right, predicted, actual))
+        )
 
     def metrics(self, weights: Array) -> dict[str, float]:
-        counts = self.choices.judged.counts(weights)
+        counts = self.answers.events.counts(weights)
         named, entities = counts.without(self._outside), self.entities.counts(weights).together()
         return {
             "accuracy": counts.accuracy(),
@@ -141,7 +143,7 @@ class _Scores:
             "precision_entities": float(entities.precision()[0]),
             "recall_entities": float(entities.recall()[0]),
             "f1_entities": float(entities.f1()[0]),
-            "ece": self.choices.reliability.error(weights),
+            "ece": self.answers.reliability.error(weights),
         }
 
 
@@ -154,25 +156,25 @@ def _judged_words(part: Part) -> npt.NDArray[np.int64]:
     return counts
 
 
-def _mistakes(part: Part, choices: Choices, labels: Sequence[str]) -> list[Mistake]:
+def _mistakes(part: Part, answers: ArgmaxAnswers, labels: Sequence[str]) -> list[Mistake]:
     """Return of the texts with wrong words those whose surest wrong word is the surest."""
-    wrong = choices.predicted != choices.actual
-    surety = np.where(wrong, choices.confidence, 0)
-    highest = np.zeros(choices.size)
-    np.maximum.at(highest, choices.texts, surety)
-    starts = np.searchsorted(choices.texts, np.arange(choices.size + 1))
+    wrong = answers.predicted != answers.actual
+    error_confidence = np.where(wrong, answers.confidence, 0)
+    highest = np.zeros(answers.size)
+    np.maximum.at(highest, answers.texts, error_confidence)
+    starts = np.searchsorted(answers.texts, np.arange(answers.size + 1))
 
     def describe(text: int) -> tuple[str, str]:
         rows = slice(starts[text], starts[text + 1])
-        place = int(surety[rows].argmax())
+        place = int(error_confidence[rows].argmax())
         row, words = starts[text] + place, part.text(text).split()
         # A text of which words were cut off, or are no token at all, does not say which word the row is.
         word = f"{words[place]}: " if len(words) == rows.stop - rows.start else ""
-        return word + labels[choices.actual[row]], word + labels[choices.predicted[row]]
+        return word + labels[answers.actual[row]], word + labels[answers.predicted[row]]
 
-    return surest_mistakes(part, highest, highest > 0, describe)
+    return top_mistakes(part, highest, highest > 0, describe)
 
 
-def _labels(label: Parsed) -> tuple[str, ...]:
+def _labels(label: ParsedLabel) -> tuple[str, ...]:
     assert isinstance(label, tuple)
     return label

@@ -25,7 +25,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from luthier_api.documents import Published, RunDocument
 from luthier_api.training import MLflow
 from luthier_trainer.runtime.errors import Preempted, StopRequested
-from luthier_trainer.spec.flatten_spec import flattened
+from luthier_trainer.spec.flatten_spec import flatten_spec
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -110,7 +110,7 @@ class _Reporter:
         self._server = server
         self._run_name = run.origin.run if run.origin else run.spec.output.name
         self._run_key = run.resolved.run_key if run.resolved else ""
-        self._parameters = {name: value[:_LONGEST_VALUE] for name, value in flattened(run.spec).items()}
+        self._parameters = {name: value[:_LONGEST_VALUE] for name, value in flatten_spec(run.spec).items()}
         # (metrics, step, milliseconds, tags); None ends the run.
         self._queue: SimpleQueue[tuple[dict[str, float], int, int, dict[str, str]] | None] = SimpleQueue()
         self._closing = threading.Event()

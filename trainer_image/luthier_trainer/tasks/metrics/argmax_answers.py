@@ -7,10 +7,10 @@ import numpy as np
 from luthier_trainer.tasks.evaluation import LabelReport
 from luthier_trainer.tasks.interface import Predictions
 from luthier_trainer.tasks.metrics.calibration import Reliability, softmax
-from luthier_trainer.tasks.metrics.confusion_counts import Array, Counts, Judged
+from luthier_trainer.tasks.metrics.confusion_counts import AnswerEvents, Array, ConfusionCounts
 
 
-class Choices:
+class ArgmaxAnswers:
     """The label of the highest logit for each row, beside the true one.
 
     Attributes:
@@ -19,7 +19,7 @@ class Choices:
         actual, predicted: [rows] positions of labels.
         probabilities: [rows, labels].
         confidence: [rows] probability of the predicted label.
-        judged: the answers, to be counted.
+        events: the answers, to be counted.
         reliability: the confidences, to be compared with what came true.
     """
 
@@ -32,12 +32,12 @@ class Choices:
         self.probabilities = softmax(predictions.logits)
         self.confidence: Array = self.probabilities.max(axis=-1)
         labels = predictions.logits.shape[-1]
-        self.judged = Judged.choices(self.predicted, self.actual, self.texts, labels)
+        self.events = AnswerEvents.of_labels(self.predicted, self.actual, self.texts, labels)
         self.reliability = Reliability(self.confidence, self.predicted == self.actual, self.texts, self.size)
 
-    def counts(self) -> Counts:
+    def counts(self) -> ConfusionCounts:
         """Count each text once."""
-        return self.judged.counts(self.all_texts())
+        return self.events.counts(self.all_texts())
 
     def all_texts(self) -> Array:
         """Return the weights by which each text counts once."""
@@ -50,7 +50,7 @@ class Choices:
         return [[int(count) for count in row] for row in cells.reshape(labels, labels)]
 
 
-def label_reports(labels: Sequence[str], counts: Counts) -> list[LabelReport]:
+def label_reports(labels: Sequence[str], counts: ConfusionCounts) -> list[LabelReport]:
     """Return the scores of each label, whether it occurs or not."""
     scores = zip(labels, counts.precision(), counts.recall(), counts.f1(), counts.actual, strict=True)
     return [LabelReport(name, float(p), float(r), float(f), int(n)) for name, p, r, f, n in scores]

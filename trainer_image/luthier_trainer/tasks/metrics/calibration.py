@@ -1,4 +1,7 @@
-"""Probabilities, and whether they mean what they say: calibration in 15 bins of equal width (Guo et al., 2017)."""
+"""Probabilities, and whether they mean what they say: calibration in 15 bins of equal width (Guo et al., 2017).
+
+scipy is imported where it computes, because *prepare* imports the tasks and needs none.
+"""
 
 from typing import Any
 
@@ -13,15 +16,18 @@ BINS = 15
 
 def softmax(logits: npt.NDArray[Any]) -> Array:
     """Return probabilities of labels that exclude each other [rows, labels]."""
-    powers: Array = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    powers /= powers.sum(axis=-1, keepdims=True)
-    return powers
+    from scipy import special
+
+    probabilities: Array = special.softmax(logits.astype(np.float64), axis=-1)
+    return probabilities
 
 
 def sigmoid(logits: npt.NDArray[Any]) -> Array:
     """Return probabilities of labels that do not [rows, labels]."""
-    shrunk: Array = np.exp(-np.abs(logits.astype(np.float64)))  # Never overflows.
-    return np.where(logits >= 0, 1 / (1 + shrunk), shrunk / (1 + shrunk))
+    from scipy import special
+
+    probabilities: Array = special.expit(logits.astype(np.float64))
+    return probabilities
 
 
 class Reliability:

@@ -16,20 +16,20 @@ Integers = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Counts [labels]: answers that are right, answers given, answers that would have been right."""
+class ConfusionCounts:
+    """ConfusionCounts [labels]: answers that are right, answers given, answers that would have been right."""
 
     right: Array
     predicted: Array
     actual: Array
 
-    def without(self, positions: list[int]) -> "Counts":
+    def without(self, positions: list[int]) -> "ConfusionCounts":
         """Return the counts of the other labels."""
-        return Counts(*(np.delete(each, positions) for each in (self.right, self.predicted, self.actual)))
+        return ConfusionCounts(*(np.delete(each, positions) for each in (self.right, self.predicted, self.actual)))
 
-    def together(self) -> "Counts":
+    def together(self) -> "ConfusionCounts":
         """Return the counts of all labels as if they were one, for micro averages."""
-        return Counts(*(each.sum(keepdims=True) for each in (self.right, self.predicted, self.actual)))
+        return ConfusionCounts(*(each.sum(keepdims=True) for each in (self.right, self.predicted, self.actual)))
 
     def precision(self) -> Array:
         """Return precision of each label; 0 where it was never predicted."""
@@ -96,7 +96,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Judged:
+class AnswerEvents:
     """Answers as events, so that they can be counted again with other weights of the texts."""
 
     right: Tally
@@ -104,7 +104,7 @@ class Judged:
     actual: Tally
 
     @classmethod
-    def choices(cls, predicted: Integers, actual: Integers, texts: Integers, labels: int) -> Self:
+    def of_labels(cls, predicted: Integers, actual: Integers, texts: Integers, labels: int) -> Self:
         """Judge label positions [rows], each row of the text in `texts`."""
         hit = predicted == actual
         return cls(
@@ -112,13 +112,13 @@ class Judged:
         )
 
     @classmethod
-    def sets(cls, predicted: npt.NDArray[np.bool_], actual: npt.NDArray[np.bool_]) -> Self:
+    def of_label_sets(cls, predicted: npt.NDArray[np.bool_], actual: npt.NDArray[np.bool_]) -> Self:
         """Judge sets of labels [texts, labels]."""
         return cls(Tally.of_table(predicted & actual), Tally.of_table(predicted), Tally.of_table(actual))
 
-    def counts(self, weights: Array) -> Counts:
+    def counts(self, weights: Array) -> ConfusionCounts:
         """Count, each text as often as its weight says."""
-        return Counts(self.right.sums(weights), self.predicted.sums(weights), self.actual.sums(weights))
+        return ConfusionCounts(self.right.sums(weights), self.predicted.sums(weights), self.actual.sums(weights))
 
 
 def _ratio(part: Array, whole: Array) -> Array:

@@ -16,7 +16,7 @@ TEXT_CHARACTERS = 600
 Describe = Callable[[int], tuple[str, str]]
 
 
-def surest_mistakes(part: Part, confidence: Array, wrong: npt.NDArray[np.bool_], describe: Describe) -> list[Mistake]:
+def top_mistakes(part: Part, confidence: Array, wrong: npt.NDArray[np.bool_], describe: Describe) -> list[Mistake]:
     """Return the surest wrong answers, of equals the first.
 
     Args:

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier_trainer.engine.schedule import Lengths, Limits, Schedule, cut, longest_first, share_of
+from luthier_trainer.engine.schedule import (
+    BatchLimits,
+    Lengths,
+    Schedule,
+    longest_first,
+    micro_batches,
+    rank_share,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -50,7 +57,7 @@ def test_grouped_batches_hold_texts_of_about_one_length_in_random_order() -> Non
 @given(lengths_of_texts, st.integers(1, 9), st.data())
 def test_ranks_share_a_batch_without_repeats_and_evenly(lengths: Lengths, world: int, data: st.DataObject) -> None:
     batch = np.array(data.draw(st.permutations(range(len(lengths)))))
-    shares = [share_of(batch, lengths, rank, world) for rank in range(world)]
+    shares = [rank_share(batch, lengths, rank, world) for rank in range(world)]
     assert Counter(np.concatenate(shares).tolist()) == Counter(batch.tolist())
     sizes = [len(each) for each in shares]
     assert max(sizes) - min(sizes) <= 1
@@ -59,13 +66,19 @@ def test_ranks_share_a_batch_without_repeats_and_evenly(lengths: Lengths, world:
     assert max(tokens) - min(tokens) <= 2 * int(lengths.max())
 
 
+def test_texts_are_dealt_back_and_forth_so_that_no_rank_always_has_the_longest() -> None:
+    lengths = np.arange(1, 9, dtype=np.int32)
+    shares = [lengths[rank_share(np.arange(8), lengths, rank, 2)].tolist() for rank in range(2)]
+    assert shares == [[8, 5, 4, 1], [7, 6, 3, 2]]
+
+
 @given(lengths_of_texts, st.integers(1, 20), st.integers(1, 300), st.booleans(), st.sampled_from([0, 64]))
 def test_pieces_keep_the_limits_and_lose_nothing(
     lengths: Lengths, texts: int, tokens: int, packed: bool, padded_to: int
 ) -> None:
-    limits = Limits(texts, tokens, 0 if packed else padded_to, packed)
+    limits = BatchLimits(texts, tokens, 0 if packed else padded_to, packed)
     ordered = longest_first(np.arange(len(lengths)), lengths)
-    pieces = cut(ordered, lengths, limits)
+    pieces = micro_batches(ordered, lengths, limits)
     assert np.concatenate(pieces).tolist() == ordered.tolist()
     assert all(limits.allow([int(n) for n in lengths[piece]]) for piece in pieces)
     for piece, after in itertools.pairwise(pieces):
@@ -76,7 +89,10 @@ def test_pieces_keep_the_limits_and_lose_nothing(
 @given(lengths_of_texts.filter(lambda each: len(each) > 1), st.booleans())
 def test_halved_limits_cut_what_did_not_fit(lengths: Lengths, packed: bool) -> None:
     ordered = longest_first(np.arange(len(lengths)), lengths)
-    limits = Limits(100, 10_000, packed=packed).halved([int(n) for n in lengths[ordered]])
-    pieces = cut(ordered, lengths, limits)
+    limits = BatchLimits(100, 10_000, packed=packed).halved([int(n) for n in lengths[ordered]])
+    pieces = micro_batches(ordered, lengths, limits)
     assert len(pieces) >= 2
     assert max(len(piece) for piece in pieces) <= max(1, len(lengths) // 2)
+    longest, half = int(lengths.max()), limits.tokens
+    assert max(limits.tokens_of([int(n) for n in lengths[piece]]) for piece in pieces) <= max(longest, half)
+    assert half <= BatchLimits(100, 10_000, packed=packed).tokens_of([int(n) for n in lengths[ordered]]) // 2
