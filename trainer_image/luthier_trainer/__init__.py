@@ -1,13 +1,15 @@
-"""The trainer: makes a text classifier from a base model and labelled text, as a run document says.
+"""The trainer: fine-tunes a base model on labelled text as a run document describes, and publishes the version.
 
-    cli -> prepare: inputs, base_model, readers -> cleaning -> splitting -> quality, tokenization -> prepared
-        -> train:   hyperparameters, callbacks, evaluation, export, artifact, report
-                    methods: which weights are trained; adapters, merge: what became of them
-                    export: onnx_model, int8
-                    fitting: survives by checkpoints, best, stopping; launch, distributed: in several processes
-        -> remove:  versions that are to go
-        -> outcome: whatever happened, as a Result document and an exit code
+    cli -> prepare: data, models.fetch             no torch; writes prepared data to the registry
+        -> train:   models, engine, checkpointing, export, publish, tracking
+        -> remove:  versions and checkpoints that are no longer wanted
+        -> runtime.outcome: any end of a run becomes a Result document and an exit code
 
-*prepare* and *remove* run on a CPU and import no torch; *train* begins where prepare ended. All read and write storage
-through `luthier_artifacts` alone. Kubernetes is not known here: a run document comes in, a Result goes out.
+A room imports only rooms below it (import-linter's layers in pyproject.toml; each room's docstring is its map):
+
+    cli > prepare | train | remove | merge > publish | tracking > data > export | checkpointing > models > engine > spec
+    > tasks > formats > runtime
+
+Storage is read and written through `luthier_artifacts` alone. Kubernetes is not known here: a run document comes in, a
+Result goes out.
 """

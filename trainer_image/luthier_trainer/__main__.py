@@ -8,5 +8,5 @@ from luthier_trainer.cli import main
 code = main()
 sys.stdout.flush()
 sys.stderr.flush()
-# Not sys.exit: threads that still upload a checkpoint that nobody waits for would be waited for.
+# Not sys.exit, which would wait for threads that still upload a checkpoint that is not needed any more.
 os._exit(code)

@@ -1,12 +1,12 @@
-"""The command line: reads the document, runs prepare, train or remove, and leaves the result where it is looked for.
+"""The command line: reads the document, runs prepare, train or remove, and writes the result where it is expected.
 
     stdout                the Result document, for pipelines
     stderr                the log
     termination message   the Result document, at most 4 KiB, for the operator
     exit code             luthier_api.exitcodes
 
-Told to train with several processes (see `launch`), it starts them and answers for all of them.
-The one place that catches everything: whatever ends a run becomes a Result and an exit code here.
+If it is to train with several processes (see `launch`), it starts them and reports for all of them.
+The one place that catches everything: any exception becomes a Result and an exit code here.
 """
 
 import argparse
@@ -45,8 +45,8 @@ COMMANDS = ("prepare", "train", "run", "remove")
 TERMINATION_VARIABLE = "LUTHIER_TERMINATION_LOG"
 INTERRUPTED = 130
 _OVERDUE = (
-    "The run was asked to stop, and its last checkpoint could not be stored in time; the next attempt goes on from the "
-    "checkpoint before. Raise the chart's trainer.terminationGracePeriodSeconds if that happens often."
+    "The run was asked to stop, and its last checkpoint could not be stored in time; the next attempt resumes from the "
+    "previous checkpoint. Raise the chart's trainer.terminationGracePeriodSeconds if that happens often."
 )
 
 log = logging.getLogger("luthier_trainer")
@@ -88,7 +88,7 @@ def _run(options: argparse.Namespace, workspace: Workspace, stop: Stop) -> tuple
     run = read_document(options.document, RunDocument, "run document")
     progress = Progress()
     bar = run.origin is None and sys.stderr.isatty()
-    # One of several processes speaks for all.
+    # One of several processes reports for all.
     speaks = torchrun_ranks()[0] == 0 and Launch.from_environment() is None
     server = _server(options.port, run, progress) if speaks else contextlib.nullcontext()
     with logging_to(workspace.console_log, run.origin), server:
@@ -130,9 +130,9 @@ def _command(
 
 
 def stop_in_time(rank: int) -> Stop:
-    """Return what listens to SIGTERM, and ends the process as preempted before it would be killed.
+    """Return the handler of SIGTERM, which ends the process as preempted before it would be killed.
 
-    A kill would look like that of the kernel for memory, after which no pod is started again.
+    A kill would look like one for lack of memory, after which no pod is started again.
     """
 
     def overdue() -> None:
@@ -158,7 +158,7 @@ def _report(error: BaseException, result: Result) -> None:
 
 
 def _write_result(result: Result, rank: int) -> None:
-    """Leave the result on standard output and as the termination message, where the kubelet made a file for it."""
+    """Write the result to standard output, and to the termination message if the kubelet made a file for it."""
     text = result.to_termination_message()
     if RESULTS_VARIABLE in os.environ and "RANK" in os.environ:
         Path(os.environ[RESULTS_VARIABLE], f"{rank}.json").write_text(text)
@@ -182,14 +182,14 @@ def _folder(chosen: Path | None) -> Iterator[Path]:
 
 
 def _server(port: int | None, run: RunDocument, progress: Progress) -> contextlib.AbstractContextManager[object]:
-    """In a pod the operator asks for progress; elsewhere only who wants it."""
+    """In a pod, the operator asks for progress; elsewhere it is served only on request."""
     if run.origin is not None:
         return ProgressServer(progress, "0.0.0.0", TRAINER_PORT if port is None else port)
     return contextlib.nullcontext() if port is None else ProgressServer(progress, "127.0.0.1", port)
 
 
 def _with_command(arguments: list[str]) -> list[str]:
-    """`run` is what is done when no command is named."""
+    """Insert `run`, the default command, if none is given."""
     named = any(argument in COMMANDS for argument in arguments[:1])
     helps = any(argument in ("-h", "--help") for argument in arguments)
     return arguments if named or helps else ["run", *arguments]
@@ -198,12 +198,12 @@ def _with_command(arguments: list[str]) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m luthier_trainer",
-        description="Fine-tune a text classifier as a run document says, with Kubernetes or without.",
-        epilog="remove takes versions out of storage, as a removal document says. Another command, merge ARTIFACT BASE "
+        description="Fine-tune a text encoder as a run document describes, with or without Kubernetes.",
+        epilog="remove deletes the versions that a removal document lists. Another command, merge ARTIFACT BASE "
         "OUT, makes a plain model of an adapter and its base model.",
     )
     parser.add_argument("command", choices=COMMANDS, help="prepare (no GPU, no torch), train, run (both), or remove")
     parser.add_argument("document", type=Path, nargs="?", default=Path(RUN_DOCUMENT_PATH), help="the document")
     parser.add_argument("--port", type=int, help="answer /progress, /metrics and /healthz on this port")
-    parser.add_argument("--workspace", type=Path, help="folder to work in and to keep; else a temporary one")
+    parser.add_argument("--workspace", type=Path, help="working folder, which is kept; default: a temporary folder")
     return parser

@@ -17,11 +17,11 @@ def main(arguments: Sequence[str]) -> int:
     """Merge, and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m luthier_trainer merge",
-        description="Make a plain model of an artifact's adapter and the base model that it was trained on.",
+        description="Merge an artifact's adapter into the base model that it was trained on.",
     )
     parser.add_argument("artifact", type=Path, help="folder of a LoRA or QLoRA artifact, with adapter/ in it")
     parser.add_argument("base", type=Path, help="folder of the base model; another one is refused")
-    parser.add_argument("out", type=Path, help="folder that is written")
+    parser.add_argument("out", type=Path, help="folder to write")
     options = parser.parse_args(arguments)
     try:
         merge_folders(options.artifact, options.base, options.out)

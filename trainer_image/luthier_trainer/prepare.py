@@ -1,6 +1,6 @@
-"""*prepare*: everything that can be known before a GPU is asked for.
+"""*prepare*: everything that can be done before a GPU is requested.
 
-    check the spec -> storage can be written -> fetch and identify the inputs -> is the run known already?
+    check the spec -> storage can be written -> fetch and identify the inputs -> was the run done before?
     -> read, clean, check, split and tokenize the data (`pipeline`) -> write it under prepared/<data key>
 
 Runs on a CPU and imports no torch. Its answer is a `Prepared` document, or `Published` when the run was found.
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare(run: RunDocument, workspace: Workspace, progress: Progress) -> Prepared | Published:
-    """Check the run, and write its data where *train* finds it.
+    """Check the run, and store its prepared data for *train*.
 
     Raises:
         TrainerError, StorageError: with one sentence of what is wrong and what to do.
@@ -58,7 +58,7 @@ def prepare(run: RunDocument, workspace: Workspace, progress: Progress) -> Prepa
 
     resolved = resolve(run, dataset, model, base)
     if found := registry.find_run(resolved.run_key):
-        # Limits do not decide a result, so they are not in the run key: those of today are judged here.
+        # Quality limits are not part of the run key, so the current ones are checked here.
         check_gates(QualityReport.model_validate(found.manifest.lineage.dataset_quality), spec.dataset.quality)
         log.info("found version %s of the same run; nothing is trained", found.version)
         return as_published(found, resolved.run_key)
@@ -77,7 +77,7 @@ def prepare(run: RunDocument, workspace: Workspace, progress: Progress) -> Prepa
 
 
 def check_dataset(spec: TrainingSpec) -> None:
-    """Refuse a split that leaves nothing; the rest of what cannot be is refused where the spec is parsed.
+    """Reject a split that leaves no training data; everything else is checked where the spec is parsed.
 
     Raises:
         InvalidSpec: in one sentence.
@@ -85,13 +85,13 @@ def check_dataset(spec: TrainingSpec) -> None:
     split = spec.dataset.effective_split()
     if split and split.fraction + split.test_fraction >= 1:
         raise InvalidSpec(
-            f"split.fraction = {split.fraction} and split.testFraction = {split.test_fraction} leave nothing to learn "
-            "from; lower them."
+            f"split.fraction = {split.fraction} and split.testFraction = {split.test_fraction} leave no training "
+            "data; lower them."
         )
 
 
 def resolve(run: RunDocument, dataset: FetchedDataset, model: FetchedModel, base: BaseModel) -> Resolved:
-    """Say by digest what the inputs are, and which run that makes."""
+    """Identify the inputs by digest, and compute the run key."""
     data = data_key(
         run.spec,
         dataset_digest=dataset.digest,
@@ -115,7 +115,7 @@ def _find_or_make(
     base: BaseModel,
     workspace: Workspace,
 ) -> tuple[PreparedData, QualityReport]:
-    """Take the data that an earlier run prepared from the same inputs, or prepare it."""
+    """Reuse the data that an earlier run prepared from the same inputs, or prepare it."""
     if registry.find_prepared(resolved.data_key):
         registry.get_prepared(resolved.data_key, workspace.prepared, workspace.cache)
         log.info("found the prepared data %.12s", resolved.data_key)

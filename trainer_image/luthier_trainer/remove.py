@@ -1,4 +1,4 @@
-"""*remove*: takes versions that a resource made, and checkpoints of its runs, out of the registry.
+"""*remove*: deletes versions that a resource made, and checkpoints of its runs, from the registry.
 
     which versions -> each: made by this resource? served? named by an alias? -> gone, or kept and why -> checkpoints
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def remove(removal: Removal) -> Removed:
-    """Remove what is to go, and say what became of each version.
+    """Remove the versions, and report what became of each.
 
     Raises:
         StorageError: if storage refuses or does not answer; what is gone by then stays gone.
@@ -57,10 +57,10 @@ def _remove_from(place: Place, removal: Removal, removed: list[str], kept: dict[
         try:
             manifest = registry.get_manifest(version)
         except ObjectNotFound:
-            removed.append(version)  # by somebody else, just now
+            removed.append(version)  # by another process, just now
             continue
         except IntegrityError:
-            # Whose it is cannot be told any more.
+            # There is no way to know whose it is.
             kept[version] = "Its manifest is damaged; remove it by hand."
             continue
         if wanted is None and _origin(manifest) != removal.origin.uid:
@@ -87,7 +87,7 @@ def _delete(registry: Registry, version: str) -> str | None:
     except PreconditionFailed as error:
         return str(error)[:300]
     except ObjectNotFound:
-        log.info("%s was removed by somebody else", version)
+        log.info("%s was removed by another process", version)
     return None
 
 

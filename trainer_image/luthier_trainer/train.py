@@ -1,7 +1,7 @@
 """*train*: fine-tunes the base model on the prepared data, measures it, exports it and publishes the version.
 
-Reads top to bottom like the method section of a paper. What each part is made of lies elsewhere: `hyperparameters`
-(every number of the optimization), `evaluation` (metrics), `export` (ONNX), `artifact` (the folder that is published).
+Reads top to bottom like the method section of a paper. The rooms hold the details: `data`, `models`,
+`engine` (optimization and evaluation), `checkpointing`, `export` (ONNX) and `publish` (the folder that is published).
 """
 
 import logging
@@ -59,16 +59,16 @@ def train(
     world: World | None = None,
     tracker: MlflowTracker | None = None,
 ) -> Published:
-    """Produce the version that the run document describes, or find that somebody else has.
+    """Produce the version that the run document describes, or find the one that exists.
 
     Args:
         run: with `resolved`, which *prepare* filled in.
         workspace: local folders.
-        progress: what the outside sees.
+        progress: shown to the operator and the terminal.
         bar: draw a progress bar on standard error.
-        stop: tells when somebody asks this process to stop.
+        stop: requests to stop this process.
         world: the processes that train together; each calls this, and the first one alone writes.
-        tracker: tells a tracking server of the run.
+        tracker: reports to a tracking server.
 
     Raises:
         TrainerError, StorageError: with one sentence of what is wrong and what to do.
@@ -83,7 +83,7 @@ def train(
         return as_published(found, resolved.run_key)
     clock = _Clock()
 
-    # Data and base model: exactly those that prepare saw.
+    # Data and base model: exactly those that prepare resolved.
     progress.enter("Downloading")
     with clock.part("download"), world.leader_first():
         base = _fetch_base_model(run, resolved, workspace)
@@ -102,7 +102,7 @@ def train(
     )
     log.info("training on %s in %s with %d CPU threads", device.name, precision, threads)
 
-    # Model: the pretrained encoder with the task's head, and of their weights those that the method trains.
+    # Model: the pretrained encoder with the task's head; the method chooses the weights that are trained.
     set_seed(spec.hyperparameters.seed)
     with clock.part("load"):
         held = quantization(spec.method, device, precision)
@@ -138,14 +138,14 @@ def train(
         "train_examples_per_second": fitted.metrics["train_samples_per_second"],
     }
 
-    # Merge: what was trained becomes a plain model. That one is measured, exported and published.
+    # Merge adapters into a plain model, which is then measured, exported and published.
     with clock.part("merge"):
         about = adapter_document(run, resolved, labels)
         adapter = workspace.artifact / ADAPTER_FOLDER if world.is_first else None
         plain = finish(model, lambda: load_model(base, spec.model.uri, task, labels), about, adapter)
         tuner.use(plain)
 
-    # Measure: the examples that the best weights were chosen by, then those that chose nothing.
+    # Measure: the evaluation split, which selected the best weights, then the test split, which selected nothing.
     progress.enter("Evaluating")
     with clock.part("evaluate"), _memory_errors(spec.hyperparameters):
         trained = tuner.predictions(prepared.held_out)
@@ -235,7 +235,7 @@ def _named(prefix: str, measured: Mapping[str, float]) -> dict[str, float]:
 
 @contextmanager
 def _memory_errors(parameters: Hyperparameters) -> Iterator[None]:
-    """Say what to lower when memory does not suffice."""
+    """Turn out-of-memory errors into failures that say what to lower."""
     try:
         yield
     except torch.OutOfMemoryError as error:

@@ -155,7 +155,7 @@ def test_a_test_file_is_a_part_of_its_own(bench: Any, document: dict[str, Any], 
     ("split", "sentence"),
     [
         ({"testFraction": "0.1"}, "test (a file of its own) or split.testFraction (a share of train), not both."),
-        ({"fraction": "0.5", "testFraction": "0.5"}, "leave nothing to learn from; lower them."),
+        ({"fraction": "0.5", "testFraction": "0.5"}, "leave no training data; lower them."),
     ],
 )
 def test_a_split_that_cannot_be_is_refused(

@@ -82,4 +82,4 @@ def test_a_hubs_revision_is_resolved_to_its_commit(
     assert set(Hub.tokens) == {"Bearer hf_secret"}
     assert missing.code == ExitCode.INPUT_NOT_FOUND
     assert silent.code == ExitCode.STORAGE_UNAVAILABLE
-    assert missing.message == "hf://luthier/other does not exist, or is private and HF_TOKEN does not open it."
+    assert missing.message == "hf://luthier/other does not exist, or is private and HF_TOKEN gives no access to it."

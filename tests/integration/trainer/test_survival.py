@@ -93,7 +93,7 @@ def test_a_run_that_is_asked_to_stop_loses_no_finished_step(
         done = max(attempt.steps, default=last)
         assert attempt.result.failure and attempt.result.failure.reason is Reason.PREEMPTED
         assert attempt.result.failure.message == (
-            f"The run was asked to stop; the checkpoint of step {done} is stored, and the next attempt goes on from it."
+            f"The run was asked to stop; the checkpoint of step {done} is stored, and the next attempt resumes from it."
         )
         evaluated = [line for line in attempt.log.splitlines() if f"evaluated after step {done}:" in line]
         made_up += done % 4 == 0 and not evaluated

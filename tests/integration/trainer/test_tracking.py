@@ -207,7 +207,7 @@ def test_a_server_that_is_down_when_training_begins_is_tried_again(
     told = MlflowClient(server).get_metric_history(found.info.run_id, "loss")
     assert sorted(point.step for point in told) == list(range(1, 6))
     assert found.data.params["hyperparameters.epochs"] == "3"
-    assert "does not answer, training goes on without: cut off" in caplog.text
+    assert "does not answer, training continues without it: cut off" in caplog.text
 
 
 @pytest.mark.parametrize("misbehaving", [hanging, refusing, lambda: answering(500), lambda: answering(403)])

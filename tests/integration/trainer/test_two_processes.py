@@ -50,7 +50,7 @@ def test_two_processes_learn_what_one_does_also_when_one_of_them_is_lost(
             launcher.wait()
     text = (bench.folder / "log").read_text()
     assert launcher.returncode == 0, text
-    assert "going on from the checkpoint of step" in text
+    assert "resuming from the checkpoint of step" in text
     assert read_result(out).published
 
     one, two = ending(bench, "alone", bench.folder / "one"), ending(bench, "registry", bench.folder / "two")

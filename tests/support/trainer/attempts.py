@@ -49,7 +49,7 @@ class Attempt:
 
     @property
     def resumed_from(self) -> int | None:
-        found = [line for line in self.log.splitlines() if "going on from the checkpoint of step " in line]
+        found = [line for line in self.log.splitlines() if "resuming from the checkpoint of step " in line]
         return int(found[0].rpartition(" ")[2]) if found else None
 
     @property

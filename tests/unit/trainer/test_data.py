@@ -74,7 +74,7 @@ def test_a_row_without_text_or_label_is_left_out_or_refused(row: dict[str, Any],
     ("task", "text", "label", "sentence"),
     [
         (Task.TEXT_CLASSIFICATION, "a", 0.5, "holds 0.5; a label is text, an integer or a boolean."),
-        (Task.REGRESSION, "a", "abc", "holds 'abc', which is no number."),
+        (Task.REGRESSION, "a", "abc", "holds 'abc', which is not a number."),
         (Task.REGRESSION, "a", "x" * 1000, "holds '" + "x" * 299 + "…."),
         (Task.MULTI_LABEL, "a", ["x", None], "holds ['x', None], a list with an empty label."),
     ],
@@ -361,7 +361,7 @@ def test_odd_data_that_nothing_forbids_is_warned_of() -> None:
         "4 training examples were left out because their text is in the evaluation or test set.",
         "The most frequent label has 26.5 times the examples of the rarest.",
         "50% of the texts are cut at maxLength = 8 tokens.",
-        "Only 3 examples are evaluated, so the metrics are coarse.",
+        "Only 3 examples are evaluated, so the metrics are imprecise.",
     ]
 
 

@@ -198,7 +198,11 @@ def test_a_test_file_leaves_evaluation_to_a_split_of_train(folder: Path) -> None
             "No example is left for evaluation: add examples, or test on other texts than those.",
         ),
         ({"eval/b.csv": []}, {}, "eval files holds no rows."),
-        ({"eval/b.csv": [("", "x"), ("y", "")]}, {}, "eval files holds 2 rows, and not one has both a text and a la"),
+        (
+            {"eval/b.csv": [("", "x"), ("y", "")]},
+            {},
+            "eval files holds 2 rows, and none of them has both a text and a la",
+        ),
         ({"eval/b.csv": [("x", "other")]}, {"minExamplesPerLabel": 1}, "The labels 'other' are only among the examp"),
         ({}, {"maxCutFraction": "0.1"}, None),
     ],

@@ -63,7 +63,7 @@ PUBLISHED = Result(
     ("left", "codes", "code", "reason", "sentence"),
     [
         ([LOST, DIVERGED], [81, 74], ExitCode.LOSS_NOT_FINITE, Reason.LOSS_NOT_FINITE, "nan at step 7"),
-        ([LOST], [81, -9], ExitCode.KILLED, Reason.OUT_OF_MEMORY, "ended without a word (exit code 81, -9)"),
+        ([LOST], [81, -9], ExitCode.KILLED, Reason.OUT_OF_MEMORY, "ended without a result (exit code 81, -9)"),
         ([LOST], [81], ExitCode.PREEMPTED, Reason.PREEMPTED, "lost another one"),
         ([], [81], ExitCode.PREEMPTED, Reason.PREEMPTED, "asked to stop"),
         ([], [-11], ExitCode.CRASHED, Reason.CRASHED, "exit code -11"),

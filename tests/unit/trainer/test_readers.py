@@ -96,7 +96,7 @@ def test_a_readable_file_gives_its_rows_with_their_places(
         (
             "nul.csv",
             b"text,label\ngo\0od,positive\n",
-            "nul.csv, line 2 holds a NUL byte at position 3; it is not a text file, or was damaged on its way.",
+            "nul.csv, line 2 holds a NUL byte at position 3; it is not a text file, or was damaged in transfer.",
         ),
         (
             "open.csv",
@@ -158,17 +158,18 @@ def test_a_readable_file_gives_its_rows_with_their_places(
         (
             "surrogate-in-a-list.jsonl",
             b'{"text": "a", "label": ["x", "\\ud800"]}\n',
-            "surrogate-in-a-list.jsonl, line 1, column 'label' holds half of a surrogate pair, which is no character.",
+            "surrogate-in-a-list.jsonl, line 1, column 'label' holds half of a surrogate pair, which is not a "
+            "character.",
         ),
         (
             "surrogate.jsonl",
             b'{"text": "\\ud800", "label": "x"}\n',
-            "surrogate.jsonl, line 1, column 'text' holds half of a surrogate pair, which is no character.",
+            "surrogate.jsonl, line 1, column 'text' holds half of a surrogate pair, which is not a character.",
         ),
         (
             "nul.jsonl",
             b'{"text": "a\\u0000b", "label": "x"}\n',
-            "nul.jsonl, line 1, column 'text' holds a NUL character; it was damaged on its way.",
+            "nul.jsonl, line 1, column 'text' holds a NUL character; it was damaged in transfer.",
         ),
         ("no-label.jsonl", b'{"text": "a"}\n', "no-label.jsonl has no column 'label'; it has 'text'."),
         ("text.parquet", b"text,label\n", "text.parquet is not a Parquet file, or is cut short ("),

@@ -67,11 +67,11 @@ def test_the_separator_of_labels_can_be_chosen() -> None:
         (TEXT, ["a"], "['a']; a label is text, an integer or a boolean"),
         (MULTI, ["a", 0.5], "0.5; a label is text, an integer or a boolean"),
         (MULTI, ["a", None], "['a', None], a list with an empty label"),
-        (NUMBER, "abc", "'abc', which is no number"),
-        (NUMBER, True, "True, which is no number"),
-        (NUMBER, [1], "[1], which is no number"),
-        (NUMBER, "inf", "'inf', which is no finite number"),
-        (NUMBER, "nan", "'nan', which is no finite number"),
+        (NUMBER, "abc", "'abc', which is not a number"),
+        (NUMBER, True, "True, which is not a number"),
+        (NUMBER, [1], "[1], which is not a number"),
+        (NUMBER, "inf", "'inf', which is not a finite number"),
+        (NUMBER, "nan", "'nan', which is not a finite number"),
     ],
 )
 def test_what_is_no_label_is_said(task: TaskModule, cell: object, phrase: str) -> None:
@@ -168,7 +168,7 @@ def test_a_gate_on_a_test_that_there_is_not_is_refused() -> None:
     with pytest.raises(InvalidSpec) as refused:
         check_metric_names(wire(evaluation=gates))
     assert str(refused.value) == (
-        "evaluation.gates asks for 'test_accuracy', and there is nothing to test on; name dataset.test, or hold "
-        "examples out by dataset.split.testFraction."
+        "evaluation.gates asks for 'test_accuracy', and there is no test data; set dataset.test or "
+        "dataset.split.testFraction."
     )
     check_metric_names(wire(evaluation=gates, dataset={"test": {"uri": "file:///test.csv"}}))

@@ -1,4 +1,4 @@
-"""The best weights by one metric: kept beside the training, restored at its end, and the judge of early stopping.
+"""The best weights by one metric: kept while training, restored at its end, and the criterion of early stopping.
 
 A callback of ours and not transformers' load_best_model_at_end, because that ties evaluations to checkpoints, and
 because what it knows must survive in a checkpoint. Only weights that are trained are kept: of LoRA the adapter.

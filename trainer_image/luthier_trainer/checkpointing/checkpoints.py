@@ -1,9 +1,9 @@
-"""A run's checkpoints in storage: which one to go on from, and how new ones get there while training goes on.
+"""A run's checkpoints in storage: which one to resume from, and how new ones are uploaded while training continues.
 
     training writes a folder -> `offer` takes it -> a thread uploads it, its manifest last -> older ones go
 
-Owns that life cycle, not what a checkpoint holds (see `fitting`). A checkpoint that cannot be uploaded is no reason for
-a run to fail: it is tried again until a newer one takes its place. Needs no torch.
+Owns that life cycle, not what a checkpoint holds (see `fitting`). A checkpoint that cannot be uploaded does not
+fail the run: the upload is retried until a newer one takes its place. Needs no torch.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ class Checkpoints:
         settings: of the spec.
         folder: where they wait, on the file system that the training writes to.
         resumed: where the one that is resumed is downloaded to.
-        progress: is told which one is the newest in storage.
+        progress: shows the newest one in storage.
         retry_after_s: how long to wait after an upload that failed.
     """
 
@@ -65,15 +65,15 @@ class Checkpoints:
         self._thread: threading.Thread | None = None
 
     def newest(self) -> int | None:
-        """Download the newest checkpoint that verifies, and return its step; None to begin anew.
+        """Download the newest checkpoint that verifies, and return its step; None to start from the beginning.
 
         A damaged one is deleted, so that its place can be written again, and the one before is taken.
 
         Raises:
-            StorageError: if storage refuses or does not answer. To begin anew then would lose what is there.
+            StorageError: if storage refuses or does not answer. Starting over would then lose what is there.
         """
         with contextlib.suppress(FileNotFoundError):
-            # An earlier attempt in this workspace; whoever resumes may write to it.
+            # Left by an earlier attempt in this workspace; a resumed run may have written to it.
             shutil.rmtree(self._resumed)
         if self.settings.resume == "Never":
             self._registry.prune_checkpoints(self._run_key, keep=0)
@@ -83,10 +83,10 @@ class Checkpoints:
                 self.fetch(step)
                 return step
             except IntegrityError as error:
-                log.warning("the checkpoint of step %d is damaged, the one before is taken: %s", step, error)
+                log.warning("the checkpoint of step %d is damaged; trying the one before it: %s", step, error)
                 self._registry.delete_checkpoint(self._run_key, step)
             except ObjectNotFound:
-                log.warning("the checkpoint of step %d was deleted just now, the one before is taken", step)
+                log.warning("the checkpoint of step %d no longer exists; trying the one before it", step)
         return None
 
     def fetch(self, step: int) -> Path:
@@ -112,7 +112,9 @@ class Checkpoints:
                 self._thread.start()
             self._changed.notify_all()
         if given_up:
-            log.warning("the checkpoint of step %d gives way to that of step %d", given_up.step, step)
+            log.warning(
+                "the checkpoint of step %d is not uploaded, because that of step %d is newer", given_up.step, step
+            )
             shutil.rmtree(given_up.folder)
 
     def put(self, step: int, folder: Path) -> None:
@@ -132,7 +134,7 @@ class Checkpoints:
             self._thread.join()
 
     def delete_all(self) -> None:
-        """Delete the run's checkpoints, which nobody needs once its version is published."""
+        """Delete the run's checkpoints, which are not needed once its version is published."""
         with self._changed:
             self._waiting = None
         self.close()

@@ -1,8 +1,8 @@
-"""Runs the training loop so that no finished step is lost: it resumes, saves, heeds a request to stop, and ends.
+"""Runs the training loop so that no finished step is lost: it resumes, saves, stops on request, and ends.
 
-    resume   the newest valid checkpoint of the run; an evaluation that was due there is made up for
-    save     every spec.checkpoint.everySteps steps, in the background; at a request to stop at once, then Preempted
-    end      the best weights; a small checkpoint that says that only measuring and publishing is left
+    resume   the newest valid checkpoint of the run; an evaluation that was due there is caught up
+    save     every spec.checkpoint.everySteps steps, in the background; at once on a request to stop, then Preempted
+    end      the best weights; a small checkpoint that records that only evaluation and publishing are left
 
 A checkpoint is the Trainer's own (weights, optimizer, scheduler, scaler, random state, TrainerState), and beside it the
 best weights so far (`best`) and `ResumePoint`. All processes read it; the first one alone writes it. Needs torch.
@@ -93,7 +93,7 @@ def _train(
     if found is None:
         return tuner.train()
     step, folder = found
-    log.info("going on from the checkpoint of step %d", step)
+    log.info("resuming from the checkpoint of step %d", step)
     progress.resume(step)
     saver.stored_step = step
     best.load_from(folder)
@@ -183,7 +183,7 @@ class CheckpointSaver(TrainerCallback):
         """
         _check_finite(_model(self._tuner), state.global_step)
         folder = _folder(args, state)
-        # A pickle, which nobody reads.
+        # A pickle that is never read.
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
         self._store(folder, state.global_step, ResumePoint(evaluation_due=self._evaluation_due))
 
@@ -218,13 +218,13 @@ class CheckpointSaver(TrainerCallback):
             self._checkpoints.put(step, folder)
         except StorageError as error:
             raise Preempted(
-                f"The run was asked to stop after step {step}, whose checkpoint could not be stored ({error}) It goes "
-                "on from the checkpoint before, or begins anew where there is none."
+                f"The run was asked to stop after step {step}, whose checkpoint could not be stored ({error}) The "
+                "next attempt resumes from the previous checkpoint, or starts over if there is none."
             ) from error
         raise Preempted(_sentence(step))
 
     def _must_stop(self) -> bool:
-        """Tell whether to stop here; a process that is not the first tells that one and goes on until it is gone."""
+        """Tell whether to stop here; a process that is not the first forwards the request and continues."""
         if self._world.is_first:
             return self._stop.requested or self._world.stop_requested()
         if self._stop.requested and not self._forwarded:
@@ -250,4 +250,4 @@ def _check_finite(model: torch.nn.Module, step: int) -> None:
 
 
 def _sentence(step: int) -> str:
-    return f"The run was asked to stop; the checkpoint of step {step} is stored, and the next attempt goes on from it."
+    return f"The run was asked to stop; the checkpoint of step {step} is stored, and the next attempt resumes from it."

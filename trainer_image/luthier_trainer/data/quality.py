@@ -127,7 +127,7 @@ def _warnings(report: QualityReport) -> list[str]:
         if file.missing:
             found.append(f"{file.missing} of {file.rows} rows of {file.name} lack text or label and were left out.")
         if file.conflicting_texts:
-            found.append(f"{file.conflicting_texts} texts of {file.name} stand there with more than one label.")
+            found.append(f"{file.conflicting_texts} texts of {file.name} have more than one label.")
     if left_out := report.leakage.left_out_of_train:
         found.append(f"{left_out} training examples were left out because their text is in the evaluation or test set.")
     if left_out := report.leakage.left_out_of_eval:
@@ -137,5 +137,5 @@ def _warnings(report: QualityReport) -> list[str]:
     if (cut := report.tokens["train"].cut_fraction) > WARN_CUT_FRACTION:
         found.append(f"{cut:.0%} of the texts are cut at maxLength = {report.tokens['train'].max_length} tokens.")
     if (evaluated := report.examples["eval"]) < WARN_EVAL_EXAMPLES:
-        found.append(f"Only {evaluated} examples are evaluated, so the metrics are coarse.")
+        found.append(f"Only {evaluated} examples are evaluated, so the metrics are imprecise.")
     return [warning[:300] for warning in found[:WARNINGS_KEPT]]

@@ -118,8 +118,8 @@ def stage(
         name: how to speak of the input.
         sources: its files, in order.
         cleaner: makes examples of rows.
-        seen_labels: is told of every label.
-        scripts: is told of every text.
+        seen_labels: receives every label.
+        scripts: receives every text.
         path: where the texts are to lie.
         batch_rows: examples of one batch on disk.
 
@@ -145,7 +145,7 @@ def stage(
     if not read:
         raise InvalidData(f"{name} holds no rows.")
     if not len(stager):
-        raise InvalidData(f"{name} holds {read} rows, and not one has {_wanted(cleaner.file)}.")
+        raise InvalidData(f"{name} holds {read} rows, and none of them has {_wanted(cleaner.file)}.")
     return Staged(
         name=name,
         read=read,

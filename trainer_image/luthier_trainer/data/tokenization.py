@@ -38,8 +38,8 @@ class Encoded:
 def configure(tokenizer: Tokenizer, max_length: int, *, per_token: bool = False) -> Tokenizer:
     """Return the tokenizer as training and serving use it: it cuts at max_length and never pads.
 
-    For tasks per token, one that tells words by the space before them (byte-level BPE) finds a space before each word;
-    transformers asks for the same, `add_prefix_space=True` with `is_split_into_words`.
+    For tasks per token, a tokenizer that marks words by the space before them (byte-level BPE) gets a space before each
+    word; transformers asks for the same, `add_prefix_space=True` with `is_split_into_words`.
     """
     if per_token:
         tokenizer = _with_prefix_space(tokenizer)

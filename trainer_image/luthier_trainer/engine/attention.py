@@ -1,4 +1,4 @@
-"""Attention of each text to itself, for texts that lie behind one another in one row.
+"""Attention of each text to itself, for texts concatenated in one row.
 
     CUDA, half precision   FlashAttention over variable lengths (torch.nn.attention.varlen); it knows no dropout
     CUDA, fp32             padded inside attention alone, with a mask

@@ -27,7 +27,7 @@ class TokenFormat:
     Attributes:
         pad_token_id: fills a batch up.
         first_position: position of a text's first token: 0, or 2 in RoBERTa and its kin.
-        token_types: whether the model tells a second text's tokens by their type.
+        token_types: whether the model marks the tokens of a second text by their type.
     """
 
     pad_token_id: int

@@ -9,7 +9,7 @@ an evaluation is:
 
 So its gradient_accumulation_steps is 1: a step is a step for every callback, schedule and checkpoint, in however many
 pieces it is computed. What is random in a step (dropout) depends on the seed, the step and the rank alone, so that a
-resumed run goes on like one that was never interrupted. Needs torch.
+resumed run continues exactly like one that was never interrupted. Needs torch.
 """
 
 import contextlib
@@ -124,7 +124,7 @@ class FineTuner(Trainer):
             The loss of this rank times the number of ranks, so that their mean is the loss of the global batch.
 
         Raises:
-            LossNotFinite: at once on a CPU; on a GPU when somebody reads a result (`check_finite`).
+            LossNotFinite: at once on a CPU; on a GPU at the next `check_finite`.
             GpuOutOfMemory: if half the micro-batch is still too much, or was tried before.
         """
         model.train()
@@ -239,7 +239,7 @@ class FineTuner(Trainer):
         super().log(logs, start_time)
 
     def store_flos(self) -> None:
-        """Count no operations: nobody reads them, and the first rank saves while the others may not be there."""
+        """Count no operations: they are not used, and counting would need all ranks while the first one saves."""
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.check_finite()

@@ -68,7 +68,7 @@ def largest_that_fits(try_out: Callable[[int], None], most: int) -> int:
 def keep_freed_blocks() -> None:
     """Let the C library keep large blocks for the next step instead of giving them back to the kernel.
 
-    It maps what is larger than 32 MB anew each time, and the kernel zeroes each page of it at the first touch: for the
+    By default it maps every block of more than 32 MB anew, and the kernel zeroes each page at the first touch: for the
     gradient of an embedding of 30,000 words that is longer than the optimizer takes. For the whole process; where the
     library is not glibc nothing happens.
     """

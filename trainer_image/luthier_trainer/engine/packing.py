@@ -1,6 +1,6 @@
-"""Computes texts that lie behind one another in one row, so that no layer computes padding.
+"""Computes texts concatenated in one row, so that no layer computes padding.
 
-    embeddings, linear layers, norms   on [1, tokens], as if it were one text; position ids begin anew with each text
+    embeddings, linear layers, norms   on [1, tokens], as if it were one text; position ids restart with each text
     attention                          within each text alone (`attention`)
     head of a task per text            on [texts, 1, hidden]: first tokens, the only ones it reads
     last layer of a task per text      beyond attention's keys and values for first tokens alone
@@ -47,7 +47,7 @@ class Packing:
     Args:
         model: any transformers model, or a peft model around one.
         per_token: whether the task reads all tokens; otherwise only the first of each text.
-        skip: leave out what the last layer computes for tokens that nobody reads.
+        skip: skip what the last layer would compute for tokens that are not used.
     """
 
     # What is computed at the moment. Not by thread or context: gradient checkpointing computes a layer again in

@@ -57,7 +57,7 @@ class StepShares(Dataset[list[MicroBatch]]):
 class StepSampler(Sampler[list[int]]):
     """Yields the steps of the epoch that is to be trained, each as a batch of its own.
 
-    The epoch is read off the steps done, so that nobody has to tell it. accelerate's skip_first_batches skips the steps
+    The epoch follows from the number of steps done. accelerate's skip_first_batches skips the steps
     that an earlier attempt did without making them.
     """
 

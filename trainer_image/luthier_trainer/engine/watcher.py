@@ -1,7 +1,6 @@
-"""What the Trainer tells while it trains: to the progress document, the log and a terminal.
+"""Reports what the Trainer does to the progress document, the log and a terminal.
 
-The only callback of ours. It watches; the one thing it decides is that an evaluation whose loss is not finite ends the
-run.
+It only observes, with one exception: an evaluation whose loss is not finite ends the run.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Writes the trained model in the formats that were asked for beside safetensors, and proves each on real texts.
+"""Writes the trained model in the requested formats besides safetensors, and checks each on real texts.
 
     model.onnx         fp32; its logits must be the model's, or the run fails: it is the same model in another form
     model.int8.onnx    a smaller and faster model; ships only if its metric is the model's, up to evaluation.maxInt8Loss
@@ -160,7 +160,7 @@ def export_int8(
 
 
 def _collator(model: PreTrainedModel, task: TaskModule, prepared: PreparedFolder) -> Collator:
-    # Single texts have one type of tokens, which the model fills in: one input less for whoever runs it.
+    # Single texts have one type of tokens, which the model fills in: one input less for the caller.
     tokens = token_format(model, prepared.data.pad_token_id)
     types = tokens.token_types and prepared.data.pairs
     return Collator(prepared.held_out, task, len(prepared.data.labels), TokenFormat(tokens.pad_token_id, 0, types))

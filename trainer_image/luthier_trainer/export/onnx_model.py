@@ -1,7 +1,7 @@
 """A model as ONNX, computed by onnxruntime as the server computes it, and the real texts that it is tried on.
 
     inputs   input_ids, attention_mask   int64 [batch, sequence], both dynamic
-             token_type_ids              the same; only where the model tells two texts of a pair apart
+             token_type_ids              the same; only if the model distinguishes the two texts of a pair
     output   logits                      float32 [batch, outputs], of tasks per token [batch, sequence, outputs]
 
 Without token_type_ids models fill in zeros by themselves, which is what a single text has.

@@ -169,8 +169,8 @@ class PreparedFolder:
     """A folder of this layout, read.
 
     Attributes:
-        held_out: the evaluation examples, on which choices are made.
-        test: the last test's examples, on which none is; None without any.
+        held_out: the evaluation split, which selects the model.
+        test: the test split, never used for model selection; None without one.
     """
 
     data: PreparedData

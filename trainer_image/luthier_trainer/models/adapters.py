@@ -71,7 +71,7 @@ def finish(
 
     Args:
         model: as `methods.adapt` made it, trained.
-        load: loads the base model anew, in fp32.
+        load: loads the base model again, in fp32.
         about: what an adapter is for.
         folder: where an adapter is written; None for ranks that write nothing.
     """

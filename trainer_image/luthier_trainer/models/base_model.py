@@ -110,7 +110,8 @@ def check_base_model(folder: Path, uri: str, *, auto_class: str, max_length: int
     tokens = tokenizer.get_vocab_size(with_added_tokens=True)
     if isinstance(vocabulary, int) and tokens > vocabulary:
         raise InvalidModel(
-            f"The tokenizer of {uri} has {tokens} tokens and the model only {vocabulary}: they are not of one model."
+            f"The tokenizer of {uri} has {tokens} tokens and the model only {vocabulary}: they belong to different "
+            "models."
         )
     limit = _position_limit(config, model_type, folder, uri)
     if limit is not None and max_length > limit:

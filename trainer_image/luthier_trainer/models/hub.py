@@ -46,10 +46,10 @@ def download(uri: str, revision: str | None, access: Access, folder: Path) -> st
     except RevisionNotFoundError as error:
         raise InputNotFound(f"{uri} has no revision {revision!r}.") from error
     except RepositoryNotFoundError as error:
-        raise InputNotFound(f"{uri} does not exist, or is private and HF_TOKEN does not open it.") from error
+        raise InputNotFound(f"{uri} does not exist, or is private and HF_TOKEN gives no access to it.") from error
     except HFValidationError as error:
         raise InvalidSpec(f"{uri} does not name a model; write hf://owner/name.") from error
     except (http_error, LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
-        raise StorageUnavailable(f"The hub did not give {uri}: {str(error).splitlines()[0]}") from error
+        raise StorageUnavailable(f"The hub did not serve {uri}: {str(error).splitlines()[0]}") from error
     commit: str | None = info.sha
     return commit

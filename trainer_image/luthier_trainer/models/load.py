@@ -58,7 +58,7 @@ def load_model(
     if lost := encoder_keys_without_weights(model.base_model_prefix, report):
         raise InvalidModel(
             f"The base model {uri} has no fitting weights for {len(lost)} tensors of its encoder, the first being "
-            f"{lost[0]}; config.json and model.safetensors are not of one model."
+            f"{lost[0]}; config.json and model.safetensors belong to different models."
         )
     model.config.pad_token_id = base.pad_token_id
     return model
@@ -79,7 +79,7 @@ def head_modules(model: PreTrainedModel) -> list[str]:
 
 
 def _quantized(auto_class: Any, base: BaseModel, quantization: BitsAndBytesConfig) -> dict[str, Any]:
-    """Return what from_pretrained must be told to quantize the encoder and not the head, which is trained."""
+    """Return the arguments of from_pretrained that quantize the encoder but not the head, which is trained."""
     with torch.device("meta"):
         empty = auto_class.from_config(AutoConfig.from_pretrained(base.folder, local_files_only=True))
     settings = copy.copy(quantization)

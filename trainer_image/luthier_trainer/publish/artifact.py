@@ -1,4 +1,4 @@
-"""Builds the folder that is published: a model in hub format, and all that is known of how it came to be.
+"""Builds the folder that is published: a model in hub format, with its metrics, data report and lineage.
 
 config.json, model.safetensors, tokenizer files    AutoModelForSequenceClassification.from_pretrained(folder)
 model.onnx                                         written by `export` beforehand, where it was asked for
@@ -113,7 +113,7 @@ def metadata_of(run: RunDocument, resolved: Resolved, prepared: PreparedFolder, 
 
 
 def without_access(run: RunDocument) -> RunDocument:
-    """Return the document without how storage was reached; it holds no secrets, and endpoints are nobody's business."""
+    """Return the document without access to storage; it holds no secrets, but endpoints are not for publication."""
     # The address of a tracking server may hold a password.
     tracking = run.spec.tracking.model_copy(update={"mlflow": None})
     spec = run.spec.model_copy(update={"tracking": tracking})

@@ -84,7 +84,7 @@ def card_data(run: RunDocument, findings: Findings) -> ModelCardData:
     if findings.test:
         results += _results(run, "test", findings.test)
     return ModelCardData(
-        # A hub knows models of a hub; of another base it is told in the text.
+        # The front matter can only name models of a hub; the text names any other base model.
         base_model=spec.model.uri.removeprefix(_HUB).split("@")[0] if spec.model.uri.startswith(_HUB) else None,
         base_model_relation="finetune" if spec.model.uri.startswith(_HUB) else None,
         library_name="transformers",

@@ -14,8 +14,8 @@ class Findings:
     Attributes:
         metrics: by the names of `metric_names`.
         missed_gates: a sentence for each.
-        evaluation: of the examples that choices were made on.
-        test: of the last test's examples, where there are any.
+        evaluation: of the evaluation split, which selected the model.
+        test: of the test split, if there is one.
         history: what the Trainer logged.
         steps: optimizer steps done.
         best_step: the step whose weights were kept.

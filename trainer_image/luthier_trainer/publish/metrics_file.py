@@ -13,7 +13,7 @@ from luthier_trainer.tasks.evaluation import Curve, Evaluation
 def metrics_json(findings: Findings) -> str:
     """Return the file's text.
 
-    `labels` to `curves` are of the evaluation examples; `test` has the same of the last test's, and is null without.
+    `labels` to `curves` are of the evaluation examples; `test` has the same of the test split, and is null without one.
     """
     metrics = findings.metrics
     document = {

@@ -105,8 +105,8 @@ def over_steps(title: str, lines: Sequence[Series], *, best_step: int | None = N
         if len(kept) > 1 or best_step:
             _key_below(axes)
 
-    told = "; ".join(_told(line) for line in kept)
-    return _figure(title, f"{title} over optimizer steps. {told}.", draw)
+    summary = "; ".join(_summary(line) for line in kept)
+    return _figure(title, f"{title} over optimizer steps. {summary}.", draw)
 
 
 def reliability(calibration: Calibration) -> Plot:
@@ -125,8 +125,8 @@ def reliability(calibration: Calibration) -> Plot:
         _unit_square(axes, "confidence", "share that is right")
         _key_below(axes)
 
-    told = "; ".join(f"at confidence {f.confidence:.2f}, {f.accuracy:.2f} of {f.count} are right" for f in bins)
-    return _figure("Reliability", f"Reliability diagram, ECE {calibration.ece:.3f}: {told}.", draw)
+    summary = "; ".join(f"at confidence {f.confidence:.2f}, {f.accuracy:.2f} of {f.count} are right" for f in bins)
+    return _figure("Reliability", f"Reliability diagram, ECE {calibration.ece:.3f}: {summary}.", draw)
 
 
 def curves(kind: Literal["roc", "precision-recall"], lines: Sequence[Curve]) -> Plot:
@@ -145,8 +145,8 @@ def curves(kind: Literal["roc", "precision-recall"], lines: Sequence[Curve]) -> 
         _unit_square(axes, x, y)
         _key_below(axes)
 
-    told = "; ".join(f"{line.label}: area {line.area:.3f}" for line in lines)
-    return _figure(title, f"{title} curves. {told}.", draw)
+    summary = "; ".join(f"{line.label}: area {line.area:.3f}" for line in lines)
+    return _figure(title, f"{title} curves. {summary}.", draw)
 
 
 def scatter(points: Points) -> Plot:
@@ -231,7 +231,7 @@ def _unit_square(axes: Axes, x: str, y: str) -> None:
     axes.set_ylabel(y)
 
 
-def _told(line: Series) -> str:
+def _summary(line: Series) -> str:
     if not line.points:
         return f"{line.name}: no values"
     return f"{line.name} from {line.points[0][1]:.4g} to {line.points[-1][1]:.4g}"

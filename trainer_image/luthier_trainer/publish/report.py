@@ -33,7 +33,7 @@ def write_report(
     templates.filters |= {"number": number, "percent": percent, "duration": duration, "words": words}
     evaluations = [sections.evaluation_section("eval", "Evaluation", run.spec, findings.evaluation, findings.metrics)]
     if findings.test:
-        evaluations.append(sections.evaluation_section("test", "Last test", run.spec, findings.test, findings.metrics))
+        evaluations.append(sections.evaluation_section("test", "Test", run.spec, findings.test, findings.metrics))
     html = templates.get_template("report.html.j2").render(
         run=run,
         spec=run.spec,
@@ -53,7 +53,7 @@ def write_report(
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of named cells, under the name of what they tell."""
+    """A named table: rows of named cells."""
 
     name: str
     columns: list[str]

@@ -160,7 +160,7 @@ def training_plots(spec: TrainingSpec, findings: Findings) -> list[Plot]:
     drawn = [
         ("Loss", losses, best, True),
         ("Metrics", [_series(history, name, dots=True) for name in scores], best, False),
-        ("Errors, less is better", [_series(history, name, dots=True) for name in errors], best, True),
+        ("Errors (lower is better)", [_series(history, name, dots=True) for name in errors], best, True),
         ("Learning rate", [_series(history, "learning_rate")], None, True),
         ("Gradient norm", [_series(history, "grad_norm")], None, True),
         ("Examples per second", [_series(history, "examples_per_second")], None, True),

@@ -1,8 +1,8 @@
 """The processes that train one model together, as torchrun describes them in the environment.
 
 One process is the *first* (rank 0): it alone decides, serves progress, reads and writes checkpoints and publishes. One
-on each node is the node's *leader*, which fills folders that the node's processes share. Alone, a process is both, and
-nothing here does anything. Needs torch.
+process on each node is the node's *leader* (local rank 0), which fills folders that the node's processes share. A
+single process is both, and then nothing here does anything. Needs torch.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from luthier_trainer.runtime.launch import torchrun_ranks
 T = TypeVar("T")
 
 STOP_KEY = "luthier/stop"
-# While the first process exports and uploads, the others wait; a lost process is noticed at once all the same.
+# While the first process exports and uploads, the others wait; a lost process is still noticed at once.
 BARRIER_TIMEOUT = timedelta(hours=12)
 
 
@@ -50,7 +50,7 @@ class World:
 
     @contextlib.contextmanager
     def leader_first(self) -> Iterator[None]:
-        """Let the node's leader through a block before the node's others, which then find what it left."""
+        """Run a block in the node's leader first; the node's other processes then find its files."""
         if self.local_rank:
             self.barrier()
         yield
@@ -60,24 +60,24 @@ class World:
 
     @contextlib.contextmanager
     def peer_errors(self) -> Iterator[None]:
-        """Say that another process is gone where a collective operation says how its socket ended."""
+        """Raise PeerLost where a collective operation fails because another process is gone."""
         try:
             yield
         except RuntimeError as error:
             if self.is_alone or not is_peer_error(error):
                 raise
             raise PeerLost(
-                f"Process {self.rank} of {self.size} lost another one, which says why; all start again from the newest "
-                "checkpoint."
+                f"Process {self.rank} of {self.size} lost another one, whose own result says why; all restart from the "
+                "newest checkpoint."
             ) from error
 
     def barrier(self) -> None:
-        """Wait for all."""
+        """Wait for all processes."""
         if not self.is_alone:
             dist.barrier(_control())
 
     def broadcast(self, value: T) -> T:
-        """Return the first process's value in each."""
+        """Return the first process's value in every process."""
         if self.is_alone:
             return value
         values: list[Any] = [value]
@@ -86,7 +86,7 @@ class World:
         return found
 
     def receive(self, type_: type[T]) -> T:
-        """Return what the first process agrees on with itself, in another one."""
+        """Return what the first process broadcasts; called by the others."""
         found = self.broadcast(None)
         assert isinstance(found, type_)
         return found
@@ -98,7 +98,7 @@ class World:
                 dist.broadcast(tensor.detach(), src=0)
 
     def request_stop(self) -> None:
-        """Ask the first process to stop all, which its `stop_requested` answers."""
+        """Ask the first process to stop them all; it polls `stop_requested`."""
         _store().set(STOP_KEY, str(self.rank))
 
     def stop_requested(self) -> bool:
@@ -111,7 +111,7 @@ _control_group: list[dist.ProcessGroup] = []
 
 @contextlib.contextmanager
 def joined() -> Iterator[World]:
-    """Join the other processes if torchrun started this one, and leave them at the end.
+    """Join the process group if torchrun started this process, and leave it at the end.
 
     Raises:
         PeerLost: when one of the others ends while this one needs it.
@@ -140,7 +140,7 @@ def is_peer_error(error: RuntimeError) -> bool:
 
 
 def _control() -> dist.ProcessGroup:
-    """The group for waiting and agreeing: over gloo, and more patient than gradients may be."""
+    """The group for barriers and broadcasts of objects: over gloo, with a longer timeout than gradients have."""
     return _control_group[0]
 
 

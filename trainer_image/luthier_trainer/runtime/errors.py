@@ -1,16 +1,16 @@
-"""Everything that a run can fail with and know why, each with its exit code.
+"""All known failures of a run, each with its exit code.
 
     TrainerError
-    ├── InvalidSpec       the run document asks for something that cannot be
+    ├── InvalidSpec       the run document asks for something impossible
     ├── InvalidData       the dataset cannot be read, or misses a limit of spec.dataset.quality
-    ├── InvalidModel      the base model is incomplete, or no text classifier can be made of it
+    ├── InvalidModel      the base model is incomplete, or has no head for the task
     ├── InputNotFound     a model that its hub does not have (storage has its own ObjectNotFound)
     ├── InputChanged      an input is no longer what prepare saw
     ├── OutOfMemory
     ├── GpuOutOfMemory
     ├── LossNotFinite     training diverged
-    ├── ExportFailed      the model cannot be written in a format that was asked for, or does not compute the same there
-    ├── Preempted         somebody asked the process to stop
+    ├── ExportFailed      the model cannot be exported to a requested format, or computes something else there
+    ├── Preempted         the process was asked to stop
     └── PeerLost          another process of the same training ended
 
     StopRequested         raised by the signal handler; not an Exception, so that no library swallows it
@@ -30,7 +30,7 @@ class TrainerError(Exception):
 
 
 class InvalidSpec(TrainerError):
-    """The run document asks for something that cannot be."""
+    """The run document asks for something impossible."""
 
     exit_code = ExitCode.INVALID_SPEC
 
@@ -42,7 +42,7 @@ class InvalidData(TrainerError):
 
 
 class InvalidModel(TrainerError):
-    """The base model is incomplete, or no text classifier can be made of it."""
+    """The base model is incomplete, or has no head for the task."""
 
     exit_code = ExitCode.INVALID_MODEL
 
@@ -60,13 +60,13 @@ class InputChanged(TrainerError):
 
 
 class OutOfMemory(TrainerError):
-    """The host's memory did not suffice, and the process lived to say so."""
+    """The host ran out of memory, and the process survived to report it."""
 
     exit_code = ExitCode.OUT_OF_MEMORY
 
 
 class GpuOutOfMemory(TrainerError):
-    """The GPU's memory did not suffice."""
+    """The GPU ran out of memory."""
 
     exit_code = ExitCode.GPU_OUT_OF_MEMORY
 
@@ -78,21 +78,21 @@ class LossNotFinite(TrainerError):
 
 
 class ExportFailed(TrainerError):
-    """The model cannot be written in a format that was asked for, or computes something else there."""
+    """The model cannot be exported to a requested format, or computes something else there."""
 
     exit_code = ExitCode.EXPORT_FAILED
 
 
 class Preempted(TrainerError):
-    """Somebody asked the process to stop."""
+    """The process was asked to stop."""
 
     exit_code = ExitCode.PREEMPTED
 
 
 class PeerLost(TrainerError):
-    """Another process of the same training ended, and this one cannot go on without it."""
+    """Another process of the same training ended, and this one cannot continue without it."""
 
-    # Tried again for free: what is counted is the failure of the one that ended.
+    # Retried without counting: what counts is the failure of the process that ended.
     exit_code = ExitCode.PREEMPTED
 
 

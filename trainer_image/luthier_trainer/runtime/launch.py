@@ -1,13 +1,13 @@
-"""Starts the processes of a distributed training on this node, by torchrun's own launcher, and says how they ended.
+"""Starts the processes of a distributed training on this node, by torchrun's own launcher, and collects their results.
 
     LUTHIER_PROCESSES_PER_NODE   processes on each node, one for each GPU; default 1
     LUTHIER_NUM_NODES            nodes, each of which runs this same command; default 1
     LUTHIER_RENDEZVOUS           host:port of the first node, where all meet
     LUTHIER_MAX_RESTARTS         how often all start again, from the newest checkpoint, when one is lost; default 1
 
-torchrun says that a process failed but not with which of our exit codes and why, so each process leaves its Result in a
-folder, and the most telling one of them is this node's. Someone who starts torchrun by hand needs nothing of this.
-Imports torch only when it launches.
+torchrun reports that a process failed, but not why, so each process writes its Result to a folder, and the most
+specific one becomes the result of the node. Whoever starts torchrun by hand needs none of this. Imports torch only when
+it launches.
 """
 
 import logging
@@ -26,7 +26,7 @@ from luthier_trainer.runtime.outcome import exit_code_of, failure_result
 from luthier_trainer.runtime.workspace import Workspace
 
 RESULTS_VARIABLE = "LUTHIER_RESULTS"
-# How long a node waits for the others, which may have to be scheduled or to be drawn an image for.
+# How long a node waits for the others, which may still have to be scheduled or to pull an image.
 RENDEZVOUS_TIMEOUT_S = 1800
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Launch:
-    """How many processes are to run, and where they meet."""
+    """How many processes to start, and where they rendezvous."""
 
     nodes: int
     processes_per_node: int
@@ -43,10 +43,10 @@ class Launch:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self | None:
-        """Read the environment; None where one process trains, or torchrun has already started this one.
+        """Read the environment; None if one process trains, or torchrun has already started this one.
 
         Raises:
-            InvalidSpec: if it makes no sense.
+            InvalidSpec: if a value is invalid.
         """
         if "RANK" in environment:
             return None
@@ -82,7 +82,7 @@ def launch(plan: Launch, run: RunDocument, workspace: Workspace, *, port: int | 
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir()
     os.environ[RESULTS_VARIABLE] = str(results)
-    # A request to stop waits for the checkpoint; whoever asks has a grace period of its own.
+    # A request to stop waits for the checkpoint; the kubelet enforces its own grace period.
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "3600")
     # Else processes that start again meet at the store of those that ended, and find their addresses in it: torch 2.15
     # makes one store for all attempts (torch/distributed/elastic/rendezvous/dynamic_rendezvous.py, next_rendezvous).
@@ -112,13 +112,13 @@ def launch(plan: Launch, run: RunDocument, workspace: Workspace, *, port: int | 
     except SignalException:
         codes = [ExitCode.PREEMPTED]
     except (RendezvousError, ConnectionError, TimeoutError) as error:
-        failed = Preempted(f"The other nodes were not to be met at {plan.rendezvous}: {error}")
+        failed = Preempted(f"Could not reach the other nodes at {plan.rendezvous}: {error}")
         return failure_result(failed), exit_code_of(failed)
     return collect_results(results, codes)
 
 
 def collect_results(results: Path, codes: list[int]) -> tuple[Result, ExitCode]:
-    """Return what the processes of this node left, the most telling first.
+    """Return the result of this node: of its processes' Results, the most specific one.
 
     Args:
         results: folder of their Results.
@@ -127,7 +127,7 @@ def collect_results(results: Path, codes: list[int]) -> tuple[Result, ExitCode]:
     left = [read_result(path.read_text()) for path in sorted(results.glob("*.json"))]
     if not codes:
         return next(result for result in left if result.published), ExitCode.OK
-    # Who lost its peers or was asked to stop only tells that another one ended.
+    # A process that lost its peers or was asked to stop only reflects the end of another one.
     code = min((_known(code) for code in codes), key=lambda code: code is ExitCode.PREEMPTED)
     matching = (result for result in left if result.failure and result.failure.reason is OUTCOMES[code].reason)
     generic = failure_result(Preempted()) if code is ExitCode.PREEMPTED else _killed(code, codes)
@@ -146,12 +146,12 @@ def _killed(code: ExitCode, codes: list[int]) -> Result:
     ended = ", ".join(str(each) for each in codes)
     result = failure_result(RuntimeError())
     assert result.failure
-    message = f"A process of the training ended without a word (exit code {ended}). {OUTCOMES[code].hint}"
+    message = f"A training process ended without a result (exit code {ended}). {OUTCOMES[code].hint}"
     return Result(failure=result.failure.model_copy(update={"reason": OUTCOMES[code].reason, "message": message}))
 
 
 def _number(environment: Mapping[str, str], name: str, default: int, *, least: int = 1) -> int:
     text = environment.get(name, str(default))
     if not text.isdigit() or int(text) < least:
-        raise InvalidSpec(f"{name} is {text!r}, which is no whole number of at least {least}.")
+        raise InvalidSpec(f"{name} is {text!r}, which is not a whole number of at least {least}.")
     return int(text)

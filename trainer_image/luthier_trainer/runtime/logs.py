@@ -13,7 +13,7 @@ from pathlib import Path
 from luthier_api.documents import Origin
 from luthier_api.logs import FORMAT_VARIABLE, LogFormat, logging_config
 
-# They log each request or each file, which tells nothing here.
+# They log every request or file, which is noise here.
 _NOISY = (
     "botocore",
     "boto3",
@@ -30,7 +30,7 @@ _TEXT = {"format": "%(asctime)s %(levelname)-7s %(message)s", "datefmt": "%H:%M:
 
 @contextmanager
 def logging_to(console_log: Path, origin: Origin | None) -> Iterator[None]:
-    """Log to standard error and to a file for the artifact, until left."""
+    """Log to standard error and to a file for the artifact within this context."""
     root = logging.getLogger()
     before = root.level, root.handlers[:]
     log_format: LogFormat = "json" if os.environ.get(FORMAT_VARIABLE) == "json" else "text"
@@ -45,7 +45,7 @@ def logging_to(console_log: Path, origin: Origin | None) -> Iterator[None]:
     config["root"]["handlers"].append("copy")
     logging.config.dictConfig(config)
     ours = root.handlers[:]
-    # Whoever embeds the trainer keeps what listens already.
+    # A program that embeds the trainer keeps its own handlers.
     root.handlers += [handler for handler in before[1] if handler not in ours]
     try:
         yield

@@ -1,6 +1,6 @@
-"""Maps whatever ended a run to an exit code and to the Failure that the operator reads. The only place that does.
+"""Maps the exception that ended a run to an exit code and to the Failure that the operator reads; nothing else does.
 
-Needs neither torch nor a network, so that it works when nothing else does.
+Needs neither torch nor a network, so that it always works.
 """
 
 import errno
@@ -29,7 +29,7 @@ _STORAGE: dict[type[StorageError], ExitCode] = {
     BucketNotFound: ExitCode.BUCKET_NOT_FOUND,
     ObjectNotFound: ExitCode.INPUT_NOT_FOUND,
     StorageUnavailable: ExitCode.STORAGE_UNAVAILABLE,
-    # Others keep writing first; another attempt may win.
+    # Another writer keeps winning the race; a retry may succeed.
     PreconditionFailed: ExitCode.STORAGE_UNAVAILABLE,
     IntegrityError: ExitCode.INTEGRITY_ERROR,
     ConditionalWritesUnsupported: ExitCode.STORAGE_UNSAFE,
@@ -37,7 +37,7 @@ _STORAGE: dict[type[StorageError], ExitCode] = {
 
 
 def exit_code_of(error: BaseException) -> ExitCode:
-    """Return the exit code that says what happened; CRASHED for what nobody foresaw."""
+    """Return the exit code for an error; CRASHED for unexpected errors."""
     if isinstance(error, TrainerError):
         return error.exit_code
     if isinstance(error, StopRequested):
@@ -51,7 +51,7 @@ def exit_code_of(error: BaseException) -> ExitCode:
 
 
 def is_known(error: BaseException) -> bool:
-    """Tell whether a sentence says enough, so that the log needs no traceback."""
+    """Tell whether the error is a known one, which needs no traceback in the log."""
     return exit_code_of(error) is not ExitCode.CRASHED
 
 

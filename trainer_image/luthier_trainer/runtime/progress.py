@@ -1,7 +1,7 @@
-"""How far the run is: one document, answered at GET /progress and as Prometheus metrics at GET /metrics.
+"""The progress of the run: one document, served at GET /progress and as Prometheus metrics at GET /metrics.
 
-Whoever does the work tells `Progress`; `ProgressServer` answers from another thread. Nothing is decided on it, and no
-torch is needed.
+The training thread updates `Progress`; `ProgressServer` serves it from other threads. The operator reads it to show
+progress and to restart a run that is stuck. Needs no torch.
 """
 
 import math
@@ -43,7 +43,7 @@ class Progress:
         self._document = ProgressDocument(stage="Starting", updated_at=_now())
 
     def enter(self, stage: Stage) -> None:
-        """Say what the run does from now on."""
+        """Record the stage that the run enters."""
         self._update(stage=stage)
 
     def begin_steps(self, total_steps: int, step: int = 0) -> None:
@@ -74,27 +74,27 @@ class Progress:
         self._update(step=step, epoch=epoch, **speed)
 
     def pause(self) -> None:
-        """Say that what lay between the last step and now was no training."""
+        """Exclude the time since the last step from the speed: it was not training."""
         self._last = self._clock()
 
     def end_steps(self) -> None:
-        """Say that there are no more steps: those that early stopping left out do not count."""
+        """Record that training is over; steps that early stopping skipped do not count."""
         self._update(total_steps=self._document.step, eta_seconds=0.0)
 
     def record_gpu_memory(self, most_bytes: int) -> None:
-        """Say how much memory the GPU held at most."""
+        """Record the peak memory of the GPU."""
         self._update(gpu_memory_bytes=most_bytes)
 
     def resume(self, step: int) -> None:
-        """Say that an earlier attempt did `step` steps, and this one goes on from there."""
+        """Record that this attempt resumes after the `step` steps of an earlier one."""
         self._update(resumed_from_step=step, checkpoint_step=step, step=step)
 
     def record_checkpoint(self, step: int) -> None:
-        """Say which checkpoint is the newest in storage."""
+        """Record the newest checkpoint in storage."""
         self._update(checkpoint_step=step)
 
     def record_metrics(self, values: Mapping[str, float]) -> None:
-        """Keep the latest values of some metrics; what is not finite has no place in JSON."""
+        """Record the latest values of metrics; values that are not finite are skipped."""
         finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
         self._update(metrics=self._document.metrics | finite)
 
@@ -117,17 +117,17 @@ class ProgressCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Yield all metrics."""
         document = self._progress.document()
-        stage = GaugeMetricFamily("luthier_training_stage", "1 for what the run does now.", labels=["stage"])
+        stage = GaugeMetricFamily("luthier_training_stage", "1 for the current stage.", labels=["stage"])
         stage.add_metric([document.stage], 1)
         yield stage
         gauges = {
             "step": ("Optimizer steps done.", document.step),
-            "steps_total_planned": ("Optimizer steps in all.", document.total_steps),
+            "steps_total_planned": ("Optimizer steps in total.", document.total_steps),
             "epoch": ("Epochs done.", document.epoch),
-            "eta_seconds": ("Time left at the present speed.", document.eta_seconds),
+            "eta_seconds": ("Seconds left at the current speed.", document.eta_seconds),
             "examples_per_second": ("Training examples per second.", document.examples_per_second),
             "tokens_per_second": ("Real training tokens per second.", document.tokens_per_second),
-            "gpu_memory_bytes": ("Most memory that the GPU held at once.", document.gpu_memory_bytes),
+            "gpu_memory_bytes": ("Peak memory of the GPU.", document.gpu_memory_bytes),
         }
         for name, (text, value) in gauges.items():
             if value is not None:
@@ -139,7 +139,7 @@ class ProgressCollector(Collector):
 
 
 class ProgressServer:
-    """Answers GET /progress, /metrics and /healthz until it is left.
+    """Serves GET /progress, /metrics and /healthz while the context is open.
 
     Raises:
         InvalidSpec: when the port is taken.
@@ -162,7 +162,7 @@ class ProgressServer:
 
     @property
     def port(self) -> int:
-        """The port that is listened on; a free one when 0 was asked for."""
+        """The port that it listens on; a free one if 0 was requested."""
         return int(self._server.server_address[1])
 
     def __enter__(self) -> Self:
@@ -179,7 +179,7 @@ class ProgressServer:
 
 def _handler(answers: Mapping[str, Callable[[], tuple[str, bytes]]]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        # A client that says nothing does not hold a thread for ever.
+        # A client that sends nothing must not hold a thread for ever.
         timeout = 10
 
         def do_GET(self) -> None:
@@ -191,13 +191,13 @@ def _handler(answers: Mapping[str, Callable[[], tuple[str, bytes]]]) -> type[Bas
             self.send_response(200)
             self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
-            # Who asked may have hung up: nobody is left who could be told.
+            # The client may have disconnected; there is nobody left to answer.
             with suppress(ConnectionError):
                 self.end_headers()
                 self.wfile.write(body)
 
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-            """Say nothing: the log belongs to the training."""
+            """Log nothing: the log belongs to the training."""
 
     return Handler
 

@@ -1,8 +1,8 @@
 """When a request to stop takes effect: at once, or while training at the end of a step.
 
-Owns the SIGTERM handler. What is done in the time that is left is `fitting`'s business; when that time is up it is cut
-off here, because a process that is killed cannot say that it was asked to stop. A second SIGTERM always stops at once:
-whoever sends it wants no checkpoint any more. Needs no torch.
+Owns the SIGTERM handler. What is done in the remaining time is up to `checkpointing.fit`; when that time is up, the
+process ends itself here, because a killed process cannot report that it was asked to stop. A second SIGTERM always
+stops at once, without a checkpoint. Needs no torch.
 """
 
 import contextlib
@@ -14,21 +14,21 @@ from types import FrameType
 
 from luthier_trainer.runtime.errors import StopRequested
 
-# Left of the grace period for saying what happened; of a very short one a tenth.
+# The part of the grace period that is reserved for reporting; a tenth of a very short one.
 _LAST_WORD_S = 5.0
 
 log = logging.getLogger(__name__)
 
 
 class Stop:
-    """A request to stop, and who heeds it.
+    """A request to stop, and when it takes effect.
 
     Args:
-        grace_s: seconds from a request until the process is killed; None when nobody will.
+        grace_s: seconds from a request until the process is killed; None if it is never killed.
         overdue: called from another thread shortly before that, if a deferred request was not acted on.
 
     Attributes:
-        requested: somebody asked while `deferred`; whoever deferred it must act on it soon.
+        requested: a request arrived while `deferred`; the code that deferred it must act on it soon.
     """
 
     def __init__(self, grace_s: float | None = None, overdue: Callable[[], object] = lambda: None) -> None:
@@ -39,7 +39,7 @@ class Stop:
 
     @contextlib.contextmanager
     def on_sigterm(self) -> Iterator[None]:
-        """Listen to SIGTERM; only the main thread can."""
+        """Handle SIGTERM; only the main thread can."""
         before = signal.signal(signal.SIGTERM, self._ask)
         try:
             yield
@@ -48,7 +48,7 @@ class Stop:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Only set `requested` until left; a request that nobody acted on takes effect then.
+        """Only set `requested` within this context; a request that was not acted on takes effect at its end.
 
         Raises:
             StopRequested: at the end, or anywhere within on a second request.

@@ -1,4 +1,4 @@
-"""The spec as settings with dotted names: what the report lists and what a tracking server is told. Pure."""
+"""The spec as settings with dotted names, for the report and for tracking servers. Pure."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ _ACCESS = {"secretRef", "endpoint", "region", "caBundle", "forcePathStyle"}
 def flatten_spec(spec: TrainingSpec) -> dict[str, str]:
     """Return every value of the spec, defaults too, by its path in the manifest: hyperparameters.learningRate.
 
-    How storage and the tracking server are reached decides nothing, may hold a password, and is left out.
+    Access to storage and to the tracking server is left out: it does not affect the result and may hold a password.
     """
     return {name: value for name, value in _leaves("", spec.to_wire()) if not _is_access(name)}
 

@@ -1,7 +1,7 @@
 """The names of all metrics that a run of a task produces, so that a gate on one that does not exist is refused early.
 
     eval_*                of the fine-tuned model on the evaluation examples
-    test_*                the same on the last test's examples, where there are any
+    test_*                the same on the test split, if there is one; it is never used for model selection
     untrained_*           of the same model before training
     baseline_majority_*   of always giving the most frequent answer, or the mean number
 
@@ -51,8 +51,8 @@ def check_metric_names(spec: TrainingSpec) -> None:
             raise InvalidSpec(_unknown("evaluation.gates", gate.metric, all_metrics(task)))
         if gate.metric.startswith("test_") and not tested:
             raise InvalidSpec(
-                f"evaluation.gates asks for {gate.metric!r}, and there is nothing to test on; name dataset.test, or "
-                "hold examples out by dataset.split.testFraction."
+                f"evaluation.gates asks for {gate.metric!r}, and there is no test data; set dataset.test or "
+                "dataset.split.testFraction."
             )
 
 

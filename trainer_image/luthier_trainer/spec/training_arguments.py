@@ -50,15 +50,15 @@ MEANINGLESS = {
     "dataloader_drop_last": "the last batch of an epoch is trained on like every other, weighted by its examples",
     "split_batches": "hyperparameters.batchSize is over all devices",
     "average_tokens_across_devices": "every example weighs the same on every device",
-    "include_num_input_tokens_seen": "tokens per second are told in the progress",
-    "include_tokens_per_second": "tokens per second are told in the progress",
+    "include_num_input_tokens_seen": "tokens per second are in the progress document",
+    "include_tokens_per_second": "tokens per second are in the progress document",
     "eval_accumulation_steps": "logits of evaluations are small; lower hyperparameters.evalBatchSize",
-    "eval_use_gather_object": "devices share an evaluation in any case",
+    "eval_use_gather_object": "all devices share every evaluation",
     "dataloader_persistent_workers": "workers are started once an epoch",
     "dataloader_in_order": "batches are in the order of the seed",
     "activation_checkpointing_kwargs": "hyperparameters.gradientCheckpointing says whether",
     "gradient_checkpointing_kwargs": "hyperparameters.gradientCheckpointing says whether",
-    "torch_empty_cache_steps": "memory is given back when it runs out",
+    "torch_empty_cache_steps": "the cache is emptied when memory runs out",
     "use_cache": "encoders have none",
 }
 
@@ -91,7 +91,7 @@ def parse_training_arguments(given: dict[str, str]) -> dict[str, Any]:
 def _parse(name: str, text: str) -> Any:
     fields = training_argument_types()
     if name in SPEC_FIELDS:
-        raise InvalidSpec(f"trainingArguments.{name} is what spec.{SPEC_FIELDS[name]} says; set it there.")
+        raise InvalidSpec(f"trainingArguments.{name} is set by spec.{SPEC_FIELDS[name]}; set it there.")
     if name in MEANINGLESS:
         raise InvalidSpec(f"trainingArguments.{name} has no effect here: {MEANINGLESS[name]}. Leave it out.")
     if name in OWNED or name.startswith(_OWNED_PREFIXES):

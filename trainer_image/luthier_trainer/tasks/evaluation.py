@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class LabelReport:
-    """How well one label is told from the others."""
+    """How well one label is distinguished from the others."""
 
     label: str
     precision: float

@@ -76,7 +76,7 @@ class TaskModule(Protocol):
         """Return a label as read from a cell (text, number, boolean or list); None where there is none.
 
         Raises:
-            ValueError: with a phrase that says what the cell holds instead ("'abc', which is no number").
+            ValueError: with a phrase that says what the cell holds instead ("'abc', which is not a number").
         """
 
     def label_names(self, label: ParsedLabel) -> Iterable[Label]:

@@ -40,13 +40,13 @@ class Regression:
         if cell is None or (isinstance(cell, str) and not cell.strip()) or cell != cell:
             return None
         if isinstance(cell, bool) or not isinstance(cell, int | float | str):
-            raise ValueError(f"{cell!r}, which is no number")
+            raise ValueError(f"{cell!r}, which is not a number")
         try:
             number = float(cell)
         except (ValueError, OverflowError):
-            raise ValueError(f"{cell!r}, which is no number") from None
+            raise ValueError(f"{cell!r}, which is not a number") from None
         if not math.isfinite(number):
-            raise ValueError(f"{cell!r}, which is no finite number")
+            raise ValueError(f"{cell!r}, which is not a finite number")
         return number
 
     def label_names(self, label: ParsedLabel) -> Iterable[Label]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# How long the end of a run waits for a server; and in a pod that is told to stop.
+# How long the end of a run waits for the server; and the end of a run that was asked to stop.
 CLOSE_TIMEOUT_S = 7.0
 SHORT_CLOSE_TIMEOUT_S = 2.0
 # Between attempts to reach a server that did not answer MLflow's own retries.
@@ -175,7 +175,7 @@ class _Reporter:
             except Exception as error:
                 if _is_refusal(error) or self._closing.is_set():
                     raise
-                log.warning("the MLflow server does not answer, training goes on without: %s", _line(error))
+                log.warning("the MLflow server does not answer, training continues without it: %s", _line(error))
                 self._closing.wait(_REOPEN_AFTER_S)
 
     def _find_or_begin(self, client: "MlflowClient") -> str:

@@ -19,7 +19,7 @@ _Reader = Callable[[IO[bytes], str, Columns], Iterator[Row]]
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file of rows: `name` says its format and is what people are told."""
+    """A file of rows: `name` determines its format and stands in messages."""
 
     path: Path
     name: str

@@ -88,9 +88,9 @@ def _checked(value: str, name: str, unit: str, number: int, column: str | None) 
     if len(value) > MAX_CELL_BYTES:
         fault = f"holds a cell of more than {megabytes(MAX_CELL_BYTES)}."
     elif "\0" in value:
-        fault = "holds a NUL character; it was damaged on its way."
+        fault = "holds a NUL character; it was damaged in transfer."
     elif not _is_unicode(value):
-        fault = "holds half of a surrogate pair, which is no character."
+        fault = "holds half of a surrogate pair, which is not a character."
     if fault:
         raise InvalidData(f"{_where(name, unit, number, column)} {fault}")
     return value

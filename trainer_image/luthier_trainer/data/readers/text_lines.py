@@ -27,7 +27,7 @@ def lines(source: IO[bytes], name: str) -> Iterator[str]:
         if b"\0" in raw:
             raise InvalidData(
                 f"{name}, line {number} holds a NUL byte at position {raw.index(0) + 1}; it is not a text file, or was "
-                "damaged on its way."
+                "damaged in transfer."
             )
         try:
             yield raw.decode("utf-8")

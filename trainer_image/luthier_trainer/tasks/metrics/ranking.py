@@ -1,4 +1,4 @@
-"""How well a score ranks what has a label above what has it not: ROC and precision-recall, their areas and curves.
+"""How well a score ranks rows with a label above rows without it: ROC and precision-recall, their areas and curves.
 
 The definitions are scikit-learn's `roc_auc_score` and `average_precision_score`, which also draws the curves. The areas
 are computed here because the bootstrap asks for them a thousand times with other weights, and the order, which costs,
@@ -15,7 +15,7 @@ from luthier_trainer.tasks.evaluation import Curve
 from luthier_trainer.tasks.metrics.confusion_counts import Array, Integers
 
 CURVE_POINTS = 200
-CURVES = 50  # more lines than anybody can tell apart
+CURVES = 50  # more lines than a reader can distinguish
 # Ranking a label once takes as long as looking at so many numbers, however few rows there are.
 _CALL = 4000
 
@@ -73,7 +73,7 @@ class Rankings:
 def curves(
     scores: Array, has: npt.NDArray[np.bool_], labels: Sequence[str], texts: Integers
 ) -> tuple[list[Curve], list[Curve]]:
-    """Return ROC and precision-recall curves of the labels that are told worst, of each that is defined."""
+    """Return the defined ROC and precision-recall curves of the labels with the smallest areas."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     roc: list[Curve] = []
