@@ -93,6 +93,8 @@ def test_words_and_their_labels_are_as_many() -> None:
     assert clean([" New York", ""], ["B", "O"], task=task) == Example(["New York", ""], None, ("B", "O"), 7)
     with pytest.raises(InvalidData, match=r"^a\.csv, line 7 has 2 words and 3 labels; give each word one, and words"):
         clean("New York", "B I O", task=task)
+    with pytest.raises(InvalidData, match=r"^a\.csv, line 7 has 3 words and 2 labels; give each word one, and words"):
+        clean("New York sleeps", "B I", task=task)
 
 
 def test_a_label_map_names_labels_anew_and_keeps_the_others() -> None:
@@ -171,6 +173,8 @@ def test_a_column_of_texts_is_no_column_of_labels() -> None:
         seen_labels(*map(str, range(labels.MAX_LABELS + 1)))
     with pytest.raises(InvalidData, match=r"^a\.csv, line 2 has the label 'x{60}…' of 257 characters, and at most 256"):
         seen_labels("x" * 257)
+    assert seen_labels("x" * 256, "y").resolve(None, least=2).names == ["x" * 256, "y"]
+    assert len(seen_labels(*map(str, range(labels.MAX_LABELS))).resolve(None, least=2).names) == labels.MAX_LABELS
 
 
 texts_and_labels = st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from("xy")), max_size=40)
@@ -270,8 +274,10 @@ def report(
     held_out = held_out or {}
     learned, evaluated = sum(train.values()), sum(held_out.values())
     rows = max(1, learned + missing + repeated)
+    # Fewer texts than rows: what repeats, and what is missing, are none of their own.
+    texts = max(1, rows - missing - repeated)
     file = file_quality(
-        "a.csv", files=1, rows=rows, missing=missing, duplicates=repeated, texts=rows, conflicting=conflicting
+        "a.csv", files=1, rows=rows, missing=missing, duplicates=repeated, texts=texts, conflicting=conflicting
     )
     found = measure(
         [file],
@@ -297,6 +303,8 @@ def report(
             "Each label needs at least 2 examples (quality.minExamplesPerLabel), and 'b' has 1; add examples, or "
             "remove these rows.",
         ),
+        (Quality(min_examples_per_label=2), report({"a": 5, "b": 2}), None),
+        (Quality(min_examples_per_label=3), report({"a": 5, "b": 2}, {"b": 1}), None),
         (Quality(max_missing_fraction="0.1"), report({"a": 5, "b": 4}, missing=1), None),
         (
             Quality(max_missing_fraction="0.1"),
@@ -304,6 +312,7 @@ def report(
             "1 of 9 rows of a.csv have no text or no label, which is more than quality.maxMissingFraction = 0.1 "
             "allows.",
         ),
+        (Quality(max_duplicate_fraction="0.25"), report({"a": 5, "b": 4}, repeated=3), None),
         (
             Quality(max_duplicate_fraction="0.25"),
             report({"a": 4, "b": 2}, repeated=3),
@@ -316,6 +325,12 @@ def report(
             "3 of 10 texts of a.csv have more than one label, which is more than quality.maxConflictingFraction = 0.2 "
             "allows.",
         ),
+        (
+            Quality(max_conflicting_fraction="0.2"),
+            report({"a": 5, "b": 5}, conflicting=3, repeated=10),
+            "3 of 10 texts of a.csv have more than one label, which is more than quality.maxConflictingFraction = 0.2 "
+            "allows.",
+        ),
         (Quality(max_leakage_fraction="0.1"), report({"a": 5, "b": 5}, leaked=1), None),
         (
             Quality(max_leakage_fraction="0.1"),
@@ -323,6 +338,7 @@ def report(
             "2 of 10 texts for evaluation and test are also in the training file, which is more than "
             "quality.maxLeakageFraction = 0.1 allows.",
         ),
+        (Quality(max_imbalance_ratio="2"), report({"a": 8, "b": 3}, {"b": 1}), None),
         (
             Quality(max_imbalance_ratio="2"),
             report({"a": 9, "b": 3}, {"b": 1}),
