@@ -111,6 +111,31 @@ def test_an_upload_that_fails_is_tried_again(
     assert (calls, registry.checkpoints(RUN)) == ([10, 10, 10], [10])
 
 
+def test_a_checkpoint_whose_upload_failed_gives_way_to_a_newer_one(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, put = Bench(registry, tmp_path / "here"), registry.put_checkpoint
+    begun, newer_waits, stored = threading.Event(), threading.Event(), threading.Event()
+
+    def fail_first(run_key: str, step: int, folder: Path) -> Manifest:
+        if step == 10:
+            begun.set()
+            assert newer_waits.wait(10)
+            raise StorageUnavailable("busy")
+        manifest = put(run_key, step, folder)
+        stored.set()
+        return manifest
+
+    monkeypatch.setattr(registry, "put_checkpoint", fail_first)
+    bench.checkpoints.offer(10, bench.made(10))
+    assert begun.wait(10)
+    bench.checkpoints.offer(20, bench.made(20))
+    newer_waits.set()
+    assert stored.wait(10)
+    bench.checkpoints.close()
+    assert registry.checkpoints(RUN) == [20]
+
+
 def test_a_checkpoint_that_waits_gives_way_to_a_newer_one(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

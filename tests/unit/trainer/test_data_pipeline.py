@@ -171,6 +171,21 @@ def test_files_of_their_own_keep_their_examples_and_training_loses_what_they_hol
     assert made.quality.examples == {"train": 17, "eval": 3, "test": 3}
 
 
+@pytest.mark.parametrize(("drop", "kept"), [(True, 21), (False, 23)])
+def test_repeats_are_counted_in_any_case_and_dropped_where_the_spec_says_so(
+    folder: Path, drop: bool, kept: int
+) -> None:
+    repeated = [("good 3", "pos"), ("good 3", "pos"), ("good 3", "neg")]
+    made = prepare(
+        folder,
+        {"train/a.csv": [*REVIEWS, *repeated], "eval/b.csv": [("new", "pos")]},
+        dataset={"preprocessing": {"dropDuplicates": drop}},
+    )
+    # The same text with another label is a contradiction, not a repeat.
+    assert (made.data.train_examples, made.quality.files[0].duplicates) == (kept, 2)
+    assert made.quality.files[0].conflicting_texts == 1
+
+
 def test_nothing_of_a_killed_attempt_is_left(folder: Path) -> None:
     for name in ("made/test.arrow", "staging/train"):
         (folder / name).parent.mkdir(parents=True)
@@ -226,6 +241,8 @@ def test_faults_and_outliers_are_told_by_the_file_and_line_of_each_of_several(fo
     assert (file.name, file.files, file.rows, file.duplicates) == ("train files", 3, 23, 2)
     outliers = {place for each in made.quality.outliers.values() for place in each.places}
     assert outliers == {"1.csv, line 22: 102 tokens"}
+    made = prepare(folder, {"train/1.csv": REVIEWS, "train/2.csv": [*long, ("film", "neg")]})
+    assert [place for each in made.quality.outliers.values() for place in each.places] == ["2.csv, line 2: 102 tokens"]
     with pytest.raises(InvalidData, match=r"^3\.jsonl, line 2, column 'label' holds 0\.5; a label is text"):
         prepare(folder, {"train/1.csv": REVIEWS, "train/3.jsonl": [("good", "pos"), ("bad", 0.5)]})
 

@@ -11,7 +11,7 @@ from sklearn import metrics as sk
 from luthier_trainer.formats.prepared import Part
 from luthier_trainer.tasks.interface import Predictions, TaskModule
 from luthier_trainer.tasks.metrics.bootstrap import FEWEST_RESAMPLES, RESAMPLES, bootstrap, resamples_for
-from luthier_trainer.tasks.metrics.calibration import BINS, sigmoid, softmax
+from luthier_trainer.tasks.metrics.calibration import BINS, Reliability, sigmoid, softmax
 from luthier_trainer.tasks.metrics.ranking import CURVES, curves
 from support.trainer.answers import MULTI, NUMBER, TEXT, WORDS, evaluate, names_of, sample, tasks
 
@@ -94,6 +94,17 @@ def test_calibration_compares_confidence_with_what_came_true() -> None:
     bins = [(each.count, round(each.confidence, 6), each.accuracy) for each in evaluation.calibration.bins]
     assert bins == [(10, 0.6, 0.6), (10, 0.9, 0.6)]
     assert len(evaluation.calibration.bins) <= BINS
+
+
+def test_a_confidence_of_one_belongs_to_the_highest_bin_of_its_own_text() -> None:
+    texts = np.arange(3)
+    found = Reliability(np.array([1.0, 0.2, 1.0]), np.array([True, False, False]), texts, 3)
+    assert [(each.count, each.confidence, each.accuracy) for each in found.calibration().bins] == [
+        (1, pytest.approx(0.2), 0.0),
+        (2, 1.0, 0.5),
+    ]
+    # Only the first text, whose one claim came true.
+    assert found.error(np.array([1.0, 0.0, 0.0])) == 0
 
 
 @given(st.lists(st.floats(-800, 800), min_size=2, max_size=6))
