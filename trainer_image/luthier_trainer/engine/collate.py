@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -18,6 +17,7 @@ from transformers import PreTrainedModel
 from luthier_trainer.engine.schedule import BatchLimits, Indices
 from luthier_trainer.formats.prepared import Part
 from luthier_trainer.tasks.interface import IGNORED, TaskModule
+from luthier_trainer.tasks.judged_tokens import judged_tokens
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Collator:
         self.per_token = task.per_token
         self._targets = None if task.per_token else task.dense_targets(part, outputs)
         # How many rows of the loss each text has.
-        self.rows = _judged(part) if task.per_token else np.ones(len(part), dtype=np.int64)
+        self.rows = judged_tokens(part) if task.per_token else np.ones(len(part), dtype=np.int64)
 
     def collate(self, indices: Indices, limits: BatchLimits, share: float) -> MicroBatch:
         """Make tensors of examples that are sorted by length, longest first."""
@@ -159,14 +159,3 @@ class Collator:
         places = [start + each for start, each in zip(starts, judged, strict=True)]
         chosen = [each[where] for each, where in zip(targets, judged, strict=True)]
         return torch.from_numpy(np.concatenate(chosen)), torch.from_numpy(np.concatenate(places))
-
-
-def _judged(part: Part) -> npt.NDArray[np.int64]:
-    """Return how many tokens of each text are judged."""
-    counts = []
-    for chunk in part.targets().chunks:
-        assert isinstance(chunk, pa.ListArray)
-        judged = np.cumsum(np.concatenate([[0], chunk.values.to_numpy() != IGNORED]))
-        offsets = chunk.offsets.to_numpy()
-        counts.append(judged[offsets[1:]] - judged[offsets[:-1]])
-    return np.concatenate(counts or [np.zeros(0)]).astype(np.int64)

@@ -20,6 +20,7 @@ from luthier_api.training import DataFile, Label, Task
 from luthier_trainer.formats.prepared import Part
 from luthier_trainer.tasks.evaluation import Evaluation, Mistake
 from luthier_trainer.tasks.interface import IGNORED, LossName, ParsedLabel, Predictions
+from luthier_trainer.tasks.judged_tokens import judged_tokens
 from luthier_trainer.tasks.label_parsing import label_list
 from luthier_trainer.tasks.metrics.argmax_answers import ArgmaxAnswers, label_reports
 from luthier_trainer.tasks.metrics.bootstrap import bootstrap, resamples_for
@@ -95,7 +96,7 @@ class TokenClassification:
         counts = np.bincount(self.dense_targets(train, len(labels)), minlength=len(labels))
         targets = self.dense_targets(evaluated, len(labels))
         logits = np.broadcast_to(np.log(np.maximum(counts, 1e-9) / counts.sum()), (len(targets), len(labels)))
-        return self.measure(Predictions(logits, targets, _judged_words(evaluated), float("nan")), labels)
+        return self.measure(Predictions(logits, targets, judged_tokens(evaluated), float("nan")), labels)
 
     def evaluate(self, predictions: Predictions, part: Part, labels: Sequence[str], *, seed: int) -> Evaluation:
         """Return everything, and scores of each kind of entity."""
@@ -145,15 +146,6 @@ class _Scores:
             "f1_entities": float(entities.f1()[0]),
             "ece": self.answers.reliability.error(weights),
         }
-
-
-def _judged_words(part: Part) -> npt.NDArray[np.int64]:
-    """Return the number of judged words of each text."""
-    column = part.targets().combine_chunks()
-    ends = np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))
-    judged = np.concatenate([[0], np.cumsum(column.flatten().to_numpy() != IGNORED)])
-    counts: npt.NDArray[np.int64] = np.diff(judged[ends], prepend=0)
-    return counts
 
 
 def _mistakes(part: Part, answers: ArgmaxAnswers, labels: Sequence[str]) -> list[Mistake]:
