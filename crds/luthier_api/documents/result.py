@@ -90,7 +90,8 @@ class Result(Document):
         if self.removed:
             return _fitting(self.removed)
         assert self.failure
-        return Result(failure=self.failure.model_copy(update={"message": self.failure.message[:700]})).to_json()
+        # JSON writes a control character in six bytes.
+        return Result(failure=self.failure.model_copy(update={"message": self.failure.message[:650]})).to_json()
 
 
 def _fitting(removed: Removed) -> str:

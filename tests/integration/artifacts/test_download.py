@@ -139,6 +139,7 @@ def test_a_manifest_that_points_outside_writes_nothing(
         (lambda folder: (folder / "extra").touch(), "extra .* is not in the manifest"),
         (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json has 1 bytes instead of 2"),
+        (lambda folder: (folder / "config.json").write_text("{} "), "config.json has 3 bytes instead of 2"),
         (lambda folder: (folder / "config.json").write_text("[]"), "config.json does not have the sha256"),
     ],
 )
@@ -160,28 +161,49 @@ def test_a_target_that_holds_something_else_is_left_alone(storage, published, tm
     assert (tmp_path / "out" / "mine").read_text() == "keep me"
 
 
-def test_a_killed_download_goes_on_with_the_parts_that_are_missing(
+def test_a_download_that_is_killed_twice_goes_on_with_the_parts_that_are_missing(
     store: ObjectStore, published: PublishedVersion, tmp_path: Path, faults
 ) -> None:
     asked: Counter[str] = Counter()
+    dies_at = [6, 4, 0]
 
-    def die_at_the_eighth(when: str, operation: str, key: str) -> None:
-        if when == "before" and operation == "range" and key.endswith("model.safetensors"):
+    def count_and_die(when: str, operation: str, key: str) -> None:
+        if when == "before" and operation == "range":
             asked[key] += 1
-            if asked[key] == 8:
+            if asked[key] == dies_at[0] and key.endswith("model.safetensors"):
                 raise faults.Killed
+
+    one_at_a_time = faults.Interposed(store, count_and_die)
+    one_at_a_time.at_once = 1
+    registry = Registry(one_at_a_time, "m")
+    while dies_at[0]:
+        with pytest.raises(faults.Killed):
+            registry.download(published.version, tmp_path / "out", tmp_path / "cache")
+        assert not (tmp_path / "out").exists()
+        asked.clear()
+        dies_at.pop(0)
+    registry.download(published.version, tmp_path / "out", tmp_path / "cache")
+    assert asked[_weights_key(published)] == 10 - 5 - 3
+    verify_folder(tmp_path / "out", published.manifest)
+
+
+def test_of_a_journal_that_was_cut_off_the_whole_lines_count(
+    store: ObjectStore, published: PublishedVersion, model: Path, tmp_path: Path, faults
+) -> None:
+    asked: Counter[str] = Counter()
 
     def count(when: str, operation: str, key: str) -> None:
         asked[key] += when == "before" and operation == "range"
 
-    one_at_a_time = faults.Interposed(store, die_at_the_eighth)
-    one_at_a_time.at_once = 1
-    with pytest.raises(faults.Killed):
-        Registry(one_at_a_time, "m").download(published.version, tmp_path / "out", tmp_path / "cache")
-    assert not (tmp_path / "out").exists()
-    asked.clear()
-    Registry(faults.Interposed(store, count), "m").download(published.version, tmp_path / "out", tmp_path / "cache")
-    assert asked[_weights_key(published)] == 3
+    weights = published.manifest.file("model.safetensors")
+    assert weights is not None
+    partial = tmp_path / "cache" / "partial" / weights.sha256
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes((model / "model.safetensors").read_bytes()[: 3 * PART] + bytes(7 * PART))
+    partial.with_name(f"{partial.name}.parts").write_text("0\n1\n2\n7")
+    registry = Registry(faults.Interposed(store, count), "m")
+    registry.download(published.version, tmp_path / "out", tmp_path / "cache")
+    assert asked[_weights_key(published)] == 7
     verify_folder(tmp_path / "out", published.manifest)
 
 

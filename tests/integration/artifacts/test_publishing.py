@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from luthier_artifacts import (
     Metadata,
+    ObjectNotFound,
     PreconditionFailed,
     PublishedVersion,
     Registry,
@@ -47,7 +48,7 @@ def _assert_whole(registry: Registry, published: PublishedVersion, into: Path) -
     verify_folder(into, registry.download(published.version, into))
 
 
-def test_a_version_is_found_by_its_run_and_not_published_twice(storage, model: Path, tmp_path: Path) -> None:
+def test_a_version_is_found_by_its_run_and_not_published_twice(storage, model: Path, tmp_path: Path, faults) -> None:
     registry = _registry(open_store(storage.uri, storage.config))
     assert registry.find_run(RUN) is None
     sent: list[int] = []
@@ -55,7 +56,15 @@ def test_a_version_is_found_by_its_run_and_not_published_twice(storage, model: P
     assert (first.version, first.reused) == (f"20260131-120000-{RUN[:8]}", False)
     assert first.uri == f"{storage.uri}/sentiment/versions/{first.version}"
     assert sum(sent) == first.size_bytes == 10_246
-    again = registry.publish(model, RUN, Metadata(metrics={"f1": 0.1}))
+    written: list[str] = []
+
+    def note(when: str, operation: str, key: str) -> None:
+        if operation == "write" and not key.endswith(".probe"):
+            written.append(key)
+
+    watched = _registry(faults.Interposed(open_store(storage.uri, storage.config), note))
+    again = watched.publish(model, RUN, Metadata(metrics={"f1": 0.1}))
+    assert written == []
     assert (again.version, again.reused, again.manifest.metrics) == (first.version, True, {"f1": 0.9})
     _assert_whole(registry, first, tmp_path / "out")
 
@@ -180,6 +189,27 @@ def test_a_pointer_to_a_version_of_another_run_counts_as_none(storage, model: Pa
         assert not published.reused and published.version != other.version
         assert registry.find_run(RUN) == replace(published, reused=True)
         registry.delete_version(published.version)
+
+
+def test_a_pointer_of_another_run_does_not_end_what_that_run_is_about_to_publish(storage, model: Path, faults) -> None:
+    store = open_store(storage.uri, storage.config)
+    mortal = faults.MortalStore(store, 6, "before")
+    with pytest.raises(faults.Killed):
+        _registry(mortal).publish(model, "cd" * 32, Metadata())
+    pointer, _ = store.read(f"sentiment/runs/{'cd' * 32}.json")
+    store.write(f"sentiment/runs/{RUN}.json", pointer)
+    assert not _registry(store).publish(model, RUN, Metadata()).reused
+    (claimed,) = {info.key.split("/")[2] for info in store.list("sentiment/versions") if "cdcdcdcd" in info.key}
+    with pytest.raises(ObjectNotFound):
+        store.stat(f"sentiment/versions/{claimed}/manifest.json")
+
+
+def test_a_version_that_is_published_again_in_the_same_second_is_named_after_the_next(storage, model: Path) -> None:
+    registry = _registry(open_store(storage.uri, storage.config))
+    registry.delete_version(registry.publish(model, RUN, Metadata()).version)
+    again = registry.publish(model, RUN, Metadata())
+    assert (again.version, again.reused) == (f"20260131-120001-{RUN[:8]}", False)
+    assert again.manifest.created_at == "2026-01-31T12:00:01Z"
 
 
 class _Scheduler:

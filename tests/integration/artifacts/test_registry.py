@@ -68,6 +68,7 @@ def test_versions_are_listed_in_the_order_of_time(
 ) -> None:
     assert registry.list_versions() == []
     versions = _publish(registry, clock, model, True, True, False)
+    store.write("m/versions/notes/manifest.json", b"somebody's own")
     assert registry.list_versions() == versions
     assert [registry.get_manifest(version).promotable for version in versions] == [True, True, False]
     store.write(f"m/versions/{versions[1]}/manifest.json", b"damaged")

@@ -78,10 +78,28 @@ def test_a_termination_message_that_is_no_result_is_refused_in_one_sentence(garb
         read_result(garbage)
 
 
-def test_a_result_with_two_outcomes_is_refused() -> None:
-    both = json.dumps({"failure": {"reason": "Crashed", "message": "x"}, "published": {"runKey": KEY}})
-    with pytest.raises(DocumentError):
-        read_result(both)
+def test_a_termination_message_is_read_up_to_what_the_kubelet_keeps() -> None:
+    message = Result(failure=Failure(reason=Reason.CRASHED, message="x")).to_termination_message()
+    assert read_result(message + " " * (TERMINATION_MESSAGE_BYTES - len(message))).failure
+    with pytest.raises(DocumentError, match="longer than 4096 bytes"):
+        read_result(message + " " * (TERMINATION_MESSAGE_BYTES - len(message) + 1))
+
+
+def test_a_result_says_one_thing() -> None:
+    removed, failure = {"removed": {}}, {"failure": {"reason": "Crashed", "message": "x"}}
+    assert read_result(json.dumps(removed)).removed and read_result(json.dumps(failure)).failure
+    for wrong in ({**removed, **failure}, {}):
+        with pytest.raises(DocumentError):
+            read_result(json.dumps(wrong))
+
+
+@pytest.mark.parametrize("character", ["a", "€", "😀", "\x01", '"'])
+def test_the_longest_message_fits_in_every_script(character: str) -> None:
+    result = Result(failure=Failure(reason=Reason.GPU_OUT_OF_MEMORY, message=character * 1500))
+    message = result.to_termination_message()
+    assert len(message.encode()) <= TERMINATION_MESSAGE_BYTES
+    back = read_result(message).failure
+    assert back and set(back.message) == {character}
 
 
 def test_a_typing_error_deep_in_a_run_document_is_refused_by_name() -> None:
@@ -106,6 +124,8 @@ def test_every_exit_code_but_success_has_one_meaning_and_one_retry_rule() -> Non
     assert sorted(code for retry in Retry for code in codes_with(retry)) == sorted(int(code) for code in OUTCOMES)
     assert outcome_of(3).reason is Reason.CRASHED
     assert outcome_of(ExitCode.OUT_OF_MEMORY).retry is Retry.NEVER
+    assert codes_with(Retry.FREE) == [ExitCode.PREEMPTED]
+    assert codes_with(Retry.COUNTED) == [ExitCode.CRASHED, ExitCode.STORAGE_UNAVAILABLE]
 
 
 def test_a_transition_time_moves_only_when_the_status_does() -> None:

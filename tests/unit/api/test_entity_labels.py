@@ -97,6 +97,7 @@ def test_what_the_scheme_allows_is_read_as_seqevals_strict_mode_reads_it(
         ("O E-mail phone", "E-mail E-mail phone", [("E-mail", 0, 1), ("phone", 2, 2)]),
         ("O B-PER I-PER MISC", "B-PER I-PER MISC MISC O", [("PER", 0, 1), ("MISC", 2, 3)]),
         ("B I E S", "B I E S B E", [("entity", 0, 2), ("entity", 3, 3), ("entity", 4, 5)]),
+        ("O S-PER", "S-PER S-PER O", [("PER", 0, 0), ("PER", 1, 1)]),
         ("O S L", "S S O L", [("S", 0, 1), ("L", 3, 3)]),
         ("O X-RAY B- -B", "X-RAY X-RAY B- -B", [("X-RAY", 0, 1), ("B-", 2, 2), ("-B", 3, 3)]),
     ],

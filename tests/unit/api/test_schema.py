@@ -79,3 +79,10 @@ def test_every_field_is_described_and_its_description_tells_its_default() -> Non
         if not path.endswith("[]") and not (node.get("description") or "").endswith(default_told(node) or ".")
     ]
     assert silent == []
+
+
+def test_descriptions_tell_the_defaults() -> None:
+    spec = SCHEMAS["finetunejobs.yaml"]["properties"]["spec"]["properties"]
+    assert spec["numNodes"]["description"].endswith(" Default: 1.")
+    assert spec["export"]["description"].endswith(" Default: safetensors, onnx.")
+    assert "Default" not in spec["image"]["description"]

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_api.modeldeployment import Autoscaling, ModelDeploymentSpec, ServedModel
 from luthier_api.storage import StorageAccess, claim_of
-from luthier_api.training import Dataset, Gate, Hyperparameters, Method, TrainingSpec
+from luthier_api.training import Dataset, Gate, Hyperparameters, Method, Split, TrainingSpec
 
 pytestmark = pytest.mark.unit
 
@@ -111,6 +111,18 @@ def test_what_cannot_be_meant_is_refused_with_a_sentence(model: Any, said: dict[
 )
 def test_what_can_be_meant_is_not_refused(model: Any, said: dict[str, Any]) -> None:
     model.model_validate(said)
+
+
+@pytest.mark.parametrize("written", ["0.1", 0.1, "1e-1"])
+def test_a_number_is_exactly_the_one_that_was_written(written: Any) -> None:
+    assert Hyperparameters.model_validate({"learningRate": written}).learning_rate == Decimal("0.1")
+
+
+def test_examples_are_held_out_only_where_there_is_no_eval_file() -> None:
+    assert Dataset.model_validate({"train": TRAIN, "eval": TRAIN}).effective_split() is None
+    assert Dataset.model_validate({"train": TRAIN}).effective_split() == Split()
+    said = Split.model_validate({"fraction": "0.3"})
+    assert Dataset.model_validate({"train": TRAIN, "split": said}).effective_split() == said
 
 
 def test_a_resource_of_a_newer_release_can_be_read() -> None:

@@ -124,6 +124,13 @@ def test_a_damaged_or_hostile_manifest_is_refused_with_a_sentence(damage, senten
         parse_manifest(json.dumps(wire).encode(), "s3://bucket/manifest.json")
 
 
+def test_a_list_of_files_has_one_order() -> None:
+    wire = json.loads(_manifest("a", "b").to_json())
+    wire["files"].reverse()
+    with pytest.raises(IntegrityError, match="not sorted"):
+        parse_manifest(json.dumps(wire).encode(), "s3://bucket/manifest.json")
+
+
 @given(st.binary(max_size=60))
 def test_bytes_that_are_no_manifest_are_refused(data: bytes) -> None:
     with pytest.raises(IntegrityError, match=r"^here is not a valid manifest: .*\.$"):
