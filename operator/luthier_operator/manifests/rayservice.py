@@ -73,7 +73,7 @@ def serve_config(
     entries = [
         {
             "name": names.FRONT,
-            "import_path": "luthier_serving.replica.app:app",
+            "import_path": "luthier_serving.front:app",
             "route_prefix": "/",
             "args": {},
             "deployments": [{"name": "Front", "user_config": front.to_wire()}],
@@ -81,7 +81,7 @@ def serve_config(
         *(
             {
                 "name": application.name,
-                "import_path": "luthier_serving.revision.app:app",
+                "import_path": "luthier_serving.revision:app",
                 "route_prefix": None,
                 "args": dict(application.args),
                 "deployments": [{"name": "Revision", **_scale(spec)}],

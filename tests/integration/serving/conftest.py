@@ -115,7 +115,7 @@ class LocalRay:
         applications = [
             {
                 "name": "front",
-                "import_path": "luthier_serving.replica.app:app",
+                "import_path": "luthier_serving.front:app",
                 "route_prefix": "/",
                 "args": {},
                 "deployments": [{"name": "Front", "user_config": front.to_wire()}],
@@ -123,7 +123,7 @@ class LocalRay:
             *(
                 {
                     "name": revision.name,
-                    "import_path": "luthier_serving.revision.app:app",
+                    "import_path": "luthier_serving.revision:app",
                     "route_prefix": None,
                     "args": revision.to_wire(),
                     "deployments": [{"name": "Revision", "num_replicas": 1}],

@@ -12,6 +12,6 @@ with warnings.catch_warnings():
 
     from luthier_serving.replica import app as front
     from luthier_serving.replica import handles, metrics
-    from luthier_serving.revision import app as revision
+    from luthier_serving.revision import application as revision
 
 __all__ = ["front", "handles", "metrics", "ray_exceptions", "revision", "serve_exceptions"]

@@ -35,8 +35,9 @@ def test_the_server_takes_what_the_operator_writes(scale: dict[str, Any]) -> Non
         [deployment] = application["deployments"]
         assert deployment.pop("name") == built._bound_deployment.name
         deployed[application["route_prefix"]] = (module, deployment)
-    assert deployed["/"][0] == front.__name__
-    assert deployed[None][0] == revision.__name__
+    # The paths are API: an image of another release must know them too.
+    assert deployed["/"][0] == "luthier_serving.front"
+    assert deployed[None][0] == "luthier_serving.revision"
     # Ray applies these options over those of the builder.
     options = inspect.signature(revision.serve.deployment).parameters
     assert set(deployed[None][1]) <= set(options)
