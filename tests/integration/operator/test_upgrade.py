@@ -25,10 +25,12 @@ JOB_LABELS = ("controller-uid", "batch.kubernetes.io/controller-uid", "job-name"
 Raw = dict[str, Any]
 
 # What 0.2.0 says that 0.1.0 did not: when a failure was and how long GPUs were held, counted from the pods that are
-# still there; and the sentences of resources that are at rest tell what to do next.
+# still there; and sentences that are worded anew.
 SENTENCE = {"conditions.Ready.message", "conditions.Stalled.message"}
 NEW = {
     "failed": SENTENCE,
+    "preparing": {"conditions.Ready.message", "conditions.Reconciling.message"},
+    "suspended": {"conditions.Ready.message"},
     "gate-failed": SENTENCE,
     "retrying": {"usage.countedUntil", "usage.gpuSeconds", "lastFailure.at"},
 }
