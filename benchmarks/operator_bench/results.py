@@ -1,4 +1,7 @@
-"""What was measured: raw samples in results/operator.json, replaced case by case, and the table with the targets."""
+"""What was measured: raw samples in results/operator.json, replaced case by case, and the table with the targets.
+
+Those of the operator before kopf, with a list and a watch of its own, are in results/operator-before-kopf.json.
+"""
 
 from __future__ import annotations
 

@@ -118,13 +118,13 @@ class Reconciler:
             resource = FineTuneJobResource(meta, read_spec(FineTuneJobSpec, raw), status)
         except Unreadable as error:
             return await writes.carry_out(finetunejob.plan_unreadable(meta, raw, status, str(error), now))
-        observed, heard = await self._finetunejobs.observe(resource, now)
+        observed, queues = await self._finetunejobs.observe(resource, now)
         plan = plan_finetunejob(resource, observed, now, self._defaults)
         if plan.assumes_gone:
-            observed = await self._finetunejobs.observe_live(resource, heard)
+            observed = await self._finetunejobs.observe_live(resource, queues)
             plan = plan_finetunejob(resource, observed, now, self._defaults)
         try:
-            return heard.sooner(await writes.carry_out(plan))
+            return queues.sooner(await writes.carry_out(plan))
         except Refused as error:
             metrics.ERRORS.labels("refused").inc()
             observed = replace(observed, refused=_refusal(error))

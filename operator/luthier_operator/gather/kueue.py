@@ -21,14 +21,14 @@ _PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True)
-class Heard:
+class QueueStates:
     """What is known of a resource's queued Jobs."""
 
     workloads: Mapping[str, WorkloadView] = field(default_factory=dict)
     """{uid of a Job: what Kueue says of it}."""
     kueue_installed: bool = True
     again_s: float | None = None
-    """When to ask again, because the watch tells nothing."""
+    """When to ask again, because the watch has delivered nothing."""
 
     def added_to(self, observed: ObservedRuns) -> ObservedRuns:
         """Return what was observed, with this."""
@@ -39,29 +39,29 @@ class Heard:
         return min((each for each in (after_s, self.again_s) if each is not None), default=None)
 
 
-class Queues:
-    """Hears from the watch, and asks where it is silent."""
+class KueueReader:
+    """Reads what the watch has delivered, and asks the API server about the rest."""
 
     def __init__(self, kube: KubeClient, store: Store, retry_s: float) -> None:
         """Ask no more often than every `retry_s`."""
         self._kube, self._store, self._retry_s = kube, store, retry_s
 
-    async def hear(self, jobs: Sequence[JobView], now: datetime) -> Heard:
+    async def read(self, jobs: Sequence[JobView], now: datetime) -> QueueStates:
         """Return what Kueue says of those Jobs of a resource that wait in a queue."""
         queued = [job for job in jobs if job.queue and job.live]
         if not queued:
-            return Heard()
-        told = self._store.workloads(queued)
-        silent = [job for job in queued if job.uid not in told]
+            return QueueStates()
+        watched = self._store.workloads(queued)
+        silent = [job for job in queued if job.uid not in watched]
         if not silent:
-            return Heard(told)
+            return QueueStates(watched)
         if min(seconds_since(job.created_at, now) for job in silent) < _PATIENCE_S:
-            return Heard(told, again_s=_PATIENCE_S)
+            return QueueStates(watched, again_s=_PATIENCE_S)
         try:
             asked = [view for job in silent for view in await self._ask(job)]
         except ApiNotInstalled:
-            return Heard(told, kueue_installed=False, again_s=self._retry_s)
-        return Heard({**told, **{view.job_uid: view for view in asked}}, again_s=self._retry_s)
+            return QueueStates(watched, kueue_installed=False, again_s=self._retry_s)
+        return QueueStates({**watched, **{view.job_uid: view for view in asked}}, again_s=self._retry_s)
 
     async def _ask(self, job: JobView) -> list[WorkloadView]:
         version = await self._kube.preferred_version(names.KUEUE)

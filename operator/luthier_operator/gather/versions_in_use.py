@@ -17,21 +17,21 @@ from luthier_operator.model.views import Meta, Raw
 from luthier_operator.store.store import Store
 
 
-class Served:
+class VersionsInUse:
     """Asks the store, or the API server itself, which versions are served."""
 
     def __init__(self, kube: KubeClient, store: Store) -> None:
         """Read from there."""
         self._kube, self._store = kube, store
 
-    def told(self, resource: FineTuneJobResource) -> frozenset[str]:
-        """Return which versions of a resource are served, as far as the watch has told."""
+    def known(self, resource: FineTuneJobResource) -> frozenset[str]:
+        """Return which versions of a resource are served, as far as the watch has delivered."""
         if not matters(resource):
             return frozenset()
         return versions_in_use(resource, self._known(resource, here=True))
 
     async def live(self, resource: FineTuneJobResource) -> frozenset[str]:
-        """Return it as the API server says of the resource's namespace, and of others as the watch has told."""
+        """Return it as the API server says of the resource's namespace, and for others as the watch has delivered it."""
         if not matters(resource):
             return frozenset()
         here = await self._kube.list_by_label(API_VERSION, "ModelDeployment", resource.meta.namespace, "")

@@ -12,7 +12,7 @@ import pytest
 from luthier_api.exitcodes import ExitCode
 from luthier_api.finetunejob import Attempts, FineTuneJobStatus, LastFailure, RunStatus
 from luthier_api.reasons import Reason
-from luthier_operator.gather.kueue import Queues
+from luthier_operator.gather.kueue import KueueReader
 from luthier_operator.kube import ApiNotInstalled
 from luthier_operator.model.parse import workload_view
 from luthier_operator.model.views import JobView, Key, PodView, WorkloadView
@@ -219,37 +219,37 @@ class Server:
         return self.workloads
 
 
-def hear(server: Server, store: Store, *jobs: JobView) -> Any:
-    return asyncio.run(Queues(server, store, 15.0).hear(jobs, NOW))  # type: ignore[arg-type]
+def read(server: Server, store: Store, *jobs: JobView) -> Any:
+    return asyncio.run(KueueReader(server, store, 15.0).read(jobs, NOW))  # type: ignore[arg-type]
 
 
 def test_what_the_watch_tells_is_enough() -> None:
     store, server = Store(), Server()
     store.put("Workload", workload(**WAITS))
-    heard = hear(server, store, job())
-    assert heard.workloads["job-1"].message == FULL and heard.again_s is None and server.asked == []
+    queues = read(server, store, job())
+    assert queues.workloads["job-1"].message == FULL and queues.again_s is None and server.asked == []
 
 
 def test_kueue_is_given_time_before_it_is_asked_for() -> None:
     server = Server()
-    heard = hear(server, Store(), job(created_at=NOW - timedelta(seconds=1)))
-    assert server.asked == [] and 0 < heard.sooner(600.0) <= 2 and heard.kueue_installed
+    queues = read(server, Store(), job(created_at=NOW - timedelta(seconds=1)))
+    assert server.asked == [] and 0 < queues.sooner(600.0) <= 2 and queues.kueue_installed
 
 
 def test_where_the_watch_is_silent_kueue_is_asked_now_and_then_in_its_preferred_version() -> None:
     server = Server(workload(**WAITS))
-    heard = hear(server, Store(), job())
+    queues = read(server, Store(), job())
     selector = "kueue.x-k8s.io/job-uid=job-1"
     assert server.asked == [("kueue.x-k8s.io/v1beta9", "Workload", "team", selector)]
-    assert heard.workloads["job-1"].message == FULL and heard.sooner(None) == 15.0
+    assert queues.workloads["job-1"].message == FULL and queues.sooner(None) == 15.0
 
 
 def test_kueue_that_is_not_installed_may_come_later() -> None:
-    heard = hear(Server(installed=False), Store(), job())
-    assert not heard.kueue_installed and heard.sooner(None) == 15.0
+    queues = read(Server(installed=False), Store(), job())
+    assert not queues.kueue_installed and queues.sooner(None) == 15.0
 
 
 def test_jobs_outside_queues_cost_nothing() -> None:
     server = Server(installed=False)
-    heard = hear(server, Store(), job(queue=None), job(outcome="Complete"))
-    assert heard.workloads == {} and heard.kueue_installed and heard.sooner(None) is None
+    queues = read(server, Store(), job(queue=None), job(outcome="Complete"))
+    assert queues.workloads == {} and queues.kueue_installed and queues.sooner(None) is None
