@@ -187,7 +187,7 @@ class Made:
             scripts={"Latin": 0.991, "Cyrillic": 0.009},
             tokens={"train": lengths, "eval": lengths},
             outliers={"train": Outliers(shorter_than=2, longer_than=300, short=0, long=2, places=["train.csv row 7"])},
-            warnings=["4 texts of train.csv stand there with more than one label."],
+            warnings=["4 texts of train.csv have more than one label."],
         )
 
 
@@ -328,7 +328,7 @@ def test_the_model_card_is_one_that_a_hub_reads(made: Runs, tmp_path: Path, kind
     assert results["evaluation", metric_title(name)] == pytest.approx(run.findings.metrics[f"eval_{name}"], abs=1e-6)
     assert results["test", metric_title(name)] == pytest.approx(run.findings.metrics[f"test_{name}"], abs=1e-6)
     assert f"from transformers import {run.task.auto_class}, AutoTokenizer" in card.text
-    assert "4 texts of train.csv stand there with more than one label." in card.text
+    assert "4 texts of train.csv have more than one label." in card.text
     assert "was not shipped" in card.text
     # Every row of a table has as many cells as its head, whatever stands in the data.
     for table in re.findall(r"(?:^\|.*\n)+", card.text, flags=re.MULTILINE):

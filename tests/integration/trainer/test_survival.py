@@ -136,7 +136,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     attempt.signal(signal.SIGTERM)
     assert attempt.wait() == ExitCode.PREEMPTED
     assert attempt.resumed_from == steps[0]
-    assert f"the checkpoint of step {steps[1]} is damaged, the one before is taken: " in attempt.log
+    assert f"the checkpoint of step {steps[1]} is damaged; trying the one before it: " in attempt.log
 
     long_run["spec"]["checkpoint"]["resume"] = "Never"
     anew = trainer.start(long_run)
