@@ -31,7 +31,7 @@ class VersionsInUse:
         return versions_in_use(resource, self._known(resource, here=True))
 
     async def live(self, resource: FineTuneJobResource) -> frozenset[str]:
-        """Return it as the API server says of the resource's namespace, and for others as the watch has delivered it."""
+        """Return it as the API server says for the resource's namespace, and for others as the watch has delivered."""
         if not matters(resource):
             return frozenset()
         here = await self._kube.list_by_label(API_VERSION, "ModelDeployment", resource.meta.namespace, "")
