@@ -87,11 +87,14 @@ class Supervisor:
                 clusterwide=not namespaces,
                 namespaces=namespaces,
                 stop_flag=run.over,
+                # Without one, kopf asks the system for its user's name; an arbitrary uid in a container has none.
+                identity="luthier",  # type: ignore[arg-type]
             )
         except Exception as error:
             return f"{type(error).__name__}: {error}"
         finally:
             self._take_signals()
+            await run.stop()  # kopf does not where it fails before it has begun
         if not run.why:  # kopf itself took a signal
             self._stopping.set()
         return run.why

@@ -79,7 +79,9 @@ class OperatorRun:
         return session, self._access.server
 
     async def stop(self, **_: Any) -> None:
-        """Stop: what takes long is cut off, which is safe at any point."""
+        """Stop, once: what takes long is cut off, which is safe at any point."""
+        if self._stopped_at:
+            return
         self.over.set()  # or kopf, where it ends for another reason, waits for whoever waits for this
         self._stopped_at = time.monotonic()
         await _end_watches()
