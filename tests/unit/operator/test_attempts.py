@@ -14,6 +14,7 @@ from luthier_operator.model.views import JobView, PodView
 from luthier_operator.plan.finetunejob import stuck
 from luthier_operator.plan.finetunejob.attempts import attempts, latest
 from luthier_operator.plan.finetunejob.usage import usage
+from support.operator.views import train_job
 
 pytestmark = pytest.mark.unit
 
@@ -25,25 +26,7 @@ def at(seconds: float) -> datetime:
 
 
 def job(*pods: PodView, **changes: Any) -> JobView:
-    plain = JobView(
-        namespace="team",
-        name="reviews-1-train",
-        uid="job-1",
-        owner_uid="uid-1",
-        run="reviews-1",
-        stage="train",
-        spec_hash="",
-        run_key=None,
-        suspended=False,
-        deleting=False,
-        ttl_s=None,
-        failed=0,
-        outcome=None,
-        reason="",
-        message="",
-        pods=pods,
-    )
-    return replace(plain, **changes)
+    return train_job(pods=pods, **changes)
 
 
 def pod(name: str, ended: float, **changes: Any) -> PodView:

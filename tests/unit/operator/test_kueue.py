@@ -21,6 +21,7 @@ from luthier_operator.plan.finetunejob.runs import Wanted, record_of
 from luthier_operator.plan.pods import kueue
 from luthier_operator.plan.verdict import Admission, Verdict
 from luthier_operator.store.store import Store
+from support.operator.views import train_job
 
 pytestmark = pytest.mark.unit
 
@@ -31,26 +32,8 @@ PREEMPTED = "Preempted to accommodate a workload (UID: 1, JobUID: 2) due to prio
 
 
 def job(**changes: Any) -> JobView:
-    plain = JobView(
-        namespace="team",
-        name="reviews-1-train",
-        uid="job-1",
-        owner_uid="uid-1",
-        run="reviews-1",
-        stage="train",
-        spec_hash="",
-        run_key=None,
-        suspended=True,
-        deleting=False,
-        ttl_s=None,
-        failed=0,
-        outcome=None,
-        reason="",
-        message="",
-        created_at=NOW - timedelta(hours=1),
-        queue="gpus",
-    )
-    return replace(plain, **changes)
+    queued = {"suspended": True, "created_at": NOW - timedelta(hours=1), "queue": "gpus"}
+    return train_job(**{**queued, **changes})
 
 
 def workload(**conditions: tuple[str, str, str]) -> dict[str, Any]:

@@ -9,28 +9,13 @@ from typing import Any
 import pytest
 
 from luthier_operator.model.ownership import join
-from luthier_operator.model.views import JobView, PodView
+from luthier_operator.model.views import PodView
+from support.operator.views import train_job
 
 pytestmark = pytest.mark.unit
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-JOB = JobView(
-    namespace="team",
-    name="reviews-1-train",
-    uid="job-1",
-    owner_uid="uid-1",
-    run="reviews-1",
-    stage="train",
-    spec_hash="",
-    run_key=None,
-    suspended=False,
-    deleting=False,
-    ttl_s=None,
-    failed=0,
-    outcome=None,
-    reason="",
-    message="",
-)
+JOB = train_job()
 
 
 def pod(name: str, *, owner: str = "job-1", seconds: int | None = 0, **changes: Any) -> PodView:
