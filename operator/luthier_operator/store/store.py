@@ -156,9 +156,10 @@ class Store:
 
     def owner(self, kind: Kind, uid: str) -> Key | str | None:
         """Return what an object is for."""
-        return self.watched_owner(kind, uid) or next(
-            (owner for (of, owner), items in self._written.items() if of == kind and uid in _uids(items.values())), None
+        written = (
+            (owner, item) for (of, owner), items in self._written.items() if of == kind for item in items.values()
         )
+        return self.watched_owner(kind, uid) or next((owner for owner, item in written if item.uid == uid), None)
 
     def watched_owner(self, kind: Kind, uid: str) -> Key | str | None:
         """Return what an object is for, if the watch has told of it."""
@@ -206,7 +207,3 @@ class Store:
             del written[name]
             if not written:
                 del self._written[kind, owner]
-
-
-def _uids(items: Iterable[Stored]) -> set[str]:
-    return {item.uid for item in items}
