@@ -75,7 +75,7 @@ class OperatorRun:
             await asyncio.sleep(max(0.0, self._connected_at + _BETWEEN_LOGINS_S - time.monotonic()))
             await self._access.refused()
         self._connected_at = time.monotonic()
-        session = self._access.session([keeping(self._pace)], await self._access.authorization())
+        session = self._access.session([keeping(self._pace)])
         return session, self._access.server
 
     async def stop(self, **_: Any) -> None:

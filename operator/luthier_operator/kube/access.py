@@ -71,17 +71,21 @@ class Access:
         rest.pool_manager = self._session(rest.ssl_context, traces)
         return client
 
-    def session(self, traces: Sequence[aiohttp.TraceConfig], headers: dict[str, str]) -> aiohttp.ClientSession:
-        """Return a new session for somebody else's requests, each of which carries these headers."""
-        return self._session(RESTClientObject(self._configuration).ssl_context, traces, headers)
+    def session(self, traces: Sequence[aiohttp.TraceConfig]) -> aiohttp.ClientSession:
+        """Return a new session for somebody else's requests, each of which says who we are."""
+        authorizing = aiohttp.TraceConfig()
+        authorizing.on_request_start.append(self._authorize)
+        return self._session(RESTClientObject(self._configuration).ssl_context, [authorizing, *traces])
 
-    def _session(
-        self, tls: ssl.SSLContext, traces: Sequence[aiohttp.TraceConfig], headers: dict[str, str] | None = None
-    ) -> aiohttp.ClientSession:
+    async def _authorize(
+        self, _: aiohttp.ClientSession, __: SimpleNamespace, request: aiohttp.TraceRequestStartParams
+    ) -> None:
+        request.headers.update(await self.authorization())
+
+    def _session(self, tls: ssl.SSLContext, traces: Sequence[aiohttp.TraceConfig]) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(limit=0, ssl=tls, socket_factory=_socket)
         return aiohttp.ClientSession(
             connector=connector,
-            headers=headers,
             proxy=self._configuration.proxy,
             trust_env=False,
             trace_configs=[counting(), *traces],

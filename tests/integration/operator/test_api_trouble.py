@@ -230,6 +230,9 @@ RESTARTS = {
     "garbage_in_a_watch",
     "watches_that_have_gone_deaf",
 }
+# kopf closes the session whose token is refused; a request that was about to be sent on it may fail in a way that ends
+# kopf, which is a matter of milliseconds.
+MAY_RESTART = {"an_expired_token"}
 
 
 async def life_with(trouble: Trouble, case: Case) -> State:
@@ -313,7 +316,8 @@ def test_a_life_in_trouble_ends_as_the_undisturbed_one_and_asks_no_faster(
     assert case.busiest <= MOST_PER_SECOND
     assert case.ill is None
     assert 0 < case.reconciles <= MOST_RECONCILES
-    assert (case.watch_restarts > 0) == (name in RESTARTS), case.watch_restarts
+    if name not in MAY_RESTART:
+        assert (case.watch_restarts > 0) == (name in RESTARTS), case.watch_restarts
     if case.fault:
         assert case.fault.seen, "the trouble never came"
 

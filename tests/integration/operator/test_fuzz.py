@@ -24,7 +24,6 @@ pytestmark = pytest.mark.integration
 SECONDS = float(os.environ.get("LUTHIER_FUZZ_SECONDS", "25"))
 BATCH = 24
 API_VERSION = "luthier.dev/v1alpha1"
-EVERY = "finetunejobs.luthier.dev,modeldeployments.luthier.dev"
 KNOWN = {str(reason) for reason in Reason}
 
 
@@ -49,10 +48,13 @@ class Fuzz:
         except KubectlFailed as refused:
             assert "panic" not in str(refused)
 
+    def resources(self) -> list[dict[str, Any]]:
+        return [*self.namespace.all("finetunejob"), *self.namespace.all("modeldeployment")]
+
     def judge_all(self) -> None:
-        self.namespace.until("a condition for each", lambda: all(map(ready, self.namespace.all(EVERY))))
+        self.namespace.until("a condition for each", lambda: all(map(ready, self.resources())))
         self.reasons = {}
-        for resource in self.namespace.all(EVERY):
+        for resource in self.resources():
             self.judge(resource)
 
     def judge(self, resource: dict[str, Any]) -> None:

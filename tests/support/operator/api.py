@@ -1,7 +1,7 @@
 """The API server asked over HTTP, for what tests read and write again and again.
 
-kubectl is a process that starts, looks up the API groups and ends: a tenth of a second of CPU time for each look at a
-status, which a test that waits takes many times a second. Tests of what kubectl itself says still run kubectl.
+kubectl is a process that starts, looks up the API groups and ends, for each look at a status; a test that waits takes
+many a second. Tests of what kubectl itself says still run kubectl.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ Raw = dict[str, Any]
 _KINDS = {
     "event": ("api/v1", "events"),
     "pod": ("api/v1", "pods"),
+    "limitrange": ("api/v1", "limitranges"),
     "quota": ("api/v1", "resourcequotas"),
+    "resourcequota": ("api/v1", "resourcequotas"),
     "service": ("api/v1", "services"),
     "serviceaccount": ("api/v1", "serviceaccounts"),
     "job": ("apis/batch/v1", "jobs"),
