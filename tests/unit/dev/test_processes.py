@@ -59,6 +59,9 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path):
     running = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
     assert running.stdout is not None
     child = psutil.Process(int(running.stdout.readline()))
+    # The kernel is asked to by a program that then becomes the child.
+    log = tmp_path / "log"
+    wait_until(lambda: None if log.read_text() == "up\n" else "it does not run yet", "the child", 10, interval_s=0.02)
     running.send_signal(signal.SIGKILL)
     running.communicate()
     processes.wait_until_gone([child], timeout_s=10)
