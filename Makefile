@@ -9,7 +9,7 @@ UNIT := tests/unit tests/integration/artifacts
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e gpu mutants lint generate failures bench bench-prepare bench-trainer bench-job bench-operator kills soak images cluster cluster-down clean constraints
+.PHONY: help demo test unit integration e2e gpu gpu-kit gpu-proof test-older mutants lint generate failures bench bench-prepare bench-trainer bench-job bench-operator kills soak images cluster cluster-down clean constraints
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,7 +43,16 @@ e2e: .venv/.full ## End-to-end tests on a real one-node cluster with the chart i
 	$(PYTEST) -m e2e
 
 gpu: .venv/.full ## Tests that need an NVIDIA GPU; skipped without one
-	$(PYTEST) -m gpu
+	$(PYTEST) -m gpu tests/gpu
+
+gpu-kit: .venv/.full ## gpu-kit/: what a machine with a GPU and no network needs (gpu/README.md)
+	@$(PY) gpu/kit.py
+
+gpu-proof: .venv/.full ## Run the kit without a GPU, where neither this checkout nor a network is reached; about 10 minutes
+	@$(PY) gpu/proof.py
+
+test-older: .venv/.full ## Tests of trainer and engines on the packages of gpu/machine.txt (torch 2.11, transformers 5.17)
+	@$(PY) gpu/proof.py --older $(ARGS)
 
 mutants: .venv/.full ## Put small bugs into the source, one at a time: the unit tests must notice; ARGS="registry" chooses
 	$(PY) tests/mutants $(ARGS)

@@ -1,15 +1,10 @@
-"""Measures training against what practitioners would otherwise run; `make bench-trainer`.
+"""Measures training on a CPU against what practitioners would otherwise run; `make bench-trainer`.
 
-    P1  the tutorial: transformers' Trainer, fp32, every text padded to maxLength
-    P2  transformers' text-classification example: the same, each batch padded to its longest text
-    P3  the strong one: the same, batches of texts of about one length (group_by_length)
-    us  luthier_trainer's engine
-
-All train the same model on the same texts, each run in a process of its own with one thread, with the same seeds,
-global batch, optimizer and schedule, in turns (P1 P2 P3 us, P1 P2 P3 us, ...), so that a machine that gets slower gets
-slower for all. What is compared is the CPU time of the process from the first step to the last, by example: memory
-traffic and Python included, tokenization and evaluation not. Medians and every sample go to
-benchmarks/results/trainer.json.
+The sides (P1, P2, P3, us) are those of `training_sides`. All train the same model on the same texts, each run in a
+process of its own with one thread, with the same seeds, global batch, optimizer and schedule, in turns (P1 P2 P3 us,
+P1 P2 P3 us, ...), so that a machine that gets slower gets slower for all. What is compared is the CPU time of the
+process from the first step to the last, by example: memory traffic and Python included, tokenization and evaluation
+not. Medians and every sample go to benchmarks/results/trainer.json.
 
     short        real reviews (about 23 tokens)
     medium       the same joined to about 100 tokens
@@ -26,8 +21,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,39 +33,17 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments  # noqa: E402
+from training_sides import PEERS, Data, Setting, side  # noqa: E402
+from transformers import PreTrainedModel, Trainer  # noqa: E402
 
-from luthier_api.training import Precision, Task, TrainingSpec  # noqa: E402
+from luthier_api.training import Task  # noqa: E402
 from luthier_dev import samples  # noqa: E402
-from luthier_trainer.engine.finetuner import FineTuner, fine_tuner  # noqa: E402
-from luthier_trainer.engine.trainer_arguments import trainer_arguments  # noqa: E402
-from luthier_trainer.formats.prepared import LAYOUT_VERSION, Part, PreparedData, PreparedFolder  # noqa: E402
-from luthier_trainer.formats.quality_report import QualityReport  # noqa: E402
-from luthier_trainer.spec.precision import Device  # noqa: E402
 from luthier_trainer.tasks.interface import IGNORED  # noqa: E402
 from luthier_trainer.tasks.registry import task_of  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "trainer.json"
-PEERS = ("P1", "P2", "P3")
 MAX_LENGTH = 128
 BATCH = 16
-PAD = 0
-
-
-@dataclass(frozen=True)
-class Data:
-    """Tokenized texts of one task."""
-
-    task: Task
-    ids: list[list[int]]
-    targets: list[Any]
-
-    def first(self, count: int) -> Data:
-        return Data(self.task, self.ids[:count], self.targets[:count])
-
-    @property
-    def mean_tokens(self) -> float:
-        return sum(map(len, self.ids)) / len(self.ids)
 
 
 def read(path: Path) -> list[tuple[str, int]]:
@@ -125,108 +97,11 @@ def load(task: Task, seed: int) -> PreTrainedModel:
     return model
 
 
-class Rows(torch.utils.data.Dataset[dict[str, Any]]):
-    """What a peer's Trainer reads; `lengths` would else be measured by reading everything first."""
-
-    def __init__(self, data: Data) -> None:
-        self._data = data
-
-    def __len__(self) -> int:
-        return len(self._data.ids)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"input_ids": self._data.ids[index], "labels": self._data.targets[index]}
-
-
-def collate(rows: list[dict[str, Any]], *, width: int | None) -> dict[str, torch.Tensor]:
-    """Pad as DataCollatorWithPadding does."""
-    width = width or max(len(row["input_ids"]) for row in rows)
-
-    def filled(values: Iterator[list[int]], filler: int) -> torch.Tensor:
-        return torch.tensor([[*each, *[filler] * (width - len(each))] for each in values])
-
-    batch = {
-        "input_ids": filled((row["input_ids"] for row in rows), PAD),
-        "attention_mask": filled(([1] * len(row["input_ids"]) for row in rows), 0),
-    }
-    per_token = isinstance(rows[0]["labels"], list)
-    labels = (
-        filled((row["labels"] for row in rows), IGNORED) if per_token else torch.tensor([r["labels"] for r in rows])
-    )
-    return batch | {"labels": labels}
-
-
-def peer(name: str, data: Data, seed: int, epochs: int, folder: Path) -> Trainer:
-    """A Trainer as its users set it up."""
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=epochs,
-        per_device_train_batch_size=BATCH,
-        learning_rate=float(LEARNING_RATE),
-        weight_decay=0.01,
-        lr_scheduler_type="linear",
-        seed=seed,
-        use_cpu=True,
-        save_strategy="no",
-        eval_strategy="no",
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        train_sampling_strategy="group_by_length" if name == "P3" else "random",
-    )
-    width = MAX_LENGTH if name == "P1" else None
-    return Trainer(load(data.task, seed), arguments, lambda rows: collate(rows, width=width), Rows(data), callbacks=[])
-
-
-LEARNING_RATE = "5e-5"
-
-
-def ours(data: Data, seed: int, epochs: int, folder: Path) -> FineTuner:
-    """The engine as `train` sets it up, without evaluations and checkpoints."""
-    spec = TrainingSpec.model_validate(
-        {
-            "task": data.task,
-            "model": {"uri": "file:///model"},
-            "dataset": {"train": {"uri": "file:///train.csv"}},
-            "hyperparameters": {
-                "epochs": epochs,
-                "batchSize": BATCH,
-                "learningRate": LEARNING_RATE,
-                "weightDecay": "0.01",
-                "warmupSteps": 0,
-                "seed": seed,
-            },
-            "output": {"name": "m", "uri": "file:///registry/"},
-        }
-    )
-    task, device = task_of(data.task), Device("the CPU", is_gpu=False, has_bf16=True)
-    part = Part.of(data.ids, data.targets, task.target_type)
-    arguments = trainer_arguments(
-        spec, task, examples=len(part), precision=Precision.FP32, device=device, folder=folder
-    )
-    arguments.eval_strategy = arguments.save_strategy = arguments.logging_strategy = "no"
-    described = PreparedData(
-        layout_version=LAYOUT_VERSION,
-        labels=["no", "yes"],
-        max_length=MAX_LENGTH,
-        pad_token_id=PAD,
-        train_examples=len(part),
-        eval_examples=len(part),
-    )
-    prepared = PreparedFolder(described, QualityReport.model_construct(), part, part, None)
-    return fine_tuner(load(data.task, seed), arguments, task, spec.hyperparameters, prepared, callbacks=[])
-
-
 def fitted(name: str, data: Data, seed: int, epochs: int) -> tuple[Trainer, float]:
     """Train, and return the trainer and CPU-milliseconds per example."""
     with tempfile.TemporaryDirectory() as folder:
-        if name in PEERS:
-            trainer = peer(name, data, seed, epochs, Path(folder))
-        else:
-            trainer = ours(data, seed, epochs, Path(folder))
-        trainer.remove_callback(PrinterCallback)
+        setting = Setting(BATCH, MAX_LENGTH, seed=seed, epochs=epochs)
+        trainer = side(name, load(data.task, seed), data, setting, Path(folder))
         began = time.process_time()
         trainer.train()
         return trainer, 1000 * (time.process_time() - began) / (len(data.ids) * epochs)

@@ -1,17 +1,20 @@
-"""Storage for every tier: a real S3 server (see luthier_dev.seaweed), and tests that run on it and on a folder."""
+"""Storage for every tier: a real S3 server (see luthier_dev.seaweed), and tests that run on it and on a folder.
+
+Nothing of S3 is imported before a test asks for it: where the GPU tests run, there may be no boto3.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
-from luthier_artifacts import StorageConfig
-from luthier_dev.seaweed import start_seaweed
-from support.s3 import S3, Storage
+if TYPE_CHECKING:
+    from support.s3 import S3, Storage
 
 # How long an example takes says more of what else the machine does; pytest's timeout ends one that hangs.
 settings.register_profile("luthier", deadline=None)
@@ -21,6 +24,9 @@ settings.load_profile("luthier")
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """SeaweedFS as a process; one for the whole session, so a test keeps to a fresh prefix."""
+    from luthier_dev.seaweed import start_seaweed
+    from support.s3 import S3
+
     folder = tmp_path_factory.mktemp("seaweed")
     server = start_seaweed(folder, buckets=("models",))
     os.environ |= server.admin.environment("LUTHIER_ADMIN_") | server.reader.environment("LUTHIER_READER_")
@@ -40,6 +46,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 )
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     """A fresh place, once in a local folder (unit tier) and once on the S3 server (integration tier)."""
+    from luthier_artifacts import StorageConfig
+    from support.s3 import Storage
+
     if request.param == "file":
         return Storage(f"file://{tmp_path}/storage", StorageConfig())
     s3: S3 = request.getfixturevalue("s3")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from luthier_artifacts.config import StorageConfig
 from luthier_artifacts.file_store import FileStore
-from luthier_artifacts.s3 import S3Store
 from luthier_artifacts.store import ObjectStore
 from luthier_artifacts.uri import Location, parse_uri
 
@@ -23,4 +22,7 @@ def open_location(location: Location, config: StorageConfig | None = None) -> Ob
     config = config or StorageConfig()
     if location.folder is not None:
         return FileStore(location.folder, config.concurrency, uri=location.uri)
+    # Here, because a folder needs no boto3.
+    from luthier_artifacts.s3 import S3Store
+
     return S3Store(location, config)

@@ -165,14 +165,14 @@ def _download(package: Package) -> Path:
         pinned.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n")
         kind = "--only-binary" if package.binary else "--no-binary"
         steps.run_logged(
-            [*_pip(), "download", "--no-deps", kind, ":all:", "--require-hashes", "-r", str(pinned), "-d", temporary],
+            [*pip(), "download", "--no-deps", kind, ":all:", "--require-hashes", "-r", str(pinned), "-d", temporary],
             env={"PIP_NO_CACHE_DIR": "1"},
         )
         os.replace(Path(temporary) / package.file_name, path)
     return path
 
 
-def _pip() -> list[str]:
+def pip() -> list[str]:
     """Return the command for pip: of this environment, or of the one that made it, since uv brings none along."""
     if find_spec("pip"):
         return [sys.executable, "-m", "pip"]

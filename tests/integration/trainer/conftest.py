@@ -7,85 +7,34 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.normalizers import Lowercase
-from tokenizers.pre_tokenizers import BertPreTokenizer
-from tokenizers.processors import TemplateProcessing
-from tokenizers.trainers import WordLevelTrainer
 
 from luthier_api.documents import Access, Result, credential_env
 from luthier_artifacts import Registry, StorageConfig, open_registry
-from luthier_dev import samples
 from luthier_trainer.cli import main
 from luthier_trainer.runtime.cpus import limit_threads
 from support.trainer.attempts import FORK_SERVER, Trainer
+from support.trainer.models import Rows, read_reviews, tiny_models_in
 
 # Before anything imports torch, as the command line does it.
 limit_threads()
 
-Rows = list[tuple[str, str]]
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-
 
 @pytest.fixture(scope="session")
 def reviews() -> Rows:
-    """Real review sentences, evenly of both labels."""
-    with samples.reviews_csv().train.open(newline="") as file:
-        rows = [(row["text"], row["label"]) for row in csv.DictReader(file)]
-    by_label = [[row for row in rows if row[1] == label] for label in ("negative", "positive")]
-    return [row for pair in zip(*by_label, strict=False) for row in pair]
+    return read_reviews()
 
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory, reviews: Rows) -> Callable[[str], Path]:
     """Random models of a few thousand weights, one for each architecture, in hub format."""
-    made: dict[str, Path] = {}
-
-    def get(architecture: str) -> Path:
-        if architecture not in made:
-            made[architecture] = tiny_model(
-                tmp_path_factory.mktemp(architecture), architecture, [text for text, _ in reviews]
-            )
-        return made[architecture]
-
-    return get
-
-
-def tiny_model(folder: Path, architecture: str, texts: Iterable[str]) -> Path:
-    """Write a random base model of one architecture, with a tokenizer trained on the texts."""
-    import torch
-    from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, RobertaConfig, RobertaModel
-
-    tokenizer = Tokenizer(WordLevel(unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = Lowercase(), BertPreTokenizer()
-    tokenizer.train_from_iterator(texts, WordLevelTrainer(vocab_size=600, special_tokens=SPECIAL))
-    tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    names = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "unk_token": "[UNK]"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(names | {"cls_token": "[CLS]", "sep_token": "[SEP]"}))
-
-    common: dict[str, Any] = {"vocab_size": tokenizer.get_vocab_size(), "max_position_embeddings": 40}
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    torch.manual_seed(0)
-    match architecture:
-        case "bert":
-            model = BertModel(BertConfig(**common, **sizes))
-        case "roberta":
-            model = RobertaModel(RobertaConfig(**common, **sizes, pad_token_id=0), add_pooling_layer=False)
-        case "distilbert":
-            model = DistilBertModel(DistilBertConfig(**common, dim=32, n_layers=2, n_heads=2, hidden_dim=64))
-    model.save_pretrained(folder)
-    return folder
+    return tiny_models_in(tmp_path_factory.mktemp, reviews)
 
 
 @dataclass(frozen=True)

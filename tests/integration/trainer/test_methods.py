@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,108 +11,39 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedModel
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
-from luthier_api.documents import Result
 from luthier_api.exitcodes import ExitCode
 from luthier_api.training import Lora, Method
 from luthier_trainer.cli import main
 from luthier_trainer.models.adapters import merge_folders
 from luthier_trainer.models.methods import adapt, count_parameters, release, target_modules
 from luthier_trainer.runtime.errors import InvalidModel, InvalidSpec
+from support.trainer.methods import (
+    ARCHITECTURES,
+    LABELS,
+    MethodBench,
+    Models,
+    classifier,
+    logits,
+    with_adapter,
+    with_larger_weights,
+)
 
 pytestmark = pytest.mark.integration
 
-ARCHITECTURES = ("bert", "roberta", "distilbert")
-HIDDEN, INNER, LABELS = 32, 64, 2
-FAST = {"epochs": 12, "batchSize": 8, "learningRate": "1e-2", "metricForBestModel": "eval_loss"}
-THINGS = [
-    f"{first} {second}" for first in ("old", "new", "first", "last") for second in ("film", "phone", "story", "cast")
-]
-Models = Callable[[str], Path]
+HIDDEN, INNER = 32, 64
 
 
 @pytest.fixture(scope="module")
 def bases(tiny_models: Models, tmp_path_factory: pytest.TempPathFactory) -> Models:
-    """The tiny models with larger weights: what they make of a text depends on its words, so that heads can learn."""
-
-    def get(architecture: str) -> Path:
-        folder = tmp_path_factory.getbasetemp() / f"base-{architecture}"
-        if not folder.exists():
-            shutil.copytree(tiny_models(architecture), folder)
-            weights = load_file(folder / "model.safetensors")
-            larger = {name: weight * 12 if weight.dim() == 2 else weight for name, weight in weights.items()}
-            save_file(larger, folder / "model.safetensors", metadata={"format": "pt"})
-        return folder
-
-    return get
-
-
-def classifier(folder: Path, auto_class: Any = AutoModelForSequenceClassification) -> PreTrainedModel:
-    torch.manual_seed(0)
-    model: PreTrainedModel = auto_class.from_pretrained(folder, num_labels=LABELS)
-    return model
-
-
-def with_adapter(base: Path, artifact: Path) -> PeftModel:
-    """As docs/methods.md says it."""
-    with warnings.catch_warnings():
-        # peft asks transformers for an attribute by its former name.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        return PeftModel.from_pretrained(classifier(base), str(artifact / "adapter"))
-
-
-def logits(model: Any, *, texts: int = 4) -> torch.Tensor:
-    """Of random texts, the same each time."""
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(5, 300, (texts, 12), generator=generator)
-    with torch.no_grad():
-        found: torch.Tensor = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-    return found
-
-
-class Bench:
-    """Runs documents with local folders."""
-
-    def __init__(self, folder: Path, capture: pytest.CaptureFixture[str]) -> None:
-        self.folder, self.capture, self.runs = folder, capture, 0
-        # One word decides, so that the smallest of models learn it in seconds.
-        rows = [(f"the {thing} is {word} {word}", word) for thing in THINGS for word in ("good", "bad")]
-        with (folder / "train.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([("text", "label"), *rows])
-
-    def run(self, model: Path, method: dict[str, Any], **hyperparameters: Any) -> tuple[int, Result, str]:
-        self.runs += 1
-        document = self.folder / f"run-{self.runs}.json"
-        spec = {
-            "model": {"uri": model.as_uri()},
-            "dataset": {
-                "train": {"uri": (self.folder / "train.csv").as_uri()},
-                "split": {"fraction": "0.2"},
-                "preprocessing": {"maxLength": 24},
-            },
-            "export": ["safetensors"],
-            "method": method,
-            "hyperparameters": FAST | hyperparameters,
-            "output": {"name": "m", "uri": (self.folder / f"registry-{self.runs}").as_uri()},
-        }
-        document.write_text(json.dumps({"spec": spec}))
-        self.capture.readouterr()
-        code = main(["run", str(document)])
-        captured = self.capture.readouterr()
-        return code, Result.from_json(captured.out), captured.err
-
-    def artifact(self, model: Path, method: dict[str, Any], **hyperparameters: Any) -> tuple[Path, dict[str, float]]:
-        code, result, log = self.run(model, method, **hyperparameters)
-        assert code == 0 and result.published, log
-        folder = Path(result.published.uri.removeprefix("file://"))
-        return folder, json.loads((folder / "metrics.json").read_text())["metrics"]
+    return with_larger_weights(tiny_models, tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture
-def bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Bench:
-    return Bench(tmp_path, capsys)
+def bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> MethodBench:
+    return MethodBench(tmp_path, capsys)
 
 
 @pytest.mark.parametrize("auto_class", [AutoModelForSequenceClassification, AutoModelForTokenClassification])
@@ -175,7 +104,7 @@ def test_a_frozen_encoder_has_no_dropout_while_the_head_has(tiny_models: Models)
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_lora_publishes_an_adapter_and_a_plain_model_that_says_the_same(
-    bench: Bench, bases: Models, architecture: str, tmp_path: Path
+    bench: MethodBench, bases: Models, architecture: str, tmp_path: Path
 ) -> None:
     base = bases(architecture)
     folder, metrics = bench.artifact(base, {"type": "LoRA", "lora": {"r": 8, "alpha": 16}})
@@ -194,7 +123,7 @@ def test_lora_publishes_an_adapter_and_a_plain_model_that_says_the_same(
     assert all(torch.equal(published[name], again[name]) for name in published)
 
 
-def test_lora_trains_the_same_when_activations_are_computed_again(bench: Bench, bases: Models) -> None:
+def test_lora_trains_the_same_when_activations_are_computed_again(bench: MethodBench, bases: Models) -> None:
     method = {"type": "LoRA", "lora": {"dropout": "0"}}
     kept, again = (
         bench.artifact(bases("bert"), method, gradientCheckpointing=checkpointing)[0] for checkpointing in (False, True)
@@ -204,7 +133,7 @@ def test_lora_trains_the_same_when_activations_are_computed_again(bench: Bench, 
 
 
 def test_merging_takes_the_adapters_own_base_model_only(
-    bench: Bench, bases: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bench: MethodBench, bases: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = shutil.copytree(bases("bert"), tmp_path / "base")
     folder, _ = bench.artifact(base, {"type": "LoRA"}, epochs=1)
@@ -240,7 +169,7 @@ def test_merging_takes_the_adapters_own_base_model_only(
     ],
 )
 def test_a_damaged_adapter_is_refused(
-    bench: Bench, bases: Models, tmp_path: Path, damage: Callable[[Path], object], message: str
+    bench: MethodBench, bases: Models, tmp_path: Path, damage: Callable[[Path], object], message: str
 ) -> None:
     folder, _ = bench.artifact(bases("bert"), {"type": "LoRA"}, epochs=1)
     damage(folder / "adapter")
@@ -249,7 +178,7 @@ def test_a_damaged_adapter_is_refused(
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_frozen_encoder_is_published_as_it_was(bench: Bench, bases: Models, architecture: str) -> None:
+def test_a_frozen_encoder_is_published_as_it_was(bench: MethodBench, bases: Models, architecture: str) -> None:
     base = bases(architecture)
     folder, metrics = bench.artifact(base, {"type": "Frozen"})
     before, after = load_file(base / "model.safetensors"), load_file(folder / "model.safetensors")
@@ -261,22 +190,7 @@ def test_a_frozen_encoder_is_published_as_it_was(bench: Bench, bases: Models, ar
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_qlora_without_a_gpu_is_refused_in_one_sentence(bench: Bench, bases: Models) -> None:
+def test_qlora_without_a_gpu_is_refused_in_one_sentence(bench: MethodBench, bases: Models) -> None:
     code, result, _ = bench.run(bases("bert"), {"type": "QLoRA"})
     assert code == ExitCode.INVALID_SPEC
     assert result.failure and "QLoRA" in result.failure.message and "GPU" in result.failure.message
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_qlora_learns_beside_four_bits_and_is_merged_onto_all_of_them(
-    bench: Bench, bases: Models, architecture: str, tmp_path: Path
-) -> None:
-    pytest.importorskip("bitsandbytes")
-    base = bases(architecture)
-    folder, metrics = bench.artifact(base, {"type": "QLoRA"})
-    assert metrics["eval_loss"] < metrics["untrained_loss"] - 0.1
-    plain = AutoModelForSequenceClassification.from_pretrained(folder)
-    adapted = with_adapter(base, folder)
-    assert torch.allclose(logits(adapted), logits(plain), atol=1e-5, rtol=0)

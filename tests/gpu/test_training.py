@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,7 @@ from luthier_trainer.cli import main
 from luthier_trainer.runtime.errors import LossNotFinite
 from support.trainer.engine import data_of, model_of, spec_of, tuner_of
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
-]
+pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture
@@ -139,3 +139,39 @@ def test_gpu_memory_that_does_not_suffice_is_said_with_what_to_lower(
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert code == ExitCode.GPU_OUT_OF_MEMORY
     assert result.failure and "ower" in result.failure.message
+
+
+def test_a_compiled_model_trains(tmp_path: Path, document: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    document["spec"]["trainingArguments"] = {"torch_compile": "true"}
+    document["spec"]["export"] = ["safetensors"]
+    code, result = run(tmp_path, document, capsys)
+    assert code == 0 and result.published, result
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two GPUs")
+def test_two_gpus_train_the_curve_of_one_over_nccl(
+    tmp_path: Path, tiny_models: Callable[[str], Path], document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document["spec"] |= {"precision": "fp32", "export": ["safetensors"]}
+    document["spec"]["hyperparameters"]["epochs"] = 2
+    losses = {}
+    for processes in ("1", "2"):
+        document["spec"]["output"]["uri"] = (tmp_path / f"registry-{processes}").as_uri()
+        path = tmp_path / f"run-{processes}.json"
+        path.write_text(json.dumps(document))
+        for command in ("prepare", "train"):
+            environment = os.environ | {"LUTHIER_PROCESSES_PER_NODE": processes}
+            argv = [sys.executable, "-m", "luthier_trainer", command, str(path), "--port", "0"]
+            done = subprocess.run(
+                [*argv, "--workspace", str(tmp_path / processes)], env=environment, capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stderr[-4000:]
+            result = Result.from_json(done.stdout)
+            if result.prepared:
+                resolved = result.prepared.resolved.to_wire()
+                path.write_text(json.dumps(document | {"resolved": resolved}))
+        assert result.published
+        folder = Path(result.published.uri.removeprefix("file://"))
+        losses[processes] = json.loads((folder / "metrics.json").read_text())["metrics"]["eval_loss"]
+    # Each process draws its own dropout.
+    assert losses["2"] == pytest.approx(losses["1"], abs=0.05)

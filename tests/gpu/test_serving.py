@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 
 from luthier_serving.compute.model import open_model
+from support.serving.artifact import make_artifact
 
 pytestmark = pytest.mark.gpu
 
 
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_artifact(tmp_path_factory.mktemp("artifact"))
+
+
 def test_half_precision_on_the_gpu_agrees_with_the_cpu_also_in_padded_batches(artifact: Path) -> None:
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("no NVIDIA GPU here")
     texts = [" ".join(["good", "film", "bad", "was", "the"][: 1 + index % 5]) for index in range(200)]
     gpu, cpu = (open_model(artifact, "auto", gpus=gpus, max_tokens=512) for gpus in (1, 0))
     assert (gpu.merges_calls, cpu.merges_calls) == (True, False)

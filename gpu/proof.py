@@ -1,0 +1,87 @@
+"""Proves the GPU kit without a GPU: unpacked where neither this checkout nor a network can be reached.
+
+The packages are those of machine.txt in an environment of their own, of Python 3.12. The kit runs with `--device cpu
+--tiny`: every GPU test is collected and skipped, and every measurement yields its file. With `--older` it instead runs
+the unit and integration tests of the trainer and of the server's engines on those packages. Needs root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from kit import HERE, PYTHON, ROOT, make
+
+from luthier_dev.errors import MachineError
+from luthier_dev.paths import layout
+
+MEMBERS = ("crds", "artifacts", "dev", "trainer_image[train]", "serving")
+TESTS = ("tests/unit/trainer", "tests/integration/trainer", "tests/unit/serving")
+# Ray is not what is tried here; these start one.
+WITHOUT = ("tests/unit/serving/test_front_app.py", "tests/unit/serving/test_revision_app.py")
+# A network of its own, in which only loopback is up, and nothing where the checkout was.
+ISOLATED = """set -e
+ip link set lo up
+mount -t tmpfs none {checkout}
+cd {kit}
+exec ./run.sh --device cpu --tiny --minutes {minutes} --results {results}
+"""
+
+
+def environment(name: str, *more: str) -> Path:
+    """Return the Python of an environment with the machine's packages, and others."""
+    uv = str(layout().home / "tools" / "bin" / "uv")
+    folder = layout().home / name
+    python = folder / "bin" / "python"
+    settings = os.environ | {"UV_CACHE_DIR": str(layout().home / "uv")}
+    if not python.exists():
+        made = subprocess.run([uv, "venv", "--quiet", f"--python={PYTHON}", str(folder)], env=settings)
+        if made.returncode:
+            raise MachineError(f"The proof needs Python {PYTHON}, which this machine does not have.")
+    install = [uv, "pip", "install", "--quiet", "--python", str(python), "-r", str(HERE / "machine.txt"), *more]
+    subprocess.run(install, env=settings, check=True, cwd=ROOT)
+    return python
+
+
+def prove(minutes: float) -> int:
+    """Make the kit and run it; return its exit code."""
+    python = environment("gpu-machine")
+    results = layout().home / "gpu-proof"
+    with tempfile.TemporaryDirectory() as folder:
+        kit = Path(folder) / "kit"
+        print(f"the kit has {make(kit) / 2**20:.1f} MiB", flush=True)
+        script = ISOLATED.format(checkout=ROOT, kit=kit, minutes=minutes, results=results)
+        command = ["unshare", "--net", "--mount", "bash", "-c", script]
+        code = subprocess.run(command, env=os.environ | {"PYTHON": str(python)}, cwd="/").returncode
+    tests = json.loads((results / "gpu-tests.json").read_text())
+    if tests["skipped"] != tests["tests"]:
+        raise MachineError(f"Of {tests['tests']} GPU tests {tests['skipped']} were skipped; without a GPU all must be.")
+    return code
+
+
+def older(arguments: list[str]) -> int:
+    """Run the tests of the trainer and of the server's engines on the machine's packages."""
+    members = [option for member in MEMBERS for option in ("-e", member)]
+    tools = ["pytest-asyncio", "seqeval", "tensorboard", "mlflow-skinny"]
+    python = environment("gpu-older", *members, *tools)
+    ignored = [f"--ignore={each}" for each in WITHOUT]
+    command = [str(python), "-m", "pytest", "-m", "unit or integration", *(arguments or TESTS), *ignored]
+    return subprocess.run(command, cwd=ROOT).returncode
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--older", nargs="*", metavar="TEST", help="run tests instead; by default all that matter")
+    options = parser.parse_args()
+    return prove(options.minutes) if options.older is None else older(options.older)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
