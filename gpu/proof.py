@@ -40,9 +40,10 @@ def environment(name: str, *more: str) -> Path:
     python = folder / "bin" / "python"
     settings = os.environ | {"UV_CACHE_DIR": str(layout().home / "uv")}
     if not python.exists():
-        made = subprocess.run([uv, "venv", "--quiet", f"--python={PYTHON}", str(folder)], env=settings)
+        wanted = os.environ.get("UV_PYTHON", PYTHON)
+        made = subprocess.run([uv, "venv", "--quiet", "--no-python-downloads", f"--python={wanted}", str(folder)])
         if made.returncode:
-            raise MachineError(f"The proof needs Python {PYTHON}, which this machine does not have.")
+            raise MachineError(f"The proof needs Python {PYTHON}: install it, or set UV_PYTHON to its path.")
     install = [uv, "pip", "install", "--quiet", "--python", str(python), "-r", str(HERE / "machine.txt"), *more]
     subprocess.run(install, env=settings, check=True, cwd=ROOT)
     return python
@@ -84,4 +85,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except MachineError as error:
+        sys.exit(f"{error}")
