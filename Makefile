@@ -28,12 +28,12 @@ demo: .venv/.demo ## The demo on a real cluster: train, publish, serve, edit, re
 
 test: .venv/.full ## Unit, integration and e2e tests, with everything they need
 	@$(PY) -m luthier_dev test-setup
-	$(PYTEST) -m unit $(UNIT) --durations 5
+	$(PYTEST) -m unit $(UNIT) -n 2 --durations 5
 	$(PYTEST) -m integration --durations 10
 	$(PYTEST) -m e2e --durations 10
 
 unit: .venv/.full ## Unit tests only, under a minute
-	$(PYTEST) -m unit $(UNIT)
+	$(PYTEST) -m unit $(UNIT) -n 2
 
 integration: .venv/.full ## Integration tests: a real API server and a real S3 server
 	@$(PY) -m luthier_dev binaries
