@@ -121,7 +121,8 @@ class TextEncoder:
         lengths = [len(each) for each in ids]
         cut = [row for row, encoding in enumerate(encodings) if encoding.overflowing]
         if not self._pairs:
-            # What was cut comes as further pieces, each with special tokens of its own.
+            # What was cut comes as further pieces, each with special tokens of its own (all but one are lost before
+            # tokenizers 0.23.3).
             for row in cut:
                 lengths[row] += sum(len(piece.ids) - self._special for piece in encodings[row].overflowing)
             return lengths
