@@ -74,7 +74,7 @@ def prove(minutes: float) -> int:
 def older(arguments: list[str]) -> int:
     """Run the tests of the trainer and of the server's engines on the machine's packages."""
     members = [option for member in MEMBERS for option in ("-e", member)]
-    tools = ["pytest-asyncio", "seqeval", "tensorboard", "mlflow-skinny"]
+    tools = ["playwright", "pytest-asyncio", "seqeval", "tensorboard"]
     python = environment("gpu-older", *members, *tools)
     command = [str(python), "-m", "pytest", "-m", "unit or integration", *(arguments or TESTS)]
     return subprocess.run(command, cwd=ROOT).returncode
