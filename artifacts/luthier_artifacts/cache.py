@@ -1,9 +1,10 @@
 """A content-addressed cache of verified files that any number of processes of a node may share.
 
-    <cache>/sha256/<digest>     whole and verified; read-only
-    <cache>/sources/<identity>  digest of an object that has no manifest, by its URI, etag and size
-    <cache>/partial/...         arriving; see `parts`
-    <cache>/locks/...           held (flock) while one process downloads a file; others wait, then find it
+    <cache>/sha256/<digest>       whole and verified; read-only
+    <cache>/manifests/<identity>  manifest of a version, by its URI and digest
+    <cache>/sources/<identity>    digest of an object that has no manifest, by its URI, etag and size
+    <cache>/partial/...           arriving; see `parts`
+    <cache>/locks/...             held (flock) while one process downloads a file; others wait, then find it
 
 Nothing lies under its digest before its size and sha256 are right. A file that is found there is hashed again,
 because disks and people change bytes. Nothing is evicted: give the cache a volume of its own.
@@ -14,15 +15,18 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from luthier_artifacts.errors import IntegrityError, PreconditionFailed
 from luthier_artifacts.hashing import sha256_of, verify_file
-from luthier_artifacts.manifest import FileEntry
+from luthier_artifacts.manifest import FileEntry, Manifest
 from luthier_artifacts.parts import PartialFile
 from luthier_artifacts.store import ObjectInfo, ObjectStore
 
@@ -36,6 +40,29 @@ class NodeCache:
     def path(self, digest: str) -> Path:
         """Where the file of this sha256 lies, if it is there."""
         return self.folder / "sha256" / digest
+
+    def manifest(self, uri: str, digest: str) -> Manifest | None:
+        """Return the manifest of the version with this digest, if it was kept here."""
+        path = self._manifest_path(uri, digest)
+        try:
+            found = Manifest.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError:  # disks and people change bytes: storage has another
+            return None
+        return found if found.digest == digest else None
+
+    def keep_manifest(self, uri: str, manifest: Manifest) -> None:
+        """Keep the manifest of a version, so that what lies here suffices to open it again without storage."""
+        path = self._manifest_path(uri, manifest.digest)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+        unfinished.write_text(manifest.model_dump_json(by_alias=True))
+        unfinished.replace(path)
+
+    def _manifest_path(self, uri: str, digest: str) -> Path:
+        identity = hashlib.sha256(json.dumps([uri, digest]).encode()).hexdigest()
+        return self.folder / "manifests" / identity
 
     def fetch(self, store: ObjectStore, key: str, entry: FileEntry, pool: ThreadPoolExecutor) -> Path:
         """Return a file that a manifest names, downloading what is missing of it.

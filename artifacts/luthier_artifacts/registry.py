@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from luthier_artifacts.aliases import Alias, Aliases
+from luthier_artifacts.cache import NodeCache
 from luthier_artifacts.config import StorageConfig
 from luthier_artifacts.download import download_files
 from luthier_artifacts.errors import IntegrityError, InvalidUri, ObjectNotFound, PreconditionFailed
@@ -274,7 +275,7 @@ def download_version(
         into: Folder that will hold the files; see `download.download_files`.
         config: How to reach storage.
         cache: Folder of the node's cache.
-        digest: What the manifest's digest must be.
+        digest: What the manifest's digest must be. If the cache holds that version, storage is not asked for anything.
         choose: Given the paths of all files, returns those that are wanted; without it, all.
 
     Raises:
@@ -282,14 +283,24 @@ def download_version(
         IntegrityError: if the digest differs, or a file is not what the manifest says.
     """
     store = open_store(version_uri, config)
-    manifest = read_manifest(store, "")
-    if digest is not None and manifest.digest != digest:
-        raise IntegrityError(f"{store.uri} has the digest {manifest.digest} instead of {digest}; it was replaced.")
+    manifest = _manifest_of(store, digest, NodeCache(cache) if cache else None)
     files = file_keys("", manifest)
     if choose is not None:
         wanted = set(choose([entry.path for entry in manifest.files]))
         files = {key: entry for key, entry in files.items() if entry.path in wanted}
     download_files(store, files, into, cache)
+    return manifest
+
+
+def _manifest_of(store: ObjectStore, digest: str | None, cache: NodeCache | None) -> Manifest:
+    """Return a version's manifest; storage is not asked for one of a known digest that the cache has."""
+    if cache and digest and (kept := cache.manifest(store.uri, digest)):
+        return kept
+    manifest = read_manifest(store, "")
+    if digest is not None and manifest.digest != digest:
+        raise IntegrityError(f"{store.uri} has the digest {manifest.digest} instead of {digest}; it was replaced.")
+    if cache:
+        cache.keep_manifest(store.uri, manifest)
     return manifest
 
 

@@ -176,7 +176,9 @@ class RevisionStatus(ApiModel):
     traffic_percent: Annotated[int, Field(ge=0, le=100)] = Field(
         default=0, description="Percentage of the requests that it answers."
     )
-    state: Literal["Starting", "Running", "Failed", "Draining"] = Field(description="State of the revision.")
+    state: Literal["Starting", "Running", "Unhealthy", "Failed", "Draining"] = Field(
+        description="State of the revision."
+    )
     since: Timestamp = Field(description="When it was added.")
     message: Text | None = Field(default=None, description="Why it is not running.")
 

@@ -109,6 +109,24 @@ def test_a_damaged_file_is_never_visible(
     verify_folder(tmp_path / "out", published.manifest)
 
 
+def test_a_version_of_a_known_digest_that_the_cache_holds_needs_no_storage(
+    storage, store: ObjectStore, published: PublishedVersion, tmp_path: Path
+) -> None:
+    def fetch(name: str, digest: str | None) -> None:
+        download_version(published.uri, tmp_path / name, storage.config, cache=tmp_path / "cache", digest=digest)
+        verify_folder(tmp_path / name, published.manifest)
+
+    fetch("one", published.digest)
+    store.delete([each.key for each in store.list()])
+    fetch("two", published.digest)
+    with pytest.raises(ObjectNotFound):  # without a digest, only storage says what the version is
+        fetch("three", None)
+    (kept,) = (tmp_path / "cache" / "manifests").iterdir()
+    kept.write_text(kept.read_text()[:-40])
+    with pytest.raises(ObjectNotFound):
+        fetch("four", published.digest)
+
+
 def test_a_missing_file_a_missing_version_and_a_wrong_digest_are_told_apart(
     storage, store: ObjectStore, published: PublishedVersion, tmp_path: Path
 ) -> None:

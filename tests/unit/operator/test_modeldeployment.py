@@ -366,18 +366,32 @@ def test_while_a_second_ray_cluster_comes_up_requests_are_answered_and_it_is_not
     assert ready is not None and ready[:2] == ("False", Reason.ROLLING_OUT), "the new cluster does not run it yet"
 
 
-def test_a_version_that_fails_in_service_and_recovers_is_ready_again() -> None:
+def test_a_lost_replica_is_a_moment_and_no_failure() -> None:
     cluster = serving(version("v-a"))
     revision = cluster.status.current_revision or ""
-    cluster.applications[revision] = ApplicationView("UNHEALTHY", "a replica died")
+    cluster.applications[revision] = ApplicationView("UNHEALTHY", "A replica died.")
     cluster.kuberay_observes()
     cluster.carry_out(cluster.plan())
-    assert cluster.status.revisions[0].state == "Failed" and cluster.status.last_failure
+    assert cluster.status.revisions[0].state == "Unhealthy" and cluster.status.last_failure is None
     assert cluster.weights() == {"v-a": 100}, "Ray Serve restarts its replicas"
+    said = "Version v-a has lost a replica, which Ray Serve starts again. A replica died."
+    assert cluster.condition(ConditionType.READY) == ("False", Reason.DEPLOYING, said)
+    assert cluster.condition(ConditionType.STALLED) is None
     cluster.settle(2)
     assert cluster.condition(ConditionType.READY) == ("True", Reason.SERVING, "Version v-a answers requests.")
-    assert cluster.status.last_failure is None
     assert cluster.condition(ConditionType.STALLED) is None
+
+
+def test_a_version_that_stays_without_its_replicas_is_a_failure_after_the_deadline() -> None:
+    cluster = serving(version("v-a"))
+    revision = cluster.status.current_revision or ""
+    cluster.applications[revision] = ApplicationView("UNHEALTHY", "A replica died.")
+    cluster.kuberay_observes()
+    cluster.carry_out(cluster.plan())
+    cluster.now += timedelta(seconds=601)
+    cluster.carry_out(cluster.plan())
+    said = "Version v-a has been unhealthy for 600 s. A replica died."
+    assert cluster.condition(ConditionType.STALLED) == ("True", Reason.PROGRESS_DEADLINE_EXCEEDED, said)
 
 
 def test_the_only_revision_gets_all_requests_although_it_is_not_known_to_run() -> None:

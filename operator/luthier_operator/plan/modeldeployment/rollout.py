@@ -14,8 +14,9 @@ from typing import Literal
 from luthier_operator.manifests.rayservice import Application
 from luthier_operator.model.views import ApplicationView
 
-State = Literal["Starting", "Running", "Failed", "Draining"]
-_FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
+State = Literal["Starting", "Running", "Unhealthy", "Failed", "Draining"]
+# UNHEALTHY is no failure: Ray Serve has lost replicas, and starts others by itself within seconds.
+_STATES: dict[str, State] = {"RUNNING": "Running", "UNHEALTHY": "Unhealthy", "DEPLOY_FAILED": "Failed"}
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,7 @@ class Step:
 
 def state_of(view: ApplicationView | None, weight: int, *, is_target: bool) -> tuple[State, str]:
     """Return the state of a revision and why, from what Ray Serve reports of its application."""
-    if view is None or view.status not in ("RUNNING", *_FAILED):
-        state: State = "Starting"
-    else:
-        state = "Running" if view.status == "RUNNING" else "Failed"
+    state = _STATES.get(view.status, "Starting") if view else "Starting"
     if state != "Failed" and weight == 0 and not is_target:
         state = "Draining"
     return state, view.message if view and state != "Running" else ""
@@ -120,8 +118,9 @@ def _drain(live: Sequence[Live], candidate: Live, times: Times) -> Step:
     """Keep what lost its weight a moment ago: the front may still route to it."""
     draining = [each for each in live if each is not candidate and each.age_s < times.drain_s]
     wake = min((times.drain_s - each.age_s for each in draining), default=None)
-    first_wait = times.deadline_s - candidate.age_s + 1 if candidate.state == "Starting" else None
+    not_there = candidate.state in ("Starting", "Unhealthy")
+    first_wait = times.deadline_s - candidate.age_s + 1 if not_there else None
     waits = [wait for wait in (wake, first_wait) if wait is not None and wait > 0]
-    late = candidate.state == "Starting" and candidate.age_s > times.deadline_s
+    late = not_there and candidate.age_s > times.deadline_s
     failed = candidate if candidate.state == "Failed" or late else None
     return Step((*draining, candidate), failed=failed, late=late, wake_s=min(waits, default=None))

@@ -83,6 +83,9 @@ def rolling_out(
     if old or (available and mine.weight == 100):
         text = f"Version {wanted.version} is starting beside the one in service.{still}"
         return Verdict("RollingOut", Reason.ROLLING_OUT, text, reconciling=True)
+    if mine.state == "Unhealthy":
+        text = f"Version {wanted.version} has lost a replica, which Ray Serve starts again. {mine.message}".strip()
+        return Verdict("Deploying", Reason.DEPLOYING, text, reconciling=True)
     text = f"The server for version {wanted.version} is starting." + (f" {mine.message}" if mine.message else "")
     return Verdict("Deploying", Reason.DEPLOYING, text, reconciling=True)
 
@@ -93,7 +96,8 @@ def _failed(
     """The revision does not start. It is tried again when the spec, the version or the retry annotation changes."""
     if step.failed and step.late:
         why = diagnosis.message if diagnosis else step.failed.message
-        text = f"Version {wanted.version} did not start within {deadline_s} s. {why}".strip()
+        what = "has been unhealthy for" if step.failed.state == "Unhealthy" else "did not start within"
+        text = f"Version {wanted.version} {what} {deadline_s} s. {why}".strip()
         return Verdict("Failed", Reason.PROGRESS_DEADLINE_EXCEEDED, f"{text}{still}", stalled=True)
     why = (step.failed.message if step.failed else before) or "Ray Serve gave no reason; see the logs of its pods."
     text = f"Version {wanted.version} does not start: {why.rstrip('.')}.{still}"
