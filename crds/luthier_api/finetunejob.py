@@ -189,10 +189,10 @@ class RunStatus(ApiModel):
     finished_at: Timestamp | None = Field(default=None, description="When the run ended.")
     given_up: Text | None = Field(
         default=None,
-        description="uid of the last training Job that was stopped so that training restarts from a checkpoint.",
+        description="uid of the last Job that was stopped so that its stage starts again.",
     )
     earlier_failures: Count = Field(
-        default=0, description="Failures of the training Jobs that were stopped for a restart."
+        default=0, description="Failures of the Jobs that were stopped for a restart."
     )
 
 

@@ -6,6 +6,7 @@ and a Job that only looks like a run's has no owner. Nothing here decides and no
 
 import re
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Literal
 
 from luthier_api.finetunejob import RETRY_ANNOTATION
@@ -89,7 +90,7 @@ def pod_view(raw: Raw) -> PodView:
         unschedulable=_unschedulable(status),
         disruption=_disruption(status),
         disruption_reason=next((c.get("reason", "") for c in _disruptions(status)), ""),
-        started_at=parse_time(state.get("running", terminated).get("startedAt")),
+        started_at=_started_at(state.get("running", terminated)),
         finished_at=parse_time(terminated.get("finishedAt")),
         node=raw["spec"].get("nodeName", ""),
         index=_natural_number(metadata.get("annotations", {}).get("batch.kubernetes.io/job-completion-index", "0")),
@@ -181,6 +182,12 @@ def _main(containers: Iterable[Raw]) -> Raw:
     """Return the container that Luthier made, beside which admission may have put others; in Ray's pods, the first."""
     listed = list(containers)
     return next((each for each in listed if each.get("name") == names.CONTAINER), listed[0])
+
+
+def _started_at(state: Raw) -> datetime | None:
+    """Return when a container started. Of one that it could not start, the runtime says: in 1970."""
+    found = parse_time(state.get("startedAt"))
+    return found if found and found.timestamp() > 0 else None
 
 
 _STARTING = ("", "ContainerCreating", "PodInitializing")

@@ -42,9 +42,11 @@ def failed(failure: LastFailure | None) -> Verdict:
 
 
 def starting_over(record: RunRecord) -> Verdict:
-    """A training was given up and begins again, or has failed once too often."""
+    """A Job was given up and begins again, or has failed once too often."""
     if record.run and record.run.status.stage == "Failed":
         return failed(record.last_failure)
+    if record.run and record.run.abandoned and record.run.abandoned.stage == "prepare":
+        return preparing(failure=record.last_failure)
     text = "The training starts again from its newest checkpoint."
     return _under_way("Training", Reason.TRAINING, text, None, record.last_failure)
 
