@@ -80,6 +80,27 @@ class Toleration(ApiModel):
     )
 
 
+_RESERVED = "^([^/]*[.])?(luthier[.]dev|ray[.]io|batch[.]kubernetes[.]io)/.*$"
+_POD_KEYS = cel(
+    (
+        f"self.all(key, key.matches('{LABEL_KEY}') && !key.matches('{_RESERVED}'))",
+        "write the key of a label or annotation; those of luthier.dev, ray.io and batch.kubernetes.io are set by Luthier, "
+        "Ray and Kubernetes",
+    )
+)
+
+
+class PodMetadata(ApiModel):
+    """Labels and annotations for the pods, such as those that switch the injection of a sidecar off."""
+
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32, json_schema_extra=_POD_KEYS)] = Field(
+        default={}, description="Labels of the pods. Those that Luthier sets itself stay as they are."
+    )
+    annotations: Annotated[
+        dict[LabelKey, Annotated[str, Field(max_length=4096)]], Field(max_length=32, json_schema_extra=_POD_KEYS)
+    ] = Field(default={}, description="Annotations of the pods.")
+
+
 class Placement(ApiModel):
     """Where pods run, and under which identity."""
 

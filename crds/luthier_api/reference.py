@@ -76,8 +76,9 @@ def exit_code_page() -> str:
         lines.append(f"| {int(code)} | `{outcome.reason}` | {rules[outcome.retry]} | {outcome.hint} |")
     lines.append("")
     lines.append(
-        "137 stands for memory only where Kubernetes says `OOMKilled`, or the pod itself does. A pod that was deleted, that"
-        " never started, or of which its node knows no end (`ContainerStatusUnknown`, as after a restart of the node) is a"
-        " disruption: always tried again, and not counted. One that somebody else killed is `Crashed`, up to backoffLimit."
+        "137 stands for memory only where Kubernetes says `OOMKilled`, or the pod itself does. A pod that was deleted, "
+        "that never started, or of which its node knows no end (`ContainerStatusUnknown`, as after a restart of the "
+        "node) is a disruption: always tried again, and not counted. One that somebody else killed is `Crashed`, up to "
+        "backoffLimit."
     )
     return "\n".join([*lines, ""])

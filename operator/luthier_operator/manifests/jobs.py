@@ -122,7 +122,7 @@ def job(
             # From now on it is the queue that says when the Job may run.
             **({"suspend": True} if queue else {}),
             "template": {
-                "metadata": {"labels": labels, "annotations": {names.RUN_DOCUMENT: document}},
+                "metadata": pods.metadata(spec.pod_metadata, labels, {names.RUN_DOCUMENT: document}),
                 "spec": _pod(owner, spec, stage, run, trainer_image(spec, resolved, defaults), defaults),
             },
         },

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from luthier_api import API_VERSION
-from luthier_api.pods import Placement, ResourceRequirements
+from luthier_api.pods import Placement, PodMetadata, ResourceRequirements
 from luthier_operator.model import names
 from luthier_operator.model.defaults import PodResources
 from luthier_operator.model.views import Meta
@@ -49,6 +49,14 @@ def resources(wanted: ResourceRequirements, default: PodResources, *, gpus: int 
     if gpus:
         limits[names.GPU] = str(gpus)
     return {name: dict(values) for name, values in (("requests", requests), ("limits", limits)) if values}
+
+
+def metadata(
+    wanted: PodMetadata, labels: Mapping[str, str], annotations: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return the metadata of a pod: what the resource asks for, and over it what Luthier sets."""
+    both = {"labels": {**wanted.labels, **labels}, "annotations": {**wanted.annotations, **(annotations or {})}}
+    return {key: value for key, value in both.items() if value}
 
 
 def placement(wanted: Placement) -> dict[str, Any]:

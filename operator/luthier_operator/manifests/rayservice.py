@@ -208,7 +208,7 @@ def _head(owner: Meta, spec: ModelDeploymentSpec, defaults: Defaults) -> dict[st
         "automountServiceAccountToken": most > fewest,
         **pods.placement(placed),
     }
-    return _template(owner, "head", pod)
+    return _template(owner, spec, "head", pod)
 
 
 def _worker(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defaults) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def _worker(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defa
         "automountServiceAccountToken": False,
         **pods.placement(runtime),
     }
-    return _template(owner, "worker", pod)
+    return _template(owner, spec, "worker", pod)
 
 
 def _container(name: str, spec: ModelDeploymentSpec, defaults: Defaults) -> dict[str, Any]:
@@ -238,9 +238,9 @@ def _container(name: str, spec: ModelDeploymentSpec, defaults: Defaults) -> dict
     }
 
 
-def _template(owner: Meta, component: str, pod: dict[str, Any]) -> dict[str, Any]:
+def _template(owner: Meta, spec: ModelDeploymentSpec, component: str, pod: dict[str, Any]) -> dict[str, Any]:
     labels = names.labels(component, **{names.MODELDEPLOYMENT: owner.name})
-    return {"metadata": {"labels": labels}, "spec": {"securityContext": pods.POD_SECURITY, **pod}}
+    return {"metadata": pods.metadata(spec.pod_metadata, labels), "spec": {"securityContext": pods.POD_SECURITY, **pod}}
 
 
 def hash_of(manifest: Mapping[str, Any]) -> str:

@@ -75,12 +75,13 @@ def job_view(raw: Raw) -> JobView:
 def pod_view(raw: Raw) -> PodView:
     """Parse a pod that carries the operator's labels."""
     metadata, status = raw["metadata"], raw.get("status", {})
+    phase, outlived_by = _end_of_main(status)
     state: Raw = _main(status.get("containerStatuses") or [{}]).get("state", {})
     waiting, terminated = _waiting(status, state), state.get("terminated", {})
     return PodView(
         name=metadata["name"],
         owner_uid=owner_uid(raw),
-        phase=status.get("phase", "Pending"),
+        phase=phase,
         created_at=parse_time(metadata.get("creationTimestamp")),
         uid=metadata.get("uid", ""),
         deleting="deletionTimestamp" in metadata,
@@ -101,6 +102,7 @@ def pod_view(raw: Raw) -> PodView:
         termination_message=terminated.get("message", "")[:LONGEST],
         memory_limit=_main(raw["spec"]["containers"]).get("resources", {}).get("limits", {}).get("memory"),
         gpus=_gpus(raw["spec"]),
+        outlived_by=outlived_by,
     )
 
 
@@ -182,6 +184,23 @@ def _main(containers: Iterable[Raw]) -> Raw:
     """Return the container that Luthier made, beside which admission may have put others; in Ray's pods, the first."""
     listed = list(containers)
     return next((each for each in listed if each.get("name") == names.CONTAINER), listed[0])
+
+
+def _end_of_main(status: Raw) -> tuple[str, tuple[str, ...]]:
+    """Return the pod's phase, and the containers beside ours because of which Kubernetes would say another one.
+
+    What counts is the container that Luthier made. Native sidecars, which are init containers, end with it.
+    """
+    phase: str = status.get("phase", "Pending")
+    containers = status.get("containerStatuses") or []
+    ended = next((each["state"].get("terminated") for each in containers if each.get("name") == names.CONTAINER), None)
+    if ended is None or len(containers) == 1:
+        return phase, ()
+    others = [each for each in containers if each.get("name") != names.CONTAINER]
+    well = ended.get("exitCode") == 0
+    states = [(str(each.get("name", "")), each.get("state", {}).get("terminated")) for each in others]
+    found = [name for name, state in states if state is None or (well and state.get("exitCode") != 0)]
+    return "Succeeded" if well else "Failed", tuple(printable(name, 63) for name in found)
 
 
 def _started_at(state: Raw) -> datetime | None:

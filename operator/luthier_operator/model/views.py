@@ -84,10 +84,15 @@ class JobView:
     pods: "tuple[PodView, ...]" = ()
     """Those that it made, newest first; joined to it by `ownership`, and not by the store."""
 
+    outlived_by: tuple[str, ...] = ()
+    """Containers that keep its pod from ending as its own container did; see `ownership`."""
+    lingering: bool = False
+    """Whether Kubernetes waits for those containers: `outcome` is then that of its own container."""
+
     @property
     def live(self) -> bool:
         """Whether it has, or may still get, a running pod."""
-        return self.outcome is None
+        return self.outcome is None or self.lingering
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,8 @@ class PodView:
     termination_message: str = ""
     memory_limit: str | None = None
     gpus: int = 0
+    outlived_by: tuple[str, ...] = ()
+    """Containers that admission put beside its own and that run on after its end, or failed though it did not."""
 
     @property
     def ended(self) -> bool:

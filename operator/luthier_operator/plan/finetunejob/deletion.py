@@ -72,7 +72,8 @@ def plan_deletion(resource: FineTuneJobResource, observed: ObservedRuns, now: da
     for job in done:
         outcome = removals.outcome(job)
         if isinstance(outcome, Removed):
-            return Plan(events=(_removed(outcome),), release=True)
+            outlived = [job] if job.lingering else []
+            return Plan(deletes=deletions(outlived), events=(_removed(outcome),), release=True)
     step = _next_step(resource, observed, own, now, defaults)
     if step.applies and observed.namespace_ending:
         # To hold the resource would hold the namespace for ever: no pod can be created in it to remove anything.
@@ -136,7 +137,7 @@ def _next_step(
     (job,) = own
     if job.deleting:
         return _Step(under_way)
-    if job.live:
+    if job.outcome is None:
         queries = events_to_ask.queries(resource.spec, own, now)
         again_s = min((query.again_s for query in queries), default=None)
         return _Step(_waiting(job, observed) or under_way, requeue_after_s=again_s)

@@ -25,7 +25,7 @@ from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.resources import FineTuneJobResource
 from luthier_operator.model.timestamps import rfc3339
 from luthier_operator.model.views import JobView, Meta, Raw
-from luthier_operator.plan.finetunejob import deletion, restarts, verdicts, version_pruning
+from luthier_operator.plan.finetunejob import deletion, restarts, sidecars, verdicts, version_pruning
 from luthier_operator.plan.finetunejob.runs import Wanted, first_in, record_of
 from luthier_operator.plan.finetunejob.situation import (
     Decision,
@@ -59,17 +59,22 @@ def plan_finetunejob(resource: FineTuneJobResource, observed: ObservedRuns, now:
     pruning = version_pruning.pruning_of(situation, decision)
     status = _status(situation, decision, pruning)
     stopped = _replaced(situation)
+    lingering = sidecars.outlived(situation)
     return Plan(
         hold=deletion.holds(resource),
-        deletes=deletions(stopped) + decision.deletes + pruning.deletes,
+        deletes=deletions(stopped) + decision.deletes + pruning.deletes + lingering.deletes,
         patches=decision.patches + _expiries(situation),
         applies=decision.applies + pruning.applies,
         status=None if status == resource.status else status.to_wire(),
-        events=replaced(stopped) + transitions(resource.status, status) + pruning.events,
+        events=replaced(stopped) + transitions(resource.status, status) + pruning.events + lingering.events,
         release=deletion.releases(resource),
-        requeue_after_s=decision.requeue_after_s or pruning.requeue_after_s,
+        requeue_after_s=_soonest(decision.requeue_after_s or pruning.requeue_after_s, lingering.requeue_after_s),
         assumes_gone=(situation.run is not None and situation.run.lost) or pruning.assumes_unused,
     )
+
+
+def _soonest(*times: float | None) -> float | None:
+    return min((each for each in times if each is not None), default=None)
 
 
 def plan_unreadable(meta: Meta, raw: Raw, before: FineTuneJobStatus, why: str, now: datetime) -> Plan:
@@ -129,7 +134,7 @@ def answered(s: Situation) -> Decision | None:
     if record.versions[0].spec_hash != s.wanted.spec_hash:
         chosen = version.model_copy(update={"chosen_at": rfc3339(s.now)})
         record = replace(record, versions=first_in(record.versions, chosen))
-    idle = [job for job in s.jobs_of_run if job.live]
+    idle = [job for job in s.jobs_of_run if job.outcome is None]
     return Decision(verdicts.answered(s.resource.status, version, record.published), record, deletes=deletions(idle))
 
 
@@ -140,7 +145,7 @@ def failed(s: Situation) -> Decision | None:
     """
     if s.run is None or s.run.status.stage != "Failed":
         return None
-    idle = [job for job in s.jobs_of_run if job.live]
+    idle = [job for job in s.jobs_of_run if job.outcome is None]
     return Decision(verdicts.failed(s.record.last_failure), s.record, deletes=deletions(idle))
 
 

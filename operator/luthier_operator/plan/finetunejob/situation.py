@@ -162,7 +162,7 @@ def suspensions(s: Situation, jobs: Iterable[JobView]) -> tuple[Patch, ...]:
     `suspend` of a Job in a queue is Kueue's and never written here.
     """
     wanted = s.spec.suspend
-    live = [job for job in jobs if job.live and not job.deleting and can_be_suspended(job)]
+    live = [job for job in jobs if job.outcome is None and not job.deleting and can_be_suspended(job)]
     return tuple(patch(job, {"suspend": wanted}) for job in live if job.suspended != wanted)
 
 
