@@ -84,8 +84,7 @@ _RESERVED = "^([^/]*[.])?(luthier[.]dev|ray[.]io|batch[.]kubernetes[.]io)/.*$"
 _POD_KEYS = cel(
     (
         f"self.all(key, key.matches('{LABEL_KEY}') && !key.matches('{_RESERVED}'))",
-        "write the key of a label or annotation; those of luthier.dev, ray.io and batch.kubernetes.io are set by Luthier, "
-        "Ray and Kubernetes",
+        "write the key of a label or annotation; not of luthier.dev, ray.io or batch.kubernetes.io",
     )
 )
 

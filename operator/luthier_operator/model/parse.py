@@ -5,7 +5,7 @@ and a Job that only looks like a run's has no owner. Nothing here decides and no
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -66,10 +66,21 @@ def job_view(raw: Raw) -> JobView:
         ended_at=parse_time(end.get("lastTransitionTime")) if end else None,
         active=status.get("active", 0),
         queue=labels.get(names.QUEUE),
+        suspensions=_natural_number(annotations.get(names.SUSPENDED, "0")),
+        suspended_by=_writer_of_suspend(metadata),
         gpus=_gpus(spec["template"]["spec"]) * int(spec.get("parallelism", 1)),
         nodes=int(spec.get("completions") or 1) if spec.get("completionMode") == "Indexed" else 1,
         image=_main(spec["template"]["spec"]["containers"]).get("image", ""),
     )
+
+
+def _writer_of_suspend(metadata: Raw) -> str:
+    """Return who wrote a Job's `suspend`, unless that is the operator, or a webhook in its request."""
+    for entry in metadata.get("managedFields") or []:
+        spec = (entry.get("fieldsV1") or {}).get("f:spec")
+        if isinstance(spec, Mapping) and "f:suspend" in spec and entry.get("manager") != names.FIELD_MANAGER:
+            return printable(entry.get("manager", ""), 128)
+    return ""
 
 
 def pod_view(raw: Raw) -> PodView:

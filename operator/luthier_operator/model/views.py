@@ -84,10 +84,19 @@ class JobView:
     pods: "tuple[PodView, ...]" = ()
     """Those that it made, newest first; joined to it by `ownership`, and not by the store."""
 
+    suspensions: int = 0
+    """How often the operator has suspended it since it last ran as it should; 0 if not the operator has."""
+    suspended_by: str = ""
+    """Who wrote its `suspend`, as far as that is known, if not the operator."""
     outlived_by: tuple[str, ...] = ()
     """Containers that keep its pod from ending as its own container did; see `ownership`."""
     lingering: bool = False
     """Whether Kubernetes waits for those containers: `outcome` is then that of its own container."""
+
+    @property
+    def held(self) -> bool:
+        """Whether somebody has suspended it, and not the operator; in a queue, that is Kueue's to do."""
+        return self.suspended and not self.suspensions and self.queue is None and self.outcome is None
 
     @property
     def live(self) -> bool:

@@ -27,6 +27,7 @@ from luthier_operator.model.views import JobView, Meta, Raw
 from luthier_operator.plan.finetunejob import events_to_ask, removals
 from luthier_operator.plan.finetunejob.situation import ObservedRuns, deletions
 from luthier_operator.plan.finetunejob.status import transitions
+from luthier_operator.plan.pods import kueue
 from luthier_operator.plan.pods.diagnosis import clip
 
 RETRY_S = 600.0
@@ -153,6 +154,8 @@ def _waiting(job: JobView, observed: ObservedRuns) -> str | None:
         view = observed.workloads.get(job.uid)
         why = f": {view.message}" if view and view.message else "."
         return f"The Job that removes the versions waits in queue {job.queue}{why} {_WAY_OUT}"
+    if job.held:
+        return f"{kueue.held(job, observed.workloads.get(job.uid)).message} {_WAY_OUT}"
     diagnosis = removals.diagnosis_of(job, observed.pod_events)
     return f"The versions cannot be removed yet: {diagnosis.message} {_WAY_OUT}" if diagnosis else None
 

@@ -66,7 +66,11 @@ def plan_finetunejob(resource: FineTuneJobResource, observed: ObservedRuns, now:
         patches=decision.patches + _expiries(situation),
         applies=decision.applies + pruning.applies,
         status=None if status == resource.status else status.to_wire(),
-        events=replaced(stopped) + transitions(resource.status, status) + pruning.events + lingering.events,
+        events=replaced(stopped)
+        + decision.events
+        + transitions(resource.status, status)
+        + pruning.events
+        + lingering.events,
         release=deletion.releases(resource),
         requeue_after_s=_soonest(decision.requeue_after_s or pruning.requeue_after_s, lingering.requeue_after_s),
         assumes_gone=(situation.run is not None and situation.run.lost) or pruning.assumes_unused,
@@ -176,7 +180,14 @@ def suspended(s: Situation) -> Decision | None:
     if train in stopped:
         record = restarts.set_aside(s)
     idle = [job for job in stopped if job is not train]
-    return Decision(verdicts.suspended(), record, deletes=deletions(idle), patches=suspensions(s, s.jobs_of_run))
+    told = tuple(verdicts.resumed_again(job) for job in idle if job.suspensions and not job.deleting)
+    return Decision(
+        verdicts.suspended(),
+        record,
+        deletes=deletions(idle),
+        patches=suspensions(s, s.jobs_of_run),
+        events=told[:1],
+    )
 
 
 def given_up(s: Situation) -> Decision | None:

@@ -1,8 +1,8 @@
 """Jobs whose own container has ended while another one in the pod, that admission put there, runs on or has failed.
 
-Kubernetes waits for every container of a pod; a service mesh's proxy, injected as an ordinary container, ends never. What
-counts is the container that Luthier made: `ownership` reads the outcome of the Job from it, and here the Job is ended
-once that outcome is in the written status. A sidecar that ends by itself in a moment is left the time. Pure.
+Kubernetes waits for every container of a pod, and a service mesh's proxy, injected as an ordinary container, never
+ends. What counts is the container that Luthier made: `ownership` reads the outcome of the Job from it, and here the Job
+is ended once that outcome is in the written status. A sidecar that ends by itself in a moment is left the time. Pure.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def _left_s(s: Situation, job: JobView) -> float:
 
 
 def _written(s: Situation, job: JobView) -> bool:
-    """Whether nothing is lost with the Job: its outcome is in the status, and training has begun on what it prepared."""
+    """Whether nothing is lost with the Job: its outcome is in the status, or training has begun on what it prepared."""
     written = s.resource.status.current_run
     if written is None or written.name != job.run:
         return s.record.run is None or s.record.run.name != job.run

@@ -116,6 +116,8 @@ def _watch(s: Situation, train: JobView) -> Decision:
 
 def _mirrored(s: Situation, job: JobView, verdict: Verdict) -> Verdict:
     workload = s.observed.workloads.get(job.uid)
+    if job.held:
+        return kueue.held(job, workload)
     return kueue.mirrored(verdict, job, workload, kueue_installed=s.observed.kueue_installed, now=s.now)
 
 

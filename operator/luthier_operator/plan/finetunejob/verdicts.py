@@ -7,7 +7,8 @@ from luthier_api.conditions import find_condition
 from luthier_api.documents import ProgressDocument, Published
 from luthier_api.finetunejob import FineTuneJobStatus, LastFailure, VersionStatus
 from luthier_api.reasons import ConditionType, Reason
-from luthier_operator.model.views import Refusal
+from luthier_operator.model.actions import EventNote
+from luthier_operator.model.views import JobView, Refusal
 from luthier_operator.plan.finetunejob.runs import RunRecord
 from luthier_operator.plan.pods.diagnosis import Diagnosis, clip
 from luthier_operator.plan.verdict import Verdict
@@ -54,6 +55,16 @@ def starting_over(record: RunRecord) -> Verdict:
 def suspended() -> Verdict:
     """The user has suspended the resource."""
     return Verdict("Suspended", Reason.SUSPENDED, "The run is suspended. Set suspend to false to continue.")
+
+
+def resumed_again(job: JobView) -> EventNote:
+    """Return the Event about a Job that somebody else resumes again and again while the resource is suspended."""
+    who = job.suspended_by or "Somebody other than Luthier"
+    text = (
+        f"{who} resumes the Job {job.name} each time that Luthier suspends it. It is deleted instead, and made again "
+        "when suspend is false."
+    )
+    return EventNote(Reason.SUSPENDED, text, warning=True)
 
 
 def waiting_for_run(run: str) -> Verdict:

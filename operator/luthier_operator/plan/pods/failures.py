@@ -168,7 +168,8 @@ def _distance_from_cause(pod: PodView) -> int:
 def starts_over(job: JobView) -> bool:
     """Whether a Job failed of something that may not happen again, and does not try again by itself.
 
-    That is one whose pods train together, one whose pod another container keeps from ending, and one that ended with exit code 137, as it does when memory is short.
+    That is one whose pods train together, one whose pod another container keeps from ending, and one that ended with
+    exit code 137, as it does when memory is short.
     """
     if job.outcome != "Failed" or job_retry(job) is Retry.NEVER:
         return False
