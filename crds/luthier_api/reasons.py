@@ -35,6 +35,7 @@ class Reason(StrEnum):
     PRUNED = "Pruned"
     REMOVED = "Removed"
     REMOVAL_FAILED = "RemovalFailed"
+    ADOPTED = "Adopted"
     SIDECAR_RUNNING = "SidecarRunning"
 
     # What stops a run: the user's input.

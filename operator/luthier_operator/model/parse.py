@@ -45,11 +45,13 @@ def job_view(raw: Raw) -> JobView:
     labels, annotations = metadata.get("labels", {}), metadata.get("annotations", {})
     end = next((c for c in _true_conditions(status) if c["type"] in ("Complete", "Failed")), None)
     run, stage = labels.get(names.RUN, ""), labels.get(names.COMPONENT, "")
+    forged, owner = _forged(metadata, run, stage), owner_uid(raw) or annotations.get(names.OWNER_UID, "")
     return JobView(
         namespace=metadata["namespace"],
         name=metadata["name"],
         uid=metadata["uid"],
-        owner_uid="" if _forged(metadata, run, stage) else owner_uid(raw) or annotations.get(names.OWNER_UID, ""),
+        owner_uid="" if forged else owner,
+        orphan=not (forged or owner or metadata.get("ownerReferences")),
         run=run,
         stage=stage,
         spec_hash=annotations.get(names.SPEC_HASH, ""),
@@ -161,6 +163,7 @@ def rayservice_view(raw: Raw) -> RayServiceView:
         workers=cluster.get("desiredWorkerReplicas", 0),
         ready_workers=cluster.get("readyWorkerReplicas", 0),
         spec_hash=metadata.get("annotations", {}).get(names.SPEC_HASH, ""),
+        orphan=not metadata.get("ownerReferences") and names.MODELDEPLOYMENT in metadata.get("labels", {}),
     )
 
 

@@ -84,6 +84,8 @@ class JobView:
     pods: "tuple[PodView, ...]" = ()
     """Those that it made, newest first; joined to it by `ownership`, and not by the store."""
 
+    orphan: bool = False
+    """Whether it is a run's Job in all but its owner, as after a deletion that left it behind, or a restore."""
     suspensions: int = 0
     """How often the operator has suspended it since it last ran as it should; 0 if not the operator has."""
     suspended_by: str = ""
@@ -201,6 +203,10 @@ class RayServiceView:
     ready_workers: int
     spec_hash: str = ""
     """Hash of all that the operator applied, from its annotation."""
+    orphan: bool = False
+    """Whether it has the operator's labels and no owner, as after a deletion that left it behind, or a restore."""
+    refused: str = ""
+    """Why KubeRay may not create the pods, if it may not."""
 
 
 @dataclass(frozen=True)

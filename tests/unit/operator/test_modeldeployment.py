@@ -468,3 +468,27 @@ def test_a_spec_that_cannot_be_read_is_said_and_forgets_nothing() -> None:
     ready = find_condition(cluster.status.conditions, ConditionType.READY)
     assert ready and (ready.reason, ready.message) == ("InvalidSpec", "spec.model: Field required.")
     assert cluster.status.revisions == before.revisions and not plan.applies and not plan.deletes
+
+
+def test_a_rayservice_that_was_left_behind_is_taken_over_as_it_is() -> None:
+    cluster = serving(version("v-a"))
+    assert cluster.server
+    cluster.server = replace(cluster.server, owner_uid="", orphan=True)
+    cluster.meta, cluster.status = replace(cluster.meta, uid="uid-2"), ModelDeploymentStatus()
+    plan = cluster.plan()
+    (apply,) = plan.applies
+    assert apply.manifest["metadata"]["ownerReferences"][0]["uid"] == "uid-2" and not plan.deletes
+    assert apply.manifest["spec"] == cluster.manifest["spec"] and [e.reason for e in plan.events] == [Reason.ADOPTED]
+
+
+def test_a_rayservice_of_another_spec_that_was_left_behind_is_named_with_what_to_do() -> None:
+    cluster = serving(version("v-a"))
+    assert cluster.server
+    cluster.server = replace(cluster.server, owner_uid="", orphan=True)
+    cluster.meta = replace(cluster.meta, uid="uid-2")
+    cluster.job = job(version("v-b"), version("v-a"))
+    plan = cluster.plan()
+    assert not plan.applies and not plan.deletes
+    cluster.carry_out(plan)
+    stalled = cluster.condition(ConditionType.STALLED)
+    assert stalled is not None and "kubectl delete rayservice sentiment" in stalled[2]

@@ -32,6 +32,7 @@ from luthier_operator.plan.finetunejob.situation import (
     ObservedRuns,
     Policy,
     Situation,
+    adoption,
     can_be_suspended,
     deletions,
     may_finish,
@@ -44,6 +45,8 @@ from luthier_operator.plan.finetunejob.status import replaced, status_of, transi
 from luthier_operator.plan.pods import image_policy
 from luthier_operator.plan.verdict import Verdict, image_not_allowed
 
+_ADOPTED_S = 1.0
+
 
 def plan_finetunejob(resource: FineTuneJobResource, observed: ObservedRuns, now: datetime, defaults: Defaults) -> Plan:
     """Return all that is to be done for a FineTuneJob."""
@@ -55,6 +58,9 @@ def plan_finetunejob(resource: FineTuneJobResource, observed: ObservedRuns, now:
     if observed.namespace_ending:
         return Plan()  # the resource goes with it
     situation = _situation(resource, observed, now, defaults)
+    if orphans := situation.orphans:
+        adoptions = tuple(adoption(situation, job) for job in orphans)
+        return Plan(patches=adoptions, events=(verdicts.adopted(orphans),), requeue_after_s=_ADOPTED_S)
     decision = next(decision for policy in POLICIES if (decision := policy(situation)))
     pruning = version_pruning.pruning_of(situation, decision)
     status = _status(situation, decision, pruning)

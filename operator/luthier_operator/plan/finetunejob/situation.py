@@ -11,6 +11,7 @@ from datetime import datetime
 
 from luthier_api.documents import ProgressDocument
 from luthier_api.finetunejob import FineTuneJobSpec
+from luthier_operator.manifests.pods import owner_reference
 from luthier_operator.model import names
 from luthier_operator.model.actions import Apply, Delete, EventNote, Patch
 from luthier_operator.model.defaults import Defaults
@@ -107,14 +108,22 @@ class Situation:
         known = stuck.is_known(self.observed.progress, self.observed.silent_s, deadline)
         return known and left is not None and left < 0
 
-    def trained_for_another(self, run_key: str) -> bool:
-        """Whether a Job of an earlier resource of this name still trains the same, under another name."""
-        return any(job.live and job.stage == "train" and job.run_key == run_key for job in self.observed.jobs.others)
+    @property
+    def orphans(self) -> list[JobView]:
+        """Jobs of this very run that an earlier resource of this name left behind."""
+        others, wanted = self.observed.jobs.others, self.wanted
+        found = [job for job in others if job.orphan and not job.deleting and job.run == wanted.run]
+        return [job for job in found if job.spec_hash == wanted.spec_hash]
 
-    def name_taken(self, stage: Stage) -> bool:
-        """Whether the name of this run's Job belongs to an earlier resource that is being removed."""
+    def trained_for_another(self, run_key: str) -> JobView | None:
+        """Return a Job of an earlier resource of this name that still trains the same, under another name."""
+        others = self.observed.jobs.others
+        return next((job for job in others if job.live and job.stage == "train" and job.run_key == run_key), None)
+
+    def name_taken(self, stage: Stage) -> JobView | None:
+        """Return the Job that has the name of this run's, and belongs to an earlier resource, or to nobody."""
         name = names.job_name(self.wanted.run, stage)
-        return any(job.name == name for job in self.observed.jobs.others)
+        return next((job for job in self.observed.jobs.others if job.name == name), None)
 
 
 @dataclass(frozen=True)
@@ -183,6 +192,12 @@ def _suspend(job: JobView) -> Patch:
 
 def _mark(job: JobView, suspend: bool, mark: str | None) -> Patch:
     merge = {"metadata": {"annotations": {names.SUSPENDED: mark}}, "spec": {"suspend": suspend}}
+    return Patch(_BATCH, "Job", job.namespace, job.name, merge)
+
+
+def adoption(s: Situation, job: JobView) -> Patch:
+    """Return the change that makes an orphan the resource's own; refused if another Job has the name by now."""
+    merge = {"metadata": {"uid": job.uid, "ownerReferences": [owner_reference(s.resource.meta)]}}
     return Patch(_BATCH, "Job", job.namespace, job.name, merge)
 
 

@@ -3,6 +3,8 @@
 The policies choose; the words are here. `status` turns a verdict into conditions and Events.
 """
 
+from collections.abc import Sequence
+
 from luthier_api.conditions import find_condition
 from luthier_api.documents import ProgressDocument, Published
 from luthier_api.finetunejob import FineTuneJobStatus, LastFailure, VersionStatus
@@ -79,9 +81,20 @@ def waiting_for_removal() -> Verdict:
     return Verdict("Waiting", Reason.WAITING_FOR_RUN, text, reconciling=True)
 
 
-def name_taken() -> Verdict:
-    """A Job of a deleted resource of the same name is still being removed."""
-    text = "Waiting for the Job of an earlier FineTuneJob of this name to be removed."
+def adopted(jobs: Sequence[JobView]) -> EventNote:
+    """Return the Event about Jobs that an earlier resource of this name and spec left behind."""
+    listed = ", ".join(job.name for job in jobs)
+    return EventNote(Reason.ADOPTED, f"Taken over from an earlier FineTuneJob of this name and spec: {listed}.")
+
+
+def name_taken(job: JobView) -> Verdict:
+    """A Job of an earlier resource of the same name is still being removed, or was left behind without an owner."""
+    text = f"Waiting for the Job {job.name} of an earlier FineTuneJob of this name to be removed."
+    if not (job.owner_uid or job.deleting):
+        text = (
+            f"The Job {job.name} was left behind by an earlier FineTuneJob of this name and is of another spec, so it "
+            f"cannot be taken over. Delete it: kubectl delete job {job.name}. The run then continues by itself."
+        )
     return Verdict("Waiting", Reason.WAITING_FOR_RUN, text, reconciling=True)
 
 

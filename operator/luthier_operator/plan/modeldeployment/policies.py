@@ -90,6 +90,7 @@ class Decision:
 
 
 Policy = Callable[[Situation], Decision | None]
+_ADOPTED_S = 1.0
 
 
 def plan_modeldeployment(
@@ -102,6 +103,9 @@ def plan_modeldeployment(
         verdict = verdicts.refused(observed.refused)
         return _only_status(resource.meta, resource.status, verdict, now, defaults.refused_retry_s)
     target = target_of(resource.spec, observed.finetunejob)
+    if adoption := _adoption(resource, observed, target, defaults):
+        note = verdicts.adopted(resource.meta.name)
+        return Plan(applies=(adoption,), events=(note,), requeue_after_s=_ADOPTED_S)
     situation = Situation(resource, observed, target, _live(resource, observed, target, now), now, defaults)
     decision = next(decision for policy in POLICIES if (decision := policy(situation)))
     outlook = Outlook(
@@ -119,6 +123,23 @@ def plan_modeldeployment(
         events=transitions(resource.status, status),
         requeue_after_s=decision.requeue_after_s,
     )
+
+
+def _adoption(
+    resource: ModelDeploymentResource, observed: ObservedServing, target: Target | NoTarget, defaults: Defaults
+) -> Apply | None:
+    """Return the RayService with its owner, if one that an earlier resource left behind is as this one would make it.
+
+    It is applied as it is, so nothing restarts. One in the middle of a rollout, or of another spec, is not taken over.
+    """
+    server = observed.rayservice
+    if server is None or not server.orphan or server.deleting or not isinstance(target, Target):
+        return None
+    wanted = _wanted(resource, target)
+    config = manifests.serve_config(resource.meta, resource.spec, [wanted], {wanted.name: 100})
+    grant = target.grant
+    manifest = manifests.rayservice(resource.meta, resource.spec, config=config, grant=grant, defaults=defaults)
+    return Apply(manifest) if manifests.hash_of(manifest) == server.spec_hash else None
 
 
 def plan_unreadable(meta: Meta, before: ModelDeploymentStatus, why: str, now: datetime) -> Plan:
