@@ -144,7 +144,7 @@ class Reconciler:
             resource = ModelDeploymentResource(meta, read_spec(ModelDeploymentSpec, raw), status)
         except Unreadable as error:
             return await writes.carry_out(modeldeployment.plan_unreadable(meta, status, str(error), now))
-        observed = await self._modeldeployments.observe(resource)
+        observed = await self._modeldeployments.observe(resource, now)
         plan = plan_modeldeployment(resource, observed, now, self._defaults)
         try:
             return await writes.carry_out(plan)

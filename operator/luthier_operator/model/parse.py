@@ -163,8 +163,17 @@ def rayservice_view(raw: Raw) -> RayServiceView:
         workers=cluster.get("desiredWorkerReplicas", 0),
         ready_workers=cluster.get("readyWorkerReplicas", 0),
         spec_hash=metadata.get("annotations", {}).get(names.SPEC_HASH, ""),
+        refused=_refused(reported.get("rayClusterStatus", {})),
+        cluster=str(reported.get("rayClusterName", "")),
+        created_at=parse_time(metadata.get("creationTimestamp")),
         orphan=not metadata.get("ownerReferences") and names.MODELDEPLOYMENT in metadata.get("labels", {}),
     )
+
+
+def _refused(cluster: Raw) -> str:
+    """Return why KubeRay cannot create the pods of a Ray cluster, if its condition says so."""
+    found = (c for c in _true_conditions(cluster) if c.get("type") == "ReplicaFailure")
+    return next((printable(c.get("message", "")) for c in found), "")
 
 
 def _application(raw: Raw) -> ApplicationView:

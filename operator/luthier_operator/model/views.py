@@ -206,7 +206,10 @@ class RayServiceView:
     orphan: bool = False
     """Whether it has the operator's labels and no owner, as after a deletion that left it behind, or a restore."""
     refused: str = ""
-    """Why KubeRay may not create the pods, if it may not."""
+    """Why KubeRay may not create the pods, if its status says so."""
+    cluster: str = ""
+    """Name of the Ray cluster that starts, or of the one that serves."""
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,11 @@ from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.resources import ModelDeploymentResource
 from luthier_operator.model.timestamps import parse_time, seconds_since
 from luthier_operator.model.views import FineTuneJobView, Meta, PodView, RayServiceView, Refusal
-from luthier_operator.plan.modeldeployment import verdicts
+from luthier_operator.plan.modeldeployment import pods_missing, verdicts
 from luthier_operator.plan.modeldeployment.rollout import Live, Step, Times, next_step, state_of
 from luthier_operator.plan.modeldeployment.status import Outlook, status_of, transitions, with_conditions
 from luthier_operator.plan.modeldeployment.target import NoTarget, Target, target_of
 from luthier_operator.plan.pods import image_policy
-from luthier_operator.plan.pods.diagnosis import diagnose
 from luthier_operator.plan.verdict import Verdict, image_not_allowed
 
 
@@ -40,6 +39,8 @@ class ObservedServing:
     """The FineTuneJob that the spec names, if there is one."""
     pods: Sequence[PodView] = ()
     kuberay_installed: bool = True
+    pod_event: str = ""
+    """Message of the newest Event that says why one of its pods could not be created."""
     refused: Refusal | None = None
     """Set if the plan that followed from all this was carried out and the cluster did not accept it."""
 
@@ -203,7 +204,7 @@ def rolling_out(s: Situation) -> Decision | None:
         step,
         wanted,
         available=s.available,
-        diagnosis=diagnose(s.observed.pods),
+        diagnosis=pods_missing.diagnosis(s.server, s.observed.pods, s.observed.pod_event),
         invalid=s.server.invalid if s.server else None,
         failed_before=given_up_before,
         deadline_s=s.spec.rollout.progress_deadline_seconds,
@@ -215,8 +216,12 @@ def rolling_out(s: Situation) -> Decision | None:
         given_up=removed,
         update=wanted.name,
         applies=applies,
-        requeue_after_s=step.wake_s,
+        requeue_after_s=_sooner(step.wake_s, pods_missing.ask_again_s(s.server, s.observed.pods, s.now)),
     )
+
+
+def _sooner(*times: float | None) -> float | None:
+    return min((each for each in times if each is not None), default=None)
 
 
 POLICIES: tuple[Policy, ...] = (name_taken, suspended, not_allowed, no_kuberay, no_target, rolling_out)
