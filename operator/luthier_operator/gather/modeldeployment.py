@@ -45,11 +45,7 @@ class ModelDeploymentGatherer:
         now: datetime,
     ) -> str:
         """Return why KubeRay could not create a pod, if pods are missing and have been for a while."""
-        if (
-            server is None
-            or pods_missing.ask_again_s(server, pods, now) is None
-            or not pods_missing.is_due(server, now)
-        ):
+        if server is None or not pods_missing.is_due(server, pods, now):
             return ""
         selector = f"involvedObject.kind=RayCluster,involvedObject.name={server.cluster},type=Warning"
         events = await self._kube.list_by_field("v1", "Event", resource.meta.namespace, selector)

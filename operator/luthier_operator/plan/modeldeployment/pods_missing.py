@@ -17,7 +17,7 @@ _FIRST_S, _LATER_S = 2.0, 10.0
 
 def ask_again_s(server: RayServiceView | None, pods: Sequence[PodView], now: datetime) -> float | None:
     """Return when to ask (again) why pods are missing; None if none are, or if what there is answers."""
-    if server is None or server.deleting or (server.serving and not server.upgrading):
+    if server is None or not server.cluster or server.deleting or (server.serving and not server.upgrading):
         return None
     if sum(not pod.ended for pod in pods) > max(server.workers, 1):
         return None  # the head and its workers
@@ -25,9 +25,9 @@ def ask_again_s(server: RayServiceView | None, pods: Sequence[PodView], now: dat
     return min(waited_s, _LATER_S) if waited_s >= _FIRST_S else _FIRST_S - max(waited_s, 0.0)
 
 
-def is_due(server: RayServiceView, now: datetime) -> bool:
-    """Whether KubeRay has had time to create the pods."""
-    return bool(server.cluster) and seconds_since(server.created_at, now) >= _FIRST_S
+def is_due(server: RayServiceView, pods: Sequence[PodView], now: datetime) -> bool:
+    """Whether pods are missing, and KubeRay has had time to create them."""
+    return ask_again_s(server, pods, now) is not None and seconds_since(server.created_at, now) >= _FIRST_S
 
 
 def diagnosis(server: RayServiceView | None, pods: Sequence[PodView], event: str) -> Diagnosis | None:
