@@ -35,6 +35,7 @@ class Reason(StrEnum):
     PRUNED = "Pruned"
     REMOVED = "Removed"
     REMOVAL_FAILED = "RemovalFailed"
+    OTHER_RELEASE = "OtherRelease"
     ADOPTED = "Adopted"
     SIDECAR_RUNNING = "SidecarRunning"
 

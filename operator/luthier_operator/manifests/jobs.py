@@ -193,7 +193,7 @@ def trainer_pod(
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": pods.POD_SECURITY,
+        "securityContext": pods.security(defaults),
         "terminationGracePeriodSeconds": 10,
         **pods.placement(spec),
         "containers": [
@@ -204,7 +204,7 @@ def trainer_pod(
                 "command": ["python", "-m", "luthier_trainer"],
                 "args": [command, RUN_DOCUMENT_PATH],
                 "workingDir": _WORK,
-                "env": [*_fixed_environment(), *environment(given)],
+                "env": pods.environment(defaults, [*_fixed_environment(), *environment(given)]),
                 "resources": pods.resources(spec.prepare_resources, defaults.prepare),
                 "securityContext": {**pods.CONTAINER_SECURITY, "readOnlyRootFilesystem": True},
                 "terminationMessagePath": TERMINATION_MESSAGE_PATH,

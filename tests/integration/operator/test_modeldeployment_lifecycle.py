@@ -154,5 +154,6 @@ def test_why_kuberay_may_not_create_a_pod_is_said_within_ten_seconds(
     found = namespace.await_reason("mdep", "reviews", "QuotaExceeded", timeout_s=12)["status"]["conditions"]
     telling = next(condition for condition in found if condition["type"] == "Reconciling")
     assert "limited: pods=0" in telling["message"] and "Free some of that quota" in telling["message"]
+    namespace.merge("rayservice", "reviews", {"status": {"pendingServiceStatus": None}}, status=True)
     server.tell()
     namespace.await_reason("mdep", "reviews", "Serving")
