@@ -13,7 +13,9 @@ def _type_of(node: dict[str, Any]) -> str:
     if "enum" in node:
         return " \\| ".join(f"`{value}`" for value in node["enum"])
     if node.get("x-kubernetes-int-or-string"):
-        return "integer or word"
+        return "number in quotes, or integer" if "maxLength" in node else "integer or word"
+    if node.get("x-kubernetes-preserve-unknown-fields"):
+        return "string"
     match node.get("type"):
         case "array":
             return f"list of {_type_of(node['items'])}"

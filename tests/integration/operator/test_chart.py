@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,7 +48,7 @@ def test_no_rule_of_a_role_has_a_wildcard_and_leases_of_others_are_out_of_reach(
 
 
 def test_the_documented_way_on_lets_resources_go_that_no_operator_is_left_for(
-    cluster: Any, namespace: Any, make_finetunejob: Any
+    cluster: Any, namespace: Any, make_finetunejob: Any, tmp_path: Path
 ) -> None:
     resource = make_finetunejob(deletionPolicy="Delete")
     resource["metadata"]["finalizers"] = ["luthier.dev/artifacts"]
@@ -56,7 +57,8 @@ def test_the_documented_way_on_lets_resources_go_that_no_operator_is_left_for(
     assert namespace.all("ftj")
     page = (REPOSITORY / "docs" / "install.md").read_text()
     script = page.partition("<!-- release the finalizers -->")[2].partition("\n## ")[0]
-    environment = {"KUBECONFIG": str(cluster.kubeconfig), "PATH": f"{binaries.path('kubectl').parent}:/usr/bin:/bin"}
+    path = f"{binaries.path('kubectl').parent}:/usr/bin:/bin"
+    environment = {"KUBECONFIG": str(cluster.kubeconfig), "HOME": str(tmp_path), "PATH": path}
     here = script.replace("--all-namespaces", f"--namespace {namespace.name}")
     subprocess.run(["bash", "-euo", "pipefail", "-c", here], check=True, env=environment)
     namespace.until("its end", lambda: not namespace.all("ftj"))

@@ -111,8 +111,21 @@ def training(
     text = "The training pod is starting."
     if progress is not None:
         steps = f": step {progress.step} of {progress.total_steps}" if progress.total_steps else ""
-        text = f"{progress.stage}{steps}."
+        left = f", about {duration(progress.eta_seconds)} left" if steps and progress.eta_seconds else ""
+        text = f"{progress.stage}{steps}{left}."
     return _under_way("Training", Reason.TRAINING, text, diagnosis, failure)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it, in its two largest units: 4m10s, 2h5m, 3d4h."""
+    left = round(seconds)
+    units = [(86400, "d"), (3600, "h"), (60, "m"), (1, "s")]
+    parts: list[str] = []
+    for size, unit in units:
+        count, left = divmod(left, size)
+        if count or parts:
+            parts.append(f"{count}{unit}" if count else "")
+    return "".join(parts[:2]) or "0s"
 
 
 def _under_way(
