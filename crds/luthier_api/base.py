@@ -95,8 +95,8 @@ def decimal_type(
     ]
     wanted = " and ".join(f"{word} {bound}" for word, _, bound in bounds)
     message = f'must be a decimal number in quotes, such as "{example}"' + (f", {wanted}" if wanted else "")
-    rule = f"self.matches('{DECIMAL_PATTERN}')" + "".join(
-        f" && double(self) {sign} {_cel_double(b)}" for _, sign, b in bounds
+    rule = f"string(self).matches('{DECIMAL_PATTERN}')" + "".join(
+        f" && double(string(self)) {sign} {_cel_double(b)}" for _, sign, b in bounds
     )
     low, above, high, below = (Decimal(bound) if bound else None for bound in (ge, gt, le, lt))
     return Annotated[
@@ -104,7 +104,7 @@ def decimal_type(
         BeforeValidator(_exact),
         Field(ge=low, gt=above, le=high, lt=below),
         PlainSerializer(_plain, return_type=str),
-        WithJsonSchema({"type": "string", "maxLength": 32, **cel((rule, message))}),
+        WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 32, **cel((rule, message))}),
     ]
 
 
@@ -135,10 +135,18 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", max_length=64)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
 Timestamp = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=rf"^{_LABEL}([.]{_LABEL})*$")]
+OBJECT_NAME = rf"^{_LABEL}([.]{_LABEL})*$"
+ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=OBJECT_NAME)]
 DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=rf"^{_LABEL}$")]
 ImageReference = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s]+$")]
-Quantity = Annotated[str, Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$")]
+_QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$"
+# Written as in a pod: a whole number needs no quotes.
+Quantity = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value),
+    Field(max_length=32, pattern=_QUANTITY),
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 32, "pattern": _QUANTITY}),
+]
 Metrics = Annotated[
     dict[Annotated[str, Field(max_length=128)], Annotated[str, Field(max_length=32)]], Field(max_length=64)
 ]

@@ -132,7 +132,7 @@ class Dataset(StorageAccess):
                 "give textPairColumn for all files of the dataset or for none",
             ),
             (
-                "!has(self.test) || !has(self.split) || self.split.testFraction.matches('^0([.]0*)?$')",
+                "!has(self.test) || !has(self.split) || string(self.split.testFraction).matches('^0([.]0*)?$')",
                 "give either test (a file of its own) or split.testFraction (a share of train), not both",
             ),
             (

@@ -20,7 +20,7 @@ from luthier_api.base import (
     cel,
 )
 from luthier_api.conditions import NOT_SEEN_YET, ResourceStatus
-from luthier_api.pods import Placement, ResourceRequirements
+from luthier_api.pods import Placement, PodMetadata, ResourceRequirements
 from luthier_api.training import TASK_RULES, MethodType, Precision, TrainingSpec
 
 RETRY_ANNOTATION = "luthier.dev/retry"
@@ -61,6 +61,10 @@ class FineTuneJobSpec(Placement, TrainingSpec):
     prepare_resources: ResourceRequirements = Field(
         default=ResourceRequirements(),
         description="CPU and memory of the prepare pod, which never uses a GPU.",
+    )
+    pod_metadata: PodMetadata = Field(
+        default=PodMetadata(),
+        description="Labels and annotations for the pods, for instance to switch the injection of a sidecar off.",
     )
     queue_name: DnsLabel | None = Field(
         default=None,
@@ -189,11 +193,9 @@ class RunStatus(ApiModel):
     finished_at: Timestamp | None = Field(default=None, description="When the run ended.")
     given_up: Text | None = Field(
         default=None,
-        description="uid of the last training Job that was stopped so that training restarts from a checkpoint.",
+        description="uid of the last Job that was stopped so that its stage starts again.",
     )
-    earlier_failures: Count = Field(
-        default=0, description="Failures of the training Jobs that were stopped for a restart."
-    )
+    earlier_failures: Count = Field(default=0, description="Failures of the Jobs that were stopped for a restart.")
 
 
 class Attempts(ApiModel):

@@ -10,6 +10,7 @@ that logs JSON depends on that package itself.
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -24,7 +25,18 @@ _JSON = {
     "timestamp": "time",
     "json_ensure_ascii": False,
 }
-_TEXT = {"format": "%(asctime)s %(levelname)-7s %(message)s"}
+
+
+class TextFormatter(logging.Formatter):
+    """Lines for people, whose time is RFC 3339 in UTC, as in JSON, so that lines of two machines can be compared."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """Return the time of a record."""
+        moment = datetime.fromtimestamp(record.created, UTC)
+        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_TEXT = {"()": TextFormatter, "fmt": "%(asctime)s %(levelname)-7s %(message)s"}
 _NONE: Mapping[str, object] = MappingProxyType({})
 
 

@@ -18,7 +18,7 @@ from luthier_api.base import (
 )
 from luthier_api.conditions import NOT_SEEN_YET, ResourceStatus
 from luthier_api.finetunejob import LastFailure
-from luthier_api.pods import Placement, ResourceRequirements
+from luthier_api.pods import Placement, PodMetadata, ResourceRequirements
 from luthier_api.storage import OutputUri, StorageAccess
 
 
@@ -154,6 +154,10 @@ class ModelDeploymentSpec(ApiModel):
     )
     autoscaling: Autoscaling | None = Field(default=None, description="Number of replicas by load.")
     rollout: Rollout = Field(default=Rollout(), description="How a new version takes over.")
+    pod_metadata: PodMetadata = Field(
+        default=PodMetadata(),
+        description="Labels and annotations for the pods, for instance to switch the injection of a sidecar off.",
+    )
     suspend: bool = Field(
         default=False,
         description="Remove the server and free its resources. When set to false again, it is started anew.",

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from luthier_api.base import ApiModel, ObjectName, Quantity, cel
+from luthier_api.base import OBJECT_NAME, ApiModel, ObjectName, Quantity, cel
 
 ResourceName = Annotated[str, Field(max_length=128, pattern=r"^[a-z0-9A-Z]([-a-zA-Z0-9_./]*[a-zA-Z0-9])?$")]
 Resources = Annotated[dict[ResourceName, Quantity], Field(max_length=16)]
@@ -26,7 +26,7 @@ class ResourceRequirements(ApiModel):
         json_schema_extra=cel(
             (
                 "!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits)"
-                " || quantity(self.requests[name]).compareTo(quantity(self.limits[name])) <= 0)",
+                " || quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) <= 0)",
                 "a request must not exceed its limit",
             ),
             (
@@ -34,7 +34,7 @@ class ResourceRequirements(ApiModel):
                 "a resource must be cpu, memory, ephemeral-storage or one of a device plugin, such as example.com/nic",
             ),
             (
-                _each("!name.contains('/') || quantity(PART[name]).isInteger()"),
+                _each("!name.contains('/') || quantity(string(PART[name])).isInteger()"),
                 "a resource of a device plugin must be a whole number",
             ),
             (
@@ -80,6 +80,50 @@ class Toleration(ApiModel):
     )
 
 
+_RESERVED = "^([^/]*[.])?(luthier[.]dev|ray[.]io|batch[.]kubernetes[.]io)/.*$"
+_POD_KEYS = cel(
+    (
+        f"self.all(key, key.matches('{LABEL_KEY}') && !key.matches('{_RESERVED}'))",
+        "write the key of a label or annotation; not of luthier.dev, ray.io or batch.kubernetes.io",
+    )
+)
+
+
+class PodMetadata(ApiModel):
+    """Labels and annotations for the pods, such as those that switch the injection of a sidecar off."""
+
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32, json_schema_extra=_POD_KEYS)] = Field(
+        default={}, description="Labels of the pods. Those that Luthier sets itself stay as they are."
+    )
+    annotations: Annotated[
+        dict[LabelKey, Annotated[str, Field(max_length=4096)]], Field(max_length=32, json_schema_extra=_POD_KEYS)
+    ] = Field(default={}, description="Annotations of the pods.")
+
+
+# A name, or as Kubernetes writes it in a pod, an object with a name. Inside it is the name.
+SecretName = Annotated[
+    ObjectName,
+    BeforeValidator(lambda value: value["name"] if isinstance(value, dict) and set(value) == {"name"} else value),
+    WithJsonSchema(
+        {
+            "x-kubernetes-preserve-unknown-fields": True,
+            "maxLength": 253,
+            "pattern": OBJECT_NAME,
+            "properties": {
+                "name": {
+                    "type": "string",
+                    "description": "Name of the Secret.",
+                    "maxLength": 253,
+                    "pattern": OBJECT_NAME,
+                }
+            },
+            "required": ["name"],
+            "maxProperties": 1,
+        }
+    ),
+]
+
+
 class Placement(ApiModel):
     """Where pods run, and under which identity."""
 
@@ -100,6 +144,6 @@ class Placement(ApiModel):
         default=None,
         description="ServiceAccount of the pods, for workload identity. Its token is not mounted.",
     )
-    image_pull_secrets: Annotated[list[ObjectName], Field(max_length=8)] = Field(
-        default=[], description="Names of Secrets for private registries."
+    image_pull_secrets: Annotated[list[SecretName], Field(max_length=8)] = Field(
+        default=[], description="Secrets for private registries: names, or `- name: x` as in a pod."
     )

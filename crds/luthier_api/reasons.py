@@ -35,6 +35,9 @@ class Reason(StrEnum):
     PRUNED = "Pruned"
     REMOVED = "Removed"
     REMOVAL_FAILED = "RemovalFailed"
+    OTHER_RELEASE = "OtherRelease"
+    ADOPTED = "Adopted"
+    SIDECAR_RUNNING = "SidecarRunning"
 
     # What stops a run: the user's input.
     INVALID_SPEC = "InvalidSpec"

@@ -13,7 +13,9 @@ def _type_of(node: dict[str, Any]) -> str:
     if "enum" in node:
         return " \\| ".join(f"`{value}`" for value in node["enum"])
     if node.get("x-kubernetes-int-or-string"):
-        return "integer or word"
+        return "number in quotes, or integer" if "maxLength" in node else "integer or word"
+    if node.get("x-kubernetes-preserve-unknown-fields"):
+        return "string"
     match node.get("type"):
         case "array":
             return f"list of {_type_of(node['items'])}"
@@ -74,4 +76,11 @@ def exit_code_page() -> str:
     rules = {Retry.NEVER: "no", Retry.COUNTED: "up to backoffLimit", Retry.FREE: "always"}
     for code, outcome in sorted(OUTCOMES.items()):
         lines.append(f"| {int(code)} | `{outcome.reason}` | {rules[outcome.retry]} | {outcome.hint} |")
+    lines.append("")
+    lines.append(
+        "137 stands for memory only where Kubernetes says `OOMKilled`, or the pod itself does. A pod that was deleted, "
+        "that never started, or of which its node knows no end (`ContainerStatusUnknown`, as after a restart of the "
+        "node) is a disruption: always tried again, and not counted. One that somebody else killed is `Crashed`, up to "
+        "backoffLimit."
+    )
     return "\n".join([*lines, ""])

@@ -196,7 +196,7 @@ TASK_RULES: tuple[tuple[str, str], ...] = (
     (
         "self.task != 'regression' || !has(self.dataset) || (!has(self.labels) && !has(self.dataset.labelMap)"
         " && self.hyperparameters.classWeights == 'none'"
-        " && self.hyperparameters.labelSmoothing.matches('^0([.]0*)?$'))",
+        " && string(self.hyperparameters.labelSmoothing).matches('^0([.]0*)?$'))",
         NO_LABELS,
     ),
     (

@@ -14,11 +14,14 @@ from typing import Literal
 
 from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
+from luthier_api.reasons import Reason
 from luthier_operator.apply import Applier, Writes
 from luthier_operator.gather.finetunejob import FineTuneJobGatherer
 from luthier_operator.gather.modeldeployment import ModelDeploymentGatherer
 from luthier_operator.gather.progress_poller import ProgressPoller
 from luthier_operator.kube import Gone, KubeClient, QuotaExceeded, Refused, Transient, Unexpected
+from luthier_operator.kube.namespace_owner import LOOK_AGAIN_S, NamespaceOwner
+from luthier_operator.model.actions import EventNote
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.parse import meta_of
 from luthier_operator.model.resources import (
@@ -60,9 +63,11 @@ class Reconciler:
         store: Store,
         progress: ProgressPoller,
         defaults: Defaults,
+        owner: NamespaceOwner,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """Read from the store and the cluster, write to the cluster."""
+        """Read from the store and the cluster, write to the cluster, in namespaces that no other release owns."""
+        self._owner, self._told = owner, set[Key]()
         self._store, self._progress, self._defaults, self._clock = store, progress, defaults, clock
         self._applier = Applier(kube, store)
         self._finetunejobs = FineTuneJobGatherer(kube, store, progress, kueue_retry_s=defaults.kueue_retry_s)
@@ -86,6 +91,9 @@ class Reconciler:
         self.since[key] = time.monotonic()
         try:
             with metrics.DURATION.labels(key.kind).time():
+                if other := await self._owner.other(key.namespace):
+                    return await self._leave(key, found[0], other)
+                self._told.discard(key)
                 return await self._reconcile(key, found[0])
         except Gone:
             return None  # the resource, or its namespace, is being removed
@@ -101,6 +109,19 @@ class Reconciler:
             raise
         finally:
             del self.since[key]
+
+    async def _leave(self, key: Key, item: Stored, other: str) -> float:
+        """Leave a resource to the release that owns its namespace, and say so once."""
+        if key not in self._told:
+            text = (
+                f"The release {other} of Luthier works in this namespace, so another one that watches it leaves this "
+                "resource alone. Let one of them watch other namespaces (watchNamespaces), or uninstall it."
+            )
+            meta = meta_of(key.kind, json.loads(item.value))
+            await self._applier.event(meta, EventNote(Reason.OTHER_RELEASE, text, True), rfc3339(self._clock()))
+            logger.warning("event %s: %s", Reason.OTHER_RELEASE, text)
+            self._told.add(key)
+        return LOOK_AGAIN_S
 
     async def _reconcile(self, key: Key, item: Stored) -> float | None:
         raw = json.loads(item.value)
@@ -144,7 +165,7 @@ class Reconciler:
             resource = ModelDeploymentResource(meta, read_spec(ModelDeploymentSpec, raw), status)
         except Unreadable as error:
             return await writes.carry_out(modeldeployment.plan_unreadable(meta, status, str(error), now))
-        observed = await self._modeldeployments.observe(resource)
+        observed = await self._modeldeployments.observe(resource, now)
         plan = plan_modeldeployment(resource, observed, now, self._defaults)
         try:
             return await writes.carry_out(plan)

@@ -16,6 +16,7 @@ import aiohttp
 from luthier_operator.gather.progress_client import ProgressReader
 from luthier_operator.gather.progress_poller import ProgressPoller
 from luthier_operator.kube import Access, Fence, KubeClient, Pace, fencing, keeping
+from luthier_operator.kube.namespace_owner import NamespaceOwner
 from luthier_operator.model.views import Key
 from luthier_operator.ops import logs
 from luthier_operator.ops.settings import Settings
@@ -58,7 +59,9 @@ class OperatorRun:
         self._progress = ProgressPoller(
             self.store, ProgressReader(), self._wake, interval_s=settings.progress_interval_s
         )
-        self._reconciler = Reconciler(self._kube, self.store, self._progress, settings.defaults())
+        release = f"{settings.lease_namespace}/{settings.lease_name}" if settings.lease_name else ""
+        self._owner = NamespaceOwner(self._kube, release)
+        self._reconciler = Reconciler(self._kube, self.store, self._progress, settings.defaults(), self._owner)
         self.queue: WorkQueue[Key] = WorkQueue(self._reconciler, workers=settings.workers, about=_about)
         self._connected_at = self._stopped_at = 0.0
         self._parts: asyncio.Task[None] | None = None
@@ -123,6 +126,7 @@ class OperatorRun:
             group.create_task(self._audit.run(), name="audit")
             await self._leads.wait()
             group.create_task(self.queue.run(), name="workers")
+            group.create_task(self._owner.run(), name="namespaces")
 
     def _ended(self, parts: asyncio.Task[None]) -> None:
         """End the run when its parts have ended by themselves."""

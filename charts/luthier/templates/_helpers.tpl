@@ -2,6 +2,11 @@
 {{ .Values.serviceAccount.name | default .Release.Name }}
 {{- end }}
 
+{{/* A value as it was written: helm reads whole numbers as floats, and would write a million as 1e+06. */}}
+{{- define "luthier.text" -}}
+{{- if and (kindIs "float64" .) (eq . (floor .)) }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
+{{- end }}
+
 {{- define "luthier.selector" -}}
 app.kubernetes.io/name: luthier
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -45,6 +50,14 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [""]
   resources: [events]
   verbs: [list, create, patch]
+# The Lease by which one release works in a namespace.
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [luthier-owner]
+  verbs: [get, update]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
 - apiGroups: [kueue.x-k8s.io]
   resources: [workloads]
   verbs: [get, list, watch]

@@ -48,11 +48,12 @@ class KueueReader:
 
     async def read(self, jobs: Sequence[JobView], now: datetime) -> QueueStates:
         """Return what Kueue says of those Jobs of a resource that wait in a queue."""
-        queued = [job for job in jobs if job.queue and job.live]
+        # Kueue may also hold Jobs that name no queue; about those, its watch is enough.
+        queued = [job for job in jobs if job.live and (job.queue or job.held)]
         if not queued:
             return QueueStates()
         watched = self._store.workloads(queued)
-        silent = [job for job in queued if job.uid not in watched]
+        silent = [job for job in queued if job.queue and job.uid not in watched]
         if not silent:
             return QueueStates(watched)
         if min(seconds_since(job.created_at, now) for job in silent) < _PATIENCE_S:

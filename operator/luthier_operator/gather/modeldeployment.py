@@ -1,12 +1,16 @@
 """What there is in the cluster for a ModelDeployment."""
 
 import json
+from collections.abc import Sequence
+from datetime import datetime
 
 from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from luthier_operator.gather.pod_events import last_seen
 from luthier_operator.kube import ApiNotInstalled, KubeClient
 from luthier_operator.model.parse import meta_of, rayservice_view
 from luthier_operator.model.resources import ModelDeploymentResource, Unreadable, read_spec, read_status
-from luthier_operator.model.views import FineTuneJobView, Key
+from luthier_operator.model.views import FineTuneJobView, Key, PodView, RayServiceView
+from luthier_operator.plan.modeldeployment import pods_missing
 from luthier_operator.plan.modeldeployment.policies import ObservedServing
 from luthier_operator.store.store import Store
 
@@ -18,7 +22,7 @@ class ModelDeploymentGatherer:
         """Read from there."""
         self._kube, self._store = kube, store
 
-    async def observe(self, resource: ModelDeploymentResource) -> ObservedServing:
+    async def observe(self, resource: ModelDeploymentResource, now: datetime) -> ObservedServing:
         """Return what is known of a resource's server."""
         meta = resource.meta
         rayservice, installed = self._store.rayservice(meta.key), True
@@ -29,8 +33,24 @@ class ModelDeploymentGatherer:
                 rayservice = rayservice_view(raw) if raw else None
             except ApiNotInstalled:
                 installed = False
-        followed = self._followed(resource)
-        return ObservedServing(rayservice, followed, self._store.pods(meta.key), kuberay_installed=installed)
+        followed, pods = self._followed(resource), self._store.pods(meta.key)
+        event = await self._pod_event(resource, rayservice, pods, now)
+        return ObservedServing(rayservice, followed, pods, kuberay_installed=installed, pod_event=event)
+
+    async def _pod_event(
+        self,
+        resource: ModelDeploymentResource,
+        server: RayServiceView | None,
+        pods: Sequence[PodView],
+        now: datetime,
+    ) -> str:
+        """Return why KubeRay could not create a pod, if pods are missing and have been for a while."""
+        if server is None or not pods_missing.is_due(server, pods, now):
+            return ""
+        selector = f"involvedObject.kind=RayCluster,involvedObject.name={server.cluster},type=Warning"
+        events = await self._kube.list_by_field("v1", "Event", resource.meta.namespace, selector)
+        telling = [event for event in events if event.get("reason") in pods_missing.REASONS]
+        return str(max(telling, key=last_seen).get("message", "")) if telling else ""
 
     def _followed(self, resource: ModelDeploymentResource) -> FineTuneJobView | None:
         reference = resource.spec.model.fine_tune_job_ref

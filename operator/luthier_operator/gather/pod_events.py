@@ -20,9 +20,10 @@ async def read_pod_events(
             selector = f"involvedObject.uid={query.about_uid},reason={query.reason}"
             events = await kube.list_by_field("v1", "Event", resource.meta.namespace, selector)
             if events:
-                found[query.job_uid] = str(max(events, key=_last_seen).get("message", ""))
+                found[query.job_uid] = str(max(events, key=last_seen).get("message", ""))
     return found
 
 
-def _last_seen(event: Raw) -> str:
+def last_seen(event: Raw) -> str:
+    """Return when an Event was last seen, as a text that sorts."""
     return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"])

@@ -122,7 +122,7 @@ def job(
             # From now on it is the queue that says when the Job may run.
             **({"suspend": True} if queue else {}),
             "template": {
-                "metadata": {"labels": labels, "annotations": {names.RUN_DOCUMENT: document}},
+                "metadata": pods.metadata(spec.pod_metadata, labels, {names.RUN_DOCUMENT: document}),
                 "spec": _pod(owner, spec, stage, run, trainer_image(spec, resolved, defaults), defaults),
             },
         },
@@ -193,7 +193,7 @@ def trainer_pod(
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": pods.POD_SECURITY,
+        "securityContext": pods.security(defaults),
         "terminationGracePeriodSeconds": 10,
         **pods.placement(spec),
         "containers": [
@@ -204,7 +204,7 @@ def trainer_pod(
                 "command": ["python", "-m", "luthier_trainer"],
                 "args": [command, RUN_DOCUMENT_PATH],
                 "workingDir": _WORK,
-                "env": [*_fixed_environment(), *environment(given)],
+                "env": pods.environment(defaults, [*_fixed_environment(), *environment(given)]),
                 "resources": pods.resources(spec.prepare_resources, defaults.prepare),
                 "securityContext": {**pods.CONTAINER_SECURITY, "readOnlyRootFilesystem": True},
                 "terminationMessagePath": TERMINATION_MESSAGE_PATH,

@@ -3,13 +3,13 @@
 Pods satisfy the "restricted" pod security standard and carry no Kubernetes credentials.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from luthier_api import API_VERSION
-from luthier_api.pods import Placement, ResourceRequirements
+from luthier_api.pods import Placement, PodMetadata, ResourceRequirements
 from luthier_operator.model import names
-from luthier_operator.model.defaults import PodResources
+from luthier_operator.model.defaults import Defaults, PodResources
 from luthier_operator.model.views import Meta
 
 USER = 65532
@@ -21,7 +21,21 @@ POD_SECURITY: dict[str, Any] = {
     "fsGroup": USER,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+_ASSIGNED = ("runAsUser", "runAsGroup", "fsGroup")
 CONTAINER_SECURITY: dict[str, Any] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def security(defaults: Defaults) -> dict[str, Any]:
+    """Return the security context of a pod."""
+    return {key: value for key, value in POD_SECURITY.items() if defaults.assign_user or key not in _ASSIGNED}
+
+
+def environment(defaults: Defaults, own: Iterable[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
+    """Return a container's variables: those that all pods get, but for what Luthier sets itself."""
+    mine = [dict(each) for each in own]
+    names_set = {each["name"] for each in mine}
+    given = [{"name": name, "value": value} for name, value in defaults.pod_env.items() if name not in names_set]
+    return [*given, *mine]
 
 
 def owner_reference(owner: Meta) -> dict[str, Any]:
@@ -49,6 +63,14 @@ def resources(wanted: ResourceRequirements, default: PodResources, *, gpus: int 
     if gpus:
         limits[names.GPU] = str(gpus)
     return {name: dict(values) for name, values in (("requests", requests), ("limits", limits)) if values}
+
+
+def metadata(
+    wanted: PodMetadata, labels: Mapping[str, str], annotations: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return the metadata of a pod: what the resource asks for, and over it what Luthier sets."""
+    both = {"labels": {**wanted.labels, **labels}, "annotations": {**wanted.annotations, **(annotations or {})}}
+    return {key: value for key, value in both.items() if value}
 
 
 def placement(wanted: Placement) -> dict[str, Any]:

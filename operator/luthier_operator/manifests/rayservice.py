@@ -208,7 +208,7 @@ def _head(owner: Meta, spec: ModelDeploymentSpec, defaults: Defaults) -> dict[st
         "automountServiceAccountToken": most > fewest,
         **pods.placement(placed),
     }
-    return _template(owner, "head", pod)
+    return _template(owner, spec, "head", pod, defaults)
 
 
 def _worker(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defaults) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def _worker(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defa
     runtime = spec.runtime
     container = {
         **_container("ray-worker", spec, defaults),
-        "env": [{"name": "LUTHIER_CACHE", "value": CACHE_DIR}, *environment([grant])],
+        "env": pods.environment(defaults, [{"name": "LUTHIER_CACHE", "value": CACHE_DIR}, *environment([grant])]),
         "resources": pods.resources(runtime.resources, defaults.serve, gpus=runtime.gpus_per_replica),
         "volumeMounts": [{"name": "cache", "mountPath": CACHE_DIR}, *ca_mounts([grant])],
     }
@@ -226,7 +226,7 @@ def _worker(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defa
         "automountServiceAccountToken": False,
         **pods.placement(runtime),
     }
-    return _template(owner, "worker", pod)
+    return _template(owner, spec, "worker", pod, defaults)
 
 
 def _container(name: str, spec: ModelDeploymentSpec, defaults: Defaults) -> dict[str, Any]:
@@ -235,12 +235,16 @@ def _container(name: str, spec: ModelDeploymentSpec, defaults: Defaults) -> dict
         "image": spec.runtime.image or defaults.server_image,
         "imagePullPolicy": defaults.image_pull_policy,
         "securityContext": pods.CONTAINER_SECURITY,
+        **({"env": pods.environment(defaults)} if defaults.pod_env else {}),
     }
 
 
-def _template(owner: Meta, component: str, pod: dict[str, Any]) -> dict[str, Any]:
+def _template(
+    owner: Meta, spec: ModelDeploymentSpec, component: str, pod: dict[str, Any], defaults: Defaults
+) -> dict[str, Any]:
     labels = names.labels(component, **{names.MODELDEPLOYMENT: owner.name})
-    return {"metadata": {"labels": labels}, "spec": {"securityContext": pods.POD_SECURITY, **pod}}
+    metadata = pods.metadata(spec.pod_metadata, labels)
+    return {"metadata": metadata, "spec": {"securityContext": pods.security(defaults), **pod}}
 
 
 def hash_of(manifest: Mapping[str, Any]) -> str:

@@ -103,7 +103,7 @@ def _job(
             "ttlSecondsAfterFinished": TTL_S,
             **({"suspend": True} if queue else {}),
             "template": {
-                "metadata": {"labels": labels, "annotations": {names.RUN_DOCUMENT: document.to_json()}},
+                "metadata": pods.metadata(spec.pod_metadata, labels, {names.RUN_DOCUMENT: document.to_json()}),
                 "spec": pod,
             },
         },

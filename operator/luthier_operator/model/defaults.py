@@ -36,6 +36,10 @@ class Defaults:
     """When an object that the cluster refused is sent again."""
     train_grace_s: int = 120
     ray_version: str = "2.60.0"
+    assign_user: bool = True
+    """Whether pods name a uid; some clusters, such as OpenShift, assign one and refuse others."""
+    pod_env: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables of every pod, such as proxies."""
     allowed_images: tuple[str, ...] = ()
     """Images that a resource may name: whole references, or prefixes that end in `/`. Empty allows all."""
 

@@ -38,6 +38,9 @@ RUN_DOCUMENT = f"{GROUP}/run-document"
 OWNER_UID = f"{GROUP}/owner-uid"
 """Annotation of a Job that must outlive the garbage collection of its resource, and so has no owner reference."""
 
+SUSPENDED = f"{GROUP}/suspended"
+"""Annotation of a Job that the operator has suspended: how often it had to. Without it, somebody else has."""
+
 FINALIZER = f"{GROUP}/artifacts"
 
 # Kueue's: the LocalQueue of a Job, and on a Workload the uid of its Job.

@@ -6,10 +6,14 @@ Joined once, when the cluster is observed; everything that decides reads the joi
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from luthier_operator.model import names
 from luthier_operator.model.timestamps import EARLIEST
 from luthier_operator.model.views import JobView, PodView
+
+_COMPLETE: Literal["Complete", "Failed"] = "Complete"
+_FAILED: Literal["Complete", "Failed"] = "Failed"
 
 
 @dataclass(frozen=True)
@@ -52,4 +56,24 @@ def join(owner_uid: str, jobs: Iterable[JobView], pods: Iterable[PodView]) -> Jo
 
 def _with_pods(job: JobView, pods: list[PodView]) -> JobView:
     newest_first = sorted(pods, key=lambda pod: (pod.created_at or EARLIEST, pod.name), reverse=True)
-    return replace(job, pods=tuple(newest_first))
+    return _by_own_containers(replace(job, pods=tuple(newest_first)))
+
+
+def _by_own_containers(job: JobView) -> JobView:
+    """Return a Job with the outcome of the container that Luthier made, where others in its pods say otherwise."""
+    well = {pod.index: pod for pod in job.pods if pod.phase == "Succeeded"}
+    newest = job.pods if job.nodes > 1 else job.pods[:1]
+    failed = [pod for pod in newest if pod.phase == "Failed" and pod.outlived_by]
+    if job.outcome != "Complete" and len(well) == job.nodes and any(pod.outlived_by for pod in well.values()):
+        telling, outcome = list(well.values()), _COMPLETE
+    elif job.outcome is None and failed:
+        telling, outcome = failed, _FAILED
+    else:
+        return job
+    return replace(
+        job,
+        outcome=outcome,
+        lingering=job.outcome is None,
+        outlived_by=tuple(dict.fromkeys(name for pod in telling for name in pod.outlived_by)),
+        ended_at=job.ended_at or telling[0].finished_at,
+    )

@@ -5,7 +5,8 @@ and a Job that only looks like a run's has no owner. Nothing here decides and no
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Literal
 
 from luthier_api.finetunejob import RETRY_ANNOTATION
@@ -44,11 +45,13 @@ def job_view(raw: Raw) -> JobView:
     labels, annotations = metadata.get("labels", {}), metadata.get("annotations", {})
     end = next((c for c in _true_conditions(status) if c["type"] in ("Complete", "Failed")), None)
     run, stage = labels.get(names.RUN, ""), labels.get(names.COMPONENT, "")
+    forged, owner = _forged(metadata, run, stage), owner_uid(raw) or annotations.get(names.OWNER_UID, "")
     return JobView(
         namespace=metadata["namespace"],
         name=metadata["name"],
         uid=metadata["uid"],
-        owner_uid="" if _forged(metadata, run, stage) else owner_uid(raw) or annotations.get(names.OWNER_UID, ""),
+        owner_uid="" if forged else owner,
+        orphan=not (forged or owner or metadata.get("ownerReferences")),
         run=run,
         stage=stage,
         spec_hash=annotations.get(names.SPEC_HASH, ""),
@@ -65,21 +68,33 @@ def job_view(raw: Raw) -> JobView:
         ended_at=parse_time(end.get("lastTransitionTime")) if end else None,
         active=status.get("active", 0),
         queue=labels.get(names.QUEUE),
+        suspensions=_natural_number(annotations.get(names.SUSPENDED, "0")),
+        suspended_by=_writer_of_suspend(metadata),
         gpus=_gpus(spec["template"]["spec"]) * int(spec.get("parallelism", 1)),
         nodes=int(spec.get("completions") or 1) if spec.get("completionMode") == "Indexed" else 1,
         image=_main(spec["template"]["spec"]["containers"]).get("image", ""),
     )
 
 
+def _writer_of_suspend(metadata: Raw) -> str:
+    """Return who wrote a Job's `suspend`, unless that is the operator, or a webhook in its request."""
+    for entry in metadata.get("managedFields") or []:
+        spec = (entry.get("fieldsV1") or {}).get("f:spec")
+        if isinstance(spec, Mapping) and "f:suspend" in spec and entry.get("manager") != names.FIELD_MANAGER:
+            return printable(entry.get("manager", ""), 128)
+    return ""
+
+
 def pod_view(raw: Raw) -> PodView:
     """Parse a pod that carries the operator's labels."""
     metadata, status = raw["metadata"], raw.get("status", {})
+    phase, outlived_by = _end_of_main(status)
     state: Raw = _main(status.get("containerStatuses") or [{}]).get("state", {})
     waiting, terminated = _waiting(status, state), state.get("terminated", {})
     return PodView(
         name=metadata["name"],
         owner_uid=owner_uid(raw),
-        phase=status.get("phase", "Pending"),
+        phase=phase,
         created_at=parse_time(metadata.get("creationTimestamp")),
         uid=metadata.get("uid", ""),
         deleting="deletionTimestamp" in metadata,
@@ -89,7 +104,7 @@ def pod_view(raw: Raw) -> PodView:
         unschedulable=_unschedulable(status),
         disruption=_disruption(status),
         disruption_reason=next((c.get("reason", "") for c in _disruptions(status)), ""),
-        started_at=parse_time(state.get("running", terminated).get("startedAt")),
+        started_at=_started_at(state.get("running", terminated)),
         finished_at=parse_time(terminated.get("finishedAt")),
         node=raw["spec"].get("nodeName", ""),
         index=_natural_number(metadata.get("annotations", {}).get("batch.kubernetes.io/job-completion-index", "0")),
@@ -100,6 +115,7 @@ def pod_view(raw: Raw) -> PodView:
         termination_message=terminated.get("message", "")[:LONGEST],
         memory_limit=_main(raw["spec"]["containers"]).get("resources", {}).get("limits", {}).get("memory"),
         gpus=_gpus(raw["spec"]),
+        outlived_by=outlived_by,
     )
 
 
@@ -147,7 +163,17 @@ def rayservice_view(raw: Raw) -> RayServiceView:
         workers=cluster.get("desiredWorkerReplicas", 0),
         ready_workers=cluster.get("readyWorkerReplicas", 0),
         spec_hash=metadata.get("annotations", {}).get(names.SPEC_HASH, ""),
+        refused=_refused(reported.get("rayClusterStatus", {})),
+        cluster=str(reported.get("rayClusterName", "")),
+        created_at=parse_time(metadata.get("creationTimestamp")),
+        orphan=not metadata.get("ownerReferences") and names.MODELDEPLOYMENT in metadata.get("labels", {}),
     )
+
+
+def _refused(cluster: Raw) -> str:
+    """Return why KubeRay cannot create the pods of a Ray cluster, if its condition says so."""
+    found = (c for c in _true_conditions(cluster) if c.get("type") == "ReplicaFailure")
+    return next((printable(c.get("message", "")) for c in found), "")
 
 
 def _application(raw: Raw) -> ApplicationView:
@@ -181,6 +207,29 @@ def _main(containers: Iterable[Raw]) -> Raw:
     """Return the container that Luthier made, beside which admission may have put others; in Ray's pods, the first."""
     listed = list(containers)
     return next((each for each in listed if each.get("name") == names.CONTAINER), listed[0])
+
+
+def _end_of_main(status: Raw) -> tuple[str, tuple[str, ...]]:
+    """Return the pod's phase, and the containers beside ours because of which Kubernetes would say another one.
+
+    What counts is the container that Luthier made. Native sidecars, which are init containers, end with it.
+    """
+    phase: str = status.get("phase", "Pending")
+    containers = status.get("containerStatuses") or []
+    ended = next((each["state"].get("terminated") for each in containers if each.get("name") == names.CONTAINER), None)
+    if ended is None or len(containers) == 1:
+        return phase, ()
+    others = [each for each in containers if each.get("name") != names.CONTAINER]
+    well = ended.get("exitCode") == 0
+    states = [(str(each.get("name", "")), each.get("state", {}).get("terminated")) for each in others]
+    found = [name for name, state in states if state is None or (well and state.get("exitCode") != 0)]
+    return "Succeeded" if well else "Failed", tuple(printable(name, 63) for name in found)
+
+
+def _started_at(state: Raw) -> datetime | None:
+    """Return when a container started. Of one that it could not start, the runtime says: in 1970."""
+    found = parse_time(state.get("startedAt"))
+    return found if found and found.timestamp() > 0 else None
 
 
 _STARTING = ("", "ContainerCreating", "PodInitializing")

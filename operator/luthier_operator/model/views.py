@@ -84,10 +84,26 @@ class JobView:
     pods: "tuple[PodView, ...]" = ()
     """Those that it made, newest first; joined to it by `ownership`, and not by the store."""
 
+    orphan: bool = False
+    """Whether it is a run's Job in all but its owner, as after a deletion that left it behind, or a restore."""
+    suspensions: int = 0
+    """How often the operator has suspended it since it last ran as it should; 0 if not the operator has."""
+    suspended_by: str = ""
+    """Who wrote its `suspend`, as far as that is known, if not the operator."""
+    outlived_by: tuple[str, ...] = ()
+    """Containers that keep its pod from ending as its own container did; see `ownership`."""
+    lingering: bool = False
+    """Whether Kubernetes waits for those containers: `outcome` is then that of its own container."""
+
+    @property
+    def held(self) -> bool:
+        """Whether somebody has suspended it, and not the operator; in a queue, that is Kueue's to do."""
+        return self.suspended and not self.suspensions and self.queue is None and self.outcome is None
+
     @property
     def live(self) -> bool:
         """Whether it has, or may still get, a running pod."""
-        return self.outcome is None
+        return self.outcome is None or self.lingering
 
 
 @dataclass(frozen=True)
@@ -121,6 +137,8 @@ class PodView:
     termination_message: str = ""
     memory_limit: str | None = None
     gpus: int = 0
+    outlived_by: tuple[str, ...] = ()
+    """Containers that admission put beside its own and that run on after its end, or failed though it did not."""
 
     @property
     def ended(self) -> bool:
@@ -185,6 +203,13 @@ class RayServiceView:
     ready_workers: int
     spec_hash: str = ""
     """Hash of all that the operator applied, from its annotation."""
+    orphan: bool = False
+    """Whether it has the operator's labels and no owner, as after a deletion that left it behind, or a restore."""
+    refused: str = ""
+    """Why KubeRay may not create the pods, if its status says so."""
+    cluster: str = ""
+    """Name of the Ray cluster that starts, or of the one that serves."""
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True)

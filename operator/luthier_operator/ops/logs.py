@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from luthier_api.logs import LogFormat, logging_config
+from luthier_api.logs import LogFormat, TextFormatter, logging_config
 
 _NOTHING: Mapping[str, object] = {}
 _subject: ContextVar[Mapping[str, object]] = ContextVar("subject", default=_NOTHING)
@@ -48,7 +48,7 @@ def _with_subject(record: logging.LogRecord) -> bool:
     return True
 
 
-class _Text(logging.Formatter):
+class _Text(TextFormatter):
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         resource = getattr(record, "resource", None)

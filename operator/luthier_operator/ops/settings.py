@@ -39,6 +39,7 @@ def _entries(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Resources = Json[PodResources] | PodResources
+Environment = Json[dict[str, str]] | Mapping[str, str]
 _DEFAULTS = Defaults(trainer_image="", server_image="")
 
 
@@ -64,6 +65,8 @@ class Settings(BaseModel):
     allowed_images: Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_entries)] = (
         _DEFAULTS.allowed_images
     )
+    assign_user: bool = _DEFAULTS.assign_user
+    pod_env: Environment = _DEFAULTS.pod_env
     lease_name: str = ""
     lease_namespace: str = ""
     pod_name: str = ""
@@ -133,4 +136,6 @@ class Settings(BaseModel):
             kuberay_retry_s=self.kuberay_retry_s,
             kueue_retry_s=self.kueue_retry_s,
             allowed_images=self.allowed_images,
+            assign_user=self.assign_user,
+            pod_env=dict(self.pod_env),
         )

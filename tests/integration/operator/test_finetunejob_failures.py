@@ -101,3 +101,32 @@ def test_a_training_that_is_stuck_is_started_again_and_counted(operator: Any, na
     assert (status["phase"], status["attempts"]["failed"]) == ("Failed", 2)
     assert status["lastFailure"]["message"].startswith("2 attempts failed")
     namespace.until("the GPU to be free", lambda: not train_uid(namespace))
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train"])
+def test_deleting_a_pod_that_still_waits_is_no_lack_of_memory_and_another_one_is_made(
+    operator: Any, namespace: Any, stage: str
+) -> None:
+    namespace.submit()
+    if stage == "train":
+        namespace.prepare_ends()
+    pod = namespace.await_pod(stage)
+    uid = pod["metadata"]["uid"]
+    namespace.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
+    # What a kubelet says of a container that waited for a Secret that is not there.
+    text = "The container could not be located when the pod was terminated"
+    terminated = {"exitCode": 137, "reason": "ContainerStatusUnknown", "message": text}
+    namespace.play(pod, "Failed", {"terminated": {**terminated, "startedAt": None, "finishedAt": None}})
+    namespace.until(
+        "another pod",
+        lambda: [
+            p for p in namespace.all("pods", f"app.kubernetes.io/component={stage}") if p["metadata"]["uid"] != uid
+        ],
+    )
+    status = namespace.get("ftj", "reviews")["status"]
+    assert status["attempts"] == {"failed": 0, "preempted": 1}
+    assert status["phase"] in ("Preparing", "Training") and status["lastFailure"]["reason"] == "Preempted"
+    if stage == "prepare":
+        namespace.prepare_ends()
+    namespace.train_ends()
+    namespace.until("the version", lambda: namespace.version == "v1")

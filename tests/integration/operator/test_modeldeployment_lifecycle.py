@@ -132,3 +132,28 @@ def test_suspend_removes_the_server_and_deletion_leaves_nothing(
     namespace.until("the server again", lambda: namespace.all("rayservice"))
     namespace.kubectl("delete", "mdep", "reviews")
     namespace.until("the server to go", lambda: not namespace.all("rayservice"))
+
+
+def test_why_kuberay_may_not_create_a_pod_is_said_within_ten_seconds(
+    operator: Any, kuberay: None, namespace: Any, server: Server
+) -> None:
+    namespace.apply(MODELDEPLOYMENT)
+    namespace.submit()
+    namespace.run_through()
+    namespace.until("the server", lambda: namespace.all("rayservice"))
+    status = {"pendingServiceStatus": {"rayClusterName": "reviews-abc"}}
+    namespace.merge("rayservice", "reviews", {"status": status}, status=True)
+    # In the words of KubeRay 1.6.
+    text = (
+        'Failed to create head Pod team/reviews-abc-head, pods "reviews-abc-head" is forbidden: exceeded quota: team, '
+        "requested: pods=1, used: pods=0, limited: pods=0"
+    )
+    about = {"kind": "RayCluster", "namespace": namespace.name, "name": "reviews-abc", "uid": "u"}
+    event = {"involvedObject": about, "type": "Warning", "reason": "FailedToCreateHeadPod", "message": text}
+    namespace.apply({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "reviews-abc.1"}, **event})
+    found = namespace.await_reason("mdep", "reviews", "QuotaExceeded", timeout_s=12)["status"]["conditions"]
+    telling = next(condition for condition in found if condition["type"] == "Reconciling")
+    assert "limited: pods=0" in telling["message"] and "Free some of that quota" in telling["message"]
+    namespace.merge("rayservice", "reviews", {"status": {"pendingServiceStatus": None}}, status=True)
+    server.tell()
+    namespace.await_reason("mdep", "reviews", "Serving")

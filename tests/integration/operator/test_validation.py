@@ -416,3 +416,33 @@ def test_what_no_operator_has_seen_yet_does_not_look_done(namespace: Any, resour
     namespace.apply(resource)
     stored = namespace.get(resource["kind"].lower(), "reviews")
     assert stored["status"]["observedGeneration"] == 0 < stored["metadata"]["generation"]
+
+
+AS_YAML_MAKES_THEM = {
+    "resources": {"requests": {"cpu": 2, "memory": 4000000000}, "limits": {"cpu": "2500m", "memory": 5000000000}},
+    "imagePullSecrets": [{"name": "registry"}, "other"],
+    "hyperparameters": {"weightDecay": 0, "maxGradNorm": 1, "learningRate": "2e-5"},
+}
+
+
+def test_whole_numbers_need_no_quotes_and_pull_secrets_may_be_written_as_in_a_pod(namespace: Any) -> None:
+    namespace.apply({**FINETUNEJOB, "spec": {**FINETUNEJOB["spec"], **AS_YAML_MAKES_THEM}})
+    kept = FineTuneJobSpec.model_validate(namespace.get("ftj", "reviews")["spec"])
+    assert kept.resources.requests == {"cpu": "2", "memory": "4000000000"}
+    assert kept.image_pull_secrets == ["registry", "other"]
+    assert str(kept.hyperparameters.max_grad_norm) == "1" and kept.hyperparameters.weight_decay == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"resources": {"requests": {"cpu": 3}, "limits": {"cpu": 2}}}, "a request must not exceed its limit"),
+        ({"hyperparameters": {"learningRate": 2}}, "at most 1"),
+        ({"imagePullSecrets": [{"nam": "x"}]}, "imagePullSecrets"),
+        ({"imagePullSecrets": ["Not A Name"]}, "imagePullSecrets"),
+        ({"podMetadata": {"labels": {"luthier.dev/run": "mine"}}}, "not of luthier.dev"),
+    ],
+)
+def test_numbers_and_names_are_still_held_to_their_bounds(namespace: Any, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(KubectlFailed, match=words):
+        namespace.apply({**FINETUNEJOB, "spec": {**FINETUNEJOB["spec"], **changes}})

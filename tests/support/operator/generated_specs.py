@@ -62,7 +62,11 @@ def values(node: Node) -> st.SearchStrategy[Any]:
     if "enum" in node:
         return st.sampled_from(node["enum"])
     if node.get("x-kubernetes-int-or-string"):
+        if "maxLength" in node:  # a decimal, or a quantity
+            return st.one_of(st.integers(0, 70000), _texts(node))
         return st.one_of(st.integers(0, 70000), st.sampled_from(["auto", "large"]))
+    if node.get("x-kubernetes-preserve-unknown-fields"):
+        return st.one_of(_texts(node), _texts(node).map(lambda name: {"name": name}))
     match node["type"]:
         case "boolean":
             return st.booleans()

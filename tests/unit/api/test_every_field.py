@@ -102,13 +102,13 @@ def two_values(path: str, node: Node) -> tuple[Any, Any]:
             return values
     if "enum" in node:
         return node["enum"][0], node["enum"][1]
+    if any("decimal" in rule["message"] for rule in node.get("x-kubernetes-validations", [])):
+        return "0.25", "0.5"
     match node["type"]:
         case "boolean":
             return False, True
         case "integer":
             return node["minimum"] + 1, node["minimum"] + 2
-        case "string" if any("decimal" in rule["message"] for rule in node.get("x-kubernetes-validations", [])):
-            return "0.25", "0.5"
         case "string":
             return "one", "other"
     raise AssertionError(f"give two values of {path} in VALUES")

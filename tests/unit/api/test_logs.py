@@ -55,7 +55,8 @@ def test_an_exception_stays_in_the_line_that_reports_it(capsys: pytest.CaptureFi
 def test_text_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     logging.config.dictConfig(logging_config("text"))
     logging.getLogger("luthier.test").info("ready")
-    assert capsys.readouterr().err.endswith(" INFO    ready\n")
+    time, rest = capsys.readouterr().err.split(" ", 1)
+    assert rest == "INFO    ready\n" and datetime.fromisoformat(time).utcoffset() == timedelta(0)
 
 
 @pytest.mark.parametrize(("level", "kept"), [("DEBUG", ["warning"]), ("ERROR", [])])

@@ -78,6 +78,8 @@ class World:
     gone: bool = False
     in_use: set[str] = field(default_factory=set)
     aliases: dict[str, str] = field(default_factory=dict)
+    patches: list[str] = field(default_factory=list)
+    workloads: dict[str, Any] = field(default_factory=dict)
     defaults: Defaults = DEFAULTS
 
     # The operator
@@ -97,6 +99,7 @@ class World:
             self.silent_s,
             self.pod_events,
             in_use=self.in_use,
+            workloads=self.workloads,
             refused=self.refused,
             namespace_ending=self.namespace_ending,
         )
@@ -151,8 +154,11 @@ class World:
 
     def _patch(self, name: str, merge: Any) -> None:
         if name in self.jobs:
-            self.jobs[name]["spec"].update(merge["spec"])
-            if merge["spec"].get("suspend"):
+            job, spec = self.jobs[name], merge.get("spec", {})
+            self.patches.append(name)
+            job["metadata"] = _merged(job["metadata"], merge.get("metadata", {}))
+            job["spec"].update(spec)
+            if spec.get("suspend"):
                 self._drop_pods(name)
             self._start(self.jobs[name])
 

@@ -24,6 +24,10 @@ from luthier_operator.plan.pods.diagnosis import diagnose, diagnose_event
 pytestmark = pytest.mark.unit
 
 
+UNKNOWN = "ContainerStatusUnknown"
+LOST = "The container could not be located when the pod was terminated"
+
+
 def pod(**status: Any) -> PodView:
     container: dict[str, Any] = {"resources": {"limits": {"memory": "2Gi"}}}
     metadata = {"name": "p", "ownerReferences": [{"uid": "job", "controller": True}]}
@@ -31,7 +35,10 @@ def pod(**status: Any) -> PodView:
 
 
 def ended(code: int, message: str = "", reason: str = "Error", **status: Any) -> PodView:
-    state = {"terminated": {"exitCode": code, "message": message, "reason": reason}}
+    started = (
+        None if reason == UNKNOWN else "1970-01-01T00:00:00Z" if reason == "StartError" else "2026-01-01T00:00:00Z"
+    )
+    state = {"terminated": {"exitCode": code, "message": message, "reason": reason, "startedAt": started}}
     return pod(phase="Failed", containerStatuses=[{"state": state}], **status)
 
 
@@ -40,6 +47,11 @@ def disrupted(reason: str, code: int = 137, message: str = "") -> PodView:
     return ended(code, message, conditions=[condition])
 
 
+def deleted(message: str, reason: str) -> PodView:
+    return replace(ended(137, message, reason), deleting=True)
+
+
+OF_MEMORY = Result(failure=Failure(reason=Reason.OUT_OF_MEMORY, message="There is too little memory.")).to_json()
 SAID = Result(failure=Failure(reason=Reason.LOSS_NOT_FINITE, message="The loss was NaN at step 7."))
 STOPPED = Result(failure=Failure(reason=Reason.PREEMPTED, message="The run was asked to stop.")).to_json()
 NEVER, COUNTED, FREE = Retry.NEVER, Retry.COUNTED, Retry.FREE
@@ -55,6 +67,12 @@ NEVER, COUNTED, FREE = Retry.NEVER, Retry.COUNTED, Retry.FREE
         pytest.param(ended(80), "StorageUnavailable", COUNTED, "did not answer", id="storage down"),
         pytest.param(ended(137, reason="OOMKilled"), "OutOfMemory", NEVER, "limit of 2Gi", id="killed for memory"),
         pytest.param(ended(1, reason="OOMKilled"), "OutOfMemory", NEVER, "limit of 2Gi", id="a child was, too"),
+        pytest.param(ended(137, OF_MEMORY), "OutOfMemory", NEVER, "too little", id="killed, and it says for memory"),
+        pytest.param(ended(137), "Crashed", COUNTED, "does not say by whom", id="killed by somebody"),
+        pytest.param(ended(137, LOST, UNKNOWN), "NodeLost", FREE, "n1 does not know", id="gone after a reboot"),
+        pytest.param(deleted(LOST, UNKNOWN), "Preempted", FREE, "before it had started", id="deleted before its start"),
+        pytest.param(deleted("", "Error"), "Preempted", FREE, "was deleted.", id="deleted while it ran"),
+        pytest.param(ended(128, "python: not found", "StartError"), "ConfigError", COUNTED, "not found", id="no start"),
         pytest.param(ended(73), "GpuOutOfMemory", NEVER, "batchSize to auto", id="GPU out of memory"),
         pytest.param(ended(1), "Crashed", COUNTED, "kubectl logs p", id="crash"),
         pytest.param(ended(42), "Crashed", COUNTED, "exit code 42", id="an unknown code"),
@@ -196,7 +214,9 @@ def member(index: int, view: PodView, second: int = 0) -> PodView:
         pytest.param([ended(1), disrupted("EvictionByEvictionAPI")], "p1", FREE, id="a peer's loss looks like a crash"),
         pytest.param([ended(81), ended(81)], "p0", FREE, id="all were asked to stop"),
         pytest.param([replace(ended(137), deleting=True), ended(1)], "p1", COUNTED, id="the peer was not done in time"),
-        pytest.param([ended(137), ended(81)], "p0", NEVER, id="killed by itself"),
+        pytest.param([ended(137, reason="OOMKilled"), ended(81)], "p0", NEVER, id="killed for memory"),
+        pytest.param([ended(137), ended(81)], "p0", COUNTED, id="killed by somebody"),
+        pytest.param([ended(137, reason=UNKNOWN), ended(81)], "p0", FREE, id="its node was restarted"),
     ],
 )
 def test_of_pods_that_trained_together_the_cause_tells_and_not_who_lost_a_peer(

@@ -8,6 +8,7 @@ import pytest
 
 from luthier_api.documents import ProgressDocument
 from luthier_api.exitcodes import ExitCode
+from luthier_operator.plan.finetunejob.verdicts import duration
 
 pytestmark = pytest.mark.unit
 
@@ -142,3 +143,23 @@ def test_a_run_that_was_resumed_shows_the_checkpoint_that_it_has_made_since(worl
     key = world.status["currentRun"]["runKey"]
     expected = {"step": 75, "uri": f"s3://models/sentiment/checkpoints/{key}/75", "resumedFrom": 50}
     assert world.status["checkpoint"] == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0s"), (59, "59s"), (250, "4m10s"), (3600, "1h"), (7500, "2h5m"), (273600, "3d4h")]
+)
+def test_time_left_is_said_as_people_say_it(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_the_sentence_says_how_long_it_takes_and_is_not_written_again_before_another_step(world: Any) -> None:
+    world.settle()
+    world.prepare_ends()
+    world.settle()
+    world.running(world.job("train"))
+    at = {"updated_at": "2026-01-01T00:00:00Z"}
+    world.progress = ProgressDocument(stage="Training", step=5, total_steps=69, eta_seconds=250, **at)
+    world.settle()
+    assert world.ready["message"] == "Training: step 5 of 69, about 4m10s left."
+    world.progress = ProgressDocument(stage="Training", step=5, total_steps=69, eta_seconds=240, **at)
+    assert world.plan().empty

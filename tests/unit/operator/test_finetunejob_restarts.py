@@ -392,6 +392,76 @@ def test_a_settled_run_of_a_release_that_did_not_count_is_left_alone(world: Any)
 # Pods that are not made
 
 
+def killed(world: Any, stage: str, *, gone: bool = False, **ended: Any) -> None:
+    """End the pod of a stage with exit code 137, and so its Job."""
+    job = world.job(stage)
+    (pod,) = world.running(job)
+    world.end_pod(pod, ExitCode.KILLED, reason=ended.pop("reason", "Error"))
+    state = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+    state.update(ended)
+    job["status"]["failed"] = 1
+    world.finish(job, "Failed")
+    text = f"Container main for pod team/{pod['metadata']['name']} failed with exit code 137 matching FailJob rule"
+    job["status"]["conditions"][0]["message"] = text
+    if gone:
+        del world.pods[pod["metadata"]["name"]]
+
+
+UNKNOWN = {"reason": "ContainerStatusUnknown", "startedAt": None, "finishedAt": None}
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train"])
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_pod_that_never_started_or_was_lost_in_a_reboot_is_made_again_and_counts_as_no_failure(
+    world: Any, stage: str, gone: bool
+) -> None:
+    world.settle() if stage == "prepare" else to_training(world)
+    for times in (1, 2):
+        before = world.job(stage)["metadata"]["uid"]
+        killed(world, stage, gone=gone, **UNKNOWN)
+        world.settle()
+        assert world.job(stage)["metadata"]["uid"] != before
+        assert world.status["attempts"] == {"failed": 0, "preempted": times}
+        assert world.status["phase"] in ("Preparing", "Training") and world.ready["reason"] != "OutOfMemory"
+    if stage == "prepare":
+        world.prepare_ends()
+        world.settle()
+    world.train_ends()
+    world.settle()
+    assert world.status["phase"] == "Succeeded"
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train"])
+def test_a_pod_that_somebody_kills_is_made_again_until_the_limit_and_is_not_said_to_lack_memory(
+    world: Any, stage: str
+) -> None:
+    world.edit(backoffLimit=1)
+    world.settle() if stage == "prepare" else to_training(world)
+    killed(world, stage)
+    world.settle()
+    assert world.status["attempts"] == {"failed": 1, "preempted": 0} and world.job(stage)
+    killed(world, stage)
+    world.settle()
+    assert world.status["phase"] == "Failed" and world.ready["reason"] == "Crashed" and not world.job(stage)
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train"])
+def test_a_pod_that_was_killed_for_memory_is_not_made_again(world: Any, stage: str) -> None:
+    world.settle() if stage == "prepare" else to_training(world)
+    killed(world, stage, reason="OOMKilled")
+    world.settle()
+    assert world.status["phase"] == "Failed" and world.ready["reason"] == "OutOfMemory"
+
+
+def test_a_container_that_could_not_be_started_has_held_no_gpu_since_1970(world: Any) -> None:
+    to_training(world)
+    (pod,) = world.running(world.job("train"))
+    world.end_pod(pod, 128, reason="StartError")
+    pod["status"]["containerStatuses"][0]["state"]["terminated"]["startedAt"] = "1970-01-01T00:00:00Z"
+    world.settle()
+    assert world.status.get("usage", {}).get("gpuSeconds", 0) == 0
+
+
 def test_a_job_without_a_pod_is_asked_about_after_two_seconds_then_ever_more_rarely(world: Any) -> None:
     world.settle()
     waits = []

@@ -94,7 +94,7 @@ DOCUMENT = "luthier.dev/run-document"
 
 def marked(node: dict[str, Any], name: str) -> Any:
     """Return a value of a schema's node in which every text carries the mark, or None where no text is free."""
-    if "enum" in node or node.get("x-kubernetes-int-or-string"):
+    if "enum" in node or "type" not in node:
         return None
     match node["type"]:
         case "object" if "properties" in node:
@@ -179,7 +179,7 @@ def test_no_reference_of_a_resource_can_name_another_namespace(kind: str) -> Non
     references = {
         path: node
         for path, node in fields.items()
-        if node.get("type") == "string" and path.endswith(("Ref.name", "caBundle.name", "Name", "imagePullSecrets[]"))
+        if node.get("type") == "string" and path.endswith(("Ref.name", "caBundle.name", "Name", "Secrets[].name"))
     }
     assert len(references) >= (9 if kind == "FineTuneJob" else 6), sorted(references)
     assert not [path for path, node in references.items() if "/" in node.get("pattern", "/")]

@@ -14,8 +14,9 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier_operator.kube import ClusterError, Conflict, Fence, Gone, Transient, counting, fencing
+from luthier_operator.kube import ClusterError, Conflict, Fence, Gone, Transient, Unexpected, counting, fencing
 from luthier_operator.kube.lease import Leadership
+from luthier_operator.kube.namespace_owner import NamespaceOwner
 from luthier_operator.model.defaults import LeaseTerms
 from luthier_operator.ops.metrics import REQUESTS
 
@@ -362,3 +363,30 @@ async def test_requests_are_counted_by_verb_and_answer() -> None:
             await session.get(url)  # nobody listens there any more
     after = [counted("patch", "200"), counted("create", "409"), counted("watch", "200"), counted("get", "none")]
     assert [now - then for now, then in zip(after, before, strict=True)] == [1, 1, 1, 1]
+
+
+def test_a_namespace_belongs_to_the_release_that_renews_it_and_is_taken_when_it_no_longer_does() -> None:
+    leases, now = Leases(), [0.0]
+    first, second = (NamespaceOwner(leases, f"ns/{name}", lambda: now[0]) for name in ("a", "b"))  # type: ignore[arg-type]
+
+    async def play() -> None:
+        assert await first.other("team") is None and await second.other("team") == "ns/a"
+        for _ in range(10):  # as long as the first works, whoever leads it
+            now[0] += 60
+            assert await first.other("team") is None and await second.other("team") == "ns/a"
+        now[0] += 60
+        assert await second.other("team") == "ns/a"
+        now[0] += 90
+        assert await second.other("team") is None, "the first was uninstalled"
+        assert await first.other("team") == "ns/b"
+
+    asyncio.run(play())
+
+
+def test_a_release_without_the_right_to_leases_works_as_before() -> None:
+    leases = Leases()
+    leases.away = Unexpected("403 Forbidden")
+    owner = NamespaceOwner(leases, "ns/a")  # type: ignore[arg-type]
+    assert asyncio.run(owner.other("team")) is None
+    nameless = NamespaceOwner(leases, "")  # type: ignore[arg-type]
+    assert asyncio.run(nameless.other("team")) is None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from luthier_api.documents import GRACE_VARIABLE, Resolved, RunDocument
 from luthier_api.exitcodes import OUTCOMES, Retry
-from luthier_operator.manifests import rendezvous
+from luthier_operator.manifests import pods, rendezvous
 from luthier_operator.manifests.jobs import job
 from luthier_operator.model import names
 from luthier_operator.model.defaults import Defaults
@@ -297,3 +297,13 @@ def test_only_a_training_is_stopped_at_its_deadline(make_spec: Any) -> None:
     assert build(spec)["spec"]["activeDeadlineSeconds"] == 3600
     assert "activeDeadlineSeconds" not in build(spec, "prepare")["spec"]
     assert "activeDeadlineSeconds" not in build(make_spec())["spec"]
+
+
+def test_a_cluster_that_assigns_uids_gets_pods_without_one_and_every_container_the_environment_of_the_cluster() -> None:
+    proxies = {"HTTPS_PROXY": "http://proxy:3128", "HOME": "/elsewhere"}
+    defaults = replace(DEFAULTS, assign_user=False, pod_env=proxies)
+    made = pods.security(defaults)
+    assert not {"runAsUser", "runAsGroup", "fsGroup"} & set(made) and made["runAsNonRoot"]
+    environment = pods.environment(defaults, [{"name": "HOME", "value": "/tmp"}])
+    assert {each["name"]: each["value"] for each in environment} == {"HTTPS_PROXY": "http://proxy:3128", "HOME": "/tmp"}
+    assert pods.security(DEFAULTS) == pods.POD_SECURITY and not pods.environment(DEFAULTS)

@@ -17,6 +17,7 @@ from luthier_api.storage import SecretRef, StorageAccess
 from luthier_operator.manifests.rayservice import Application, read_serve_config
 from luthier_operator.model.actions import Plan
 from luthier_operator.model.defaults import Defaults
+from luthier_operator.model.parse import rayservice_view
 from luthier_operator.model.resources import ModelDeploymentResource
 from luthier_operator.model.views import ApplicationView, FineTuneJobView, Meta, RayServiceView, Refusal
 from luthier_operator.plan.modeldeployment.policies import ObservedServing, plan_modeldeployment, plan_unreadable
@@ -60,10 +61,13 @@ class Cluster:
         self.broken: set[str] = set()
         self.kuberay = True
         self.refused: Refusal | None = None
+        self.pod_event = ""
 
     def plan(self) -> Plan:
         resource = ModelDeploymentResource(self.meta, self.spec, self.status)
-        observed = ObservedServing(self.server, self.job, (), self.kuberay, self.refused)
+        observed = ObservedServing(
+            self.server, self.job, (), self.kuberay, pod_event=self.pod_event, refused=self.refused
+        )
         return plan_modeldeployment(resource, observed, self.now, DEFAULTS)
 
     def carry_out(self, plan: Plan, *, actions: int | None = None) -> None:
@@ -482,3 +486,57 @@ def test_a_spec_that_cannot_be_read_is_said_and_forgets_nothing() -> None:
     ready = find_condition(cluster.status.conditions, ConditionType.READY)
     assert ready and (ready.reason, ready.message) == ("InvalidSpec", "spec.model: Field required.")
     assert cluster.status.revisions == before.revisions and not plan.applies and not plan.deletes
+
+
+def test_a_rayservice_that_was_left_behind_is_taken_over_as_it_is() -> None:
+    cluster = serving(version("v-a"))
+    assert cluster.server
+    cluster.server = replace(cluster.server, owner_uid="", orphan=True)
+    cluster.meta, cluster.status = replace(cluster.meta, uid="uid-2"), ModelDeploymentStatus()
+    plan = cluster.plan()
+    (apply,) = plan.applies
+    assert apply.manifest["metadata"]["ownerReferences"][0]["uid"] == "uid-2" and not plan.deletes
+    assert apply.manifest["spec"] == cluster.manifest["spec"] and [e.reason for e in plan.events] == [Reason.ADOPTED]
+
+
+def test_a_rayservice_of_another_spec_that_was_left_behind_is_named_with_what_to_do() -> None:
+    cluster = serving(version("v-a"))
+    assert cluster.server
+    cluster.server = replace(cluster.server, owner_uid="", orphan=True)
+    cluster.meta = replace(cluster.meta, uid="uid-2")
+    cluster.job = job(version("v-b"), version("v-a"))
+    plan = cluster.plan()
+    assert not plan.applies and not plan.deletes
+    cluster.carry_out(plan)
+    stalled = cluster.condition(ConditionType.STALLED)
+    assert stalled is not None and "kubectl delete rayservice sentiment" in stalled[2]
+
+
+LIMITS = 'pods "sentiment-head" is forbidden: minimum cpu usage per Container is 2, but request is 250m'
+
+
+@pytest.mark.parametrize("by", ["event", "condition"])
+def test_a_refused_pod_is_said_with_the_field_that_helps_until_the_server_answers(by: str) -> None:
+    cluster = Cluster()
+    cluster.carry_out(cluster.plan())
+    assert cluster.server
+    started = replace(cluster.server, created_at=cluster.now, cluster="sentiment-abc", workers=0)
+    cluster.server = replace(started, refused=LIMITS) if by == "condition" else started
+    cluster.pod_event = LIMITS if by == "event" else ""
+    assert cluster.plan().requeue_after_s == 2.0
+    cluster.carry_out(cluster.plan())
+    ready = cluster.condition(ConditionType.READY)
+    assert ready and ready[1] == Reason.POD_REFUSED and "runtime.resources" in ready[2]
+    cluster.pod_event = ""
+    cluster.server = replace(cluster.server, refused="")
+    cluster.settle()
+    ready = cluster.condition(ConditionType.READY)
+    assert ready and ready[1] == Reason.SERVING and cluster.plan().requeue_after_s is None
+
+
+def test_the_condition_of_a_ray_cluster_that_says_why_it_has_no_pods_is_read() -> None:
+    failing = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreateHeadPod", "message": LIMITS}
+    pending = {"rayClusterName": "sentiment-abc", "rayClusterStatus": {"conditions": [failing]}}
+    raw = {"metadata": {"name": "s", "uid": "u"}, "spec": {}, "status": {"pendingServiceStatus": pending}}
+    view = rayservice_view(raw)
+    assert (view.refused, view.cluster) == (LIMITS, "sentiment-abc")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from luthier_api.documents import Origin
-from luthier_api.logs import FORMAT_VARIABLE, LogFormat, logging_config
+from luthier_api.logs import FORMAT_VARIABLE, LogFormat, TextFormatter, logging_config
 
 # They log every request or file, which is noise here.
 _NOISY = (
@@ -25,7 +25,7 @@ _NOISY = (
     "huggingface_hub",
     "transformers",
 )
-_TEXT = {"format": "%(asctime)s %(levelname)-7s %(message)s", "datefmt": "%H:%M:%S"}
+_TEXT: dict[str, object] = {"()": TextFormatter, "fmt": "%(asctime)s %(levelname)-7s %(message)s"}
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def logging_to(console_log: Path, origin: Origin | None) -> Iterator[None]:
     before = root.level, root.handlers[:]
     log_format: LogFormat = "json" if os.environ.get(FORMAT_VARIABLE) == "json" else "text"
     config = logging_config(log_format, fields=_fields(origin), quiet=_NOISY, text=_TEXT)
-    config["formatters"]["copy"] = _TEXT
+    config["formatters"]["copy"] = dict(_TEXT)
     config["handlers"]["copy"] = {
         "class": "logging.FileHandler",
         "filename": console_log,

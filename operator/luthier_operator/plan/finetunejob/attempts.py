@@ -39,7 +39,11 @@ def attempts(
 def failures_of(job: JobView) -> int:
     """Return the failures of a Job; pods that train together fail together, once."""
     if job.nodes == 1:
-        return job.failed
+        if job.lingering:  # Kubernetes has not counted it yet
+            return job.failed + (job.outcome == "Failed" and failures.job_retry(job) is not Retry.FREE)
+        # Kubernetes counts every pod with exit code 137 as failed, also one that was only stopped.
+        stopped = failures.starts_over(job) and failures.job_retry(job) is Retry.FREE
+        return max(0, job.failed - stopped)
     return int(job.outcome == "Failed" and failures.job_retry(job) is not Retry.FREE)
 
 

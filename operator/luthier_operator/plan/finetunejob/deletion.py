@@ -27,6 +27,7 @@ from luthier_operator.model.views import JobView, Meta, Raw
 from luthier_operator.plan.finetunejob import events_to_ask, removals
 from luthier_operator.plan.finetunejob.situation import ObservedRuns, deletions
 from luthier_operator.plan.finetunejob.status import transitions
+from luthier_operator.plan.pods import kueue
 from luthier_operator.plan.pods.diagnosis import clip
 
 RETRY_S = 600.0
@@ -72,7 +73,8 @@ def plan_deletion(resource: FineTuneJobResource, observed: ObservedRuns, now: da
     for job in done:
         outcome = removals.outcome(job)
         if isinstance(outcome, Removed):
-            return Plan(events=(_removed(outcome),), release=True)
+            outlived = [job] if job.lingering else []
+            return Plan(deletes=deletions(outlived), events=(_removed(outcome),), release=True)
     step = _next_step(resource, observed, own, now, defaults)
     if step.applies and observed.namespace_ending:
         # To hold the resource would hold the namespace for ever: no pod can be created in it to remove anything.
@@ -136,7 +138,7 @@ def _next_step(
     (job,) = own
     if job.deleting:
         return _Step(under_way)
-    if job.live:
+    if job.outcome is None:
         queries = events_to_ask.queries(resource.spec, own, now)
         again_s = min((query.again_s for query in queries), default=None)
         return _Step(_waiting(job, observed) or under_way, requeue_after_s=again_s)
@@ -152,6 +154,8 @@ def _waiting(job: JobView, observed: ObservedRuns) -> str | None:
         view = observed.workloads.get(job.uid)
         why = f": {view.message}" if view and view.message else "."
         return f"The Job that removes the versions waits in queue {job.queue}{why} {_WAY_OUT}"
+    if job.held:
+        return f"{kueue.held(job, observed.workloads.get(job.uid)).message} {_WAY_OUT}"
     diagnosis = removals.diagnosis_of(job, observed.pod_events)
     return f"The versions cannot be removed yet: {diagnosis.message} {_WAY_OUT}" if diagnosis else None
 

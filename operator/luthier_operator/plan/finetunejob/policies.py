@@ -25,13 +25,14 @@ from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.resources import FineTuneJobResource
 from luthier_operator.model.timestamps import rfc3339
 from luthier_operator.model.views import JobView, Meta, Raw
-from luthier_operator.plan.finetunejob import deletion, restarts, verdicts, version_pruning
+from luthier_operator.plan.finetunejob import deletion, restarts, sidecars, verdicts, version_pruning
 from luthier_operator.plan.finetunejob.runs import Wanted, first_in, record_of
 from luthier_operator.plan.finetunejob.situation import (
     Decision,
     ObservedRuns,
     Policy,
     Situation,
+    adoption,
     can_be_suspended,
     deletions,
     may_finish,
@@ -44,6 +45,8 @@ from luthier_operator.plan.finetunejob.status import replaced, status_of, transi
 from luthier_operator.plan.pods import image_policy
 from luthier_operator.plan.verdict import Verdict, image_not_allowed
 
+_ADOPTED_S = 1.0
+
 
 def plan_finetunejob(resource: FineTuneJobResource, observed: ObservedRuns, now: datetime, defaults: Defaults) -> Plan:
     """Return all that is to be done for a FineTuneJob."""
@@ -55,21 +58,33 @@ def plan_finetunejob(resource: FineTuneJobResource, observed: ObservedRuns, now:
     if observed.namespace_ending:
         return Plan()  # the resource goes with it
     situation = _situation(resource, observed, now, defaults)
+    if orphans := situation.orphans:
+        adoptions = tuple(adoption(situation, job) for job in orphans)
+        return Plan(patches=adoptions, events=(verdicts.adopted(orphans),), requeue_after_s=_ADOPTED_S)
     decision = next(decision for policy in POLICIES if (decision := policy(situation)))
     pruning = version_pruning.pruning_of(situation, decision)
     status = _status(situation, decision, pruning)
     stopped = _replaced(situation)
+    lingering = sidecars.outlived(situation)
     return Plan(
         hold=deletion.holds(resource),
-        deletes=deletions(stopped) + decision.deletes + pruning.deletes,
+        deletes=deletions(stopped) + decision.deletes + pruning.deletes + lingering.deletes,
         patches=decision.patches + _expiries(situation),
         applies=decision.applies + pruning.applies,
         status=None if status == resource.status else status.to_wire(),
-        events=replaced(stopped) + transitions(resource.status, status) + pruning.events,
+        events=replaced(stopped)
+        + decision.events
+        + transitions(resource.status, status)
+        + pruning.events
+        + lingering.events,
         release=deletion.releases(resource),
-        requeue_after_s=decision.requeue_after_s or pruning.requeue_after_s,
+        requeue_after_s=_soonest(decision.requeue_after_s or pruning.requeue_after_s, lingering.requeue_after_s),
         assumes_gone=(situation.run is not None and situation.run.lost) or pruning.assumes_unused,
     )
+
+
+def _soonest(*times: float | None) -> float | None:
+    return min((each for each in times if each is not None), default=None)
 
 
 def plan_unreadable(meta: Meta, raw: Raw, before: FineTuneJobStatus, why: str, now: datetime) -> Plan:
@@ -129,7 +144,7 @@ def answered(s: Situation) -> Decision | None:
     if record.versions[0].spec_hash != s.wanted.spec_hash:
         chosen = version.model_copy(update={"chosen_at": rfc3339(s.now)})
         record = replace(record, versions=first_in(record.versions, chosen))
-    idle = [job for job in s.jobs_of_run if job.live]
+    idle = [job for job in s.jobs_of_run if job.outcome is None]
     return Decision(verdicts.answered(s.resource.status, version, record.published), record, deletes=deletions(idle))
 
 
@@ -140,7 +155,7 @@ def failed(s: Situation) -> Decision | None:
     """
     if s.run is None or s.run.status.stage != "Failed":
         return None
-    idle = [job for job in s.jobs_of_run if job.live]
+    idle = [job for job in s.jobs_of_run if job.outcome is None]
     return Decision(verdicts.failed(s.record.last_failure), s.record, deletes=deletions(idle))
 
 
@@ -171,7 +186,14 @@ def suspended(s: Situation) -> Decision | None:
     if train in stopped:
         record = restarts.set_aside(s)
     idle = [job for job in stopped if job is not train]
-    return Decision(verdicts.suspended(), record, deletes=deletions(idle), patches=suspensions(s, s.jobs_of_run))
+    told = tuple(verdicts.resumed_again(job) for job in idle if job.suspensions and not job.deleting)
+    return Decision(
+        verdicts.suspended(),
+        record,
+        deletes=deletions(idle),
+        patches=suspensions(s, s.jobs_of_run),
+        events=told[:1],
+    )
 
 
 def given_up(s: Situation) -> Decision | None:

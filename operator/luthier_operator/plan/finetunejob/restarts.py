@@ -1,8 +1,9 @@
-"""Starting over: a training Job that must begin again from its newest checkpoint is given up, and counted once.
+"""Starting over: a Job that must begin again, training from its newest checkpoint, is given up, and counted once.
 
 Kubernetes restarts the pod of a run on one node by itself. A Job is given up where Kubernetes cannot: a pod is stuck,
-or one of the pods on several nodes was lost. A Job that waits in a queue is given up too when the user suspends the
-run, because its own `suspend` belongs to the queue.
+or one of the pods on several nodes was lost, or a pod has exit code 137, which ends its Job, for another reason than
+memory. A Job that waits in a queue is given up too when the user suspends the run, because its own `suspend` belongs to
+the queue.
 
 It takes two steps, so that it may be cut off anywhere. First only the status is written: it names the Job by its uid,
 and holds how many failures it brought. A Job that is named so is no longer the run's training; it is then deleted, and
@@ -11,29 +12,42 @@ when it is gone a new one of the same name is created.
 
 from dataclasses import replace
 
+from luthier_api.exitcodes import Retry
 from luthier_api.finetunejob import Attempts, LastFailure
 from luthier_operator.model.views import JobView
 from luthier_operator.plan.finetunejob import stuck
 from luthier_operator.plan.finetunejob.attempts import failures_of
-from luthier_operator.plan.finetunejob.runs import RunRecord, ended
+from luthier_operator.plan.finetunejob.runs import Run, RunRecord, ended
 from luthier_operator.plan.finetunejob.situation import Situation
 from luthier_operator.plan.pods import failures
 
 
 def due(s: Situation) -> RunRecord | None:
-    """Return the record in which the run's training is given up, if it has to start over by itself."""
-    train = s.run.train if s.run else None
-    if train is None:
+    """Return the record in which a Job of the run is given up, if it has to start over by itself."""
+    job = (s.run.train or s.run.prepare) if s.run else None
+    if s.run is None or job is None:
         return None
-    failed = failures_of(train)
-    if train.nodes > 1 and train.outcome == "Failed":
-        after = give_up(s, train, failed, failures.job_failure(train))
-        # A disruption is counted here, since the pods may be gone, and a Job is given up only once.
-        return after if failed or _stopped_by_queue(s, train) else after.with_disruption()
-    if s.stuck(train):
+    failed = failures_of(job)
+    if s.run.starts_over(job, s.wanted):
+        failure = failures.job_failure(job)
+        after = give_up(s, job, failed, failure)
+        return after.with_disruption() if _uncounted_disruption(s, job, failure) else after
+    if (train := s.run.train) and s.stuck(train):
         deadline_s = s.spec.progress_deadline_seconds
         return give_up(s, train, failed + 1, stuck.failure(train.pods, s.resource.status.progress, deadline_s, s.now))
     return None
+
+
+def _uncounted_disruption(s: Situation, job: JobView, failure: LastFailure) -> bool:
+    """Whether a Job ended by a disruption that is counted here: once, since a Job is given up only once.
+
+    The only pod of a Job is counted when it is seen, in `attempts`.
+    """
+    if failures.job_retry(job) is not Retry.FREE or _stopped_by_queue(s, job):
+        return False
+    last = s.record.last_failure
+    counted = last is not None and last.pod is not None and last.pod == failure.pod
+    return job.nodes > 1 or not (counted or job.suspended)
 
 
 def _stopped_by_queue(s: Situation, job: JobView) -> bool:
@@ -49,7 +63,7 @@ def set_aside(s: Situation) -> RunRecord:
 
 
 def give_up(s: Situation, job: JobView, failed: int, failure: LastFailure | None) -> RunRecord:
-    """Return the record in which a training Job, which brought so many failures, no longer counts as the run's.
+    """Return the record in which a Job, which brought so many failures, no longer counts as the run's.
 
     With more failures in all than backoffLimit allows, the run has failed.
     """
@@ -61,7 +75,7 @@ def give_up(s: Situation, job: JobView, failed: int, failure: LastFailure | None
     status = run.status.model_copy(update={"stage": "Prepare", "given_up": job.uid, "earlier_failures": total})
     after = replace(
         record,
-        run=replace(run, status=status, train=None, abandoned=job),
+        run=Run(status, run.prepare if job is run.train else None, abandoned=job),
         attempts=attempts if attempts != Attempts() else None,
         last_failure=failure or record.last_failure,
     )

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from luthier_api.documents import Published, Resolved
-from luthier_api.exitcodes import Retry
 from luthier_api.finetunejob import Attempts, FineTuneJobStatus, LastFailure, RunStatus, Usage, VersionStatus
 from luthier_operator.model import names
 from luthier_operator.model.names import Stage
@@ -42,7 +41,7 @@ class Run:
     resolved: Resolved | None = None
     """What prepare found, as soon as it has ended well."""
     abandoned: JobView | None = None
-    """Its training Job that was given up, as long as it exists; see `restarts`."""
+    """Its Job that was given up, as long as it exists; see `restarts`."""
     lost: bool = False
     """Whether a Job, or the pod with its result, existed and is gone."""
 
@@ -50,6 +49,10 @@ class Run:
     def name(self) -> str:
         """The name that its Jobs begin with."""
         return self.status.name
+
+    def starts_over(self, job: JobView, wanted: Wanted) -> bool:
+        """Whether one of its Jobs failed of something that may not happen again; see `restarts`."""
+        return self.name == wanted.run and failures.starts_over(job)
 
     @property
     def ended(self) -> bool:
@@ -112,11 +115,11 @@ def _with_outcomes(before: FineTuneJobStatus, wanted: Wanted, jobs: Sequence[Job
     if run.abandoned and (published := _published_before_its_end(run.abandoned)):
         return _published(record, run, published, now)
     if run.train is not None:
-        return record if _may_start_over(run, run.train, wanted) else _after(record, run, run.train, now)
+        return record if run.starts_over(run.train, wanted) else _after(record, run, run.train, now)
     if run.status.stage == "Train":
         return replace(record, run=replace(run, lost=True))
     if run.prepare is not None:
-        return _after(record, run, run.prepare, now)
+        return record if run.starts_over(run.prepare, wanted) else _after(record, run, run.prepare, now)
     return record
 
 
@@ -151,6 +154,8 @@ def _with_jobs(status: RunStatus, jobs: Sequence[JobView]) -> Run:
     )
     if train is not None and train.uid == status.given_up:
         return Run(status, prepare, abandoned=train)
+    if prepare is not None and prepare.uid == status.given_up:
+        return Run(status, abandoned=prepare)
     if train is not None and status.stage == "Prepare":
         status = status.model_copy(update={"stage": "Train", "run_key": train.run_key})
     return Run(status, prepare, train)
@@ -200,13 +205,6 @@ def _after(record: RunRecord, run: Run, job: JobView, now: datetime) -> RunRecor
     if result.published and (job is run.prepare or result.published.run_key == job.run_key):
         return _published(record, run, result.published, now)
     return _failed(record, run, failures.result_of_another_run(pod), now)
-
-
-def _may_start_over(run: Run, train: JobView, wanted: Wanted) -> bool:
-    """Whether pods that trained together failed of something that may not happen again; see `restarts`."""
-    if train.nodes == 1 or train.outcome != "Failed" or run.name != wanted.run:
-        return False
-    return failures.job_retry(train) is not Retry.NEVER
 
 
 def _published_before_its_end(job: JobView) -> Published | None:

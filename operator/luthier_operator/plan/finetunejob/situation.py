@@ -11,8 +11,9 @@ from datetime import datetime
 
 from luthier_api.documents import ProgressDocument
 from luthier_api.finetunejob import FineTuneJobSpec
+from luthier_operator.manifests.pods import owner_reference
 from luthier_operator.model import names
-from luthier_operator.model.actions import Apply, Delete, Patch
+from luthier_operator.model.actions import Apply, Delete, EventNote, Patch
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.names import Stage
 from luthier_operator.model.ownership import Jobs
@@ -23,6 +24,7 @@ from luthier_operator.plan.finetunejob.runs import Run, RunRecord, Wanted
 from luthier_operator.plan.verdict import Verdict
 
 _BATCH = "batch/v1"
+_MOST_TURNS = 2
 
 
 @dataclass(frozen=True)
@@ -106,14 +108,22 @@ class Situation:
         known = stuck.is_known(self.observed.progress, self.observed.silent_s, deadline)
         return known and left is not None and left < 0
 
-    def trained_for_another(self, run_key: str) -> bool:
-        """Whether a Job of an earlier resource of this name still trains the same, under another name."""
-        return any(job.live and job.stage == "train" and job.run_key == run_key for job in self.observed.jobs.others)
+    @property
+    def orphans(self) -> list[JobView]:
+        """Jobs of this very run that an earlier resource of this name left behind."""
+        others, wanted = self.observed.jobs.others, self.wanted
+        found = [job for job in others if job.orphan and not job.deleting and job.run == wanted.run]
+        return [job for job in found if job.spec_hash == wanted.spec_hash]
 
-    def name_taken(self, stage: Stage) -> bool:
-        """Whether the name of this run's Job belongs to an earlier resource that is being removed."""
+    def trained_for_another(self, run_key: str) -> JobView | None:
+        """Return a Job of an earlier resource of this name that still trains the same, under another name."""
+        others = self.observed.jobs.others
+        return next((job for job in others if job.live and job.stage == "train" and job.run_key == run_key), None)
+
+    def name_taken(self, stage: Stage) -> JobView | None:
+        """Return the Job that has the name of this run's, and belongs to an earlier resource, or to nobody."""
         name = names.job_name(self.wanted.run, stage)
-        return any(job.name == name for job in self.observed.jobs.others)
+        return next((job for job in self.observed.jobs.others if job.name == name), None)
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,7 @@ class Decision:
     deletes: tuple[Delete, ...] = ()
     patches: tuple[Patch, ...] = ()
     applies: tuple[Apply, ...] = ()
+    events: tuple[EventNote, ...] = ()
     requeue_after_s: float | None = None
 
 
@@ -152,18 +163,42 @@ def deletions(jobs: Iterable[JobView]) -> tuple[Delete, ...]:
 
 
 def can_be_suspended(job: JobView) -> bool:
-    """Whether a Job can be suspended and resumed. In a queue `suspend` is Kueue's; several pods would each fail."""
-    return job.queue is None and job.nodes == 1
+    """Whether a Job can be suspended and resumed.
+
+    In a queue `suspend` is Kueue's; several pods would each fail; and one that somebody has resumed after it was
+    suspended twice would be written by two for ever.
+    """
+    return job.queue is None and job.nodes == 1 and (job.suspended or job.suspensions < _MOST_TURNS)
 
 
 def suspensions(s: Situation, jobs: Iterable[JobView]) -> tuple[Patch, ...]:
     """Return the patches that suspend Jobs while the resource is suspended, and resume them when it is not.
 
-    `suspend` of a Job in a queue is Kueue's and never written here.
+    `suspend` of a Job in a queue is Kueue's and never written here, nor is a Job resumed that somebody else has
+    suspended: a mark on the Job says that it was the operator.
     """
     wanted = s.spec.suspend
-    live = [job for job in jobs if job.live and not job.deleting and can_be_suspended(job)]
-    return tuple(patch(job, {"suspend": wanted}) for job in live if job.suspended != wanted)
+    live = [job for job in jobs if job.outcome is None and not job.deleting and can_be_suspended(job)]
+    if wanted:
+        # What a release that set no mark has suspended is marked, or it would be taken for somebody else's.
+        unmarked = [job for job in live if job.held and not (job.suspended_by or job.uid in s.observed.workloads)]
+        return tuple(_suspend(job) for job in live if not job.suspended or job in unmarked)
+    return tuple(_mark(job, False, None) for job in live if job.suspended and not job.held)
+
+
+def _suspend(job: JobView) -> Patch:
+    return _mark(job, True, str(job.suspensions + 1))
+
+
+def _mark(job: JobView, suspend: bool, mark: str | None) -> Patch:
+    merge = {"metadata": {"annotations": {names.SUSPENDED: mark}}, "spec": {"suspend": suspend}}
+    return Patch(_BATCH, "Job", job.namespace, job.name, merge)
+
+
+def adoption(s: Situation, job: JobView) -> Patch:
+    """Return the change that makes an orphan the resource's own; refused if another Job has the name by now."""
+    merge = {"metadata": {"uid": job.uid, "ownerReferences": [owner_reference(s.resource.meta)]}}
+    return Patch(_BATCH, "Job", job.namespace, job.name, merge)
 
 
 def patch(job: JobView, spec: dict[str, object]) -> Patch:

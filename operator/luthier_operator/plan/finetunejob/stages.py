@@ -51,8 +51,8 @@ def _begin(s: Situation) -> Decision:
     """Return the decision to begin, or to begin again, with prepare."""
     if clearing := version_pruning.must_go_first(s):
         return clearing
-    if s.name_taken("prepare"):
-        return Decision(verdicts.name_taken(), s.record, requeue_after_s=_AGAIN_S)
+    if taken := s.name_taken("prepare"):
+        return Decision(verdicts.name_taken(taken), s.record, requeue_after_s=_AGAIN_S)
     new = RunStatus(name=s.wanted.run, spec_hash=s.wanted.spec_hash, stage="Prepare")
     known = s.run.status if s.run else new
     status = known.model_copy(update={"stage": "Prepare", "started_at": known.started_at or rfc3339(s.now)})
@@ -87,8 +87,8 @@ def training(s: Situation) -> Decision | None:
         return _watch(s, run.train)
     if any(job.stage == "train" for job in s.jobs_of_other_runs):
         return Decision(verdicts.waiting_for_run(next(job.run for job in s.jobs_of_other_runs)), s.record)
-    if s.name_taken("train") or (run.resolved and s.trained_for_another(run.resolved.run_key)):
-        return Decision(verdicts.name_taken(), s.record, requeue_after_s=_AGAIN_S)
+    if taken := s.name_taken("train") or (run.resolved and s.trained_for_another(run.resolved.run_key)):
+        return Decision(verdicts.name_taken(taken), s.record, requeue_after_s=_AGAIN_S)
     if violation := _other_image(s, run):
         return Decision(image_not_allowed(violation), s.record)
     record = replace(s.record, run=replace(run, status=run.status.model_copy(update={"stage": "Train"})))
@@ -116,6 +116,8 @@ def _watch(s: Situation, train: JobView) -> Decision:
 
 def _mirrored(s: Situation, job: JobView, verdict: Verdict) -> Verdict:
     workload = s.observed.workloads.get(job.uid)
+    if job.held:
+        return kueue.held(job, workload)
     return kueue.mirrored(verdict, job, workload, kueue_installed=s.observed.kueue_installed, now=s.now)
 
 

@@ -36,7 +36,8 @@ def status_of(
     kept = before.progress if same_run else None
     shown = _shown(progress, kept, now) if training else None
     message = verdict.message
-    if verdict.reason is Reason.TRAINING and progress is None and shown:
+    # Time left changes with every answer of the pod; the sentence, as the figures, only when a step is finished.
+    if verdict.reason is Reason.TRAINING and shown and (progress is None or shown == kept):
         ready = find_condition(before.conditions, ConditionType.READY)
         message = ready.message if ready and ready.reason == Reason.TRAINING else message
     return FineTuneJobStatus(

@@ -3,11 +3,14 @@
 The policies choose; the words are here. `status` turns a verdict into conditions and Events.
 """
 
+from collections.abc import Sequence
+
 from luthier_api.conditions import find_condition
 from luthier_api.documents import ProgressDocument, Published
 from luthier_api.finetunejob import FineTuneJobStatus, LastFailure, VersionStatus
 from luthier_api.reasons import ConditionType, Reason
-from luthier_operator.model.views import Refusal
+from luthier_operator.model.actions import EventNote
+from luthier_operator.model.views import JobView, Refusal
 from luthier_operator.plan.finetunejob.runs import RunRecord
 from luthier_operator.plan.pods.diagnosis import Diagnosis, clip
 from luthier_operator.plan.verdict import Verdict
@@ -42,9 +45,11 @@ def failed(failure: LastFailure | None) -> Verdict:
 
 
 def starting_over(record: RunRecord) -> Verdict:
-    """A training was given up and begins again, or has failed once too often."""
+    """A Job was given up and begins again, or has failed once too often."""
     if record.run and record.run.status.stage == "Failed":
         return failed(record.last_failure)
+    if record.run and record.run.abandoned and record.run.abandoned.stage == "prepare":
+        return preparing(failure=record.last_failure)
     text = "The training starts again from its newest checkpoint."
     return _under_way("Training", Reason.TRAINING, text, None, record.last_failure)
 
@@ -52,6 +57,16 @@ def starting_over(record: RunRecord) -> Verdict:
 def suspended() -> Verdict:
     """The user has suspended the resource."""
     return Verdict("Suspended", Reason.SUSPENDED, "The run is suspended. Set suspend to false to continue.")
+
+
+def resumed_again(job: JobView) -> EventNote:
+    """Return the Event about a Job that somebody else resumes again and again while the resource is suspended."""
+    who = job.suspended_by or "Somebody other than Luthier"
+    text = (
+        f"{who} resumes the Job {job.name} each time that Luthier suspends it. It is deleted instead, and made again "
+        "when suspend is false."
+    )
+    return EventNote(Reason.SUSPENDED, text, warning=True)
 
 
 def waiting_for_run(run: str) -> Verdict:
@@ -66,9 +81,20 @@ def waiting_for_removal() -> Verdict:
     return Verdict("Waiting", Reason.WAITING_FOR_RUN, text, reconciling=True)
 
 
-def name_taken() -> Verdict:
-    """A Job of a deleted resource of the same name is still being removed."""
-    text = "Waiting for the Job of an earlier FineTuneJob of this name to be removed."
+def adopted(jobs: Sequence[JobView]) -> EventNote:
+    """Return the Event about Jobs that an earlier resource of this name and spec left behind."""
+    listed = ", ".join(job.name for job in jobs)
+    return EventNote(Reason.ADOPTED, f"Taken over from an earlier FineTuneJob of this name and spec: {listed}.")
+
+
+def name_taken(job: JobView) -> Verdict:
+    """A Job of an earlier resource of the same name is still being removed, or was left behind without an owner."""
+    text = f"Waiting for the Job {job.name} of an earlier FineTuneJob of this name to be removed."
+    if not (job.owner_uid or job.deleting):
+        text = (
+            f"The Job {job.name} was left behind by an earlier FineTuneJob of this name and is of another spec, so it "
+            f"cannot be taken over. Delete it: kubectl delete job {job.name}. The run then continues by itself."
+        )
     return Verdict("Waiting", Reason.WAITING_FOR_RUN, text, reconciling=True)
 
 
@@ -85,8 +111,21 @@ def training(
     text = "The training pod is starting."
     if progress is not None:
         steps = f": step {progress.step} of {progress.total_steps}" if progress.total_steps else ""
-        text = f"{progress.stage}{steps}."
+        left = f", about {duration(progress.eta_seconds)} left" if steps and progress.eta_seconds else ""
+        text = f"{progress.stage}{steps}{left}."
     return _under_way("Training", Reason.TRAINING, text, diagnosis, failure)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it, in its two largest units: 4m10s, 2h5m, 3d4h."""
+    left = round(seconds)
+    units = [(86400, "d"), (3600, "h"), (60, "m"), (1, "s")]
+    parts: list[str] = []
+    for size, unit in units:
+        count, left = divmod(left, size)
+        if count or parts:
+            parts.append(f"{count}{unit}" if count else "")
+    return "".join(parts[:2]) or "0s"
 
 
 def _under_way(

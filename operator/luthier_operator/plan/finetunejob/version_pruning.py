@@ -125,7 +125,7 @@ def _with_outcomes(s: Situation, versions: Versions) -> Pruning:
     name = _manifest(s, removing)["metadata"]["name"] if removing else ""
     result = Pruning(versions)
     for job in s.removals:
-        if job.live or job.deleting:
+        if job.outcome is None or job.deleting:
             continue
         outcome = removals.outcome(job)
         if isinstance(outcome, Removed):

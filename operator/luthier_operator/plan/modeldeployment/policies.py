@@ -22,12 +22,11 @@ from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.resources import ModelDeploymentResource
 from luthier_operator.model.timestamps import parse_time, seconds_since
 from luthier_operator.model.views import FineTuneJobView, Meta, PodView, RayServiceView, Refusal
-from luthier_operator.plan.modeldeployment import verdicts
+from luthier_operator.plan.modeldeployment import pods_missing, verdicts
 from luthier_operator.plan.modeldeployment.rollout import Live, Step, Times, next_step, state_of
 from luthier_operator.plan.modeldeployment.status import Outlook, status_of, transitions, with_conditions
 from luthier_operator.plan.modeldeployment.target import NoTarget, Target, target_of
 from luthier_operator.plan.pods import image_policy
-from luthier_operator.plan.pods.diagnosis import diagnose
 from luthier_operator.plan.verdict import Verdict, image_not_allowed
 
 
@@ -40,6 +39,8 @@ class ObservedServing:
     """The FineTuneJob that the spec names, if there is one."""
     pods: Sequence[PodView] = ()
     kuberay_installed: bool = True
+    pod_event: str = ""
+    """Message of the newest Event that says why one of its pods could not be created."""
     refused: Refusal | None = None
     """Set if the plan that followed from all this was carried out and the cluster did not accept it."""
 
@@ -90,6 +91,7 @@ class Decision:
 
 
 Policy = Callable[[Situation], Decision | None]
+_ADOPTED_S = 1.0
 
 
 def plan_modeldeployment(
@@ -102,6 +104,9 @@ def plan_modeldeployment(
         verdict = verdicts.refused(observed.refused)
         return _only_status(resource.meta, resource.status, verdict, now, defaults.refused_retry_s)
     target = target_of(resource.spec, observed.finetunejob)
+    if adoption := _adoption(resource, observed, target, defaults):
+        note = verdicts.adopted(resource.meta.name)
+        return Plan(applies=(adoption,), events=(note,), requeue_after_s=_ADOPTED_S)
     situation = Situation(resource, observed, target, _live(resource, observed, target, now), now, defaults)
     decision = next(decision for policy in POLICIES if (decision := policy(situation)))
     outlook = Outlook(
@@ -119,6 +124,23 @@ def plan_modeldeployment(
         events=transitions(resource.status, status),
         requeue_after_s=decision.requeue_after_s,
     )
+
+
+def _adoption(
+    resource: ModelDeploymentResource, observed: ObservedServing, target: Target | NoTarget, defaults: Defaults
+) -> Apply | None:
+    """Return the RayService with its owner, if one that an earlier resource left behind is as this one would make it.
+
+    It is applied as it is, so nothing restarts. One in the middle of a rollout, or of another spec, is not taken over.
+    """
+    server = observed.rayservice
+    if server is None or not server.orphan or server.deleting or not isinstance(target, Target):
+        return None
+    wanted = _wanted(resource, target)
+    config = manifests.serve_config(resource.meta, resource.spec, [wanted], {wanted.name: 100})
+    grant = target.grant
+    manifest = manifests.rayservice(resource.meta, resource.spec, config=config, grant=grant, defaults=defaults)
+    return Apply(manifest) if manifests.hash_of(manifest) == server.spec_hash else None
 
 
 def plan_unreadable(meta: Meta, before: ModelDeploymentStatus, why: str, now: datetime) -> Plan:
@@ -182,7 +204,7 @@ def rolling_out(s: Situation) -> Decision | None:
         step,
         wanted,
         available=s.available,
-        diagnosis=diagnose(s.observed.pods),
+        diagnosis=pods_missing.diagnosis(s.server, s.observed.pods, s.observed.pod_event),
         invalid=s.server.invalid if s.server else None,
         failed_before=given_up_before,
         deadline_s=s.spec.rollout.progress_deadline_seconds,
@@ -194,8 +216,12 @@ def rolling_out(s: Situation) -> Decision | None:
         given_up=removed,
         update=wanted.name,
         applies=applies,
-        requeue_after_s=step.wake_s,
+        requeue_after_s=_sooner(step.wake_s, pods_missing.ask_again_s(s.server, s.observed.pods, s.now)),
     )
+
+
+def _sooner(*times: float | None) -> float | None:
+    return min((each for each in times if each is not None), default=None)
 
 
 POLICIES: tuple[Policy, ...] = (name_taken, suspended, not_allowed, no_kuberay, no_target, rolling_out)

@@ -7,6 +7,7 @@ import re
 
 from luthier_api.reasons import Reason
 from luthier_operator.manifests.rayservice import Application
+from luthier_operator.model.actions import EventNote
 from luthier_operator.model.views import RayServiceView, Refusal
 from luthier_operator.plan.modeldeployment.rollout import Live, Step
 from luthier_operator.plan.modeldeployment.target import NoTarget
@@ -29,8 +30,21 @@ def name_taken(other: RayServiceView) -> Verdict:
     if other.deleting:
         text = f"Waiting for the RayService {other.name} of an earlier resource to be removed."
         return Verdict("Waiting", Reason.DEPLOYING, text, reconciling=True)
+    if other.orphan:
+        text = (
+            f"The RayService {other.name} was left behind by an earlier ModelDeployment of this name and is of another "
+            f"spec or version, so it cannot be taken over. Apply the spec that it was made from, or delete it: kubectl "
+            f"delete rayservice {other.name}. It answers requests until then."
+        )
+        return Verdict("Failed", Reason.CONFIG_ERROR, text, stalled=True)
     text = f"A RayService named {other.name} exists and is not Luthier's. Delete it, or rename this resource."
     return Verdict("Failed", Reason.CONFIG_ERROR, text, stalled=True)
+
+
+def adopted(name: str) -> EventNote:
+    """Return the Event about a RayService that an earlier resource of this name and spec left behind."""
+    text = f"The RayService {name} of an earlier ModelDeployment of this name and spec is taken over as it is."
+    return EventNote(Reason.ADOPTED, text)
 
 
 def suspended() -> Verdict:

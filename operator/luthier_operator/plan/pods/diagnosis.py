@@ -108,8 +108,13 @@ _UNSCHEDULABLE_REMEDIES = (
 )
 
 
-def diagnose_event(text: str) -> Diagnosis:
-    """Return what an Event means that says why a pod could not be created, or could not mount its volumes."""
+def diagnose_event(text: str, resources: str = "resources and prepareResources") -> Diagnosis:
+    """Return what an Event means that says why a pod could not be created, or could not mount its volumes.
+
+    Args:
+        text: its message.
+        resources: the fields of the spec that set the pod's requests and limits.
+    """
     message = clip(re.sub(r"^Error creating: ", "", text))
     low = text.lower()
     if account := re.search(r'serviceaccount "([^"]+)" not found', text):
@@ -121,14 +126,15 @@ def diagnose_event(text: str) -> Diagnosis:
     if "mountvolume" in low or "failedmount" in low or low.startswith(("configmap", "secret")):
         return _unstartable(text)
     what = next((remedy for phrase, remedy in _ADMISSION_REMEDIES if phrase in low), _ANY_RULE)
+    what = what.replace("RESOURCES", resources)
     return Diagnosis(Reason.POD_REFUSED, f"The cluster refuses the pod: {message} {what}.")
 
 
 _ANY_RULE = "Change the spec, or have that rule changed"
 _ADMISSION_REMEDIES = (
     ("violates podsecurity", "Have the namespace's pod-security label changed; Luthier's pods satisfy `restricted`"),
-    ("must specify", "Set those requests or limits in resources and prepareResources"),
-    ("usage per", "Set requests and limits within that range in resources and prepareResources"),
+    ("must specify", "Set those requests or limits in RESOURCES"),
+    ("usage per", "Set requests and limits within that range in RESOURCES"),
     ("no priorityclass", "Create that PriorityClass, or correct priorityClassName"),
     ("admission webhook", "Ask whoever runs that webhook, or change in the spec what it rejects"),
 )

@@ -40,6 +40,8 @@ def ended_at(pod: PodView) -> datetime | None:
 
 def is_final(failure: LastFailure) -> bool:
     """Whether no other pod is tried after such a failure."""
+    if failure.exit_code == ExitCode.KILLED:
+        return failure.reason == Reason.OUT_OF_MEMORY
     never = failure.exit_code is not None and outcome_of(failure.exit_code).retry is Retry.NEVER
     return never and failure.reason not in DISRUPTIONS
 
@@ -57,9 +59,27 @@ def retry_of(pod: PodView) -> Retry:
         return Retry.NEVER
     if pod.exit_code is None:
         return Retry.COUNTED
-    if pod.exit_code == ExitCode.KILLED and pod.deleting:
-        return Retry.FREE  # it was asked to stop, and was not done in time
+    if pod.exit_code == ExitCode.KILLED:
+        return _retry_of_killed(pod)
     return outcome_of(pod.exit_code).retry
+
+
+def _retry_of_killed(pod: PodView) -> Retry:
+    """Return whether another pod is tried after one that was killed, for which memory is one cause of several."""
+    if _interrupted(pod):
+        return Retry.FREE
+    result = result_of(pod)
+    of_memory = result and result.failure and result.failure.reason is Reason.OUT_OF_MEMORY
+    return Retry.NEVER if of_memory else Retry.COUNTED
+
+
+def _interrupted(pod: PodView) -> bool:
+    """Whether exit code 137 says only that the pod was stopped, or that its node does not know how it ended.
+
+    The kubelet gives that code also to a container that never started and whose pod is deleted, and to one that was
+    gone after a restart of the node: its reason is then ContainerStatusUnknown.
+    """
+    return pod.deleting or pod.terminated_reason == "ContainerStatusUnknown" or pod.started_at is None
 
 
 def failure_of(pod: PodView) -> LastFailure:
@@ -74,6 +94,10 @@ def failure_of(pod: PodView) -> LastFailure:
         return _failure(pod, reason, f"{what}: {clip(pod.disruption)} {_CONTINUES}")
     if pod.status_reason in _NODE_ENDED:
         return _failure(pod, _NODE_ENDED[pod.status_reason], _by_the_node(pod))
+    if pod.terminated_reason in _NEVER_STARTED:
+        return _failure(pod, Reason.CONFIG_ERROR, f"The container did not start: {clip(pod.termination_message)}")
+    if pod.exit_code == ExitCode.KILLED and pod.terminated_reason != "OOMKilled":
+        return _killed(pod)
     outcome = outcome_of(ExitCode.KILLED if pod.terminated_reason == "OOMKilled" else _code(pod))
     return _failure(pod, outcome.reason, f"{_what_happened(pod, outcome.reason)} {_hint(pod, outcome.hint)}")
 
@@ -93,6 +117,8 @@ _DISRUPTED = {
     "DeletionByTaintManager": (Reason.NODE_LOST, "The node was lost or tainted"),
     "DeletionByPodGC": (Reason.NODE_LOST, "The node is gone"),
 }
+# Reasons of a container that the runtime could not start; its message is then the runtime's.
+_NEVER_STARTED = ("StartError", "ContainerCannotRun")
 _NODE_ENDED = {"Evicted": Reason.EVICTED, "NodeLost": Reason.NODE_LOST}
 
 
@@ -139,8 +165,21 @@ def _distance_from_cause(pod: PodView) -> int:
     return {Retry.NEVER: 0, Retry.COUNTED: 2, Retry.FREE: 3}[retry_of(pod)]
 
 
+def starts_over(job: JobView) -> bool:
+    """Whether a Job failed of something that may not happen again, and does not try again by itself.
+
+    That is one whose pods train together, one whose pod another container keeps from ending, and one that ended with
+    exit code 137, as it does when memory is short.
+    """
+    if job.outcome != "Failed" or job_retry(job) is Retry.NEVER:
+        return False
+    pod = root_cause_pod(job)
+    killed = (pod.exit_code if pod else _exit_code(job)) == ExitCode.KILLED
+    return job.nodes > 1 or job.lingering or (killed and job.reason == "PodFailurePolicy")
+
+
 def job_retry(job: JobView) -> Retry:
-    """Return whether a Job of several nodes that failed is tried again. Its pods may be gone already."""
+    """Return whether a Job that failed is tried again. Its pods may be gone already."""
     if job.reason == "DeadlineExceeded":
         return Retry.NEVER
     pod = root_cause_pod(job)
@@ -148,13 +187,21 @@ def job_retry(job: JobView) -> Retry:
         return retry_of(pod)
     if _DISRUPTION.search(job.message):
         return Retry.FREE
-    code = _EXIT_CODE.search(job.message)
-    return outcome_of(int(code[1])).retry if code else Retry.COUNTED
+    code = _exit_code(job)
+    if code == ExitCode.KILLED:
+        return Retry.FREE  # a pod that was short of memory stays with its Job; this one was deleted
+    return Retry.COUNTED if code is None else outcome_of(code).retry
 
 
 # From the message of the Job controller about the pod that matched a rule of podFailurePolicy.
 _DISRUPTION = re.compile(r"condition DisruptionTarget")
 _EXIT_CODE = re.compile(r"exit code (\d{1,3})\b")
+_POD = re.compile(r" for pod [^/\s]+/(\S+) ")
+
+
+def _exit_code(job: JobView) -> int | None:
+    found = _EXIT_CODE.search(job.message)
+    return int(found[1]) if found else None
 
 
 def _without_pod(job: JobView) -> LastFailure:
@@ -163,10 +210,15 @@ def _without_pod(job: JobView) -> LastFailure:
     if _DISRUPTION.search(job.message):
         text = f"A pod of the run was evicted, preempted or lost with its node. {_CONTINUES}"
         return LastFailure(reason=Reason.PREEMPTED, message=text, at=at)
-    if code := _EXIT_CODE.search(job.message):
-        outcome = outcome_of(int(code[1]))
-        text = f"A pod ended with exit code {code[1]} and is gone. {outcome.hint}"
-        return LastFailure(reason=outcome.reason, message=text, exit_code=int(code[1]), at=at)
+    named = _POD.search(job.message)
+    pod, code = named[1] if named else None, _exit_code(job)
+    if code == ExitCode.KILLED:
+        text = f"A pod was deleted before its end was seen. {_CONTINUES}"
+        return LastFailure(reason=Reason.PREEMPTED, message=text, exit_code=code, pod=pod, at=at)
+    if code is not None:
+        outcome = outcome_of(code)
+        text = f"A pod ended with exit code {code} and is gone. {outcome.hint}"
+        return LastFailure(reason=outcome.reason, message=text, exit_code=code, pod=pod, at=at)
     why = clip(job.message or job.reason)
     text = f"The Job {job.name} failed, and its pods are gone. The Job controller reports: {why}"
     return LastFailure(reason=Reason.CRASHED, message=text, at=at)
@@ -186,6 +238,22 @@ def result_of_another_run(pod: PodView) -> LastFailure:
 
 def _code(pod: PodView) -> int:
     return pod.exit_code if pod.exit_code is not None else ExitCode.CRASHED
+
+
+def _killed(pod: PodView) -> LastFailure:
+    """Return why a pod was killed that nothing says was short of memory."""
+    if pod.deleting:
+        what = "was deleted" if pod.started_at else "was deleted before it had started"
+        return _failure(pod, Reason.PREEMPTED, f"The pod {what}. {_CONTINUES}")
+    if _interrupted(pod):
+        where = f" {pod.node}" if pod.node else ""
+        text = f"The node{where} does not know how the pod ended, as after a restart of the node. {_CONTINUES}"
+        return _failure(pod, Reason.NODE_LOST, text)
+    text = (
+        "The pod was killed (SIGKILL), and Kubernetes does not say by whom. If it happens again, see the log of its "
+        "node, or raise resources.limits.memory."
+    )
+    return _failure(pod, Reason.CRASHED, text)
 
 
 def _hint(pod: PodView, hint: str) -> str:

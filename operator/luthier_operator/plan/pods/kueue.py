@@ -39,6 +39,24 @@ def mirrored(
     return Verdict("Queued", reason, message, reconciling=True, admission=Admission(False, reason, message))
 
 
+def held(job: JobView, workload: WorkloadView | None) -> Verdict:
+    """Return the verdict on a Job in no queue that somebody else has suspended, which is left as it is."""
+    if workload is not None:
+        why = f" Kueue reports: {clip(workload.message)}" if workload.message else ""
+        text = (
+            f"Kueue has suspended the Job {job.name}, although the spec names no queueName (its "
+            "manageJobsWithoutQueueName is on), and Luthier leaves it to Kueue. Set queueName to a LocalQueue of the "
+            f"namespace.{why}"
+        )
+        return Verdict("Queued", Reason.QUEUED, text, reconciling=True)
+    who = job.suspended_by or "Somebody other than Luthier, such as a webhook or Kueue,"
+    text = (
+        f"{who} has suspended the Job {job.name}, and Luthier leaves it so. Resume it there, or with kubectl patch job "
+        f"""{job.name} --type merge -p '{{"spec":{{"suspend":false}}}}'."""
+    )
+    return Verdict("Suspended", Reason.SUSPENDED, text, reconciling=True)
+
+
 def _no_word(job: JobView, queue: str, kueue_installed: bool, now: datetime) -> tuple[Reason, str]:
     if not kueue_installed:
         text = f"queueName is {queue}, but Kueue is not installed. Install it, or remove queueName from the spec."

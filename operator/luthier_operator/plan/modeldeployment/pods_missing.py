@@ -1,0 +1,36 @@
+"""Whether the server has fewer pods than it needs, and when to ask the API server why: only KubeRay's Events say so.
+
+KubeRay creates the pods, so it is told when a quota or a policy refuses one, and nothing wakes the operator for that.
+Asking costs a request, so it begins after two seconds and grows rarer, and nothing is asked about what answers.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from luthier_operator.model.timestamps import seconds_since
+from luthier_operator.model.views import PodView, RayServiceView
+from luthier_operator.plan.pods.diagnosis import Diagnosis, diagnose, diagnose_event
+
+REASONS = ("FailedToCreateHeadPod", "FailedToCreateWorkerPod")
+_FIRST_S, _LATER_S = 2.0, 10.0
+
+
+def ask_again_s(server: RayServiceView | None, pods: Sequence[PodView], now: datetime) -> float | None:
+    """Return when to ask (again) why pods are missing; None if none are, or if what there is answers."""
+    if server is None or not server.cluster or server.deleting or (server.serving and not server.upgrading):
+        return None
+    if sum(not pod.ended for pod in pods) > max(server.workers, 1):
+        return None  # the head and its workers
+    waited_s = seconds_since(server.created_at, now)
+    return min(waited_s, _LATER_S) if waited_s >= _FIRST_S else _FIRST_S - max(waited_s, 0.0)
+
+
+def is_due(server: RayServiceView, pods: Sequence[PodView], now: datetime) -> bool:
+    """Whether pods are missing, and KubeRay has had time to create them."""
+    return ask_again_s(server, pods, now) is not None and seconds_since(server.created_at, now) >= _FIRST_S
+
+
+def diagnosis(server: RayServiceView | None, pods: Sequence[PodView], event: str) -> Diagnosis | None:
+    """Return why the server's pods do not start, or were not even created."""
+    text = event or (server.refused if server else "")
+    return diagnose(pods) or (diagnose_event(text, "runtime.resources") if text else None)
