@@ -220,3 +220,11 @@ def test_settings_hold_every_value_by_its_path_and_no_address_of_a_server() -> N
     assert settings["dataset.preprocessing.lowercase"] == "false"
     assert settings["export"].startswith("safetensors")
     assert not any("passphrase" in value for value in settings.values())
+
+
+@pytest.mark.parametrize("metric", ["train_loss", "train_seconds", "train_examples_per_second"])
+def test_a_gate_on_what_another_attempt_changes_is_refused(metric: str) -> None:
+    with pytest.raises(
+        InvalidSpec, match=f"^evaluation.gates asks for '{metric}', which depends on how often a run was"
+    ):
+        check_metric_names(spec(evaluation={"gates": [{"metric": metric, "threshold": "0.1"}]}))

@@ -51,7 +51,8 @@ class OnnxModel:
 def padded_batches(collator: Collator, indices: Indices, texts: int) -> list[MicroBatch]:
     """Return examples in batches of at most so many texts of about one length, the longest first."""
     lengths = collator.part.lengths
-    limits = BatchLimits(texts, int(lengths.max()) * texts, packed=False)
+    one_length = collator.tokens.padding == "none"
+    limits = BatchLimits(texts, int(lengths.max()) * texts, packed=False, one_length=one_length)
     return [
         collator.collate(piece, limits, 0.0)
         for piece in micro_batches(longest_first(indices, lengths), lengths, limits)
