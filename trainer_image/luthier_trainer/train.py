@@ -12,10 +12,10 @@ from contextlib import contextmanager
 import torch
 from transformers import PrinterCallback, set_seed
 
-from luthier_api.artifact_files import ADAPTER_FOLDER
+from luthier_api.artifact_files import ADAPTER_FOLDER, INT8_ONNX_FILE
 from luthier_api.cpus import available_cpus
 from luthier_api.documents import Published, Resolved, RunDocument
-from luthier_api.training import Hyperparameters
+from luthier_api.training import ExportFormat, Hyperparameters
 from luthier_artifacts import PublishedVersion, Registry
 from luthier_trainer.checkpointing.best_weights import BestWeights
 from luthier_trainer.checkpointing.checkpoints import Checkpoints
@@ -43,7 +43,7 @@ from luthier_trainer.runtime.stopping import Stop
 from luthier_trainer.runtime.storage import open_output
 from luthier_trainer.runtime.workspace import Workspace
 from luthier_trainer.spec.hyperparameters import best_metric, greater_is_better
-from luthier_trainer.spec.metric_gates import missed_gates
+from luthier_trainer.spec.metric_gates import gates_missed_by, missed_gates
 from luthier_trainer.spec.precision import choose_precision
 from luthier_trainer.tasks.registry import task_of
 from luthier_trainer.tracking.mlflow_tracker import MlflowTracker
@@ -175,6 +175,10 @@ def train(
         exports = export_model(
             plain, workspace.artifact, spec, task, prepared, trained, padding=padding, threads=threads
         )
+        # What a server loads where there is one; its fp32 forms compute what was measured above.
+        for export in exports:
+            if export.format is ExportFormat.ONNX_INT8 and not missed:
+                missed = gates_missed_by(INT8_ONNX_FILE, export.texts, spec.evaluation, export.metrics)
         findings = Findings(
             metrics=metrics,
             missed_gates=missed,

@@ -1,4 +1,4 @@
-"""Base models as people bring them: classifiers of the same labels in another order, tokenizers that contradict themselves."""
+"""Base models as people bring them: classifiers of labels in another order, tokenizers that contradict themselves."""
 
 from __future__ import annotations
 

@@ -226,6 +226,8 @@ def test_int8_of_a_real_model_is_a_quarter_of_the_size_and_judges_as_well(
     assert outcome.texts == len(collator.part) == 400
     assert outcome.size_bytes == path.stat().st_size < source.stat().st_size / 3.5
     assert outcome.speedup and outcome.speedup > 0
+    right = judge.task.measure(trained, judge.labels)["accuracy"]
+    assert outcome.metrics["eval_accuracy"] == pytest.approx(right - outcome.loss)
     # Really another model, and nothing of the work is left beside it.
     assert not np.allclose(
         *(run(each, input_ids=[[101, 2204, 102]], attention_mask=[[1] * 3]) for each in (source, path))
@@ -294,3 +296,16 @@ def test_int8_alone_leaves_no_fp32_in_the_artifact(bench: Any, tiny_models: Mode
     exports = json.loads(metrics)["exports"]
     assert [(each["format"], each["shipped"]) for each in exports] == [("safetensors", True), ("onnx-int8", True)]
     assert exports[1]["texts"] == 12 and exports[1]["size_bytes"] and exports[1]["speedup"]
+
+    # A gate between what the two forms score is judged by the one that a server without a GPU loads.
+    fp32, int8 = (each["metrics"]["eval_loss"] for each in exports)
+    assert fp32 == json.loads(metrics)["metrics"]["eval_loss"] != int8
+    gate = {
+        "metric": "eval_loss",
+        "operator": "LTE" if fp32 < int8 else "GTE",
+        "threshold": f"{(fp32 + int8) / 2:.12f}",
+    }
+    document["spec"]["evaluation"] = document["spec"].get("evaluation", {}) | {"gates": [gate]}
+    gated = bench.run("run", document).result.published
+    assert gated and not gated.promotable
+    assert gated.message and "judged on 12 texts with model.int8.onnx" in gated.message

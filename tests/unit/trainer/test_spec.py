@@ -18,7 +18,7 @@ from luthier_trainer.spec.hyperparameters import (
     total_steps,
     warmup_steps,
 )
-from luthier_trainer.spec.metric_gates import missed_gates
+from luthier_trainer.spec.metric_gates import gates_missed_by, missed_gates
 from luthier_trainer.spec.metric_names import check_metric_names
 from luthier_trainer.spec.precision import Device, choose_precision
 from luthier_trainer.spec.training_arguments import MEANINGLESS, OWNED, SPEC_FIELDS, parse_training_arguments
@@ -228,3 +228,13 @@ def test_a_gate_on_what_another_attempt_changes_is_refused(metric: str) -> None:
         InvalidSpec, match=f"^evaluation.gates asks for '{metric}', which depends on how often a run was"
     ):
         check_metric_names(spec(evaluation={"gates": [{"metric": metric, "threshold": "0.1"}]}))
+
+
+def test_a_gate_that_only_the_served_export_misses_is_missed_and_names_it() -> None:
+    gates = [{"metric": "eval_accuracy", "threshold": "0.9"}, {"metric": "untrained_accuracy", "threshold": "0.5"}]
+    evaluation = Evaluation.model_validate({"gates": gates})
+    assert gates_missed_by("model.int8.onnx", 80, evaluation, {"eval_accuracy": 0.9}) == []
+    assert gates_missed_by("model.int8.onnx", 80, evaluation, {"eval_accuracy": 0.85}) == [
+        "eval_accuracy is 0.85 and must be at least 0.9, judged on 80 texts with model.int8.onnx, which a server "
+        "without a GPU loads; leave onnx-int8 out of export to serve fp32."
+    ]

@@ -113,10 +113,15 @@ class Collator:
     def __init__(self, part: Part, task: TaskModule, outputs: int, tokens: TokenFormat) -> None:
         self.part = part
         self.tokens = tokens
+        self._task, self._outputs = task, outputs
         self.per_token = task.per_token
         self._targets = None if task.per_token else task.dense_targets(part, outputs)
         # How many rows of the loss each text has.
         self.rows = judged_tokens(part) if task.per_token else np.ones(len(part), dtype=np.int64)
+
+    def of(self, part: Part) -> "Collator":
+        """Return one of other examples."""
+        return Collator(part, self._task, self._outputs, self.tokens)
 
     def padded(self, padding: Padding) -> "Collator":
         """Return one of the same examples that fills batches up elsewhere."""

@@ -8,8 +8,8 @@ process; ranks other than the first export nothing.
 """
 
 import logging
-import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,12 @@ from luthier_api.artifact_files import INT8_ONNX_FILE, ONNX_FILE
 from luthier_api.documents import Padding
 from luthier_api.training import ExportFormat, TrainingSpec
 from luthier_trainer.engine.collate import Collator, MicroBatch, TokenFormat, token_format
+from luthier_trainer.engine.schedule import Indices
 from luthier_trainer.export.int8 import Judge, predict, quantize, select
 from luthier_trainer.export.onnx_model import (
     ONE_FILE_BYTES,
     OnnxModel,
+    cause_of,
     files_of,
     padded_batches,
     sample_by_length,
@@ -38,7 +40,6 @@ from luthier_trainer.tasks.interface import Predictions, TaskModule
 log = logging.getLogger(__name__)
 
 _ADVICE = "Leave onnx and onnx-int8 out of export; engine torch serves the model."
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 # Attention in its modern form needs 14, layer normalization as one operator 17; 18 is the exporter's own.
 OPSET = 18
@@ -77,17 +78,24 @@ def export_model(
     """
     model.cpu().eval()  # type: ignore[no-untyped-call]
     folder.mkdir(parents=True, exist_ok=True)
-    outcomes = [ExportOutcome(ExportFormat.SAFETENSORS, shipped=True)]
+    scores = _scores(task, "eval_", trained, prepared.data.labels)
+    outcomes = [ExportOutcome(ExportFormat.SAFETENSORS, shipped=True, metrics=scores)]
     if not {ExportFormat.ONNX, ExportFormat.ONNX_INT8} & set(spec.export):
         return outcomes
     collator = held_out_collator(model, task, prepared).padded(padding)
     path = folder / ONNX_FILE
-    outcomes.append(export_onnx(model, path, collator, threads=threads))
+    outcomes.append(replace(export_onnx(model, path, collator, threads=threads), metrics=scores))
     if ExportFormat.ONNX_INT8 in spec.export:
         metric = best_metric(spec.hyperparameters, task).removeprefix("eval_")
         judge = Judge(task, prepared.data.labels, metric, greater_is_better(spec.hyperparameters, task))
         limit = float(spec.evaluation.max_int8_loss)
-        outcomes.append(export_int8(path, folder / INT8_ONNX_FILE, collator, judge, trained, limit, threads=threads))
+        outcome = export_int8(path, folder / INT8_ONNX_FILE, collator, judge, trained, limit, threads=threads)
+        if outcome.shipped and prepared.test and any(gate.metric.startswith("test_") for gate in spec.evaluation.gates):
+            other = collator.of(prepared.test)
+            found = predict(OnnxModel(folder / INT8_ONNX_FILE, threads), other, _judged(other), task)
+            tested = _scores(task, "test_", found, prepared.data.labels)
+            outcome = replace(outcome, metrics=outcome.metrics | tested)
+        outcomes.append(outcome)
     if ExportFormat.ONNX not in spec.export:
         _remove(path)
         outcomes = [outcome for outcome in outcomes if outcome.format is not ExportFormat.ONNX]
@@ -107,7 +115,7 @@ def export_onnx(model: PreTrainedModel, path: Path, collator: Collator, *, threa
         difference = _largest_difference(model, OnnxModel(path, threads), tried)
     except Exception as error:  # the exporter and the runtime raise whatever goes wrong inside them
         raise ExportFailed(
-            f"The model, of type {model.config.model_type}, cannot be written as ONNX: {_cause(error)}. {_ADVICE}"
+            f"The model, of type {model.config.model_type}, cannot be written as ONNX: {cause_of(error)}. {_ADVICE}"
         ) from error
     if not difference <= TOLERANCE:
         raise ExportFailed(
@@ -142,15 +150,14 @@ def export_int8(
     Returns:
         The outcome; a failure is no failure of the run, whose model is there in other formats.
     """
-    lengths = collator.part.lengths
-    chosen = sample_by_length(lengths, JUDGED_TEXTS, JUDGED_TOKENS)
+    chosen = _judged(collator)
     try:
         quantize(source, path)
         found = predict(OnnxModel(path, threads), collator, chosen, judge.task)
         speedup = _speedup(source, path, collator, threads)
     except Exception as error:  # as above; what was written must not be shipped whatever went wrong
         _remove(path)
-        return _not_shipped(f"The model cannot be quantized to int8: {_cause(error)}.", None, len(chosen))
+        return _not_shipped(f"The model cannot be quantized to int8: {cause_of(error)}.", None, len(chosen))
     loss = judge.loss(select(trained, collator, chosen, judge.task), found)
     size = size_of(files_of(path))
     if not loss <= limit:
@@ -163,8 +170,23 @@ def export_int8(
         )
     log.info("int8: %s worse by %.4f on %d texts, %.1f times as fast", judge.metric, loss, len(chosen), speedup)
     return ExportOutcome(
-        ExportFormat.ONNX_INT8, True, loss=loss, texts=len(chosen), size_bytes=size, speedup=round(speedup, 2)
+        ExportFormat.ONNX_INT8,
+        True,
+        loss=loss,
+        texts=len(chosen),
+        size_bytes=size,
+        speedup=round(speedup, 2),
+        metrics=_scores(judge.task, "eval_", found, judge.labels),
     )
+
+
+def _judged(collator: Collator) -> Indices:
+    return sample_by_length(collator.part.lengths, JUDGED_TEXTS, JUDGED_TOKENS)
+
+
+def _scores(task: TaskModule, prefix: str, predictions: Predictions, labels: list[str]) -> dict[str, float]:
+    measured = {"loss": predictions.loss, **task.measure(predictions, labels)}
+    return {f"{prefix}{name}": float(value) for name, value in measured.items()}
 
 
 def held_out_collator(model: PreTrainedModel, task: TaskModule, prepared: PreparedFolder) -> Collator:
@@ -268,11 +290,3 @@ def _not_shipped(message: str, loss: float | None, texts: int) -> ExportOutcome:
 def _remove(path: Path) -> None:
     for each in files_of(path):
         each.unlink()
-
-
-def _cause(error: BaseException) -> str:
-    """Return the first line of what went wrong in the beginning; torch wraps it in advice for its own developers."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = _COLOURS.sub("", str(error)).strip().splitlines()
-    return lines[0].strip().removesuffix(".")[:500] if lines else type(error).__name__

@@ -53,8 +53,8 @@ def head_note(base: BaseModel, uri: str, auto_class: str, labels: Sequence[Label
     rows = rows_of(labels, found)
     if rows is None:
         return (
-            f"The base model {uri} is a classifier of {_listed(found)}, and this run has {_listed(labels)}; its head is "
-            "not used, and a new one is trained."
+            f"The base model {uri} is a classifier of {_listed(found)}, and this run has {_listed(labels)}; its head "
+            "is not used, and a new one is trained."
         )
     if rows == sorted(rows):
         return None

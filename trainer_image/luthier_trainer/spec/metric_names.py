@@ -51,8 +51,8 @@ def check_metric_names(spec: TrainingSpec) -> None:
             raise InvalidSpec(_unknown("evaluation.gates", gate.metric, all_metrics(task)))
         if gate.metric in TRAINING:
             raise InvalidSpec(
-                f"evaluation.gates asks for {gate.metric!r}, which depends on how often a run was interrupted and not on "
-                "its weights alone; use a metric of the evaluation, such as eval_loss."
+                f"evaluation.gates asks for {gate.metric!r}, which depends on how often a run was interrupted and not "
+                "on its weights alone; use a metric of the evaluation, such as eval_loss."
             )
         if gate.metric.startswith("test_") and not tested:
             raise InvalidSpec(
