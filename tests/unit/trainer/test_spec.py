@@ -238,3 +238,22 @@ def test_a_gate_that_only_the_served_export_misses_is_missed_and_names_it() -> N
         "eval_accuracy is 0.85 and must be at least 0.9, judged on 80 texts with model.int8.onnx, which a server "
         "without a GPU loads; leave onnx-int8 out of export to serve fp32."
     ]
+
+
+@pytest.mark.parametrize("name", ["save_step", "log_leve", "do_trian", "hub_modelid", "ddp_backnd", "use_cach"])
+def test_what_is_proposed_for_an_unknown_argument_is_accepted(name: str) -> None:
+    with pytest.raises(InvalidSpec) as refused:
+        parse_training_arguments({name: "1"})
+    _, _, hint = str(refused.value).partition("; did you mean ")
+    for proposed in hint.rstrip("?").split(" or ") if hint else []:
+        assert "." in proposed or proposed not in OWNED | set(MEANINGLESS)
+        assert not proposed.startswith(("hub_", "ddp_", "trackio_"))
+
+
+@pytest.mark.parametrize("name", ["train_los", "test_acuracy", "evaluation_f1"])
+def test_what_is_proposed_for_an_unknown_metric_is_accepted(name: str) -> None:
+    with pytest.raises(InvalidSpec) as refused:
+        check_metric_names(spec(evaluation={"gates": [{"metric": name, "threshold": "0.1"}]}))
+    _, _, proposed = str(refused.value).partition("use one of ")
+    for each in proposed.rstrip(".").split(", "):
+        check_metric_names(spec(evaluation={"gates": [{"metric": each, "threshold": "0.1"}]}))

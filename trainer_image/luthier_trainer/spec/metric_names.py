@@ -46,9 +46,11 @@ def check_metric_names(spec: TrainingSpec) -> None:
         raise InvalidSpec(_unknown("hyperparameters.metricForBestModel", wanted, evaluation_metrics(task)))
     split = spec.dataset.effective_split()
     tested = spec.dataset.test is not None or (split is not None and split.test_fraction > 0)
+    known = all_metrics(task)
+    proposed = tuple(name for name in known if name not in TRAINING and (tested or not name.startswith("test_")))
     for gate in spec.evaluation.gates:
-        if gate.metric not in all_metrics(task):
-            raise InvalidSpec(_unknown("evaluation.gates", gate.metric, all_metrics(task)))
+        if gate.metric not in known:
+            raise InvalidSpec(_unknown("evaluation.gates", gate.metric, proposed))
         if gate.metric in TRAINING:
             raise InvalidSpec(
                 f"evaluation.gates asks for {gate.metric!r}, which depends on how often a run was interrupted and not "
