@@ -157,9 +157,13 @@ def test_what_names_no_storage_is_refused_with_what_was_meant(uri: str, proposal
     Model.model_validate({"uri": proposal})
 
 
-@pytest.mark.parametrize("uri", ["gs://bucket/model", "s3://UPPER/x", "s3://models", "hf://", "my model", "s3://models/x "])
+@pytest.mark.parametrize(
+    "uri", ["gs://bucket/model", "s3://UPPER/x", "s3://models", "hf://", "my model", "s3://models/x "]
+)
 def test_what_nobody_can_guess_is_refused_with_what_is_accepted(uri: str) -> None:
-    with pytest.raises(ValidationError, match="must be s3://bucket/folder, hf://owner/name, pvc://claim/folder or file://"):
+    with pytest.raises(
+        ValidationError, match="must be s3://bucket/folder, hf://owner/name, pvc://claim/folder or file://"
+    ):
         Model.model_validate({"uri": uri})
 
 
