@@ -34,8 +34,8 @@ NO_ACCESS_TO_A_CLAIM = (
 )
 
 _WHERE_A_MODEL_LIES = (
-    "must be s3://bucket/folder, hf://owner/name, pvc://claim/folder or file:///folder; a model of the hub has an owner: "
-    "hf://google-bert/bert-base-uncased"
+    "must be s3://bucket/folder, hf://owner/name, pvc://claim/folder or file:///folder; a model of the hub has an "
+    "owner: hf://google-bert/bert-base-uncased"
 )
 _WHERE_DATA_LIES = "must be s3://bucket/key, pvc://claim/path or file:///path; copy a file from elsewhere there first"
 _WHERE_VERSIONS_LIE = "must be s3://bucket/prefix/ or file:///folder"
