@@ -70,17 +70,21 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Families]:
         yield families_in(tmp_path_factory.mktemp, [text for text, _ in REVIEWS])
 
 
+_FORM = "{:<12} {:<7} {:>12} {:>6} {:>12} {:>7}  {:<17} {}"
+
+
 @pytest.fixture(scope="module")
-def table(request: pytest.FixtureRequest) -> Iterator[list[Row]]:
-    rows: list[Row] = []
-    yield rows
+def table(request: pytest.FixtureRequest) -> Callable[[Row], None]:
+    """Return what shows a row on the terminal."""
     reporter: Any = request.config.pluginmanager.get_plugin("terminalreporter")
-    form = "{:<12} {:<7} {:>12} {:>6} {:>12} {:>7}  {:<17} {}"
     heads = ("padding", "batch of 64", "of 1", "transformers", "served", "from", "largest difference of a probability")
-    reporter.write_line("\n" + form.format("accuracy of", *heads))
-    for row in rows:
+    reporter.write_line("\n" + _FORM.format("accuracy of", *heads))
+
+    def show(row: Row) -> None:
         numbers = (f"{number:.3f}" for number in (row.at_64, row.at_1, row.plain, row.served))
-        reporter.write_line(form.format(row.family, row.padding, *numbers, row.engine, f"{row.difference:.0e}"))
+        reporter.write_line(_FORM.format(row.family, row.padding, *numbers, row.engine, f"{row.difference:.0e}"))
+
+    return show
 
 
 def document(base: Path, folder: Path, **spec: Any) -> dict[str, Any]:
@@ -171,7 +175,7 @@ def accuracy(probabilities: np.ndarray[Any, Any]) -> float:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_whatever_shares_its_batch_a_text_is_answered_as_plain_transformers_answers_it_alone(
-    family: str, families: Families, table: list[Row], tmp_path: Path
+    family: str, families: Families, table: Callable[[Row], None], tmp_path: Path
 ) -> None:
     base = check_base_model(families(family), "file:///base", auto_class=TASK.auto_class, max_length=MAX_LENGTH)
     artifact, onnx = tmp_path / "artifact", family not in NOT_IN_ONNX
@@ -185,7 +189,7 @@ def test_whatever_shares_its_batch_a_text_is_answered_as_plain_transformers_answ
         for model in (served, open_model(artifact, "torch"), _padding_as_on_a_gpu(artifact))
     ]
     found, weights = accuracy(answers(served)), served.info.weights
-    table.append(Row(family, padding, at_64, at_1, accuracy(plain), found, weights, max(differences)))
+    table(Row(family, padding, at_64, at_1, accuracy(plain), found, weights, max(differences)))
     assert max(differences) < 1e-4
     assert at_64 == at_1 == pytest.approx(accuracy(plain)) == pytest.approx(found)
     assert padding == PADDED.get(family, "right")

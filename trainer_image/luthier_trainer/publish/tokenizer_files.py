@@ -71,6 +71,8 @@ def write_tokenizer(
         InvalidModel: if transformers reads texts otherwise than the server, however the files are written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # Where the tokenizer names no class, transformers goes by the model's type.
+    model.config.save_pretrained(folder)
     for name in TOKENIZER_FILES:
         if (base.folder / name).exists() and name != TOKENIZER_FILE:
             shutil.copyfile(base.folder / name, folder / name)
