@@ -126,7 +126,11 @@ def test_what_cannot_be_written_ends_the_run_with_the_reason(
     tiny_models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
-        raise RuntimeError("no such operator\nand a long trace")
+        # As torch's exporter has it.
+        cause = RuntimeError("\x1b[1mno such operator\x1b[0m\nand a long trace")
+        raise ValueError(
+            "Failed. \x1b[96mThis is step 2/3\x1b[0m of exporting. Next steps:\n- Create an issue"
+        ) from cause
 
     monkeypatch.setattr(export, "_write", refuse)
     with pytest.raises(ExportFailed, match=r"written as ONNX: no such operator\. Leave onnx and onnx-int8 out"):
