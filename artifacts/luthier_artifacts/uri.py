@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 from luthier_api.storage import CLAIMS_DIR
 from luthier_artifacts.errors import InvalidUri
@@ -44,7 +45,7 @@ class Location:
     def uri(self) -> str:
         """The URI in its one spelling, without a slash at its end."""
         if self.scheme == "file":
-            return f"file://{self.path}"
+            return f"file://{self.path.replace('%', '%25')}"
         return f"{self.scheme}://{self.bucket}/{self.path}".rstrip("/")
 
     def split(self) -> tuple[Location, str]:
@@ -62,14 +63,15 @@ class Location:
 def parse_uri(uri: str) -> Location:
     """Parse s3://bucket/prefix, pvc://claim/folder or file:///folder.
 
-    Everything after the bucket is taken literally: no query, no percent-decoding.
+    What follows a bucket or claim is taken literally: no query, no percent-decoding. In file:// `%20` is a space, as
+    `Path.as_uri` writes it, and a space is one too.
 
     Raises:
         InvalidUri: for any other scheme, a bucket name that cannot exist, and paths with `..`, `//` or control
             characters.
     """
     if uri.startswith("file://"):
-        path = uri.removeprefix("file://")
+        path = unquote(uri.removeprefix("file://"))
         if not path.startswith("/"):
             raise InvalidUri(f"{uri!r} is not a file URI; write file:///folder with three slashes.")
         rest = path.strip("/")

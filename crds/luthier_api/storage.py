@@ -1,20 +1,25 @@
 """How a place that a run reads or writes, and the Secret that opens it, are named in a resource."""
 
-from typing import Annotated
+import re
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from luthier_api.base import ApiModel, DnsLabel, ObjectName, cel
 
-S3_URI = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/\s][^\s]*|/)?$"
 CLAIM_SCHEME = "pvc://"
 # In a pod, below which each PersistentVolumeClaim that the run reads from lies under its own name.
 CLAIMS_DIR = "/mnt/claims"
-_S3_OBJECT = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^/\s][^\s]*"
+# Spaces, commas and letters of any script may be in a path; a space at its end is a slip.
+_PATH = r"[^/\s]([^\r\n]*\S)?"
+_BUCKET = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 _CLAIM = r"pvc://[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/"
-_FILE = r"file:///[^\s]*"
-INPUT_URI = rf"^({_S3_OBJECT}|hf://[^\s]+|{_CLAIM}[^\s]*|{_FILE})$"
-DATA_URI = rf"^({_S3_OBJECT}|{_CLAIM}[^/\s][^\s]*|{_FILE})$"
+_FILE = rf"file:///({_PATH})?"
+OUTPUT_URI = rf"^({_BUCKET}(/{_PATH}|/)?|{_FILE})$"
+INPUT_URI = rf"^({_BUCKET}/{_PATH}|hf://[^\s]+|{_CLAIM}({_PATH})?|{_FILE})$"
+DATA_URI = rf"^({_BUCKET}/{_PATH}|{_CLAIM}{_PATH}|{_FILE})$"
 _PLAIN_PATH = (
     "!self.matches('/[.]{1,2}(/|$)|[^:/]//')",
     "the path must not contain '//', and no part of it may be '.' or '..'",
@@ -28,18 +33,72 @@ NO_ACCESS_TO_A_CLAIM = (
     "pvc:// needs no storage access: remove secretRef, endpoint, region, caBundle and forcePathStyle, or use s3://"
 )
 
-InputUri = Annotated[str, Field(max_length=1024, pattern=INPUT_URI, json_schema_extra=cel(_PLAIN_PATH))]
-DataUri = Annotated[
+_WHERE_A_MODEL_LIES = (
+    "must be s3://bucket/folder, hf://owner/name, pvc://claim/folder or file:///folder; a model of the hub has an "
+    "owner: hf://google-bert/bert-base-uncased"
+)
+_WHERE_DATA_LIES = "must be s3://bucket/key, pvc://claim/path or file:///path; copy a file from elsewhere there first"
+_WHERE_VERSIONS_LIE = "must be s3://bucket/prefix/ or file:///folder"
+# Models that go without their owner in tutorials.
+_HUB_OWNERS = {
+    **dict.fromkeys(("bert-base-uncased", "bert-base-cased", "bert-large-uncased", "bert-large-cased"), "google-bert"),
+    **dict.fromkeys(("bert-base-multilingual-cased", "bert-base-chinese", "bert-base-german-cased"), "google-bert"),
+    **dict.fromkeys(("distilbert-base-uncased", "distilbert-base-cased", "distilroberta-base"), "distilbert"),
+    **dict.fromkeys(("roberta-base", "roberta-large", "xlm-roberta-base", "xlm-roberta-large"), "FacebookAI"),
+    **dict.fromkeys(("albert-base-v2", "albert-large-v2"), "albert"),
+    **dict.fromkeys(("xlnet-base-cased", "xlnet-large-cased"), "xlnet"),
+    **dict.fromkeys(("gpt2", "gpt2-medium"), "openai-community"),
+    **dict.fromkeys(("t5-small", "t5-base"), "google-t5"),
+}
+_HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)/?")
+
+
+def proposed_uri(value: str) -> str | None:
+    """Return what was probably meant by a name that is no URI of a model; None if nobody can tell."""
+    if value in _HUB_OWNERS:
+        return f"hf://{_HUB_OWNERS[value]}/{value}"
+    if page := _HUB_PAGE.fullmatch(value):
+        return f"hf://{page[1]}"
+    if value.startswith("/"):
+        return PurePosixPath(value).as_uri()
+    if value.startswith("file:/") and not value.startswith("file://"):
+        return f"file:///{value.removeprefix('file:/')}"
+    return f"hf://{value}" if re.fullmatch(r"\w[\w.-]*/[\w.-]+", value) else None
+
+
+def _of_form(pattern: str, message: str, propose: Callable[[str], str | None] = lambda value: None) -> Any:
+    """Return the check of a URI that says what is accepted, where a pattern would only show itself."""
+
+    def check(value: str) -> str:
+        if re.fullmatch(pattern, value):
+            return value
+        proposal = propose(value)
+        raise ValueError(f"{value!r} is not understood; write {proposal}" if proposal else f"{value!r} {message}")
+
+    return AfterValidator(check)
+
+
+def _rule(pattern: str, message: str) -> tuple[str, str]:
+    return (f"self.matches(r'{pattern}')", message)
+
+
+InputUri = Annotated[
     str,
-    Field(max_length=1024, pattern=DATA_URI, json_schema_extra=cel(_PLAIN_PATH, _KNOWN_FORMAT, _STAR_AT_THE_END)),
+    Field(max_length=1024, json_schema_extra=cel(_rule(INPUT_URI, _WHERE_A_MODEL_LIES), _PLAIN_PATH)),
+    _of_form(INPUT_URI, _WHERE_A_MODEL_LIES, proposed_uri),
 ]
-OutputUri = Annotated[
+DataUri = Annotated[
     str,
     Field(
         max_length=1024,
-        pattern=S3_URI.replace("^s3", "^(s3").rstrip("$") + "|file:///[^\\s]*)$",
-        json_schema_extra=cel(_PLAIN_PATH),
+        json_schema_extra=cel(_rule(DATA_URI, _WHERE_DATA_LIES), _PLAIN_PATH, _KNOWN_FORMAT, _STAR_AT_THE_END),
     ),
+    _of_form(DATA_URI, _WHERE_DATA_LIES),
+]
+OutputUri = Annotated[
+    str,
+    Field(max_length=1024, json_schema_extra=cel(_rule(OUTPUT_URI, _WHERE_VERSIONS_LIE), _PLAIN_PATH)),
+    _of_form(OUTPUT_URI, _WHERE_VERSIONS_LIE),
 ]
 
 

@@ -20,6 +20,7 @@ from luthier_trainer.formats.prepared import LAYOUT_VERSION, PreparedData, read_
 from luthier_trainer.formats.quality_report import QualityReport
 from luthier_trainer.models.base_model import BaseModel, check_base_model
 from luthier_trainer.models.fetch import FetchedModel, fetch_model
+from luthier_trainer.models.head_rows import head_note
 from luthier_trainer.publish.published import as_published
 from luthier_trainer.runtime.errors import InvalidSpec
 from luthier_trainer.runtime.progress import Progress
@@ -30,6 +31,9 @@ from luthier_trainer.spec.training_arguments import parse_training_arguments
 from luthier_trainer.tasks.registry import task_of
 
 log = logging.getLogger(__name__)
+
+# As many as the result document takes.
+_WARNINGS, _WARNING_CHARACTERS = 5, 300
 
 
 def prepare(run: RunDocument, workspace: Workspace, progress: Progress) -> Prepared | Published:
@@ -64,7 +68,11 @@ def prepare(run: RunDocument, workspace: Workspace, progress: Progress) -> Prepa
         return as_published(found, resolved.run_key)
 
     data, quality = _find_or_make(registry, resolved, spec, dataset, base, workspace)
-    for warning in quality.warnings:
+    task = task_of(spec.task)
+    numbers = task.loss == "mean-squared-error"
+    note = head_note(base, spec.model.uri, task.auto_class, data.labels, numbers=numbers)
+    warnings = [*([note[:_WARNING_CHARACTERS]] if note else []), *quality.warnings][:_WARNINGS]
+    for warning in warnings:
         log.warning(warning)
     return Prepared(
         resolved=resolved,
@@ -72,7 +80,7 @@ def prepare(run: RunDocument, workspace: Workspace, progress: Progress) -> Prepa
         eval_examples=data.eval_examples,
         test_examples=data.test_examples,
         labels=len(data.labels),
-        warnings=quality.warnings,
+        warnings=warnings,
     )
 
 

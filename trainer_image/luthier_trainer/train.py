@@ -12,10 +12,10 @@ from contextlib import contextmanager
 import torch
 from transformers import PrinterCallback, set_seed
 
-from luthier_api.artifact_files import ADAPTER_FOLDER
+from luthier_api.artifact_files import ADAPTER_FOLDER, INT8_ONNX_FILE
 from luthier_api.cpus import available_cpus
 from luthier_api.documents import Published, Resolved, RunDocument
-from luthier_api.training import Hyperparameters
+from luthier_api.training import ExportFormat, Hyperparameters
 from luthier_artifacts import PublishedVersion, Registry
 from luthier_trainer.checkpointing.best_weights import BestWeights
 from luthier_trainer.checkpointing.checkpoints import Checkpoints
@@ -25,6 +25,7 @@ from luthier_trainer.engine.finetuner import fine_tuner
 from luthier_trainer.engine.trainer_arguments import trainer_arguments
 from luthier_trainer.engine.watcher import Watcher
 from luthier_trainer.export.exporter import export_model
+from luthier_trainer.export.trial import try_export
 from luthier_trainer.formats.prepared import PreparedFolder, read_prepared
 from luthier_trainer.models.adapters import adapter_document, finish
 from luthier_trainer.models.base_model import BaseModel, check_base_model
@@ -34,6 +35,7 @@ from luthier_trainer.models.methods import adapt, count_parameters, quantization
 from luthier_trainer.publish.artifact import build_artifact, metadata_of
 from luthier_trainer.publish.findings import Findings
 from luthier_trainer.publish.published import as_published
+from luthier_trainer.publish.tokenizer_files import write_tokenizer
 from luthier_trainer.runtime.distributed import World
 from luthier_trainer.runtime.errors import GpuOutOfMemory, InputChanged, InvalidSpec, OutOfMemory
 from luthier_trainer.runtime.progress import Progress
@@ -41,7 +43,7 @@ from luthier_trainer.runtime.stopping import Stop
 from luthier_trainer.runtime.storage import open_output
 from luthier_trainer.runtime.workspace import Workspace
 from luthier_trainer.spec.hyperparameters import best_metric, greater_is_better
-from luthier_trainer.spec.metric_gates import missed_gates
+from luthier_trainer.spec.metric_gates import gates_missed_by, missed_gates
 from luthier_trainer.spec.precision import choose_precision
 from luthier_trainer.tasks.registry import task_of
 from luthier_trainer.tracking.mlflow_tracker import MlflowTracker
@@ -106,13 +108,18 @@ def train(
     set_seed(spec.hyperparameters.seed)
     with clock.part("load"):
         held = quantization(spec.method, device, precision)
-        model = adapt(load_model(base, spec.model.uri, task, labels, quantization=held), spec.method)
+        loaded = load_model(base, spec.model.uri, task, labels, quantization=held)
+        if world.is_first:
+            try_export(loaded, spec, task, prepared, threads=threads)
+        model = adapt(loaded, spec.method)
     log.info("method %s trains %d of %d weights", spec.method.type, *count_parameters(model))
 
     # Optimization: AdamW on texts without padding.
     watcher = Watcher(progress, bar=bar)
     tuner = fine_tuner(model, arguments, task, spec.hyperparameters, prepared, callbacks=[watcher, tracker])
     tuner.remove_callback(PrinterCallback)
+    if world.is_first:
+        write_tokenizer(workspace.artifact, loaded, base, prepared, spec, tuner.forward.padding)
 
     # Baselines: the most frequent answer, and this very model before training.
     progress.enter("Evaluating")
@@ -164,7 +171,14 @@ def train(
         return world.receive(Published)
     progress.enter("Exporting")
     with clock.part("export"):
-        exports = export_model(plain, workspace.artifact, spec, task, prepared, trained, threads=threads)
+        padding = tuner.forward.padding
+        exports = export_model(
+            plain, workspace.artifact, spec, task, prepared, trained, padding=padding, threads=threads
+        )
+        # What a server loads where there is one; its fp32 forms compute what was measured above.
+        for export in exports:
+            if export.format is ExportFormat.ONNX_INT8 and not missed:
+                missed = gates_missed_by(INT8_ONNX_FILE, export.texts, spec.evaluation, export.metrics)
         findings = Findings(
             metrics=metrics,
             missed_gates=missed,
@@ -176,6 +190,7 @@ def train(
             device=device.name,
             precision=precision,
             exports=exports,
+            padding=padding,
             seconds=clock.seconds,
         )
         build_artifact(workspace, run, plain, base, prepared, findings)

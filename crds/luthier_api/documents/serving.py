@@ -1,6 +1,6 @@
 """What the server reads: the trainer's document in the artifact, and the operator's in the RayService."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,8 @@ from luthier_api.training import Label, Task
 SERVE_PORT = 8000
 # multi-label: a label is assigned from this probability on.
 MULTI_LABEL_THRESHOLD = 0.5
+# Where texts shorter than the longest of their batch are filled up; none: only texts of one length share a batch.
+Padding = Literal["right", "left", "none"]
 
 
 class ServingDocument(Document):
@@ -30,6 +32,15 @@ class ServingDocument(Document):
     lowercase: bool = Field(description="Lower the case of every text before tokenization.")
     strip_whitespace: bool = Field(description="Collapse white space before tokenization.")
     pad_token_id: Annotated[int, Field(ge=0)] = Field(description="Token that pads a batch.")
+    # Absent for most models, so that servers of earlier releases read their documents.
+    other_padding: Literal["left", "none"] | None = Field(
+        default=None, description="Where a batch is padded if not on the right; none: texts of one length only."
+    )
+
+    @property
+    def padding(self) -> Padding:
+        """Where a batch is padded."""
+        return self.other_padding or "right"
 
 
 class RevisionConfig(Document):

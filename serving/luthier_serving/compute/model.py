@@ -53,7 +53,8 @@ class Model:
         self.info = ModelInfo(
             version, engine.weights, document.task, tuple(document.labels), document.pairs, document.threshold
         )
-        self.merges_calls = engine.pads
+        self._pads = engine.pads and document.padding != "none"
+        self.merges_calls = self._pads
         self._wrong_input = Row([], _wrong_input(pairs=document.pairs), invalid_input=True)
         self._warm_up()
 
@@ -63,7 +64,7 @@ class Model:
         readable = [index for index, text in enumerate(texts) if isinstance(text, tuple) == self.info.pairs]
         encoded = self._tokenization.encode([texts[index] for index in readable])
         lengths = [len(text.ids) for text in encoded]
-        for batch in plan_batches(lengths, max_tokens=self._max_tokens, pad=self._engine.pads):
+        for batch in plan_batches(lengths, max_tokens=self._max_tokens, pad=self._pads):
             for position, row in zip(batch, self._rows([encoded[position] for position in batch]), strict=True):
                 rows[readable[position]] = row
         return rows

@@ -69,16 +69,18 @@ class Tokenization:
         return [EncodedText(encoding.ids) for encoding in encodings]
 
     def collate(self, texts: Sequence[EncodedText]) -> Batch:
-        """Return the input of an engine: texts padded on the right."""
+        """Return the input of an engine: texts padded on the side on which the model reads past padding."""
         longest = max(len(text.ids) for text in texts)
         input_ids = np.full((len(texts), longest), self._document.pad_token_id, dtype=np.int64)
         mask = np.zeros_like(input_ids)
         type_ids = np.zeros_like(input_ids) if self._document.pairs else None
         for row, text in enumerate(texts):
-            input_ids[row, : len(text.ids)] = text.ids
-            mask[row, : len(text.ids)] = 1
+            start = longest - len(text.ids) if self._document.padding == "left" else 0
+            place = slice(start, start + len(text.ids))
+            input_ids[row, place] = text.ids
+            mask[row, place] = 1
             if type_ids is not None and text.type_ids:
-                type_ids[row, : len(text.ids)] = text.type_ids
+                type_ids[row, place] = text.type_ids
         return Batch(input_ids, mask, type_ids)
 
     def _clean(self, text: str) -> str:

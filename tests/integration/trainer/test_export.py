@@ -126,7 +126,11 @@ def test_what_cannot_be_written_ends_the_run_with_the_reason(
     tiny_models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
-        raise RuntimeError("no such operator\nand a long trace")
+        # As torch's exporter has it.
+        cause = RuntimeError("\x1b[1mno such operator\x1b[0m\nand a long trace")
+        raise ValueError(
+            "Failed. \x1b[96mThis is step 2/3\x1b[0m of exporting. Next steps:\n- Create an issue"
+        ) from cause
 
     monkeypatch.setattr(export, "_write", refuse)
     with pytest.raises(ExportFailed, match=r"written as ONNX: no such operator\. Leave onnx and onnx-int8 out"):
@@ -226,6 +230,8 @@ def test_int8_of_a_real_model_is_a_quarter_of_the_size_and_judges_as_well(
     assert outcome.texts == len(collator.part) == 400
     assert outcome.size_bytes == path.stat().st_size < source.stat().st_size / 3.5
     assert outcome.speedup and outcome.speedup > 0
+    right = judge.task.measure(trained, judge.labels)["accuracy"]
+    assert outcome.metrics["eval_accuracy"] == pytest.approx(right - outcome.loss)
     # Really another model, and nothing of the work is left beside it.
     assert not np.allclose(
         *(run(each, input_ids=[[101, 2204, 102]], attention_mask=[[1] * 3]) for each in (source, path))
@@ -294,3 +300,16 @@ def test_int8_alone_leaves_no_fp32_in_the_artifact(bench: Any, tiny_models: Mode
     exports = json.loads(metrics)["exports"]
     assert [(each["format"], each["shipped"]) for each in exports] == [("safetensors", True), ("onnx-int8", True)]
     assert exports[1]["texts"] == 12 and exports[1]["size_bytes"] and exports[1]["speedup"]
+
+    # A gate between what the two forms score is judged by the one that a server without a GPU loads.
+    fp32, int8 = (each["metrics"]["eval_loss"] for each in exports)
+    assert fp32 == json.loads(metrics)["metrics"]["eval_loss"] != int8
+    gate = {
+        "metric": "eval_loss",
+        "operator": "LTE" if fp32 < int8 else "GTE",
+        "threshold": f"{(fp32 + int8) / 2:.12f}",
+    }
+    document["spec"]["evaluation"] = document["spec"].get("evaluation", {}) | {"gates": [gate]}
+    gated = bench.run("run", document).result.published
+    assert gated and not gated.promotable
+    assert gated.message and "judged on 12 texts with model.int8.onnx" in gated.message

@@ -12,7 +12,12 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+)
 
 from luthier_api.exitcodes import ExitCode
 from luthier_api.training import Lora, Method
@@ -81,6 +86,35 @@ def test_an_adapted_model_says_what_the_model_said_before_it_is_trained(tiny_mod
 def test_a_module_that_cannot_be_adapted_is_refused_by_name(tiny_models: Models, name: str, message: str) -> None:
     with pytest.raises(InvalidSpec, match=message):
         target_modules(classifier(tiny_models("bert")), ["query", name])
+
+
+def gpt2() -> Any:
+    sizes = {"vocab_size": 50, "n_embd": 16, "n_layer": 2, "n_head": 2, "pad_token_id": 0, "num_labels": LABELS}
+    return GPT2ForSequenceClassification(GPT2Config(**sizes, bos_token_id=1, eos_token_id=1))
+
+
+def test_layers_that_hold_their_weights_the_other_way_round_are_adapted_and_merged() -> None:
+    model = gpt2()
+    assert target_modules(model, None) == ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]
+    ids = torch.tensor([[5, 6, 7]])
+    before = model.eval()(input_ids=ids).logits
+    adapted = adapt(model, Method(type="LoRA", lora=Lora(r=2)))
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    found = adapted.eval()(input_ids=ids).logits
+    assert not torch.allclose(found, before, atol=1e-3)
+    assert torch.allclose(adapted.merge_and_unload()(input_ids=ids).logits, found, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["c_atn", "wte", "score", "ln_1", "dens"])
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
+def test_what_is_proposed_instead_of_a_module_is_accepted(tiny_models: Models, family: str, name: str) -> None:
+    model = gpt2() if family == "gpt2" else classifier(tiny_models("bert"))
+    with pytest.raises(InvalidSpec) as refused:
+        target_modules(model, [name])
+    _, _, proposed = str(refused.value).rstrip(".").rpartition(": ")
+    target_modules(model, proposed.split(", "))
 
 
 def test_named_modules_alone_are_adapted(tiny_models: Models) -> None:

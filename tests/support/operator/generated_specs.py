@@ -7,6 +7,7 @@ replaced, so that the API server admits many of them; CEL rules are for the API 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -93,12 +94,20 @@ def _objects(node: Node) -> st.SearchStrategy[Node]:
 
 def _texts(node: Node) -> st.SearchStrategy[str]:
     longest = node.get("maxLength", 64)
-    if "pattern" in node:
+    if pattern := node.get("pattern") or _pattern_of_a_rule(node):
         plain = st.characters(codec="utf-8", exclude_characters="\0")
-        return st.from_regex(node["pattern"], fullmatch=True, alphabet=plain).filter(lambda text: len(text) <= longest)
+        return st.from_regex(pattern, fullmatch=True, alphabet=plain).filter(lambda text: len(text) <= longest)
     if longest == 32 and "x-kubernetes-validations" in node:
         return _DECIMALS
     return _WORDS.map(lambda text: text[:longest]).filter(lambda text: len(text) >= node.get("minLength", 0))
+
+
+def _pattern_of_a_rule(node: Node) -> str | None:
+    """Return the pattern of a rule that is nothing else, as URIs have it for its message."""
+    rules = (
+        re.fullmatch(r"self\.matches\(r'(.+)'\)", rule["rule"]) for rule in node.get("x-kubernetes-validations", ())
+    )
+    return next((rule[1] for rule in rules if rule), None)
 
 
 def places(node: Node, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Node]]:

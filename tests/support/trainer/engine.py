@@ -75,6 +75,11 @@ def data_of(
         part_of(folder, module, chosen, max_length=max_length, pairs=pairs)
         for chosen in (rows[:-held_out], rows[-held_out:])
     )
+    return data_of_parts(task, train, kept, max_length=max_length, pairs=pairs)
+
+
+def data_of_parts(task: Task, train: Part, kept: Part, *, max_length: int = 32, pairs: bool = False) -> PreparedFolder:
+    """Describe parts."""
     data = PreparedData(
         layout_version=LAYOUT_VERSION,
         labels=LABELS[task],

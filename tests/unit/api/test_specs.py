@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_api.modeldeployment import Autoscaling, ModelDeploymentSpec, ServedModel
 from luthier_api.storage import StorageAccess, claim_of
-from luthier_api.training import Dataset, Gate, Hyperparameters, Method, Split, TrainingSpec
+from luthier_api.training import DataFile, Dataset, Gate, Hyperparameters, Method, Model, Split, TrainingSpec
 
 pytestmark = pytest.mark.unit
 
@@ -138,3 +138,36 @@ def test_access_that_says_anything_is_access_of_its_own() -> None:
 
 def test_a_claim_is_named_by_its_uri() -> None:
     assert [claim_of(uri) for uri in ("pvc://data/a/b.csv", "pvc://data/", "s3://data/a")] == ["data", "data", None]
+
+
+@pytest.mark.parametrize(
+    ("uri", "proposal"),
+    [
+        ("bert-base-uncased", "hf://google-bert/bert-base-uncased"),
+        ("gpt2", "hf://openai-community/gpt2"),
+        ("microsoft/deberta-v3-base", "hf://microsoft/deberta-v3-base"),
+        ("https://huggingface.co/BAAI/bge-small-en", "hf://BAAI/bge-small-en"),
+        ("/data/my model", "file:///data/my%20model"),
+        ("file:/data/model", "file:///data/model"),
+    ],
+)
+def test_what_names_no_storage_is_refused_with_what_was_meant(uri: str, proposal: str) -> None:
+    with pytest.raises(ValidationError, match=f"'{uri}' is not understood; write {proposal} "):
+        Model.model_validate({"uri": uri})
+    Model.model_validate({"uri": proposal})
+
+
+@pytest.mark.parametrize(
+    "uri", ["gs://bucket/model", "s3://UPPER/x", "s3://models", "hf://", "my model", "s3://models/x "]
+)
+def test_what_nobody_can_guess_is_refused_with_what_is_accepted(uri: str) -> None:
+    with pytest.raises(
+        ValidationError, match="must be s3://bucket/folder, hf://owner/name, pvc://claim/folder or file://"
+    ):
+        Model.model_validate({"uri": uri})
+
+
+@pytest.mark.parametrize("name", ["a b.csv", "größe,neu.csv", "my%20data.csv", "データ.csv", "(1) copy & paste.csv"])
+@pytest.mark.parametrize("scheme", ["s3://data/", "pvc://data/", "file:///data/"])
+def test_names_of_files_are_whatever_people_call_them(scheme: str, name: str) -> None:
+    assert DataFile.model_validate({"uri": scheme + name}).uri == scheme + name

@@ -67,6 +67,13 @@ def test_ordinary_names_are_accepted(path: str) -> None:
         ("s3://models/a b%20?#", "models", "a b%20?#", "s3://models/a b%20?#"),
         ("file:///data/x/", "", "/data/x", "file:///data/x"),
         ("file:///", "", "/", "file:///"),
+        (
+            Path("/data/my models, 2/größe 100%").as_uri(),
+            "",
+            "/data/my models, 2/größe 100%",
+            "file:///data/my models, 2/größe 100%25",
+        ),
+        ("file:///my data/ü,b", "", "/my data/ü,b", "file:///my data/ü,b"),
     ],
 )
 def test_a_uri_has_one_spelling(uri: str, bucket: str, path: str, canonical: str) -> None:
@@ -79,7 +86,7 @@ def test_a_uri_has_one_spelling(uri: str, bucket: str, path: str, canonical: str
     "uri",
     ["", "models/x", "http://host/x", "hf://owner/name", "s3:models", "s3://", "s3:///x", "s3://UPPER/x", "s3://ab",
      "s3://models//x", "s3://models/a//b", "s3://models/a/../b", "s3://models/a\nb", "s3://models/x//", "file://data/x",
-     "file:///a/../b", f"s3://models/{'x' * 1025}"],
+     "file:///a/../b", "file:///a/%2e%2e/b", "file:///a%2F%2Fb", "file:///a%00b", f"s3://models/{'x' * 1025}"],
 )  # fmt: skip
 def test_other_uris_are_refused_with_a_sentence(uri: str) -> None:
     with pytest.raises(InvalidUri, match=r"\.$"):

@@ -83,6 +83,26 @@ def test_on_a_cpu_texts_of_different_lengths_are_not_padded_together(tmp_path: P
     assert sorted(engine.shapes) == [(2, 3), (2, 4)]
 
 
+@pytest.mark.parametrize(
+    ("padding", "shapes", "first"),
+    [(None, [(4, 5)], [1, 5, 2, 0, 0]), ("left", [(4, 5)], [0, 0, 1, 5, 2]), ("none", [(1, 4), (1, 5), (2, 3)], [])],
+)
+def test_a_batch_is_padded_where_the_model_reads_past_it(
+    tmp_path: Path, padding: str | None, shapes: list[tuple[int, int]], first: list[int]
+) -> None:
+    engine = Arithmetic(pads=True)
+    loaded = model(tmp_path, engine, other_padding=padding)
+    assert loaded.merges_calls == (padding != "none")
+    engine.shapes.clear()
+    texts = ["bad", "good film good", "good", "good bad"]
+    rows = loaded.predict(texts)
+    assert sorted(engine.shapes) == shapes
+    assert [row.values.index(max(row.values)) for row in rows] == [0, 1, 1, 0]
+    batch = loaded._tokenization.collate(loaded._tokenization.encode(["bad", "good film good"]))
+    assert padding == "none" or batch.input_ids[0].tolist() == first
+    assert (batch.attention_mask[0] == (batch.input_ids[0] != 0)).all()
+
+
 def test_an_engine_whose_texts_influence_each_other_is_given_them_one_by_one(tmp_path: Path) -> None:
     engine = Arithmetic(pads=True)
     engine.batch_invariant = False

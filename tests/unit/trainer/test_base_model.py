@@ -155,3 +155,19 @@ def test_two_texts_need_a_tokenizer_that_parts_them(model: Path) -> None:
     )
     made.save(str(model / "tokenizer.json"))
     assert check_pairs().pad_token_id == 0
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "base_model.model."])
+def test_weights_of_a_wrapped_model_are_told_as_such(model: Path, prefix: str) -> None:
+    header = json.dumps({f"{prefix}w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(InvalidModel, match=rf"have names that begin with .{prefix}., as "):
+        check(model, 8)
+
+
+def test_a_tokenizer_of_a_newer_release_is_told_as_such(model: Path) -> None:
+    settings = json.loads((model / "tokenizer.json").read_bytes())
+    settings["model"]["type"] = "SuperBPE"
+    (model / "tokenizer.json").write_text(json.dumps(settings))
+    with pytest.raises(InvalidModel, match=r"has a form that tokenizers [\d.]+ does not know .*newer release wrote it"):
+        check(model, 8)

@@ -72,15 +72,18 @@ def test_texts_are_dealt_back_and_forth_so_that_no_rank_always_has_the_longest()
     assert shares == [[8, 5, 4, 1], [7, 6, 3, 2]]
 
 
-@given(lengths_of_texts, st.integers(1, 20), st.integers(1, 300), st.booleans(), st.sampled_from([0, 64]))
+@given(
+    lengths_of_texts, st.integers(1, 20), st.integers(1, 300), st.booleans(), st.sampled_from([0, 64]), st.booleans()
+)
 def test_pieces_keep_the_limits_and_lose_nothing(
-    lengths: Lengths, texts: int, tokens: int, packed: bool, padded_to: int
+    lengths: Lengths, texts: int, tokens: int, packed: bool, padded_to: int, one_length: bool
 ) -> None:
-    limits = BatchLimits(texts, tokens, 0 if packed else padded_to, packed)
+    limits = BatchLimits(texts, tokens, 0 if packed else padded_to, packed, one_length)
     ordered = longest_first(np.arange(len(lengths)), lengths)
     pieces = micro_batches(ordered, lengths, limits)
     assert np.concatenate(pieces).tolist() == ordered.tolist()
     assert all(limits.allow([int(n) for n in lengths[piece]]) for piece in pieces)
+    assert not one_length or all(len({*lengths[piece]}) == 1 for piece in pieces)
     for piece, after in itertools.pairwise(pieces):
         # One more would not have fitted.
         assert not limits.allow([int(n) for n in lengths[[*piece, after[0]]]])

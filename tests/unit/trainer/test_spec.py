@@ -18,7 +18,7 @@ from luthier_trainer.spec.hyperparameters import (
     total_steps,
     warmup_steps,
 )
-from luthier_trainer.spec.metric_gates import missed_gates
+from luthier_trainer.spec.metric_gates import gates_missed_by, missed_gates
 from luthier_trainer.spec.metric_names import check_metric_names
 from luthier_trainer.spec.precision import Device, choose_precision
 from luthier_trainer.spec.training_arguments import MEANINGLESS, OWNED, SPEC_FIELDS, parse_training_arguments
@@ -220,3 +220,40 @@ def test_settings_hold_every_value_by_its_path_and_no_address_of_a_server() -> N
     assert settings["dataset.preprocessing.lowercase"] == "false"
     assert settings["export"].startswith("safetensors")
     assert not any("passphrase" in value for value in settings.values())
+
+
+@pytest.mark.parametrize("metric", ["train_loss", "train_seconds", "train_examples_per_second"])
+def test_a_gate_on_what_another_attempt_changes_is_refused(metric: str) -> None:
+    with pytest.raises(
+        InvalidSpec, match=f"^evaluation.gates asks for '{metric}', which depends on how often a run was"
+    ):
+        check_metric_names(spec(evaluation={"gates": [{"metric": metric, "threshold": "0.1"}]}))
+
+
+def test_a_gate_that_only_the_served_export_misses_is_missed_and_names_it() -> None:
+    gates = [{"metric": "eval_accuracy", "threshold": "0.9"}, {"metric": "untrained_accuracy", "threshold": "0.5"}]
+    evaluation = Evaluation.model_validate({"gates": gates})
+    assert gates_missed_by("model.int8.onnx", 80, evaluation, {"eval_accuracy": 0.9}) == []
+    assert gates_missed_by("model.int8.onnx", 80, evaluation, {"eval_accuracy": 0.85}) == [
+        "eval_accuracy is 0.85 and must be at least 0.9, judged on 80 texts with model.int8.onnx, which a server "
+        "without a GPU loads; leave onnx-int8 out of export to serve fp32."
+    ]
+
+
+@pytest.mark.parametrize("name", ["save_step", "log_leve", "do_trian", "hub_modelid", "ddp_backnd", "use_cach"])
+def test_what_is_proposed_for_an_unknown_argument_is_accepted(name: str) -> None:
+    with pytest.raises(InvalidSpec) as refused:
+        parse_training_arguments({name: "1"})
+    _, _, hint = str(refused.value).partition("; did you mean ")
+    for proposed in hint.rstrip("?").split(" or ") if hint else []:
+        assert "." in proposed or proposed not in OWNED | set(MEANINGLESS)
+        assert not proposed.startswith(("hub_", "ddp_", "trackio_"))
+
+
+@pytest.mark.parametrize("name", ["train_los", "test_acuracy", "evaluation_f1"])
+def test_what_is_proposed_for_an_unknown_metric_is_accepted(name: str) -> None:
+    with pytest.raises(InvalidSpec) as refused:
+        check_metric_names(spec(evaluation={"gates": [{"metric": name, "threshold": "0.1"}]}))
+    _, _, proposed = str(refused.value).partition("use one of ")
+    for each in proposed.rstrip(".").split(", "):
+        check_metric_names(spec(evaluation={"gates": [{"metric": each, "threshold": "0.1"}]}))

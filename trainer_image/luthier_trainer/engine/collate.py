@@ -4,8 +4,9 @@ One item of the training data is a rank's whole share of one optimizer step, as 
 the number of the step: a worker process or a resumed run needs to know nothing else. Needs torch.
 """
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from luthier_api.documents import Padding
 from luthier_trainer.engine.schedule import BatchLimits, Indices
 from luthier_trainer.formats.prepared import Part
 from luthier_trainer.tasks.interface import IGNORED, TaskModule
@@ -28,11 +30,13 @@ class TokenFormat:
         pad_token_id: fills a batch up.
         first_position: position of a text's first token: 0, or 2 in RoBERTa and its kin.
         token_types: whether the model marks the tokens of a second text by their type.
+        padding: where a batch is filled up; none: it holds texts of one length only.
     """
 
     pad_token_id: int
     first_position: int = 0
     token_types: bool = False
+    padding: Padding = "right"
 
 
 def pretrained(model: nn.Module) -> PreTrainedModel:
@@ -108,11 +112,22 @@ class Collator:
 
     def __init__(self, part: Part, task: TaskModule, outputs: int, tokens: TokenFormat) -> None:
         self.part = part
-        self._format = tokens
+        self.tokens = tokens
+        self._task, self._outputs = task, outputs
         self.per_token = task.per_token
         self._targets = None if task.per_token else task.dense_targets(part, outputs)
         # How many rows of the loss each text has.
         self.rows = judged_tokens(part) if task.per_token else np.ones(len(part), dtype=np.int64)
+
+    def of(self, part: Part) -> "Collator":
+        """Return one of other examples."""
+        return Collator(part, self._task, self._outputs, self.tokens)
+
+    def padded(self, padding: Padding) -> "Collator":
+        """Return one of the same examples that fills batches up elsewhere."""
+        other = copy.copy(self)
+        other.tokens = replace(self.tokens, padding=padding)
+        return other
 
     def collate(self, indices: Indices, limits: BatchLimits, share: float) -> MicroBatch:
         """Make tensors of examples that are sorted by length, longest first."""
@@ -120,6 +135,8 @@ class Collator:
         lengths = tuple(len(each) for each in ids)
         width = 0 if limits.packed else max(limits.padded_to, lengths[0])
         starts = np.cumsum([0, *lengths[:-1]]) if limits.packed else np.arange(len(ids)) * width
+        if self.tokens.padding == "left" and not limits.packed:
+            starts = starts + width - np.array(lengths)
         count = sum(lengths) if limits.packed else width * len(ids)
         shape = (1, count) if limits.packed else (len(ids), width)
 
@@ -129,15 +146,15 @@ class Collator:
                 flat[start : start + len(each)] = each
             return torch.from_numpy(flat).view(shape)
 
-        first, kinds = self._format.first_position, None
-        if self._format.token_types:
+        first, kinds = self.tokens.first_position, None
+        if self.tokens.token_types:
             kinds = filled([self._token_types(int(i), n) for i, n in zip(indices, lengths, strict=True)], 0)
         targets, rows = self._targets_of(indices, starts)
         return MicroBatch(
             indices=indices,
             lengths=lengths,
             packed=limits.packed,
-            input_ids=filled(list(ids), self._format.pad_token_id),
+            input_ids=filled(list(ids), self.tokens.pad_token_id),
             position_ids=filled([np.arange(n) + first for n in lengths], 0) if limits.packed else None,
             attention_mask=None if limits.packed else filled([np.ones(n) for n in lengths], 0),
             token_type_ids=kinds,

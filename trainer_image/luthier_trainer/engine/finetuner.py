@@ -24,7 +24,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from luthier_api.training import Hyperparameters
 from luthier_trainer.engine import memory
-from luthier_trainer.engine.collate import Collator, MicroBatch, TokenFormat, pretrained, token_format
+from luthier_trainer.engine.collate import Collator, MicroBatch, pretrained, token_format
 from luthier_trainer.engine.evaluator import Evaluator
 from luthier_trainer.engine.forward import ForwardPass, choose_forward_pass
 from luthier_trainer.engine.losses import Loss, choose_loss
@@ -33,7 +33,7 @@ from luthier_trainer.engine.schedule import BatchLimits, Schedule
 from luthier_trainer.engine.step_data import StepSampler, StepShares, only
 from luthier_trainer.engine.watcher import ADVICE
 from luthier_trainer.formats.prepared import Part, PreparedFolder
-from luthier_trainer.runtime.errors import GpuOutOfMemory, LossNotFinite
+from luthier_trainer.runtime.errors import GpuOutOfMemory, InvalidSpec, LossNotFinite
 from luthier_trainer.tasks.interface import Predictions, TaskModule
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,6 @@ class FineTuner(Trainer):
         prepared: the data; `held_out` is evaluated while training.
         forward: how the model computes logits.
         may_pack: whether another model may be packed.
-        tokens: how the model wants its tokens.
         loss: what is minimized.
         shares: this rank's part of each step.
         callbacks: that watch.
@@ -72,7 +71,6 @@ class FineTuner(Trainer):
         prepared: PreparedFolder,
         forward: ForwardPass,
         may_pack: bool,
-        tokens: TokenFormat,
         loss: Loss,
         shares: StepShares,
         callbacks: list[TrainerCallback],
@@ -83,7 +81,8 @@ class FineTuner(Trainer):
         self.memory_retries = 0
         self._task, self._parameters, self._labels = task, parameters, prepared.data.labels
         self._held_out = prepared.held_out
-        self._tokens, self._loss, self._shares = tokens, loss, shares
+        self._max_length = prepared.data.max_length
+        self._loss, self._shares = loss, shares
         # The piece that is computed, and whether ranks have begun to add up their gradients.
         self._computed: MicroBatch
         self._adding_up = False
@@ -94,8 +93,14 @@ class FineTuner(Trainer):
         """Evaluate another model from now on: what a method made of the one that was trained."""
         if model is not self.model:
             self.model = self.model_wrapped = model.to(self.args.device)
-            if self._may_pack:
-                self.forward = choose_forward_pass(model, self._shares.collator, self.args.device)
+        # Also a model that only has other weights now: what a new head did not show may count when it is trained.
+        self.forward = choose_forward_pass(
+            model,
+            self._shares.collator,
+            self.args.device,
+            may_pack=self._may_pack,
+            max_length=self._max_length,
+        )
 
     # ---- Training ----
 
@@ -265,11 +270,13 @@ class FineTuner(Trainer):
             self._parameters,
             padded_to=self._shares.limits.padded_to,
             packed=self.forward.packing is not None,
+            one_length=self.forward.padding == "none",
             is_gpu=_is_gpu(self.args),
         )
+        tokens = self._shares.collator.padded(self.forward.padding).tokens
         outputs = len(self._labels)
         evaluator = Evaluator(
-            *(self.model, self.forward, self._task, outputs, self._tokens, self._loss, limits, self.accelerator),
+            *(self.model, self.forward, self._task, outputs, tokens, self._loss, limits, self.accelerator),
             after_batch=self._after_batch,
         )
         return evaluator.predictions(part)
@@ -306,12 +313,17 @@ def fine_tuner(
     if not _is_gpu(arguments):
         memory.keep_freed_blocks()
     outputs = len(prepared.data.labels)
-    tokens = token_format(model, prepared.data.pad_token_id)
-    train = Collator(prepared.train, task, outputs, tokens)
+    train = Collator(prepared.train, task, outputs, token_format(model, prepared.data.pad_token_id))
     padded_to = prepared.data.max_length if parameters.padding == "max-length" else 0
     # Compiled code wants few shapes, and hooks break it into pieces; NEFTune scales its noise by a text's length.
     must_pad = bool(padded_to or arguments.torch_compile or arguments.neftune_noise_alpha)
-    forward = ForwardPass(None) if must_pad else choose_forward_pass(model, train, arguments.device)
+    forward = choose_forward_pass(
+        model, train, arguments.device, may_pack=not must_pad, max_length=prepared.data.max_length
+    )
+    if padded_to and forward.padding == "none":
+        raise InvalidSpec(
+            "hyperparameters.padding is max-length, and padding changes what this base model answers; set it to auto."
+        )
     loss = choose_loss(task.loss, parameters, task.dense_targets(prepared.train, outputs), outputs)
     return FineTuner(
         model,
@@ -321,19 +333,29 @@ def fine_tuner(
         prepared=prepared,
         forward=forward,
         may_pack=not must_pad,
-        tokens=tokens,
         loss=loss.to(arguments.device),
-        shares=_plan(train, arguments, parameters, padded_to=padded_to, packed=forward.packing is not None),
+        shares=_plan(train.padded(forward.padding), arguments, parameters, forward, padded_to=padded_to),
         callbacks=callbacks,
     )
 
 
 def _plan(
-    train: Collator, arguments: TrainingArguments, parameters: Hyperparameters, *, padded_to: int, packed: bool
+    train: Collator,
+    arguments: TrainingArguments,
+    parameters: Hyperparameters,
+    forward: ForwardPass,
+    *,
+    padded_to: int,
 ) -> StepShares:
     """Return this rank's shares of all steps."""
+    packed = forward.packing is not None
     limits = memory.training_limits(
-        parameters, world=arguments.world_size, padded_to=padded_to, packed=packed, is_gpu=_is_gpu(arguments)
+        parameters,
+        world=arguments.world_size,
+        padded_to=padded_to,
+        packed=packed,
+        one_length=forward.padding == "none",
+        is_gpu=_is_gpu(arguments),
     )
     schedule = Schedule(
         train.part.lengths,

@@ -24,7 +24,7 @@ MARGIN = 0.9
 
 
 def training_limits(
-    parameters: Hyperparameters, *, world: int, padded_to: int, packed: bool, is_gpu: bool
+    parameters: Hyperparameters, *, world: int, padded_to: int, packed: bool, one_length: bool, is_gpu: bool
 ) -> BatchLimits:
     """Return what a micro-batch of one rank may hold, before anything was tried.
 
@@ -33,18 +33,22 @@ def training_limits(
         world: ranks.
         padded_to: as in `BatchLimits`.
         packed: as in `BatchLimits`.
+        one_length: as in `BatchLimits`.
         is_gpu: where it is computed.
     """
     if parameters.batch_size == "auto":
         share = math.ceil(parameters.examples_per_step() / world)
-        return BatchLimits(share, GPU_TOKENS if is_gpu else CPU_TOKENS, padded_to, packed)
+        return BatchLimits(share, GPU_TOKENS if is_gpu else CPU_TOKENS, padded_to, packed, one_length)
     # A number is a promise about memory, kept whatever the lengths.
-    return BatchLimits(math.ceil(parameters.batch_size / world), 2**62, padded_to, packed)
+    return BatchLimits(math.ceil(parameters.batch_size / world), 2**62, padded_to, packed, one_length)
 
 
-def evaluation_limits(parameters: Hyperparameters, *, padded_to: int, packed: bool, is_gpu: bool) -> BatchLimits:
+def evaluation_limits(
+    parameters: Hyperparameters, *, padded_to: int, packed: bool, one_length: bool, is_gpu: bool
+) -> BatchLimits:
     """Return what is evaluated at once."""
-    return BatchLimits(parameters.eval_batch_size, GPU_TOKENS if is_gpu else CPU_TOKENS, padded_to, packed)
+    tokens = GPU_TOKENS if is_gpu else CPU_TOKENS
+    return BatchLimits(parameters.eval_batch_size, tokens, padded_to, packed, one_length)
 
 
 def largest_that_fits(try_out: Callable[[int], None], most: int) -> int:

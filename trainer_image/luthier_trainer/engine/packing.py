@@ -12,7 +12,7 @@ packed is not looked up in a list but tried on real texts (`find_packing`). Need
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -149,29 +149,28 @@ def _attention(
 
 
 def find_packing(
-    model: nn.Module, *, per_token: bool, pairs: Sequence[tuple[MicroBatch, MicroBatch]], compute: Callable[..., Any]
+    model: nn.Module, packed: MicroBatch, wanted: torch.Tensor, *, per_token: bool, compute: Compute
 ) -> "Packing | None":
-    """Return a packing whose logits are those of padded batches, None where there is none.
+    """Return a packing whose logits are those of single texts, None where there is none.
 
     Args:
         model: in evaluation mode.
+        packed: real texts.
+        wanted: the logits of each of them alone.
         per_token: whether the task reads all tokens.
-        pairs: the same real texts packed and padded.
-        compute: returns the logits of a micro-batch, given the packing or None.
+        compute: returns the logits of a micro-batch.
     """
     reason = ""
     for skip in (True, False):
         try:
             packing = Packing(model, per_token=per_token, skip=skip)
-            for packed, padded in pairs:
-                with packing.computing(packed):
-                    found = compute(packed)
-                wanted = compute(padded)
-                if found.shape != wanted.shape:
-                    raise NotPackable(f"its logits have the shape {tuple(found.shape)}, not {tuple(wanted.shape)}")
-                difference = float((found - wanted).abs().max())
-                if not difference <= TOLERANCE * max(1.0, float(wanted.abs().max())):
-                    raise NotPackable(f"its logits differ by {difference:.2g} from those of padded texts")
+            with packing.computing(packed):
+                found = compute(packed)
+            if found.shape != wanted.shape:
+                raise NotPackable(f"its logits have the shape {tuple(found.shape)}, not {tuple(wanted.shape)}")
+            difference = float((found - wanted).abs().max())
+            if not difference <= TOLERANCE * max(1.0, float(wanted.abs().max())):
+                raise NotPackable(f"its logits differ by {difference:.2g} from those of single texts")
             return packing
         except torch.OutOfMemoryError:
             raise

@@ -29,12 +29,14 @@ class BatchLimits:
         tokens: at most, padding included, unless a single text has more.
         padded_to: tokens that each text takes whatever its length, for tutorials' padding; 0 otherwise.
         packed: texts lie behind one another, so that none is padded; otherwise each is as wide as the longest.
+        one_length: only texts of one length are computed at once, for models whose answers padding changes.
     """
 
     texts: int
     tokens: int
     padded_to: int = 0
     packed: bool = True
+    one_length: bool = False
 
     def width(self, length: int, longest: int) -> int:
         """Return the tokens that a text takes in a forward pass whose longest text has `longest`."""
@@ -46,7 +48,10 @@ class BatchLimits:
 
     def allow(self, lengths: Sequence[int]) -> bool:
         """Tell whether these texts, longest first, may be computed at once; one text always may."""
-        return len(lengths) == 1 or (len(lengths) <= self.texts and self.tokens_of(lengths) <= self.tokens)
+        if len(lengths) == 1:
+            return True
+        mixed = self.one_length and min(lengths) < max(lengths)
+        return not mixed and len(lengths) <= self.texts and self.tokens_of(lengths) <= self.tokens
 
     def halved(self, lengths: Sequence[int]) -> "BatchLimits":
         """Return limits that cut what did not fit, texts of these lengths, at least in two."""
@@ -122,8 +127,10 @@ def micro_batches(ordered: Indices, lengths: Lengths, limits: BatchLimits) -> li
     pieces: list[Indices] = []
     start, tokens = 0, 0
     for place, index in enumerate(ordered):
-        width = limits.width(int(lengths[index]), int(lengths[ordered[start]]))
-        if place > start and (place - start == limits.texts or tokens + width > limits.tokens):
+        longest = int(lengths[ordered[start]])
+        width = limits.width(int(lengths[index]), longest)
+        full = place - start == limits.texts or tokens + width > limits.tokens
+        if place > start and (full or (limits.one_length and lengths[index] < longest)):
             pieces.append(ordered[start:place])
             start, tokens = place, 0
             width = limits.width(int(lengths[index]), int(lengths[index]))

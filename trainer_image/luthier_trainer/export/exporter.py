@@ -9,6 +9,7 @@ process; ranks other than the first export nothing.
 
 import logging
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,15 @@ import torch
 from transformers import PreTrainedModel
 
 from luthier_api.artifact_files import INT8_ONNX_FILE, ONNX_FILE
+from luthier_api.documents import Padding
 from luthier_api.training import ExportFormat, TrainingSpec
 from luthier_trainer.engine.collate import Collator, MicroBatch, TokenFormat, token_format
+from luthier_trainer.engine.schedule import Indices
 from luthier_trainer.export.int8 import Judge, predict, quantize, select
 from luthier_trainer.export.onnx_model import (
     ONE_FILE_BYTES,
     OnnxModel,
+    cause_of,
     files_of,
     padded_batches,
     sample_by_length,
@@ -35,8 +39,11 @@ from luthier_trainer.tasks.interface import Predictions, TaskModule
 
 log = logging.getLogger(__name__)
 
+_ADVICE = "Leave onnx and onnx-int8 out of export; engine torch serves the model."
+
 # Attention in its modern form needs 14, layer normalization as one operator 17; 18 is the exporter's own.
 OPSET = 18
+# Of a logit, relative where it is larger than 1.
 TOLERANCE = 1e-3
 PARITY_TEXTS, PARITY_TOKENS, PARITY_BATCH = 64, 16_384, 8
 # What int8 is judged on, at most; a run's GPU waits meanwhile.
@@ -51,6 +58,7 @@ def export_model(
     prepared: PreparedFolder,
     trained: Predictions,
     *,
+    padding: Padding,
     threads: int,
 ) -> list[ExportOutcome]:
     """Write what spec.export asks for beside safetensors.
@@ -62,6 +70,7 @@ def export_model(
         task: of the model.
         prepared: real texts.
         trained: what the model says of the held-out ones.
+        padding: where its batches may be filled up.
         threads: CPUs to use.
 
     Raises:
@@ -69,17 +78,24 @@ def export_model(
     """
     model.cpu().eval()  # type: ignore[no-untyped-call]
     folder.mkdir(parents=True, exist_ok=True)
-    outcomes = [ExportOutcome(ExportFormat.SAFETENSORS, shipped=True)]
+    scores = _scores(task, "eval_", trained, prepared.data.labels)
+    outcomes = [ExportOutcome(ExportFormat.SAFETENSORS, shipped=True, metrics=scores)]
     if not {ExportFormat.ONNX, ExportFormat.ONNX_INT8} & set(spec.export):
         return outcomes
-    collator = _collator(model, task, prepared)
+    collator = held_out_collator(model, task, prepared).padded(padding)
     path = folder / ONNX_FILE
-    outcomes.append(export_onnx(model, path, collator, threads=threads))
+    outcomes.append(replace(export_onnx(model, path, collator, threads=threads), metrics=scores))
     if ExportFormat.ONNX_INT8 in spec.export:
         metric = best_metric(spec.hyperparameters, task).removeprefix("eval_")
         judge = Judge(task, prepared.data.labels, metric, greater_is_better(spec.hyperparameters, task))
         limit = float(spec.evaluation.max_int8_loss)
-        outcomes.append(export_int8(path, folder / INT8_ONNX_FILE, collator, judge, trained, limit, threads=threads))
+        outcome = export_int8(path, folder / INT8_ONNX_FILE, collator, judge, trained, limit, threads=threads)
+        if outcome.shipped and prepared.test and any(gate.metric.startswith("test_") for gate in spec.evaluation.gates):
+            other = collator.of(prepared.test)
+            found = predict(OnnxModel(folder / INT8_ONNX_FILE, threads), other, _judged(other), task)
+            tested = _scores(task, "test_", found, prepared.data.labels)
+            outcome = replace(outcome, metrics=outcome.metrics | tested)
+        outcomes.append(outcome)
     if ExportFormat.ONNX not in spec.export:
         _remove(path)
         outcomes = [outcome for outcome in outcomes if outcome.format is not ExportFormat.ONNX]
@@ -95,16 +111,16 @@ def export_onnx(model: PreTrainedModel, path: Path, collator: Collator, *, threa
     chosen = sample_by_length(collator.part.lengths, PARITY_TEXTS, PARITY_TOKENS)
     tried = padded_batches(collator, chosen, PARITY_BATCH)
     try:
-        _write(model, path, _example(tried[0]))
+        _write_somehow(model, path, _example(tried[0]))
         difference = _largest_difference(model, OnnxModel(path, threads), tried)
     except Exception as error:  # the exporter and the runtime raise whatever goes wrong inside them
         raise ExportFailed(
-            f"The model cannot be written as ONNX: {_first_line(error)}. Leave onnx and onnx-int8 out of export."
+            f"The model, of type {model.config.model_type}, cannot be written as ONNX: {cause_of(error)}. {_ADVICE}"
         ) from error
     if not difference <= TOLERANCE:
         raise ExportFailed(
             f"The ONNX model's logits differ by {difference:.2g} from the trained model's, more than {TOLERANCE:g}. "
-            "Leave onnx and onnx-int8 out of export."
+            f"{_ADVICE}"
         )
     size = size_of(files_of(path))
     return ExportOutcome(ExportFormat.ONNX, True, difference=difference, texts=len(chosen), size_bytes=size)
@@ -134,15 +150,14 @@ def export_int8(
     Returns:
         The outcome; a failure is no failure of the run, whose model is there in other formats.
     """
-    lengths = collator.part.lengths
-    chosen = sample_by_length(lengths, JUDGED_TEXTS, JUDGED_TOKENS)
+    chosen = _judged(collator)
     try:
         quantize(source, path)
         found = predict(OnnxModel(path, threads), collator, chosen, judge.task)
         speedup = _speedup(source, path, collator, threads)
     except Exception as error:  # as above; what was written must not be shipped whatever went wrong
         _remove(path)
-        return _not_shipped(f"The model cannot be quantized to int8: {_first_line(error)}.", None, len(chosen))
+        return _not_shipped(f"The model cannot be quantized to int8: {cause_of(error)}.", None, len(chosen))
     loss = judge.loss(select(trained, collator, chosen, judge.task), found)
     size = size_of(files_of(path))
     if not loss <= limit:
@@ -155,11 +170,27 @@ def export_int8(
         )
     log.info("int8: %s worse by %.4f on %d texts, %.1f times as fast", judge.metric, loss, len(chosen), speedup)
     return ExportOutcome(
-        ExportFormat.ONNX_INT8, True, loss=loss, texts=len(chosen), size_bytes=size, speedup=round(speedup, 2)
+        ExportFormat.ONNX_INT8,
+        True,
+        loss=loss,
+        texts=len(chosen),
+        size_bytes=size,
+        speedup=round(speedup, 2),
+        metrics=_scores(judge.task, "eval_", found, judge.labels),
     )
 
 
-def _collator(model: PreTrainedModel, task: TaskModule, prepared: PreparedFolder) -> Collator:
+def _judged(collator: Collator) -> Indices:
+    return sample_by_length(collator.part.lengths, JUDGED_TEXTS, JUDGED_TOKENS)
+
+
+def _scores(task: TaskModule, prefix: str, predictions: Predictions, labels: list[str]) -> dict[str, float]:
+    measured = {"loss": predictions.loss, **task.measure(predictions, labels)}
+    return {f"{prefix}{name}": float(value) for name, value in measured.items()}
+
+
+def held_out_collator(model: PreTrainedModel, task: TaskModule, prepared: PreparedFolder) -> Collator:
+    """Return what makes batches of the held-out texts with the inputs that the exported model has."""
     # Single texts have one type of tokens, which the model fills in: one input less for the caller.
     tokens = token_format(model, prepared.data.pad_token_id)
     types = tokens.token_types and prepared.data.pairs
@@ -192,10 +223,25 @@ def _example(batch: MicroBatch) -> dict[str, torch.Tensor]:
     return {name: tensor[:1].expand(2, -1).contiguous() for name, tensor in _inputs(batch).items()}
 
 
+def _write_somehow(model: PreTrainedModel, path: Path, example: dict[str, torch.Tensor]) -> None:
+    """Write the model, with attention spelled out where the exporter does not take torch's own function (T5)."""
+    before = model.config._attn_implementation
+    try:
+        _write(model, path, example)
+    except Exception:
+        if before == "eager":
+            raise
+        model.set_attn_implementation("eager")
+        try:
+            _write(model, path, example)
+        finally:
+            model.set_attn_implementation(before)
+
+
 def _write(model: PreTrainedModel, path: Path, example: dict[str, torch.Tensor]) -> None:
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    for noisy in ("torch.onnx", "onnxscript", "onnx_ir"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    for noisy in ("torch.onnx", "torch.export", "torch._dynamo", "torch.fx", "onnxscript", "onnx_ir"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -218,7 +264,9 @@ def _largest_difference(model: PreTrainedModel, exported: OnnxModel, tried: list
         for batch in tried:
             wanted = model(**_inputs(batch)).logits
             wanted = wanted if batch.rows is None else wanted.flatten(0, 1)[batch.rows]
-            largest = max(largest, float(np.abs(exported.logits(batch) - wanted.numpy()).max(initial=0.0)))
+            # Of logits as large as hundreds, such as a regression's, fp32 has fewer places behind the point.
+            size = max(1.0, float(wanted.abs().max())) if wanted.numel() else 1.0
+            largest = max(largest, float(np.abs(exported.logits(batch) - wanted.numpy()).max(initial=0.0)) / size)
     return largest
 
 
@@ -242,7 +290,3 @@ def _not_shipped(message: str, loss: float | None, texts: int) -> ExportOutcome:
 def _remove(path: Path) -> None:
     for each in files_of(path):
         each.unlink()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]

@@ -7,6 +7,7 @@
 Without token_type_ids models fill in zeros by themselves, which is what a single text has.
 """
 
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from luthier_trainer.engine.schedule import BatchLimits, Indices, Lengths, longe
 # A protobuf message cannot be larger than 2 GiB; beyond this the weights go into a file of their own.
 ONE_FILE_BYTES = 1_800_000_000
 EXTERNAL_SUFFIX = ".data"
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 Floats = npt.NDArray[np.float32]
 
@@ -51,7 +54,8 @@ class OnnxModel:
 def padded_batches(collator: Collator, indices: Indices, texts: int) -> list[MicroBatch]:
     """Return examples in batches of at most so many texts of about one length, the longest first."""
     lengths = collator.part.lengths
-    limits = BatchLimits(texts, int(lengths.max()) * texts, packed=False)
+    one_length = collator.tokens.padding == "none"
+    limits = BatchLimits(texts, int(lengths.max()) * texts, packed=False, one_length=one_length)
     return [
         collator.collate(piece, limits, 0.0)
         for piece in micro_batches(longest_first(indices, lengths), lengths, limits)
@@ -74,3 +78,14 @@ def files_of(path: Path) -> list[Path]:
 def size_of(paths: Sequence[Path]) -> int:
     """Return the bytes of all files."""
     return sum(path.stat().st_size for path in paths)
+
+
+def cause_of(error: BaseException) -> str:
+    """Return the first line of the error that came first; torch wraps it in advice for its own developers."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).strip().splitlines()]
+    if not lines:
+        return type(error).__name__
+    first = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return first.removesuffix(".")[:500]

@@ -1,6 +1,6 @@
 """What became of each format that was asked for. Pure data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from luthier_api.training import ExportFormat
 
@@ -18,6 +18,7 @@ class ExportOutcome:
         size_bytes: of its files.
         speedup: how many times as fast as fp32 it computed, on the CPUs of the run.
         message: why it was not shipped.
+        metrics: what it scores, by the names of `metric_names`; those of fp32 are the trained model's.
     """
 
     format: ExportFormat
@@ -28,3 +29,4 @@ class ExportOutcome:
     size_bytes: int | None = None
     speedup: float | None = None
     message: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict)

@@ -7,6 +7,7 @@ finds a model that was cut short before a GPU is asked for.
 import hashlib
 import json
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -42,6 +43,12 @@ _OFFSET_POSITIONS = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer"}
     | {"data2vec-text", "roberta-prelayernorm", "esm", "ibert"}
 )
+# What wraps a model while it is trained, and puts its own name before that of each weight.
+_WRAPPERS = {
+    "module.": "torch's DataParallel saves them",
+    "_orig_mod.": "torch.compile saves them",
+    "base_model.model.": "peft saves them",
+}
 # Relative or rotary positions: max_position_embeddings is not a limit there.
 _RELATIVE_POSITIONS = frozenset({"deberta", "deberta-v2", "xlnet", "t5", "mt5", "umt5"})
 
@@ -155,10 +162,16 @@ def _weight_files(folder: Path, uri: str) -> list[str]:
 def _check_safetensors(path: Path, uri: str) -> None:
     """Open a file, by which the library compares its size with what its header promises. No weights are read."""
     try:
-        with safe_open(path, framework="numpy"):
-            pass
+        with safe_open(path, framework="numpy") as file:
+            names = list(file.keys())
     except (SafetensorError, OSError) as error:
         raise InvalidModel(f"{uri}/{path.name} is damaged or incomplete ({error}); upload it again.") from None
+    for prefix, what in _WRAPPERS.items():
+        if names and all(name.startswith(prefix) for name in names):
+            raise InvalidModel(
+                f"The weights in {uri}/{path.name} have names that begin with {prefix!r}, as {what}, so they fit no "
+                "model; save the model that is inside again with save_pretrained."
+            )
 
 
 def _load_tokenizer(folder: Path, uri: str) -> Tokenizer:
@@ -170,7 +183,21 @@ def _load_tokenizer(folder: Path, uri: str) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower
+        if _is_tokenizer(path):
+            raise InvalidModel(
+                f"{uri}/{TOKENIZER_FILE} has a form that tokenizers {version('tokenizers')} does not know ({error}): a "
+                "newer release wrote it. Save it anew with that release or an older one, or use a newer trainer image."
+            ) from None
         raise InvalidModel(f"{uri}/{TOKENIZER_FILE} cannot be read ({error}); upload it again.") from None
+
+
+def _is_tokenizer(path: Path) -> bool:
+    """Tell whether a file is whole, and holds what the library writes."""
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(value, dict) and isinstance(value.get("model"), dict) and "version" in value
 
 
 def _pad_token_id(config: dict[str, Any], tokenizer: Tokenizer, folder: Path, uri: str) -> int:

@@ -12,6 +12,7 @@ from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel
 
 from luthier_api.training import Label
 from luthier_trainer.models.base_model import BaseModel
+from luthier_trainer.models.head_rows import head_labels, rows_of
 from luthier_trainer.runtime.errors import InvalidModel
 from luthier_trainer.tasks.interface import TaskModule
 
@@ -19,7 +20,7 @@ from luthier_trainer.tasks.interface import TaskModule
 def load_model(
     base: BaseModel, uri: str, task: TaskModule, labels: list[Label], *, quantization: BitsAndBytesConfig | None = None
 ) -> PreTrainedModel:
-    """Load the base model with a head for the labels, new unless the base model has one that fits.
+    """Load the base model with a head for the labels, new unless the base model has one of the same labels.
 
     Args:
         base: a model that passed.
@@ -60,8 +61,46 @@ def load_model(
             f"The base model {uri} has no fitting weights for {len(lost)} tensors of its encoder, the first being "
             f"{lost[0]}; config.json and model.safetensors belong to different models."
         )
+    _settle_head(model, base, task, labels, report)
     model.config.pad_token_id = base.pad_token_id
     return model
+
+
+def _settle_head(
+    model: PreTrainedModel, base: BaseModel, task: TaskModule, labels: list[Label], report: dict[str, Any]
+) -> None:
+    """Put the rows of a head that was loaded into the labels' order, or make it anew where it has other labels."""
+    found = head_labels(base, task.auto_class)
+    if not found or (task.loss == "mean-squared-error" and len(found) == 1):
+        return
+    name, output = _output_layer(model, len(labels))
+    if {f"{name}.weight"} & set(_keys(report)):
+        return
+    rows = rows_of(labels, found)
+    with torch.no_grad():
+        for key, weight in output.named_parameters():
+            if rows is not None:
+                weight.copy_(weight[rows].clone())
+            elif key == "bias":
+                weight.zero_()
+            else:
+                weight.normal_(std=getattr(model.config, "initializer_range", None) or 0.02)
+
+
+def _output_layer(model: PreTrainedModel, outputs: int) -> tuple[str, torch.nn.Linear]:
+    """Return the last layer of the head, and its name."""
+    encoder = f"{model.base_model_prefix}."
+    layers = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module.out_features == outputs and not name.startswith(encoder)
+    ]
+    if not layers:
+        raise InvalidModel(
+            f"The head of a {model.config.model_type} model is not known, so the labels of its outputs cannot be told; "
+            "give a base model without a head."
+        )
+    return layers[-1]
 
 
 def head_modules(model: PreTrainedModel) -> list[str]:
@@ -89,6 +128,10 @@ def _quantized(auto_class: Any, base: BaseModel, quantization: BitsAndBytesConfi
 
 def encoder_keys_without_weights(prefix: str, report: dict[str, Any]) -> list[str]:
     """Return the encoder's tensors that the file lacks or has in another shape, the pooler's aside."""
-    missing = [str(key) for key in report["missing_keys"]]
-    missing += [str(key[0] if isinstance(key, tuple) else key) for key in report["mismatched_keys"]]
-    return sorted(key for key in missing if key.startswith(f"{prefix}.") and ".pooler." not in key)
+    return sorted(key for key in _keys(report) if key.startswith(f"{prefix}.") and ".pooler." not in key)
+
+
+def _keys(report: dict[str, Any]) -> list[str]:
+    """Return the tensors that the file lacks or has in another shape."""
+    mismatched = [str(key[0] if isinstance(key, tuple) else key) for key in report["mismatched_keys"]]
+    return [*(str(key) for key in report["missing_keys"]), *mismatched]

@@ -23,6 +23,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from luthier_api.training import Lora, Method, MethodType, Precision
 from luthier_trainer.models.load import head_modules
@@ -33,6 +34,7 @@ from luthier_trainer.spec.precision import Device
 _FOUR_BITS = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
 _COMPUTE = {Precision.FP32: torch.float32, Precision.FP16: torch.float16, Precision.BF16: torch.bfloat16}
 _SUGGESTIONS = 3
+_LINEAR = (nn.Linear, Conv1D)
 
 Trainable = PreTrainedModel | PeftModel
 
@@ -95,11 +97,15 @@ def lora_config(model: PreTrainedModel, lora: Lora) -> LoraConfig:
     Raises:
         InvalidSpec: if targetModules names what the model does not have.
     """
+    names = target_modules(model, lora.target_modules)
+    targets = [module for name, module in model.named_modules() if any(_ending([name], each) for each in names)]
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=float(lora.dropout),
-        target_modules=target_modules(model, lora.target_modules),
+        target_modules=names,
+        # GPT-2's layers hold their weights the other way round.
+        fan_in_fan_out=all(isinstance(module, Conv1D) for module in targets),
         modules_to_save=head_modules(model),
         bias="none",
     )
@@ -118,24 +124,29 @@ def target_modules(model: PreTrainedModel, given: list[str] | None) -> list[str]
         InvalidSpec: if a name stands for nothing, or for something other than linear layers of the encoder.
     """
     known = _encoder_linears(model)
+    modules = [name for name, _ in model.named_modules()]
+    if not known:
+        raise InvalidSpec(
+            f"A {model.config.model_type} model has no linear layers that LoRA can adapt; use method Full or Frozen."
+        )
     if given is None:
         found = sorted({name for each in known if (name := _within_layer(each))})
         if not found:
             raise InvalidSpec(
                 f"No linear layers were found in the layers of a {model.config.model_type} model; name those to adapt "
-                "in method.lora.targetModules, or use method Full."
+                f"in method.lora.targetModules, or use method Full. {_advice(known, modules, '')}"
             )
         return found
-    modules = [name for name, _ in model.named_modules()]
     for name in given:
         if strange := [each for each in _ending(modules, name) if each not in known]:
             raise InvalidSpec(
                 f"method.lora.targetModules names {name!r}, which stands for {strange[0]}: no linear layer of the "
-                f"encoder. {_advice(known, name)}"
+                f"encoder. {_advice(known, modules, name)}"
             )
         if not _ending(known, name):
             raise InvalidSpec(
-                f"method.lora.targetModules names {name!r}, which the base model does not have. {_advice(known, name)}"
+                f"method.lora.targetModules names {name!r}, which the base model does not have. "
+                f"{_advice(known, modules, name)}"
             )
     return sorted(given)
 
@@ -178,7 +189,7 @@ class _StayInEvaluation:
 def _encoder_linears(model: PreTrainedModel) -> list[str]:
     """Return full names of the encoder's linear layers, without the pooler's."""
     prefix = model.base_model_prefix
-    names = [f"{prefix}.{name}" for name, each in model.base_model.named_modules() if isinstance(each, nn.Linear)]
+    names = [f"{prefix}.{name}" for name, each in model.base_model.named_modules() if isinstance(each, _LINEAR)]
     return [name for name in names if not name.startswith(f"{prefix}.pooler.")]
 
 
@@ -193,8 +204,10 @@ def _ending(names: Iterable[str], end: str) -> list[str]:
     return [name for name in names if name == end or name.endswith(f".{end}")]
 
 
-def _advice(known: list[str], name: str) -> str:
+def _advice(known: list[str], modules: list[str], name: str) -> str:
+    """Return names that may be given: those that stand for linear layers of the encoder and for nothing else."""
     within = sorted({_within_layer(each) or each for each in known})
     last = {each.rsplit(".", 1)[-1] for each in within}
-    close = difflib.get_close_matches(name, sorted(last | set(within)), _SUGGESTIONS)
+    accepted = [each for each in sorted(last | set(within)) if set(_ending(modules, each)) <= set(known)]
+    close = difflib.get_close_matches(name, accepted, _SUGGESTIONS)
     return f"The closest are: {', '.join(close)}." if close else f"It has: {', '.join(within)}."

@@ -26,22 +26,20 @@ from luthier_api.artifact_files import (
     REPORT_FILE,
     RUN_FILE,
     SERVING_DOCUMENT_FILE,
-    TOKENIZER_CONFIG_FILE,
-    TOKENIZER_FILE,
 )
-from luthier_api.documents import Resolved, RunDocument, ServingDocument
+from luthier_api.documents import Padding, Resolved, RunDocument, ServingDocument
+from luthier_api.training import TrainingSpec
 from luthier_artifacts import Lineage, Metadata
-from luthier_trainer.data.tokenization import configure, is_byte_level
 from luthier_trainer.formats.prepared import QUALITY_FILE, PreparedFolder
-from luthier_trainer.models.base_model import TOKENIZER_FILES, BaseModel
+from luthier_trainer.models.base_model import BaseModel
 from luthier_trainer.publish.card import write_card
 from luthier_trainer.publish.event_files import FOLDER as EVENTS_FOLDER
 from luthier_trainer.publish.event_files import write_event_files
 from luthier_trainer.publish.findings import Findings
 from luthier_trainer.publish.metrics_file import metrics_json
 from luthier_trainer.publish.report import write_report
+from luthier_trainer.publish.tokenizer_files import write_tokenizer
 from luthier_trainer.runtime.workspace import Workspace
-from luthier_trainer.tasks.registry import task_of
 
 _RECORDED_PACKAGES = (
     *("luthier-trainer", "torch", "transformers", "tokenizers", "accelerate"),
@@ -60,19 +58,8 @@ def build_artifact(
     """Fill workspace.artifact; model.onnx is there already if it was asked for."""
     folder = workspace.artifact
     model.save_pretrained(folder)
-    # As in training; see loading.token_format.
-    token_types = prepared.data.pairs and getattr(model.config, "type_vocab_size", 0) > 1
-    _write_tokenizer(workspace, base, prepared, per_token=task_of(run.spec.task).per_token, token_types=token_types)
-    preprocessing = run.spec.dataset.preprocessing
-    serving = ServingDocument(
-        task=run.spec.task,
-        labels=prepared.data.labels,
-        pairs=prepared.data.pairs,
-        max_length=prepared.data.max_length,
-        lowercase=preprocessing.lowercase,
-        strip_whitespace=preprocessing.strip_whitespace,
-        pad_token_id=prepared.data.pad_token_id,
-    )
+    write_tokenizer(folder, model, base, prepared, run.spec, findings.padding)
+    serving = serving_document(run.spec, prepared, findings.padding)
     (folder / SERVING_DOCUMENT_FILE).write_text(serving.to_json(indent=2) + "\n")
     (folder / RUN_FILE).write_text(without_access(run).to_json(indent=2) + "\n")
     (folder / METRICS_FILE).write_text(metrics_json(findings))
@@ -85,6 +72,21 @@ def build_artifact(
     write_card(folder, run, prepared, findings)
     if run.spec.tracking.tensorboard:
         write_event_files(folder / EVENTS_FOLDER, run.spec, findings.history, findings.metrics, findings.steps)
+
+
+def serving_document(spec: TrainingSpec, prepared: PreparedFolder, padding: Padding) -> ServingDocument:
+    """Return what the server must know."""
+    preprocessing = spec.dataset.preprocessing
+    return ServingDocument(
+        task=spec.task,
+        labels=prepared.data.labels,
+        pairs=prepared.data.pairs,
+        max_length=prepared.data.max_length,
+        lowercase=preprocessing.lowercase,
+        strip_whitespace=preprocessing.strip_whitespace,
+        pad_token_id=prepared.data.pad_token_id,
+        other_padding=None if padding == "right" else padding,
+    )
 
 
 def metadata_of(run: RunDocument, resolved: Resolved, prepared: PreparedFolder, findings: Findings) -> Metadata:
@@ -125,28 +127,6 @@ def environment() -> dict[str, str]:
     return {"python": platform.python_version()} | {
         name: found for name in _RECORDED_PACKAGES if (found := _version_of(name)) is not None
     }
-
-
-def _write_tokenizer(
-    workspace: Workspace, base: BaseModel, prepared: PreparedFolder, *, per_token: bool, token_types: bool
-) -> None:
-    """Copy the base model's tokenizer, set to do as it did in training, for transformers too.
-
-    Classes in transformers go by tokenizer_config.json where it differs from tokenizer.json.
-    """
-    for name in TOKENIZER_FILES:
-        if (base.folder / name).exists() and name != TOKENIZER_FILE:
-            shutil.copyfile(base.folder / name, workspace.artifact / name)
-    tokenizer = configure(base.tokenizer(), prepared.data.max_length, per_token=per_token)
-    tokenizer.save(str(workspace.artifact / TOKENIZER_FILE))
-    settings_path = workspace.artifact / TOKENIZER_CONFIG_FILE
-    settings = json.loads(settings_path.read_bytes()) if settings_path.exists() else {}
-    settings["model_max_length"] = prepared.data.max_length
-    if per_token and is_byte_level(tokenizer):
-        settings["add_prefix_space"] = True
-    if token_types:
-        settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
-    settings_path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:

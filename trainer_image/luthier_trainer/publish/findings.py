@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from luthier_api.documents import Padding
 from luthier_trainer.export.outcome import ExportOutcome
 from luthier_trainer.tasks.evaluation import Evaluation
 
@@ -22,6 +23,7 @@ class Findings:
         device: what it ran on.
         precision: fp32, fp16 or bf16.
         exports: what became of each format.
+        padding: where batches of the model are filled up.
         seconds: time by part of the run.
     """
 
@@ -36,3 +38,4 @@ class Findings:
     precision: str
     exports: list[ExportOutcome]
     seconds: dict[str, float]
+    padding: Padding = "right"

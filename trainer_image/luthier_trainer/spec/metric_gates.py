@@ -13,6 +13,24 @@ _WORDS = {
 }
 
 
+def gates_missed_by(export: str, texts: int | None, evaluation: Evaluation, metrics: Mapping[str, float]) -> list[str]:
+    """Return one sentence for each gate that an export misses, of those on what was measured of it.
+
+    Args:
+        export: its file, for messages.
+        texts: on how many it was measured.
+        evaluation: the gates.
+        metrics: its own.
+    """
+    measured = [gate for gate in evaluation.gates if gate.metric in metrics]
+    missed = missed_gates(evaluation.model_copy(update={"gates": measured}), metrics)
+    return [
+        f"{sentence.removesuffix('.')}, judged on {texts} texts with {export}, which a server without a GPU loads; "
+        "leave onnx-int8 out of export to serve fp32."
+        for sentence in missed
+    ]
+
+
 def missed_gates(evaluation: Evaluation, metrics: Mapping[str, float]) -> list[str]:
     """Return one sentence for each gate that the metrics miss; none means promotable.
 

@@ -24,7 +24,7 @@ def evaluation_metrics(task: TaskModule) -> tuple[str, ...]:
 
 
 def all_metrics(task: TaskModule) -> tuple[str, ...]:
-    """Return everything that a gate may ask."""
+    """Return everything that a run measures."""
     names = ("loss", *task.metrics)
     prefixes = ("eval_", "test_", "untrained_")
     return (
@@ -35,7 +35,7 @@ def all_metrics(task: TaskModule) -> tuple[str, ...]:
 
 
 def check_metric_names(spec: TrainingSpec) -> None:
-    """Refuse metrics that no run produces.
+    """Refuse metrics that no run produces, and gates on those that another attempt at the same run changes.
 
     Raises:
         InvalidSpec: naming the closest metrics.
@@ -46,9 +46,16 @@ def check_metric_names(spec: TrainingSpec) -> None:
         raise InvalidSpec(_unknown("hyperparameters.metricForBestModel", wanted, evaluation_metrics(task)))
     split = spec.dataset.effective_split()
     tested = spec.dataset.test is not None or (split is not None and split.test_fraction > 0)
+    known = all_metrics(task)
+    proposed = tuple(name for name in known if name not in TRAINING and (tested or not name.startswith("test_")))
     for gate in spec.evaluation.gates:
-        if gate.metric not in all_metrics(task):
-            raise InvalidSpec(_unknown("evaluation.gates", gate.metric, all_metrics(task)))
+        if gate.metric not in known:
+            raise InvalidSpec(_unknown("evaluation.gates", gate.metric, proposed))
+        if gate.metric in TRAINING:
+            raise InvalidSpec(
+                f"evaluation.gates asks for {gate.metric!r}, which depends on how often a run was interrupted and not "
+                "on its weights alone; use a metric of the evaluation, such as eval_loss."
+            )
         if gate.metric.startswith("test_") and not tested:
             raise InvalidSpec(
                 f"evaluation.gates asks for {gate.metric!r}, and there is no test data; set dataset.test or "

@@ -97,7 +97,8 @@ def _parse(name: str, text: str) -> Any:
     if name in OWNED or name.startswith(_OWNED_PREFIXES):
         raise InvalidSpec(f"trainingArguments.{name} is decided by the trainer and cannot be set; leave it out.")
     if name not in fields:
-        close = difflib.get_close_matches(name, sorted(set(fields) | set(SPEC_FIELDS)), n=3)
+        refused = OWNED | set(MEANINGLESS) | {each for each in fields if each.startswith(_OWNED_PREFIXES)}
+        close = difflib.get_close_matches(name, sorted((set(fields) - refused) | set(SPEC_FIELDS)), n=3)
         hint = f"; did you mean {' or '.join(SPEC_FIELDS.get(each, each) for each in close)}?" if close else "."
         release = transformers_version()
         raise InvalidSpec(
