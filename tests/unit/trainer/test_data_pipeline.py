@@ -1,7 +1,5 @@
 """Files to prepared data, without storage and without torch: tokens, parts, tasks, and pieces of any size."""
 
-import csv
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -9,38 +7,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import ByteLevel, Sequence, Whitespace
-from tokenizers.processors import TemplateProcessing
+from tokenizers.pre_tokenizers import ByteLevel, Sequence
 
-from luthier_api.training import TrainingSpec
 from luthier_trainer.data import staging
-from luthier_trainer.data.dataset import FetchedDataset
-from luthier_trainer.data.pipeline import make_prepared
-from luthier_trainer.data.readers.formats import SourceFile
 from luthier_trainer.data.tokenization import Encoded, TextEncoder, configure
-from luthier_trainer.formats.prepared import PreparedFolder, read_prepared
-from luthier_trainer.models.base_model import BaseModel
 from luthier_trainer.runtime.errors import InvalidData
 from luthier_trainer.tasks.interface import IGNORED
+from support.trainer.pipeline import BAD, FILM, GOOD, Rows, prepare, texts, tokenizer
 
 pytestmark = pytest.mark.unit
-
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "'", "s"]
-GOOD, BAD, FILM = 4, 5, 6
-
-
-def tokenizer() -> Tokenizer:
-    made = Tokenizer(WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    made.pre_tokenizer = Whitespace()
-    made.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    # Files of real models say such things; they must not decide what is trained.
-    made.enable_truncation(2)
-    made.enable_padding(length=9)
-    return made
 
 
 def encode(encoder: TextEncoder, texts: list[Any], pairs: list[str | None] | None = None) -> Encoded:
@@ -83,59 +58,6 @@ def test_a_byte_level_tokenizer_sees_a_space_before_each_word() -> None:
 def folder() -> Any:
     with tempfile.TemporaryDirectory() as made:
         yield Path(made)
-
-
-Rows = list[tuple[Any, ...]]
-CSV = ("text", "label")
-
-
-def write(folder: Path, files: dict[str, Rows], columns: tuple[str, ...] = CSV) -> FetchedDataset:
-    """The files of each part; a name such as train/1.jsonl says the part."""
-    found: dict[str, list[SourceFile]] = {}
-    for name, rows in files.items():
-        part, _, file = name.partition("/")
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="") as opened:
-            if name.endswith(".csv"):
-                csv.writer(opened).writerows([columns, *rows])
-            else:
-                opened.writelines(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows)
-        found.setdefault(part, []).append(SourceFile(path, file))
-    return FetchedDataset(
-        found,  # type: ignore[arg-type]
-        {part: f"{part} files" for part in found},  # type: ignore[misc]
-        "sha256:" + "0" * 64,
-    )
-
-
-def prepare(
-    folder: Path,
-    files: dict[str, Rows],
-    columns: tuple[str, ...] = CSV,
-    batch_rows: int = staging.BATCH_ROWS,
-    **spec: Any,
-) -> PreparedFolder:
-    data = write(folder / "data", files, columns)
-    wire = {
-        "model": {"uri": "s3://models/base"},
-        "output": {"uri": "s3://models/registry", "name": "m"},
-        **spec,
-        "dataset": {"train": {"uri": "s3://data/train.csv"}, **spec.get("dataset", {})},
-    }
-    for part in data.files:
-        wire["dataset"].setdefault(part, {"uri": f"s3://data/{part}.csv"})
-        if "pair" in columns:
-            wire["dataset"][part]["textPairColumn"] = "pair"
-    tokenizer().save(str(folder / "tokenizer.json"))
-    base = BaseModel(folder, "bert", 0, "0" * 64)
-    make_prepared(TrainingSpec.model_validate(wire), data, base, folder / "made", batch_rows=batch_rows)
-    assert not (folder / "staging").exists()
-    return read_prepared(folder / "made")
-
-
-def texts(part: Any) -> list[str]:
-    return [part.text(index) for index in range(len(part))]
 
 
 REVIEWS: Rows = [(f"good {number}", "pos") for number in range(10)] + [(f"bad {number}", "neg") for number in range(10)]
@@ -243,8 +165,8 @@ def test_faults_and_outliers_are_told_by_the_file_and_line_of_each_of_several(fo
     assert outliers == {"1.csv, line 22: 102 tokens"}
     made = prepare(folder, {"train/1.csv": REVIEWS, "train/2.csv": [*long, ("film", "neg")]})
     assert [place for each in made.quality.outliers.values() for place in each.places] == ["2.csv, line 2: 102 tokens"]
-    with pytest.raises(InvalidData, match=r"^3\.jsonl, line 2, column 'label' holds 0\.5; a label is text"):
-        prepare(folder, {"train/1.csv": REVIEWS, "train/3.jsonl": [("good", "pos"), ("bad", 0.5)]})
+    with pytest.raises(InvalidData, match=r"^3\.jsonl, line 2, column 'label' holds \{\}; a label is text"):
+        prepare(folder, {"train/1.csv": REVIEWS, "train/3.jsonl": [("good", "pos"), ("bad", {})]})
 
 
 def test_integers_count_the_labels_of_the_spec(folder: Path) -> None:
