@@ -1,4 +1,4 @@
-"""What a task has no use for is refused rather than ignored: the sentences, and the rules by which the API server says so.
+"""What a task has no use for is refused rather than ignored: the sentences, and the rules for the API server.
 
 `TrainingSpec` says the same to those without a cluster. A rule must not stumble over what is missing: the API server
 would then refuse even the status that says so.

@@ -112,7 +112,7 @@ def test_a_readable_file_gives_its_rows_with_their_places(
             "nul.csv",
             b"text,label\ngo\0od,positive\n",
             "nul.csv, line 2 holds a NUL byte at position 3; it is not a text file, was damaged in transfer, or is "
-            "UTF-16, for which set format.encoding: utf-16.",
+            "UTF-16, for which set format.encoding: utf-16-le.",
         ),
         (
             "open.csv",

@@ -1,6 +1,7 @@
 """Decodes the lines of a text file, and says where a byte is that cannot be text."""
 
 import codecs
+import contextlib
 import io
 from collections.abc import Iterator
 from typing import IO
@@ -40,7 +41,7 @@ def encoding_of(source: IO[bytes], wanted: str | None) -> str:
     except (LookupError, ValueError):
         raise InvalidSpec(
             f"format.encoding is {wanted!r}, which is no encoding of text that is known; write for instance utf-8, "
-            "cp1252 (western European Windows), gb18030 (Chinese), cp932 (Japanese) or utf-16."
+            "cp1252 (western European Windows), gb18030 (Chinese), cp932 (Japanese) or utf-16-le."
         ) from None
 
 
@@ -64,7 +65,7 @@ def lines(source: IO[bytes], name: str, encoding: str, reading: Reading) -> Iter
         if b"\0" in raw:
             reading.line_fault(
                 f"{name}, line {number} holds a NUL byte at position {raw.index(0) + 1}; it is not a text file, was "
-                "damaged in transfer, or is UTF-16, for which set format.encoding: utf-16."
+                "damaged in transfer, or is UTF-16, for which set format.encoding: utf-16-le."
             )
         try:
             line = raw.decode(encoding)
@@ -91,7 +92,9 @@ def _wide_lines(source: IO[bytes], name: str, encoding: str) -> Iterator[str]:
         reason = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
         raise InvalidData(f"{name} is not {encoding} after line {number} ({reason}); check format.encoding.") from None
     finally:
-        text.detach()
+        # What reads on after a fault finds the file closed.
+        with contextlib.suppress(ValueError):
+            text.detach()
 
 
 def _too_long(name: str, number: int) -> InvalidData:
