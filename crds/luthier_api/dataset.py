@@ -33,7 +33,7 @@ Character = Annotated[
     AfterValidator(_one_character),
 ]
 Columns = Annotated[
-    list[Column], Field(min_length=2, max_length=256, json_schema_extra={"x-kubernetes-list-type": "set"})
+    list[Column], Field(min_length=1, max_length=256, json_schema_extra={"x-kubernetes-list-type": "set"})
 ]
 
 

@@ -30,6 +30,7 @@ def tokenizer() -> Tokenizer:
     made.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
+    made.add_special_tokens(["[CLS]", "[SEP]"])
     # Files of real models say such things; they must not decide what is trained.
     made.enable_truncation(2)
     made.enable_padding(length=9)
@@ -70,6 +71,7 @@ def prepare(
     files: Mapping[str, Rows | bytes],
     columns: tuple[str, ...] = CSV,
     batch_rows: int = staging.BATCH_ROWS,
+    end_token_id: int | None = None,
     **spec: Any,
 ) -> PreparedFolder:
     data = write(folder / "data", files, columns)
@@ -84,7 +86,7 @@ def prepare(
         if "pair" in columns:
             wire["dataset"][part]["textPairColumn"] = "pair"
     tokenizer().save(str(folder / "tokenizer.json"))
-    base = BaseModel(folder, "bert", 0, "0" * 64)
+    base = BaseModel(folder, "bert", 0, "0" * 64, end_token_id)
     make_prepared(TrainingSpec.model_validate(wire), data, base, folder / "made", batch_rows=batch_rows)
     assert not (folder / "staging").exists()
     return read_prepared(folder / "made")

@@ -13,7 +13,7 @@ from luthier_trainer.data import staging
 from luthier_trainer.data.tokenization import Encoded, TextEncoder, configure
 from luthier_trainer.runtime.errors import InvalidData
 from luthier_trainer.tasks.interface import IGNORED
-from support.trainer.pipeline import BAD, FILM, GOOD, Rows, prepare, texts, tokenizer
+from support.trainer.pipeline import BAD, CSV, FILM, GOOD, Rows, prepare, texts, tokenizer
 
 pytestmark = pytest.mark.unit
 
@@ -227,6 +227,18 @@ def test_words_labels_stand_at_their_first_tokens(folder: Path) -> None:
     assert made.train.target(0) == [IGNORED, 0, 2, IGNORED, IGNORED, 1, IGNORED]
     assert made.train.text(0).startswith("good film's n")
     assert made.quality.labels["O"].total == 8
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_the_text_of_an_end_token_is_refused_where_the_model_reads_texts_off_at_it(folder: Path, pairs: bool) -> None:
+    columns = ("text", "pair", "label") if pairs else CSV
+    second = ("film",) if pairs else ()
+    rows: Rows = [(f"good {number}", *second, "x" if number % 2 else "y") for number in range(40)]
+    assert prepare(folder, {"train/a.csv": rows}, columns, end_token_id=3).data.train_examples == 36
+    rows[30] = ("good [SEP] film", *second, "x")
+    with pytest.raises(InvalidData, match=r"^a\.csv, line 32 holds '\[SEP\]' in its text, which is the token"):
+        prepare(folder, {"train/a.csv": rows}, columns, end_token_id=3)
+    assert prepare(folder, {"train/a.csv": rows}, columns).data.train_examples == 36, "others read it like a word"
 
 
 words = st.sampled_from(["good", "bad", "film", "good film", "bad " * 12, "", "привет", '"quoted, text"'])

@@ -146,6 +146,15 @@ def test_a_table_with_a_column_for_each_label_is_read(tmp_path: Path) -> None:
     assert made.data.labels == ["rude", "obscene"]
 
 
+def test_one_column_of_zeros_and_ones_is_one_label(tmp_path: Path) -> None:
+    dataset = {
+        "train": {"uri": "s3://data/train.csv", "labelColumns": ["toxic"]},
+        "quality": {"maxMissingFraction": "1"},
+    }
+    made = prepare(tmp_path, {"train/a.csv": KAGGLE}, task="multi-label", dataset=dataset)
+    assert (made.data.labels, labels_by_text(made)["bad film"]) == (["toxic"], ["toxic"])
+
+
 def test_a_column_that_is_no_label_is_named(tmp_path: Path) -> None:
     dataset = {"train": {"uri": "s3://data/train.csv", "labelColumns": ["toxic", "id"]}}
     with pytest.raises(InvalidData, match=r"^a\.csv, line 3 holds '2' in 'id'; labelColumns hold 0 and 1\.$"):

@@ -38,6 +38,7 @@ from luthier_trainer.formats.prepared import (
 )
 from luthier_trainer.formats.quality_report import LabelCount, Outliers, QualityReport
 from luthier_trainer.models.base_model import BaseModel
+from luthier_trainer.runtime.errors import InvalidData
 from luthier_trainer.tasks.interface import TaskModule
 from luthier_trainer.tasks.label_parsing import canonical
 from luthier_trainer.tasks.registry import task_of
@@ -197,17 +198,33 @@ def _write(
         pairs=spec.dataset.train.text_pair_column is not None,
         per_token=task.per_token,
     )
-    lengths = []
+    lengths: list[npt.NDArray[np.int32]] = []
     schema = schema_of(task.target_type)
+    end = None if task.per_token else base.end_token_id
+    ends = 0 if end is None else encoder.without_text().count(end)
     batches = (
         (batch, batch.column("text").to_pylist(), batch.column("pair").to_pylist())
         for batch in chosen.staged.batches(chosen.rows)
     )
     with PartWriter(part_path(into, part), schema) as writer:
         for batch, encoded in encoder.encode_ahead(batches):
+            if end is not None:
+                _check_ends(encoded.ids, end, ends, base, chosen, sum(map(len, lengths)))
             writer.write(_record_batch(task, labels, batch, encoded, schema))
             lengths.append(np.array(encoded.lengths, dtype=np.int32))
     return np.concatenate(lengths)
+
+
+def _check_ends(ids: list[list[int]], end: int, ends: int, base: BaseModel, chosen: PartRows, first: int) -> None:
+    """Refuse a text that holds the token at which the model reads a text off: it would end the training."""
+    for place, each in enumerate(ids, first):
+        if each.count(end) != ends:
+            token = base.tokenizer().id_to_token(end)
+            raise InvalidData(
+                f"{chosen.staged.place(int(chosen.rows[place]))} holds {token!r} in its text, which is the token by "
+                f"which a model of type {base.model_type!r} finds the end; take it out of the texts, or use another "
+                "base model."
+            )
 
 
 def _record_batch(

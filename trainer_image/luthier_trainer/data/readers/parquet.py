@@ -60,7 +60,7 @@ def _label_names(metadata: dict[bytes, bytes], columns: Columns) -> Callable[[ob
 
     The names are used unless the spec has names of its own for the numbers.
     """
-    names = _class_names(metadata, columns.labels[0]) if len(columns.labels) == 1 else None
+    names = _class_names(metadata, columns.labels[0]) if columns.one_label else None
     if names is None:
         return None
     named = not columns.known_labels or bool(columns.known_labels & set(names))

@@ -87,6 +87,8 @@ class Columns:
         self.texts = file.text_columns or [file.text_column]
         self.pair = file.text_pair_column
         self.labels = file.label_columns or [file.label_column]
+        # Several are read as a list, also where there is only one.
+        self.one_label = file.label_columns is None
         self.names = list(dict.fromkeys([*self.texts, *([self.pair] if self.pair else []), *self.labels]))
         self.known_labels = known_labels
         self._words = words
@@ -98,7 +100,7 @@ class Columns:
         return Row(
             texts[0] if len(texts) == 1 else joined(texts),
             _text(cell(self.pair), name, unit, number, self.pair) if self.pair else None,
-            labels[0] if len(labels) == 1 else labels,
+            labels[0] if self.one_label else labels,
             number,
         )
 

@@ -87,7 +87,7 @@ class _Rows:
                 self._fault(fault, header, rows=reader.line_num - start + 1)
                 continue
             label: object = cells[labels[0]] or None
-            if len(labels) > 1:
+            if not self._columns.one_label:
                 label = [cells[each] or None for each in labels]
             elif len(self._labels) < _LABELS_REMEMBERED and len(self._of_row) == 1:
                 self._labels.add(cells[labels[0]])
