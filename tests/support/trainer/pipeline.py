@@ -85,6 +85,7 @@ def prepare(
         wire["dataset"].setdefault(part, {"uri": f"s3://data/{part}.csv"})
         if "pair" in columns:
             wire["dataset"][part]["textPairColumn"] = "pair"
+    folder.mkdir(parents=True, exist_ok=True)
     tokenizer().save(str(folder / "tokenizer.json"))
     base = BaseModel(folder, "bert", 0, "0" * 64, end_token_id)
     make_prepared(TrainingSpec.model_validate(wire), data, base, folder / "made", batch_rows=batch_rows)

@@ -1,9 +1,14 @@
 """Files to prepared data, without storage and without torch: tokens, parts, tasks, and pieces of any size."""
 
+import csv
+import io
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -227,6 +232,56 @@ def test_words_labels_stand_at_their_first_tokens(folder: Path) -> None:
     assert made.train.target(0) == [IGNORED, 0, 2, IGNORED, IGNORED, 1, IGNORED]
     assert made.train.text(0).startswith("good film's n")
     assert made.quality.labels["O"].total == 8
+
+
+# One frame as pandas writes it: to_csv(index=False), to_json(orient="records", lines=True) and to_parquet().
+FRAMES: dict[str, tuple[list[Any], str, str]] = {
+    "floats with a gap": ([1.0, 0.0, None], "1.0 0.0 ", "1.0 0.0 null"),
+    "integers": ([1, 0, 1], "1 0 1", "1 0 1"),
+    "decimals": ([0.5, 1.5, 2.0], "0.5 1.5 2.0", "0.5 1.5 2.0"),
+    "booleans": ([True, False, None], "True False ", "true false null"),
+    "words": (["pos", "neg", None], "pos neg ", '"pos" "neg" null'),
+}
+
+
+@pytest.mark.parametrize("labels", FRAMES.values(), ids=FRAMES.keys())
+def test_a_frame_is_the_same_data_as_csv_as_json_and_as_parquet(
+    folder: Path, labels: tuple[list[Any], str, str]
+) -> None:
+    values, in_csv, in_json = labels
+    rows = [(f'Ä "{number}", {cell}\n/', number % 3) for number, cell in enumerate(["good", "bad", "film"] * 8)]
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([CSV, *((t, in_csv.split(" ")[kind]) for t, kind in rows)])
+    lines = [f'{{"text":{json.dumps(t)},"label":{in_json.split(" ")[kind]}}}\n'.replace("/", "\\/") for t, kind in rows]
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"text": [t for t, _ in rows], "label": [values[kind] for _, kind in rows]}), sink)
+    files = {"csv": text.getvalue().encode(), "jsonl": "".join(lines).encode(), "parquet": sink.getvalue()}
+    made = [
+        prepare(folder / kind, {f"train/a.{kind}": content}, dataset={"quality": {"maxMissingFraction": "1"}})
+        for kind, content in files.items()
+    ]
+    first, *others = made
+    assert first.data.train_examples > 10 and len(first.data.labels) >= 2
+    for other in others:
+        assert other.data == first.data
+        assert [contents(part) for part in (other.train, other.held_out)] == [
+            contents(part) for part in (first.train, first.held_out)
+        ]
+
+
+def test_rows_that_cannot_be_read_are_left_out_up_to_the_limit_and_named(folder: Path) -> None:
+    rows: Rows = [*REVIEWS, ("broken", {}), ("film", "pos")]
+    with pytest.raises(InvalidData, match=r"^a\.jsonl, line 21, column 'label' holds \{\}; a label is text"):
+        prepare(folder, {"train/a.jsonl": rows})
+    made = prepare(folder, {"train/a.jsonl": rows}, dataset={"quality": {"maxMalformedFraction": "0.05"}})
+    (file,) = made.quality.files
+    assert (file.rows, file.malformed, file.read_as) == (22, 1, ["JSON lines, utf-8"])
+    assert file.faults == ["a.jsonl, line 21, column 'label' holds {}; a label is text, a number or a boolean."]
+    assert made.quality.warnings[0] == "1 of 22 rows of train files cannot be read and were left out."
+    with pytest.raises(
+        InvalidData, match=r"^1 of 22 rows of train files cannot be read, .*0\.04 allows\. The first: a\."
+    ):
+        prepare(folder, {"train/a.jsonl": rows}, dataset={"quality": {"maxMalformedFraction": "0.04"}})
 
 
 @pytest.mark.parametrize("pairs", [False, True])

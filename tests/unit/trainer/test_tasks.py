@@ -148,7 +148,8 @@ def test_words_in_brackets_may_be_the_name_of_a_label() -> None:
 
 def test_a_number_is_the_same_label_in_every_format() -> None:
     cells: list[tuple[object, ...]] = [(1, 1.0, "1", "1.0", "1.00", Decimal("1.0")), (0.5, "0.5", Decimal("0.5"))]
-    assert [{TEXT.parse(cell, FILE) for cell in same} for same in cells] == [{"1"}, {"0.5"}]
+    cells.append((True, "True", "true"))
+    assert [{TEXT.parse(cell, FILE) for cell in same} for same in cells] == [{"1"}, {"0.5"}, {"true"}]
     assert TEXT.parse("1.10", FILE) == "1.10", "a release, not a number"
 
 

@@ -5,6 +5,8 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 
+# As pandas writes booleans into CSV; other formats have them as booleans.
+_BOOLEANS = {"True": "true", "False": "false"}
 # A column of whole numbers with gaps is written so by pandas; as numbers, other formats have them without the point.
 _WHOLE = re.compile(r"(-?[0-9]{1,15})\.0+")
 # One item of a list that became text: in quotes, or without anything that could end it.
@@ -38,9 +40,9 @@ def label_text(cell: object) -> str | None:
 
 
 def canonical(label: str) -> str:
-    """Return the one spelling of a label: 1.0 is 1 in every format."""
+    """Return the one spelling of a label: 1.0 is 1 and True is true in every format."""
     whole = _WHOLE.fullmatch(label)
-    return whole[1] if whole else label
+    return whole[1] if whole else _BOOLEANS.get(label, label)
 
 
 def single_label(cell: object) -> str | None:
