@@ -295,3 +295,9 @@ def test_a_column_that_only_late_objects_have_is_there(tmp_path: Path) -> None:
     wide = json.dumps({f"key {number}": 0 for number in range(jsonl.MAX_KEYS)}).encode()
     lines = wide + b'\n{"text": "good", "label": "x"}\n'
     assert read(tmp_path, "a.jsonl", lines)[1] == row("good", "x", 2)
+
+
+def test_a_column_that_python_has_no_type_for_is_refused_with_its_file(tmp_path: Path) -> None:
+    nanoseconds = parquet(text=["a"], label=pa.array([1], pa.timestamp("ns")))
+    with pytest.raises(InvalidData, match=r"^ns\.parquet holds a column that is neither text nor numbers \(Nanosecond"):
+        read(tmp_path, "ns.parquet", nanoseconds)

@@ -21,11 +21,12 @@ def read_jsonl(source: IO[bytes], name: str, columns: Columns, format_: DataForm
     reading.how[f"JSON lines, {encoding}"] = None
     seen: dict[str, None] = {}
     absent = set(columns.names)
+    keys = {column: json.dumps(column, ensure_ascii=False) for column in columns.names}
     for number, line in enumerate(lines(source, name, encoding, reading), 1):
         if not line.strip():
             continue
         fault = reading.take_line_fault()
-        value = None if fault else _parsed(line, name, number, columns)
+        value = None if fault else _parsed(line, name, number, keys)
         if not isinstance(value, dict):
             reading.fault(fault or str(value))
             continue
@@ -43,7 +44,7 @@ def read_jsonl(source: IO[bytes], name: str, columns: Columns, format_: DataForm
             raise InvalidData(missing_column(column, list(seen), name))
 
 
-def _parsed(line: str, name: str, number: int, columns: Columns) -> dict[str, Any] | str:
+def _parsed(line: str, name: str, number: int, keys: dict[str, str]) -> dict[str, Any] | str:
     """Return the object of a line, or the sentence that says why it is none."""
     try:
         value = json.loads(line)
@@ -55,10 +56,10 @@ def _parsed(line: str, name: str, number: int, columns: Columns) -> dict[str, An
         return f"{name}, line {number} holds an integer of thousands of digits; put it in quotes, or leave it out."
     if not isinstance(value, dict):
         return f"{name}, line {number} is not a JSON object with the columns as keys."
-    for column in columns.names:
+    for column, key in keys.items():
         # The last of two would be taken without a word. Looking closer is slow, so only where the text occurs twice.
-        if line.count(json.dumps(column, ensure_ascii=False)) > 1:
+        if line.count(key) > 1:
             pairs: list[tuple[str, Any]] = json.loads(line, object_pairs_hook=list)
-            if (count := sum(key == column for key, _ in pairs)) > 1:
+            if (count := sum(each == column for each, _ in pairs)) > 1:
                 return doubled_column(column, count, f"{name}, line {number}")
     return value

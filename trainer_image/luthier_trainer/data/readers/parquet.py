@@ -53,6 +53,9 @@ def read_parquet(
         raise InvalidData(f"{name} is not a Parquet file, or is cut short ({reason}).") from None
     except UnicodeDecodeError:
         raise InvalidData(f"{name} holds text that is not UTF-8; write it again with a string column.") from None
+    except ValueError as error:  # what Python has no type for, such as nanoseconds
+        reason = str(error).splitlines()[0]
+        raise InvalidData(f"{name} holds a column that is neither text nor numbers ({reason}).") from None
 
 
 def _label_names(metadata: dict[bytes, bytes], columns: Columns) -> Callable[[object], object] | None:
