@@ -95,9 +95,7 @@ def _rows(name: str, value: Any) -> list[dict[str, Any]]:
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """Return a number for people: counts whole, measures to some digits, texts of a list one after the other, nothing as a
-    dash.
-    """
+    """Return a number for people: counts whole, measures to some digits, no number as a dash; a list as text."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
     if isinstance(value, list):
