@@ -130,6 +130,9 @@ Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 PositiveCount = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Seconds = Annotated[int, Field(ge=0, le=10 * 365 * 24 * 3600)]
 Text = Annotated[str, Field(max_length=1024)]
+MAX_WARNINGS = 5
+MAX_WARNING_CHARACTERS = 300
+Warnings = Annotated[list[Annotated[str, Field(max_length=MAX_WARNING_CHARACTERS)]], Field(max_length=MAX_WARNINGS)]
 Message = Annotated[str, Field(max_length=4096)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", max_length=64)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]

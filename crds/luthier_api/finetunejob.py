@@ -17,6 +17,7 @@ from luthier_api.base import (
     Sha256,
     Text,
     Timestamp,
+    Warnings,
     cel,
 )
 from luthier_api.conditions import NOT_SEEN_YET, ResourceStatus
@@ -248,6 +249,11 @@ class FineTuneJobStatus(ResourceStatus):
     )
     attempts: Attempts | None = Field(default=None, description="How often pods of the current run ended early.")
     last_failure: LastFailure | None = Field(default=None, description="The last failure of a pod of the current run.")
+    warnings: Warnings = Field(
+        default=[],
+        description="What prepare found odd for the current run without refusing it: in the data, or settings that "
+        "cannot take effect.",
+    )
     usage: Usage | None = Field(default=None, description="Resources used by all runs of this resource.")
 
 

@@ -18,7 +18,7 @@ import json
 from typing import Any
 
 from luthier_api.finetunejob import FineTuneJobSpec
-from luthier_api.training import TrainingSpec
+from luthier_api.training import DataFile, TrainingSpec
 
 # What does not decide the result: how storage is reached, and names that only say where to put it.
 _ACCESS = {"secretRef", "endpoint", "region", "caBundle", "forcePathStyle"}
@@ -67,11 +67,19 @@ def run_hash(spec: FineTuneJobSpec, image: str, retry: str = "") -> str:
     return digest_of({"spec": said, "image": image, "retry": retry})
 
 
+def _columns(file: DataFile) -> list[Any]:
+    """Return what says how a file is read; what came after the first release only where it is set."""
+    later = {"textColumns": file.text_columns, "labelColumns": file.label_columns, "format": file.format.said()}
+    set_later = {name: value for name, value in later.items() if value}
+    columns: list[Any] = [file.text_column, file.text_pair_column, file.label_column, file.label_separator]
+    return [*columns, set_later] if set_later else columns
+
+
 def data_key(spec: TrainingSpec, *, dataset_digest: str, tokenizer_digest: str) -> str:
     """Return the hash of what decides the prepared data: bytes, columns, cleaning, split, labels, tokenizer."""
     dataset = spec.dataset
     columns = {
-        name: [file.text_column, file.text_pair_column, file.label_column, file.label_separator]
+        name: _columns(file)
         for name, file in (("train", dataset.train), ("eval", dataset.eval), ("test", dataset.test))
         if file
     }

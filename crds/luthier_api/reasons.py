@@ -20,6 +20,7 @@ class Reason(StrEnum):
 
     # A FineTuneJob on its way.
     PREPARING = "Preparing"
+    PREPARED_WITH_WARNINGS = "PreparedWithWarnings"
     TRAINING = "Training"
     SUSPENDED = "Suspended"
     PUBLISHED = "Published"

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from luthier_api.base import AnyDecimal, ApiModel, Fraction, Text, cel
-from luthier_api.dataset import Column, DataFile, Dataset, Label, Preprocessing, Quality, Split
+from luthier_api.dataset import Column, DataFile, DataFormat, Dataset, Label, Preprocessing, Quality, Split
 from luthier_api.hyperparameters import (
     DEFAULT_GLOBAL_BATCH,
     EarlyStopping,
@@ -24,10 +24,12 @@ from luthier_api.hyperparameters import (
     Precision,
 )
 from luthier_api.storage import NO_ACCESS_TO_A_CLAIM, Input, OutputUri, StorageAccess
+from luthier_api.task_rules import NO_LABEL_COLUMNS, NO_LABELS, NO_PAIRS, NO_SEPARATOR, NO_TEXT_COLUMNS, TASK_RULES
 
 __all__ = [
     "Checkpoint",
     "Column",
+    "DataFormat",
     "DEFAULT_GLOBAL_BATCH",
     "DataFile",
     "Dataset",
@@ -186,33 +188,6 @@ class Tracking(ApiModel):
     )
 
 
-NO_LABELS = "regression has no labels: remove labels, labelMap, classWeights and labelSmoothing"
-NO_PAIRS = "token-classification has no second text: remove textPairColumn"
-NO_SEPARATOR = "labelSeparator applies to multi-label and token-classification only"
-
-# What a task has no use for is refused rather than ignored. A rule must not stumble over what is missing: the API
-# server would then refuse even the status that says so. `TrainingSpec` says the same to those without a cluster.
-TASK_RULES: tuple[tuple[str, str], ...] = (
-    (
-        "self.task != 'regression' || !has(self.dataset) || (!has(self.labels) && !has(self.dataset.labelMap)"
-        " && self.hyperparameters.classWeights == 'none'"
-        " && string(self.hyperparameters.labelSmoothing).matches('^0([.]0*)?$'))",
-        NO_LABELS,
-    ),
-    (
-        "self.task != 'token-classification' || !has(self.dataset) || !has(self.dataset.train.textPairColumn)",
-        NO_PAIRS,
-    ),
-    (
-        "self.task in ['multi-label', 'token-classification'] || !has(self.dataset)"
-        " || !(has(self.dataset.train.labelSeparator)"
-        " || (has(self.dataset.eval) && has(self.dataset.eval.labelSeparator))"
-        " || (has(self.dataset.test) && has(self.dataset.test.labelSeparator)))",
-        NO_SEPARATOR,
-    ),
-)
-
-
 class Output(StorageAccess):
     """Where versions are published. model and dataset use the same storage access unless they name their own."""
 
@@ -295,4 +270,8 @@ class TrainingSpec(ApiModel):
             raise ValueError(NO_PAIRS)
         if self.task not in _SEVERAL_LABELS and any(file.label_separator for file in self.dataset.files()):
             raise ValueError(NO_SEPARATOR)
+        if self.task is not Task.MULTI_LABEL and self.dataset.train.label_columns:
+            raise ValueError(NO_LABEL_COLUMNS)
+        if self.task is Task.TOKEN_CLASSIFICATION and any(file.text_columns for file in self.dataset.files()):
+            raise ValueError(NO_TEXT_COLUMNS)
         return self

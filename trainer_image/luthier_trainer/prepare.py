@@ -9,6 +9,7 @@ Runs on a CPU and imports no torch. Its answer is a `Prepared` document, or `Pub
 import logging
 import time
 
+from luthier_api.base import MAX_WARNING_CHARACTERS, MAX_WARNINGS
 from luthier_api.documents import Prepared, Published, Resolved, RunDocument
 from luthier_api.keys import data_key, run_key
 from luthier_api.training import TrainingSpec
@@ -26,14 +27,13 @@ from luthier_trainer.runtime.errors import InvalidSpec
 from luthier_trainer.runtime.progress import Progress
 from luthier_trainer.runtime.storage import open_output
 from luthier_trainer.runtime.workspace import Workspace
+from luthier_trainer.spec.ineffective_settings import ineffective_settings
 from luthier_trainer.spec.metric_names import check_metric_names
+from luthier_trainer.spec.scheduler_arguments import check_scheduler_arguments
 from luthier_trainer.spec.training_arguments import parse_training_arguments
 from luthier_trainer.tasks.registry import task_of
 
 log = logging.getLogger(__name__)
-
-# As many as the result document takes.
-_WARNINGS, _WARNING_CHARACTERS = 5, 300
 
 
 def prepare(run: RunDocument, workspace: Workspace, progress: Progress) -> Prepared | Published:
@@ -45,6 +45,7 @@ def prepare(run: RunDocument, workspace: Workspace, progress: Progress) -> Prepa
     spec = run.spec
     check_metric_names(spec)
     parse_training_arguments(spec.training_arguments)
+    check_scheduler_arguments(spec)
     check_dataset(spec)
 
     progress.enter("Downloading")
@@ -71,7 +72,8 @@ def prepare(run: RunDocument, workspace: Workspace, progress: Progress) -> Prepa
     task = task_of(spec.task)
     numbers = task.loss == "mean-squared-error"
     note = head_note(base, spec.model.uri, task.auto_class, data.labels, numbers=numbers)
-    warnings = [*([note[:_WARNING_CHARACTERS]] if note else []), *quality.warnings][:_WARNINGS]
+    # What the numbers of this run say comes before what is odd in the data, which the report has too.
+    warnings = [*([note] if note else []), *ineffective_settings(spec, data.train_examples), *quality.warnings]
     for warning in warnings:
         log.warning(warning)
     return Prepared(
@@ -80,7 +82,7 @@ def prepare(run: RunDocument, workspace: Workspace, progress: Progress) -> Prepa
         eval_examples=data.eval_examples,
         test_examples=data.test_examples,
         labels=len(data.labels),
-        warnings=warnings,
+        warnings=[warning[:MAX_WARNING_CHARACTERS] for warning in warnings[:MAX_WARNINGS]],
     )
 
 

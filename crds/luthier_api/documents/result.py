@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from luthier_api.base import Count, Digest, Document, Metrics, Sha256, Text
+from luthier_api.base import Count, Digest, Document, Metrics, Sha256, Text, Warnings
 from luthier_api.documents.run import Resolved
 from luthier_api.reasons import Reason
 
@@ -24,9 +24,7 @@ class Prepared(Document):
     eval_examples: Count = Field(description="Examples to evaluate on.")
     test_examples: Count = Field(default=0, description="Examples of the last test.")
     labels: Count = Field(description="Number of labels.")
-    warnings: Annotated[list[Annotated[str, Field(max_length=300)]], Field(max_length=5)] = Field(
-        default=[], description="What was odd in the data."
-    )
+    warnings: Warnings = Field(default=[], description="What is odd in the data, and settings without effect.")
 
 
 class Published(Document):
@@ -77,8 +75,8 @@ class Result(Document):
     def to_termination_message(self) -> str:
         """Return the JSON text that fits a termination message.
 
-        Metrics and warnings are left out when they do not fit; the version and the digest always do. Of removed and
-        kept versions the sentences are cut first, and then names are left out.
+        Metrics, and the last warnings, are left out when they do not fit; the version and the digest always do. Of
+        removed and kept versions the sentences are cut first, and then names are left out.
         """
         text = self.to_json()
         if len(text.encode()) <= TERMINATION_MESSAGE_BYTES:
@@ -86,7 +84,8 @@ class Result(Document):
         if self.published:
             return Result(published=self.published.model_copy(update={"metrics": {}})).to_json()
         if self.prepared:
-            return Result(prepared=self.prepared.model_copy(update={"warnings": []})).to_json()
+            fewer = self.prepared.model_copy(update={"warnings": self.prepared.warnings[:-1]})
+            return Result(prepared=fewer).to_termination_message()
         if self.removed:
             return _fitting(self.removed)
         assert self.failure

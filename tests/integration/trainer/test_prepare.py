@@ -43,6 +43,17 @@ def test_prepared_data_lies_in_the_registry_and_is_found_again(bench: Any, docum
     assert not {data.train.text(i) for i in range(54)} & {data.held_out.text(i) for i in range(6)}
 
 
+def test_settings_without_effect_are_told_beside_what_is_odd_in_the_data(bench: Any, document: dict[str, Any]) -> None:
+    document["spec"]["hyperparameters"] = {"epochs": 1, "batchSize": 16, "warmupSteps": 500, "evalSteps": 500}
+    ended = bench.run("prepare", document)
+    assert [warning.split(",")[0] for warning in ended.result.prepared.warnings] == [
+        "hyperparameters.warmupSteps = 500 and the run has 4 steps",
+        "hyperparameters.evalSteps = 500 and the run has 4 steps",
+        "Only 6 examples are evaluated",
+    ]
+    assert all(warning in ended.log for warning in ended.result.prepared.warnings)
+
+
 def test_keys_follow_what_decides_the_result_and_nothing_else(bench: Any, document: dict[str, Any]) -> None:
     def resolved(**changes: Any) -> Any:
         return bench.run("prepare", document | {"spec": document["spec"] | changes}).result.prepared.resolved

@@ -75,6 +75,11 @@ def ask_for_too_many_tokens(bench: Any, document: dict[str, Any], models: Models
     document["spec"]["dataset"]["preprocessing"]["maxLength"] = 41
 
 
+def choose_another_scheduler(bench: Any, document: dict[str, Any], models: Models) -> None:
+    document["spec"].setdefault("hyperparameters", {})["scheduler"] = "cosine"
+    document["spec"]["trainingArguments"] = {"lr_scheduler_kwargs": '{"power": 2}'}
+
+
 def add_a_field(bench: Any, document: dict[str, Any], models: Models) -> None:
     document["spec"]["learnin_rate"] = 1
 
@@ -88,6 +93,7 @@ def add_a_field(bench: Any, document: dict[str, Any], models: Models) -> None:
         (lose_the_dataset, ExitCode.INPUT_NOT_FOUND, "nothing.csv"),
         (lose_the_model, ExitCode.INPUT_NOT_FOUND, "/nothing"),
         (misspell_an_argument, ExitCode.INVALID_SPEC, "trainingArguments.lerning_rate is not a field"),
+        (choose_another_scheduler, ExitCode.INVALID_SPEC, "scheduler cosine does not take; it takes num_cycles."),
         (ask_for_too_many_tokens, ExitCode.INVALID_SPEC, "reads at most 40 tokens; lower it."),
         (add_a_field, ExitCode.INVALID_SPEC, "is not a run document: spec.learnin_rate"),
     ],

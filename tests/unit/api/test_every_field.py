@@ -32,6 +32,11 @@ CONTEXT: dict[str, Node] = {
     "dataset.eval": {"dataset": {"eval": {"uri": "s3://data/eval.csv"}}},
     "dataset.test": {"dataset": {"test": {"uri": "s3://data/test.csv"}}},
     **{f"dataset.{file}.labelSeparator": {"task": "multi-label"} for file in ("train", "eval", "test")},
+    "dataset.train.labelColumns": {"task": "multi-label"},
+    **{
+        f"dataset.{file}.labelColumns": {"task": "multi-label", "dataset": {"train": {"labelColumns": ["a", "b"]}}}
+        for file in ("eval", "test")
+    },
     **{
         f"dataset.{file}.textPairColumn": {"dataset": {"train": {"textPairColumn": "second"}}}
         for file in ("eval", "test")
@@ -55,6 +60,10 @@ VALUES: dict[str, tuple[Any, Any]] = {
 }
 ENDINGS: dict[str, tuple[Any, Any]] = {
     ".uri": ("s3://place/one.csv", "s3://place/other.csv"),
+    ".labelColumns": (["a", "b"], ["b", "a"]),
+    ".textColumns": (["a", "b"], ["b", "a"]),
+    ".separator": (";", "|"),
+    ".escape": ("\\", "^"),
     ".endpoint": ("https://one.example.com", "https://other.example.com"),
 }
 

@@ -297,7 +297,7 @@ class World:
         """The run key of the present spec, as prepare would find it."""
         return sha(f"run {self.spec.hyperparameters.learning_rate}")
 
-    def prepare_ends(self) -> None:
+    def prepare_ends(self, *warnings: str) -> None:
         """Let prepare do its work: the version is found, or the data is prepared."""
         job = self.job("prepare")
         assert job
@@ -311,7 +311,8 @@ class World:
                 model_digest=f"sha256:{sha('m')}",
                 dataset_digest=f"sha256:{sha('d')}",
             )
-            result = Result(prepared=Prepared(resolved=resolved, train_examples=9, eval_examples=1, labels=2))
+            counts = {"train_examples": 9, "eval_examples": 1, "labels": 2}
+            result = Result(prepared=Prepared(resolved=resolved, warnings=list(warnings), **counts))
         self.end(job, 0, result.to_termination_message())
 
     def train_ends(self, *, promotable: bool = True) -> None:

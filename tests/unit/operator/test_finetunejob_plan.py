@@ -43,6 +43,31 @@ def test_what_prepare_found_is_in_the_status_although_the_operator_ended_after_i
     assert world.status["currentRun"]["dataKey"]
 
 
+def test_what_prepare_finds_odd_stands_in_the_status_of_the_run_and_in_one_event(world: Any) -> None:
+    world.settle()
+    world.prepare_ends("evalSteps = 500 is too many.", "x\x1b[2J" + "y" * 295)
+    world.settle()
+    first, second = world.status["warnings"]
+    assert first == "evalSteps = 500 is too many."
+    assert second.startswith("x [2Jyyy") and len(second) == 299, "bounded, and nothing that moves a cursor"
+    world.train_ends()
+    world.settle()
+    assert world.status["phase"] == "Succeeded" and len(world.status["warnings"]) == 2
+    assert world.events == ["Preparing", "PreparedWithWarnings", "Training", "Published"]
+    world.edit(hyperparameters={"learningRate": "0.001"})
+    world.settle()
+    assert not world.status.get("warnings"), "of another run"
+
+
+def test_warnings_are_in_the_status_although_the_operator_ended_after_it_made_the_training(world: Any) -> None:
+    world.settle()
+    world.prepare_ends("Odd.")
+    world.step(cut=1)
+    assert world.job("train") and not world.status.get("warnings")
+    world.settle()
+    assert world.status["warnings"] == ["Odd."]
+
+
 def test_a_plan_applied_to_its_own_result_is_empty(world: Any) -> None:
     for act in (lambda: None, world.prepare_ends, world.train_ends):
         act()

@@ -120,6 +120,9 @@ _FITTING = {
     "uri": f"s3://{MARK}/{MARK}.csv",
     "endpoint": f"https://{MARK}.example.com",
     "targetModules": MARK,
+    # One character.
+    "separator": "$",
+    "escape": "$",
     "digest": f"sha256:{HEX}",
 }
 
@@ -135,6 +138,10 @@ def test_every_text_of_a_finetunejob_reaches_its_pods_only_as_data_or_as_a_name_
     raw["task"] = "multi-label"
     raw["labels"] = [f"{MARK}{text}" for text in HOSTILE]
     raw["method"] = {"type": "LoRA", "lora": {"targetModules": [MARK]}}
+    for file in ("train", "eval", "test"):
+        # Columns are named or listed.
+        for name in ("textColumn", "labelColumn", "labelSeparator"):
+            del raw["dataset"][file][name]
     raw["dataset"]["train"]["uri"] = f"pvc://{MARK}/{MARK}.csv"
     raw["tracking"]["mlflow"]["uri"] = f"http://{MARK}"
     raw["evaluation"]["gates"][0]["threshold"] = "0.5"

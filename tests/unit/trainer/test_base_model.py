@@ -56,6 +56,13 @@ def test_a_complete_model_passes(model: Path) -> None:
     assert (found.model_type, found.pad_token_id, len(found.tokenizer_digest)) == ("bert", 0, 64)
 
 
+def test_a_model_that_reads_a_text_off_at_its_end_token_says_which(model: Path) -> None:
+    configure(model, eos_token_id=3)
+    assert check(model, max_length=16).end_token_id is None
+    configure(model, model_type="bart")
+    assert check(model, max_length=16).end_token_id == 3
+
+
 def break_header(model: Path) -> None:
     (model / "model.safetensors").write_bytes(b"\xff" * 100)
 

@@ -18,7 +18,7 @@ from luthier_trainer.data.labels import SeenLabels
 from luthier_trainer.data.quality import file_quality, length_limits, measure, token_lengths, with_tokens
 from luthier_trainer.data.quality_gates import check_gates
 from luthier_trainer.data.readers.formats import SourceFile
-from luthier_trainer.data.readers.rows import Row
+from luthier_trainer.data.readers.rows import Reading, Row
 from luthier_trainer.data.scripts import ScriptCount
 from luthier_trainer.data.splitting import split_rows
 from luthier_trainer.formats.quality_report import LabelCount, Leakage, QualityReport
@@ -73,7 +73,7 @@ def test_a_row_without_text_or_label_is_left_out_or_refused(row: dict[str, Any],
 @pytest.mark.parametrize(
     ("task", "text", "label", "sentence"),
     [
-        (Task.TEXT_CLASSIFICATION, "a", 0.5, "holds 0.5; a label is text, an integer or a boolean."),
+        (Task.TEXT_CLASSIFICATION, "a", {}, "holds {}; a label is text, a number or a boolean."),
         (Task.REGRESSION, "a", "abc", "holds 'abc', which is not a number."),
         (Task.REGRESSION, "a", "x" * 1000, "holds '" + "x" * 299 + "…."),
         (Task.MULTI_LABEL, "a", ["x", None], "holds ['x', None], a list with an empty label."),
@@ -269,6 +269,7 @@ def report(
     repeated: int = 0,
     conflicting: int = 0,
     leaked: int = 0,
+    malformed: int = 0,
     lengths: tuple[int, ...] = (3,),
 ) -> QualityReport:
     held_out = held_out or {}
@@ -276,8 +277,18 @@ def report(
     rows = max(1, learned + missing + repeated)
     # Fewer texts than rows: what repeats, and what is missing, are none of their own.
     texts = max(1, rows - missing - repeated)
+    reading = Reading(tolerant=True)
+    for number in range(malformed):
+        reading.fault(f"a.csv, line {number + 2} is broken.")
     file = file_quality(
-        "a.csv", files=1, rows=rows, missing=missing, duplicates=repeated, texts=texts, conflicting=conflicting
+        "a.csv",
+        files=1,
+        rows=rows,
+        missing=missing,
+        reading=reading,
+        duplicates=repeated,
+        texts=texts,
+        conflicting=conflicting,
     )
     found = measure(
         [file],
@@ -311,6 +322,13 @@ def report(
             report({"a": 4, "b": 4}, missing=1),
             "1 of 9 rows of a.csv have no text or no label, which is more than quality.maxMissingFraction = 0.1 "
             "allows.",
+        ),
+        (Quality(max_malformed_fraction="0.1"), report({"a": 5, "b": 5}, malformed=1), None),
+        (
+            Quality(max_malformed_fraction="0.1"),
+            report({"a": 5, "b": 5}, malformed=2),
+            "2 of 10 rows of a.csv cannot be read, which is more than quality.maxMalformedFraction = 0.1 allows. The "
+            "first: a.csv, line 2 is broken. a.csv, line 3 is broken.",
         ),
         (Quality(max_duplicate_fraction="0.25"), report({"a": 5, "b": 4}, repeated=3), None),
         (

@@ -1,46 +1,26 @@
 """Files to prepared data, without storage and without torch: tokens, parts, tasks, and pieces of any size."""
 
 import csv
+import io
 import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import ByteLevel, Sequence, Whitespace
-from tokenizers.processors import TemplateProcessing
+from tokenizers.pre_tokenizers import ByteLevel, Sequence
 
-from luthier_api.training import TrainingSpec
 from luthier_trainer.data import staging
-from luthier_trainer.data.dataset import FetchedDataset
-from luthier_trainer.data.pipeline import make_prepared
-from luthier_trainer.data.readers.formats import SourceFile
 from luthier_trainer.data.tokenization import Encoded, TextEncoder, configure
-from luthier_trainer.formats.prepared import PreparedFolder, read_prepared
-from luthier_trainer.models.base_model import BaseModel
 from luthier_trainer.runtime.errors import InvalidData
 from luthier_trainer.tasks.interface import IGNORED
+from support.trainer.pipeline import BAD, CSV, FILM, GOOD, Rows, prepare, texts, tokenizer
 
 pytestmark = pytest.mark.unit
-
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "'", "s"]
-GOOD, BAD, FILM = 4, 5, 6
-
-
-def tokenizer() -> Tokenizer:
-    made = Tokenizer(WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    made.pre_tokenizer = Whitespace()
-    made.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    # Files of real models say such things; they must not decide what is trained.
-    made.enable_truncation(2)
-    made.enable_padding(length=9)
-    return made
 
 
 def encode(encoder: TextEncoder, texts: list[Any], pairs: list[str | None] | None = None) -> Encoded:
@@ -83,59 +63,6 @@ def test_a_byte_level_tokenizer_sees_a_space_before_each_word() -> None:
 def folder() -> Any:
     with tempfile.TemporaryDirectory() as made:
         yield Path(made)
-
-
-Rows = list[tuple[Any, ...]]
-CSV = ("text", "label")
-
-
-def write(folder: Path, files: dict[str, Rows], columns: tuple[str, ...] = CSV) -> FetchedDataset:
-    """The files of each part; a name such as train/1.jsonl says the part."""
-    found: dict[str, list[SourceFile]] = {}
-    for name, rows in files.items():
-        part, _, file = name.partition("/")
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="") as opened:
-            if name.endswith(".csv"):
-                csv.writer(opened).writerows([columns, *rows])
-            else:
-                opened.writelines(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows)
-        found.setdefault(part, []).append(SourceFile(path, file))
-    return FetchedDataset(
-        found,  # type: ignore[arg-type]
-        {part: f"{part} files" for part in found},  # type: ignore[misc]
-        "sha256:" + "0" * 64,
-    )
-
-
-def prepare(
-    folder: Path,
-    files: dict[str, Rows],
-    columns: tuple[str, ...] = CSV,
-    batch_rows: int = staging.BATCH_ROWS,
-    **spec: Any,
-) -> PreparedFolder:
-    data = write(folder / "data", files, columns)
-    wire = {
-        "model": {"uri": "s3://models/base"},
-        "output": {"uri": "s3://models/registry", "name": "m"},
-        **spec,
-        "dataset": {"train": {"uri": "s3://data/train.csv"}, **spec.get("dataset", {})},
-    }
-    for part in data.files:
-        wire["dataset"].setdefault(part, {"uri": f"s3://data/{part}.csv"})
-        if "pair" in columns:
-            wire["dataset"][part]["textPairColumn"] = "pair"
-    tokenizer().save(str(folder / "tokenizer.json"))
-    base = BaseModel(folder, "bert", 0, "0" * 64)
-    make_prepared(TrainingSpec.model_validate(wire), data, base, folder / "made", batch_rows=batch_rows)
-    assert not (folder / "staging").exists()
-    return read_prepared(folder / "made")
-
-
-def texts(part: Any) -> list[str]:
-    return [part.text(index) for index in range(len(part))]
 
 
 REVIEWS: Rows = [(f"good {number}", "pos") for number in range(10)] + [(f"bad {number}", "neg") for number in range(10)]
@@ -243,8 +170,8 @@ def test_faults_and_outliers_are_told_by_the_file_and_line_of_each_of_several(fo
     assert outliers == {"1.csv, line 22: 102 tokens"}
     made = prepare(folder, {"train/1.csv": REVIEWS, "train/2.csv": [*long, ("film", "neg")]})
     assert [place for each in made.quality.outliers.values() for place in each.places] == ["2.csv, line 2: 102 tokens"]
-    with pytest.raises(InvalidData, match=r"^3\.jsonl, line 2, column 'label' holds 0\.5; a label is text"):
-        prepare(folder, {"train/1.csv": REVIEWS, "train/3.jsonl": [("good", "pos"), ("bad", 0.5)]})
+    with pytest.raises(InvalidData, match=r"^3\.jsonl, line 2, column 'label' holds \{\}; a label is text"):
+        prepare(folder, {"train/1.csv": REVIEWS, "train/3.jsonl": [("good", "pos"), ("bad", {})]})
 
 
 def test_integers_count_the_labels_of_the_spec(folder: Path) -> None:
@@ -305,6 +232,68 @@ def test_words_labels_stand_at_their_first_tokens(folder: Path) -> None:
     assert made.train.target(0) == [IGNORED, 0, 2, IGNORED, IGNORED, 1, IGNORED]
     assert made.train.text(0).startswith("good film's n")
     assert made.quality.labels["O"].total == 8
+
+
+# One frame as pandas writes it: to_csv(index=False), to_json(orient="records", lines=True) and to_parquet().
+FRAMES: dict[str, tuple[list[Any], str, str]] = {
+    "floats with a gap": ([1.0, 0.0, None], "1.0 0.0 ", "1.0 0.0 null"),
+    "integers": ([1, 0, 1], "1 0 1", "1 0 1"),
+    "decimals": ([0.5, 1.5, 2.0], "0.5 1.5 2.0", "0.5 1.5 2.0"),
+    "booleans": ([True, False, None], "True False ", "true false null"),
+    "words": (["pos", "neg", None], "pos neg ", '"pos" "neg" null'),
+}
+
+
+@pytest.mark.parametrize("labels", FRAMES.values(), ids=FRAMES.keys())
+def test_a_frame_is_the_same_data_as_csv_as_json_and_as_parquet(
+    folder: Path, labels: tuple[list[Any], str, str]
+) -> None:
+    values, in_csv, in_json = labels
+    rows = [(f'Ä "{number}", {cell}\n/', number % 3) for number, cell in enumerate(["good", "bad", "film"] * 8)]
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([CSV, *((t, in_csv.split(" ")[kind]) for t, kind in rows)])
+    lines = [f'{{"text":{json.dumps(t)},"label":{in_json.split(" ")[kind]}}}\n'.replace("/", "\\/") for t, kind in rows]
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"text": [t for t, _ in rows], "label": [values[kind] for _, kind in rows]}), sink)
+    files = {"csv": text.getvalue().encode(), "jsonl": "".join(lines).encode(), "parquet": sink.getvalue()}
+    made = [
+        prepare(folder / kind, {f"train/a.{kind}": content}, dataset={"quality": {"maxMissingFraction": "1"}})
+        for kind, content in files.items()
+    ]
+    first, *others = made
+    assert first.data.train_examples > 10 and len(first.data.labels) >= 2
+    for other in others:
+        assert other.data == first.data
+        assert [contents(part) for part in (other.train, other.held_out)] == [
+            contents(part) for part in (first.train, first.held_out)
+        ]
+
+
+def test_rows_that_cannot_be_read_are_left_out_up_to_the_limit_and_named(folder: Path) -> None:
+    rows: Rows = [*REVIEWS, ("broken", {}), ("film", "pos")]
+    with pytest.raises(InvalidData, match=r"^a\.jsonl, line 21, column 'label' holds \{\}; a label is text"):
+        prepare(folder, {"train/a.jsonl": rows})
+    made = prepare(folder, {"train/a.jsonl": rows}, dataset={"quality": {"maxMalformedFraction": "0.05"}})
+    (file,) = made.quality.files
+    assert (file.rows, file.malformed, file.read_as) == (22, 1, ["JSON lines, utf-8"])
+    assert file.faults == ["a.jsonl, line 21, column 'label' holds {}; a label is text, a number or a boolean."]
+    assert made.quality.warnings[0] == "1 of 22 rows of train files cannot be read and were left out."
+    with pytest.raises(
+        InvalidData, match=r"^1 of 22 rows of train files cannot be read, .*0\.04 allows\. The first: a\."
+    ):
+        prepare(folder, {"train/a.jsonl": rows}, dataset={"quality": {"maxMalformedFraction": "0.04"}})
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_the_text_of_an_end_token_is_refused_where_the_model_reads_texts_off_at_it(folder: Path, pairs: bool) -> None:
+    columns = ("text", "pair", "label") if pairs else CSV
+    second = ("film",) if pairs else ()
+    rows: Rows = [(f"good {number}", *second, "x" if number % 2 else "y") for number in range(40)]
+    assert prepare(folder, {"train/a.csv": rows}, columns, end_token_id=3).data.train_examples == 36
+    rows[30] = ("good [SEP] film", *second, "x")
+    with pytest.raises(InvalidData, match=r"^a\.csv, line 32 holds '\[SEP\]' in its text, which is the token"):
+        prepare(folder, {"train/a.csv": rows}, columns, end_token_id=3)
+    assert prepare(folder, {"train/a.csv": rows}, columns).data.train_examples == 36, "others read it like a word"
 
 
 words = st.sampled_from(["good", "bad", "film", "good film", "bad " * 12, "", "привет", '"quoted, text"'])

@@ -27,7 +27,7 @@ def row(text: Any, label: object, number: int, pair: str | None = None) -> Row:
 GOOD = [row("good", "positive", 2), row("bad", "negative", 3)]
 
 
-def read(tmp_path: Path, name: str, content: bytes, *, words: bool = False, **columns: str) -> list[Row]:
+def read(tmp_path: Path, name: str, content: bytes, *, words: bool = False, **columns: Any) -> list[Row]:
     path = tmp_path / "download"
     path.write_bytes(content)
     return list(read_rows(SourceFile(path, name), DataFile(uri=f"s3://data/folder/{name}", **columns), words=words))
@@ -36,6 +36,13 @@ def read(tmp_path: Path, name: str, content: bytes, *, words: bool = False, **co
 def parquet(**columns: object) -> bytes:
     sink = io.BytesIO()
     pq.write_table(pa.table(columns), sink)
+    return sink.getvalue()
+
+
+def doubled_parquet() -> bytes:
+    sink = io.BytesIO()
+    columns = [pa.array(["a"]), pa.array(["x"]), pa.array(["y"])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["text", "label", "label"]), sink)
     return sink.getvalue()
 
 
@@ -56,6 +63,9 @@ def parquet(**columns: object) -> bytes:
             [row('one\ntwo, "three"', "positive", 2), row("good", "negative", 4)],
         ),
         ("quote-inside.csv", b'text,label\n5" screen,positive\n', [row('5" screen', "positive", 2)]),
+        # Read as they come: until 0.2 both were refused with the advice to save them otherwise.
+        ("semicolons.csv", b"text;label\ngood;positive\nbad;negative\n", GOOD),
+        ("utf16.csv", "text,label\ngood,positive\nbad,negative\n".encode("utf-16"), GOOD),
         ("no-bytes.jsonl", b"", []),
         ("header-only.csv", b"text,label\n", []),
         ("a.tsv", b"text\tlabel\ngood\tpositive\nbad\tnegative\n", GOOD),
@@ -66,6 +76,12 @@ def parquet(**columns: object) -> bytes:
             [row("good", 1, 2), row("bad", False, 3), row(None, None, 4)],
         ),
         ("a.parquet", parquet(text=["good", None], label=[1, 0]), [row("good", 1, 1), row(None, 0, 2)]),
+        (
+            "nan.jsonl",
+            b'{"text": NaN, "label": "x"}\n{"text": "a", "label": NaN}\n',
+            [row(None, "x", 1), row("a", pytest.approx(float("nan"), nan_ok=True), 2)],
+        ),
+        ("nan.parquet", parquet(text=pa.array([None], pa.float64()), label=["x"]), [row(None, "x", 1)]),
         (
             "gaps.parquet",
             parquet(text=["good", "bad"], label=[1.0, None]),
@@ -89,14 +105,14 @@ def test_a_readable_file_gives_its_rows_with_their_places(
         (
             "latin1.csv",
             b"text,label\ncaf\xe9,positive\n",
-            "latin1.csv, line 2 is not UTF-8: byte 0xE9 at position 4. If the file is Latin-1, convert it with "
-            "`iconv -f latin1 -t utf-8`.",
+            "latin1.csv, line 2 is not UTF-8: byte 0xE9 at position 4. Set format.encoding: cp1252 reads "
+            "'café,positive'.",
         ),
-        ("utf16.csv", "text,label\n".encode("utf-16"), "utf16.csv is UTF-16; save it as UTF-8."),
         (
             "nul.csv",
             b"text,label\ngo\0od,positive\n",
-            "nul.csv, line 2 holds a NUL byte at position 3; it is not a text file, or was damaged in transfer.",
+            "nul.csv, line 2 holds a NUL byte at position 3; it is not a text file, was damaged in transfer, or is "
+            "UTF-16, for which set format.encoding: utf-16-le.",
         ),
         (
             "open.csv",
@@ -128,8 +144,8 @@ def test_a_readable_file_gives_its_rows_with_their_places(
         ),
         (
             "semicolons.csv",
-            b"text;label\ngood;positive\n",
-            "semicolons.csv has no column 'text'; it has 'text;label'. It seems to be separated by ';', not by ','.",
+            b"review;stars\ngood;5\n",
+            "semicolons.csv has no column 'text'; it has 'review;stars'. It seems to be separated by ';', not by ','.",
         ),
         ("twice.csv", b"text,text,label\na,b,c\n", "twice.csv has 2 columns named 'text'; rename all but one."),
         (
@@ -172,6 +188,17 @@ def test_a_readable_file_gives_its_rows_with_their_places(
             "nul.jsonl, line 1, column 'text' holds a NUL character; it was damaged in transfer.",
         ),
         ("no-label.jsonl", b'{"text": "a"}\n', "no-label.jsonl has no column 'label'; it has 'text'."),
+        (
+            "digits.jsonl",
+            b'{"text": "a", "label": "x", "id": ' + b"9" * 5000 + b"}\n",
+            "digits.jsonl, line 1 holds an integer of thousands of digits; put it in quotes, or leave it out.",
+        ),
+        (
+            "twice.jsonl",
+            b'{"text": "text", "label": "x"}\n{"text": "a", "label": "x", "text": "b"}\n',
+            "twice.jsonl, line 2 has 2 columns named 'text'; rename all but one.",
+        ),
+        ("twice.parquet", doubled_parquet(), "twice.parquet has 2 columns named 'label'; rename all but one."),
         ("text.parquet", b"text,label\n", "text.parquet is not a Parquet file, or is cut short ("),
         ("cut.parquet", parquet(text=["a"], label=["b"])[:-20], "cut.parquet is not a Parquet file, or is cut short ("),
         ("names.parquet", parquet(text=["a"]), "names.parquet has no column 'label'; it has 'text'."),
@@ -268,3 +295,9 @@ def test_a_column_that_only_late_objects_have_is_there(tmp_path: Path) -> None:
     wide = json.dumps({f"key {number}": 0 for number in range(jsonl.MAX_KEYS)}).encode()
     lines = wide + b'\n{"text": "good", "label": "x"}\n'
     assert read(tmp_path, "a.jsonl", lines)[1] == row("good", "x", 2)
+
+
+def test_a_column_that_python_has_no_type_for_is_refused_with_its_file(tmp_path: Path) -> None:
+    nanoseconds = parquet(text=["a"], label=pa.array([1], pa.timestamp("ns")))
+    with pytest.raises(InvalidData, match=r"^ns\.parquet holds a column that is neither text nor numbers \(Nanosecond"):
+        read(tmp_path, "ns.parquet", nanoseconds)

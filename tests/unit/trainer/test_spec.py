@@ -18,9 +18,11 @@ from luthier_trainer.spec.hyperparameters import (
     total_steps,
     warmup_steps,
 )
+from luthier_trainer.spec.ineffective_settings import ineffective_settings
 from luthier_trainer.spec.metric_gates import gates_missed_by, missed_gates
 from luthier_trainer.spec.metric_names import check_metric_names
 from luthier_trainer.spec.precision import Device, choose_precision
+from luthier_trainer.spec.scheduler_arguments import check_scheduler_arguments
 from luthier_trainer.spec.training_arguments import MEANINGLESS, OWNED, SPEC_FIELDS, parse_training_arguments
 from luthier_trainer.spec.transformers_source import model_types, training_argument_types
 from luthier_trainer.tasks.registry import task_of
@@ -257,3 +259,118 @@ def test_what_is_proposed_for_an_unknown_metric_is_accepted(name: str) -> None:
     _, _, proposed = str(refused.value).partition("use one of ")
     for each in proposed.rstrip(".").split(", "):
         check_metric_names(spec(evaluation={"gates": [{"metric": each, "threshold": "0.1"}]}))
+
+
+# Settings without effect
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentences"),
+    [
+        ({}, []),
+        ({"hyperparameters": {"warmupSteps": 20, "evalSteps": 20}}, []),
+        (
+            {"hyperparameters": {"warmupSteps": 500, "evalSteps": 500}},
+            [
+                "hyperparameters.warmupSteps = 500 and the run has 69 steps, so that the learning rate gets no higher "
+                "than 14% of learningRate; lower it, or leave it out.",
+                "hyperparameters.evalSteps = 500 and the run has 69 steps, so that only its end is evaluated and the "
+                "best weights are the last ones; lower it, or leave it out to evaluate once an epoch.",
+            ],
+        ),
+        (
+            {"hyperparameters": {"warmupRatio": "0.6"}},
+            [
+                "hyperparameters.warmupRatio = 0.6 and the run has 69 steps, so that 42 of them train below "
+                "learningRate; lower it, or leave it out."
+            ],
+        ),
+        (
+            {"hyperparameters": {"earlyStopping": {"patience": 3}}},
+            [
+                "hyperparameters.earlyStopping.patience = 3 and the run has 3 evaluations, so that it never stops "
+                "early; lower one of patience and evalSteps."
+            ],
+        ),
+        ({"hyperparameters": {"earlyStopping": {"patience": 3}, "evalSteps": 10}}, []),
+        (
+            {"hyperparameters": {"batchSize": 1024}},
+            [
+                "An optimizer step uses 1024 examples and there are 368, so that an epoch is one step; lower batchSize "
+                "or gradientAccumulationSteps."
+            ],
+        ),
+        (
+            {"checkpoint": {"everySteps": 100}},
+            [
+                "checkpoint.everySteps = 100 and the run has 69 steps, so that it begins anew if its pod is "
+                "lost at once; lower it."
+            ],
+        ),
+        (
+            {"trainingArguments": {"max_steps": "10", "logging_steps": "500"}},
+            ["trainingArguments.logging_steps = 500 and the run has 10 steps, so that it has no effect; lower it."],
+        ),
+    ],
+)
+def test_a_setting_that_cannot_take_effect_in_so_few_steps_is_told(
+    changes: dict[str, Any], sentences: list[str]
+) -> None:
+    assert ineffective_settings(spec(**changes), 368) == sentences
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "arguments", "sentence"),
+    [
+        ("cosine", '{"num_cycles": 1}', None),
+        ("polynomial", '{"power": 2, "lr_end": 1e-6}', None),
+        ("linear", "{}", None),
+        (
+            "linear",
+            '{"num_cycles": 2}',
+            "trainingArguments.lr_scheduler_kwargs has 'num_cycles', which hyperparameters.scheduler linear does not "
+            "take; it takes none.",
+        ),
+        (
+            "constant",
+            '{"power": 2}',
+            "trainingArguments.lr_scheduler_kwargs has 'power', which hyperparameters.sch",
+        ),
+        (
+            "cosine",
+            '{"power": 2}',
+            "trainingArguments.lr_scheduler_kwargs has 'power', which hyperparameters.scheduler cosine does not take; "
+            "it takes num_cycles.",
+        ),
+        (
+            "cosine",
+            '{"last_epoch": 5}',
+            "trainingArguments.lr_scheduler_kwargs has 'last_epoch', which hyperparam",
+        ),
+        (
+            "cosine",
+            '{"num_cycles": "two"}',
+            "trainingArguments.lr_scheduler_kwargs.num_cycles is 'two' and must be a",
+        ),
+        ("cosine", "two", 'trainingArguments.lr_scheduler_kwargs must be a JSON object, such as {"num_cycles": 0.5}.'),
+        (
+            "polynomial",
+            '{"lr_end": 1}',
+            "hyperparameters.scheduler polynomial ends at a learning rate of 1, which is",
+        ),
+    ],
+)
+def test_arguments_that_the_scheduler_does_not_take_are_refused_before_a_gpu_is_asked_for(
+    scheduler: str, arguments: str, sentence: str | None
+) -> None:
+    asked = spec(hyperparameters={"scheduler": scheduler}, trainingArguments={"lr_scheduler_kwargs": arguments})
+    if sentence is None:
+        return check_scheduler_arguments(asked)
+    with pytest.raises(InvalidSpec) as refused:
+        check_scheduler_arguments(asked)
+    assert str(refused.value).startswith(sentence)
+
+
+def test_a_learning_rate_below_the_end_of_the_polynomial_is_refused() -> None:
+    with pytest.raises(InvalidSpec, match="ends at a learning rate of 1e-07, which is not below learningRate "):
+        check_scheduler_arguments(spec(hyperparameters={"scheduler": "polynomial", "learningRate": "1e-8"}))

@@ -1,8 +1,10 @@
 """Tasks: how labels are read and encoded, and which metrics may be asked for."""
 
 import json
+import re
 import subprocess
 import sys
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -63,21 +65,97 @@ def test_the_separator_of_labels_can_be_chosen() -> None:
 @pytest.mark.parametrize(
     ("task", "cell", "phrase"),
     [
-        (TEXT, 1.5, "1.5; a label is text, an integer or a boolean"),
-        (TEXT, ["a"], "['a']; a label is text, an integer or a boolean"),
-        (MULTI, ["a", 0.5], "0.5; a label is text, an integer or a boolean"),
+        (TEXT, float("inf"), "inf; a label is text, a number or a boolean"),
+        (TEXT, ["a"], "['a']; a label is text, a number or a boolean"),
+        (MULTI, ["a", {}], "{}; a label is text, a number or a boolean"),
+        (
+            MULTI,
+            ["a", "b", "a"],
+            "['a', 'b', 'a'], which repeats the label 'a'; for vectors of 0 and 1 each must have as "
+            "many numbers as there are labels",
+        ),
         (MULTI, ["a", None], "['a', None], a list with an empty label"),
         (NUMBER, "abc", "'abc', which is not a number"),
         (NUMBER, True, "True, which is not a number"),
         (NUMBER, [1], "[1], which is not a number"),
         (NUMBER, "inf", "'inf', which is not a finite number"),
-        (NUMBER, "nan", "'nan', which is not a finite number"),
     ],
 )
 def test_what_is_no_label_is_said(task: TaskModule, cell: object, phrase: str) -> None:
     with pytest.raises(ValueError) as refused:
         task.parse(cell, FILE)
     assert str(refused.value) == phrase
+
+
+LISTS_OF_TEXT = [
+    ("['joy', 'love']", ("joy", "love")),
+    ('["a","b, c"]', ("a", "b, c")),
+    ("['joy' 'love']", ("joy", "love")),
+    ("('joy',)", ("joy",)),
+    ("{'joy', 'love'}", ("joy", "love")),
+    ("[joy, love]", ("joy", "love")),
+    ("[3 0\n 7]", ("0", "3", "7")),
+    ("[3, 0]", ("0", "3")),
+    ("[1. 2.]", ("1", "2")),
+    ("['it\\'s', \"b\"]", ("b", "it's")),
+    ("[]", ()),
+    # What is no list stays what it was.
+    ("[a],[b]", ("[a]", "[b]")),
+    ("(none)", ("(none)",)),
+    ("a,a", ("a",)),
+]
+
+
+@pytest.mark.parametrize(("cell", "labels"), LISTS_OF_TEXT)
+def test_a_list_that_became_text_is_read_as_the_list(cell: str, labels: tuple[str, ...]) -> None:
+    assert MULTI.parse(cell, FILE) == labels
+
+
+def test_labels_of_words_that_became_text_are_read_as_lists() -> None:
+    assert WORDS.parse("[3 0 7]", FILE) == ("3", "0", "7")
+    assert WORDS.parse("['B-PER', 'O']", FILE) == ("B-PER", "O")
+
+
+@pytest.mark.parametrize(
+    ("task", "cell", "why"),
+    [
+        (MULTI, "[0 1 ... 3]", "from which numpy has left items out; write lists as JSON lines or Parquet"),
+        (MULTI, "['joy', lo ve]", "whose items cannot be told apart"),
+        (MULTI, "[New York, Rome]", "which seems to be a list that became text"),
+        (MULTI, "['joy', 'lo]", "which is not a whole list"),
+        (MULTI, "[nan, 'joy']", "a list with an empty label"),
+        (WORDS, "[B-PER O]", "which seems to be a list that became text"),
+        (TEXT, "['joy']", "a list that became text; give one label, or set task: multi-label if there may be several"),
+        (TEXT, "[3]", "a list that became text"),
+        (TEXT, "['joy', 'love']", "a list that became text"),
+        (NUMBER, "[0.5]", "which is not a number"),
+    ],
+)
+def test_a_list_that_became_text_and_cannot_be_read_is_refused_with_the_fix(
+    task: TaskModule, cell: str, why: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(why)):
+        task.parse(cell, FILE)
+
+
+def test_words_in_brackets_may_be_the_name_of_a_label() -> None:
+    assert [TEXT.parse(cell, FILE) for cell in ("[OTHER]", "(a, b)", "[New York]")] == [
+        "[OTHER]",
+        "(a, b)",
+        "[New York]",
+    ]
+
+
+def test_a_number_is_the_same_label_in_every_format() -> None:
+    cells: list[tuple[object, ...]] = [(1, 1.0, "1", "1.0", "1.00", Decimal("1.0")), (0.5, "0.5", Decimal("0.5"))]
+    cells.append((True, "True", "true"))
+    assert [{TEXT.parse(cell, FILE) for cell in same} for same in cells] == [{"1"}, {"0.5"}, {"true"}]
+    assert TEXT.parse("1.10", FILE) == "1.10", "a release, not a number"
+
+
+def test_nan_is_a_missing_label_for_every_task() -> None:
+    assert [task.parse(float("nan"), FILE) for task in (TEXT, MULTI, NUMBER, WORDS)] == [None] * 4
+    assert NUMBER.parse("NaN", FILE) is None
 
 
 def test_labels_are_counted_renamed_and_kept_apart_by_their_words() -> None:

@@ -4,16 +4,18 @@ Pure, one row at a time. Sits between `readers` and `staging`; what needs more t
 later.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from luthier_api.text import normalize_text
 from luthier_api.training import DataFile, Preprocessing
+from luthier_trainer.data.indicators import column_flags, labels_of, vector_flags
 from luthier_trainer.data.readers.formats import SourceFile
 from luthier_trainer.data.readers.rows import Row, Text
 from luthier_trainer.runtime.errors import InvalidData
 from luthier_trainer.tasks.interface import ParsedLabel, TaskModule
+from luthier_trainer.tasks.label_parsing import words_listed
 
 PHRASE_CHARACTERS = 300
 
@@ -36,12 +38,16 @@ class Cleaner:
         file: names the columns.
         preprocessing: what is done to the texts.
         label_map: other names of labels.
+        indicators: names of the numbers, where labels are vectors of 0 and 1 or have a column each.
+        met: receives the names in label_map that the data has.
     """
 
     task: TaskModule
     file: DataFile
     preprocessing: Preprocessing
     label_map: Mapping[str, str]
+    indicators: Sequence[str] | None = None
+    met: set[str] = field(default_factory=set)
 
     def clean(self, row: Row, source: SourceFile) -> Example | None:
         """Return the example of a row, or none where text, second text or label is missing.
@@ -71,15 +77,30 @@ class Cleaner:
 
     def _words(self, text: Text | None) -> list[str]:
         """Return the words of a list, or those that white space separates; an empty one keeps its place."""
-        return [self._normalized(word) for word in (text if isinstance(text, list) else (text or "").split())]
+        words = text if isinstance(text, list) else words_listed(text or "") or (text or "").split()
+        return [self._normalized(word) for word in words]
 
     def _label(self, row: Row, source: SourceFile) -> ParsedLabel | None:
         try:
-            label = self.task.parse(row.label, self.file)
+            label = self._parsed(row.label)
         except ValueError as error:
-            where = f"{source.place(row.number)}, column {self.file.label_column!r}"
-            raise InvalidData(f"{where} holds {_short(str(error))}.") from None
-        return self.task.renamed(label, self.label_map) if label is not None and self.label_map else label
+            column = "" if self.file.label_columns else f", column {self.file.label_column!r}"
+            raise InvalidData(f"{source.place(row.number)}{column} holds {_short(str(error))}.") from None
+        if label is None or not self.label_map:
+            return label
+        if len(self.met) < len(self.label_map):
+            self.met.update(self.label_map.keys() & self.task.label_names(label))
+        return self.task.renamed(label, self.label_map)
+
+    def _parsed(self, cell: object) -> ParsedLabel | None:
+        if self.indicators is None:
+            return self.task.parse(cell, self.file)
+        if self.file.label_columns:
+            assert isinstance(cell, list)
+            flags = column_flags(cell, self.file.label_columns)
+        else:
+            flags = vector_flags(cell, self.file, len(self.indicators))
+        return None if flags is None else labels_of(flags, self.indicators)
 
 
 def _is_there(text: Text) -> bool:

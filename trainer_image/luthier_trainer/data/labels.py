@@ -5,17 +5,20 @@ named with the line where it stands. Pure.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from luthier_trainer.data.readers.formats import SourceFile
-from luthier_trainer.runtime.errors import InvalidData
+from luthier_trainer.runtime.errors import InvalidData, InvalidSpec
+from luthier_trainer.tasks.label_parsing import canonical
 
 # What an artifact can name (luthier_api.documents.ServingDocument).
 MAX_LABELS = 1000
 MAX_CHARACTERS = 256
 LABELS_SHOWN = 10
 
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
@@ -62,7 +65,7 @@ class SeenLabels:
     def resolve(self, wanted: Sequence[str] | None, *, least: int) -> Labels:
         """Return the labels in the order of the model's outputs: those of the spec, or those of the data, sorted.
 
-        Integers that the spec does not name count the spec's labels from 0, where the data has nothing else. Integers
+        Integers that the spec does not name count the spec's labels from 0, where the data has nothing else. Numbers
         are sorted as numbers.
 
         Args:
@@ -74,12 +77,16 @@ class SeenLabels:
         """
         if len(self._places) < least:
             self._refuse_few(least)
+        self._refuse_nan()
         integers = all(_INTEGER.fullmatch(word) for word in self._places)
         if not wanted:
-            names = sorted(self._places, key=int) if integers else sorted(self._places)
+            numbers = all(_NUMBER.fullmatch(word) for word in self._places)
+            names = sorted(self._places, key=Decimal) if numbers else sorted(self._places)
             return Labels(names, _positions(names))
-        counts = integers and not self._places.keys() & set(wanted)
-        index = _positions([str(position) for position in range(len(wanted))] if counts else wanted)
+        # The data's labels are canonical, so the spec's 1.0 is what the data has as 1.
+        canonical_names = [canonical(name) for name in wanted]
+        counts = integers and not self._places.keys() & set(canonical_names)
+        index = _positions([str(position) for position in range(len(wanted))] if counts else canonical_names)
         for word, (source, number) in self._places.items():
             if word not in index:
                 known = f"has {len(wanted)} labels, counted from 0" if counts else f"names {quoted(list(wanted))}"
@@ -87,6 +94,44 @@ class SeenLabels:
                     f"{source.place(number)} has the label {_brief(word)}, which spec.labels does not name; it {known}."
                 )
         return Labels(list(wanted), index)
+
+    def check_map(self, label_map: Mapping[str, str], met: Collection[str]) -> list[str]:
+        """Return the warning about names in labelMap that no label of the data has.
+
+        Args:
+            label_map: the spec's.
+            met: the names in it that the data has.
+
+        Raises:
+            InvalidSpec: if the data has none of them, or has one that YAML has read as something else.
+        """
+        unmet = [name for name in label_map if name not in met]
+        if not unmet:
+            return []
+        read_as = {_yaml_reading(word): word for word in self._places if word not in label_map.values()}
+        for name in unmet:
+            if (word := read_as.get(name)) is not None and word != name:
+                raise InvalidSpec(
+                    f"labelMap renames {name!r}, which no label of the data is, and the data has {word!r}: YAML reads "
+                    f'{word} without quotes as {name}. Quote it: labelMap: {{"{word}": ...}}.'
+                )
+        if not met:
+            raise InvalidSpec(
+                f"labelMap renames {quoted(unmet)}, and no label of the data is among them; it has "
+                f"{quoted(list(self._places))}. Correct the names in labelMap, or remove it."
+            )
+        return [f"labelMap renames {quoted(unmet)}, and no label of the data is called so."]
+
+    def _refuse_nan(self) -> None:
+        """Refuse the word nan among numbers: there it is a missing value that became text."""
+        words = [word for word in self._places if word.lower() in ("nan", "<na>")]
+        others = self._places.keys() - set(words)
+        if words and others and all(_NUMBER.fullmatch(word) for word in others):
+            source, number = self._places[words[0]]
+            raise InvalidData(
+                f"{source.place(number)} has the label {words[0]!r} and all others are numbers: it is a missing value "
+                "that became text; leave the cell empty."
+            )
 
     def _refuse_few(self, least: int) -> None:
         if not self._places:
@@ -106,6 +151,17 @@ def quoted(labels: list[str]) -> str:
 def and_more(labels: list[str]) -> str:
     """Return how many labels a sentence leaves out."""
     return f" and {len(labels) - LABELS_SHOWN} more" if len(labels) > LABELS_SHOWN else ""
+
+
+def _yaml_reading(word: str) -> str:
+    """Return what YAML makes of a word that stands without quotes, as far as it is a boolean, a number or nothing."""
+    if word.lower() in ("yes", "on", "y", "true"):
+        return "true"
+    if word.lower() in ("no", "off", "n", "false"):
+        return "false"
+    if word.lower() in ("null", "~"):
+        return "null"
+    return str(int(word)) if word.isdecimal() else word
 
 
 def _positions(names: Sequence[str]) -> dict[str, int]:

@@ -72,6 +72,7 @@ def _file_quality(staged: Staged, texts: Numbers, repeats: Mask) -> FileQuality:
         files=len(staged.sources),
         rows=staged.read,
         missing=staged.missing,
+        reading=staged.reading,
         duplicates=int(repeats.sum()),
         texts=duplicates.distinct(texts),
         conflicting=duplicates.conflicts(texts, staged.labels),

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from luthier_api.training import DataFile, TrainingSpec
+from luthier_api.training import DataFile, Task, TrainingSpec
 from luthier_trainer.data.cleaning import Cleaner
 from luthier_trainer.data.dataset import FetchedDataset
+from luthier_trainer.data.indicators import has_indicators, indicator_names
 from luthier_trainer.data.labels import Labels, SeenLabels
 from luthier_trainer.data.partition import PARTS, PartRows, partition
 from luthier_trainer.data.quality import OUTLIERS_SHOWN, length_limits, measure, token_lengths, with_tokens
@@ -37,7 +38,9 @@ from luthier_trainer.formats.prepared import (
 )
 from luthier_trainer.formats.quality_report import LabelCount, Outliers, QualityReport
 from luthier_trainer.models.base_model import BaseModel
+from luthier_trainer.runtime.errors import InvalidData
 from luthier_trainer.tasks.interface import TaskModule
+from luthier_trainer.tasks.label_parsing import canonical
 from luthier_trainer.tasks.registry import task_of
 
 
@@ -61,18 +64,24 @@ def make_prepared(
     into.mkdir(parents=True)
     with _emptied(into.with_name("staging")) as scratch:
         seen_labels, scripts = SeenLabels(), ScriptCount()
+        cleaners = _cleaners(spec, task, dataset)
+        known_labels = frozenset(spec.dataset.label_map or spec.labels or ())
         inputs = {
             part: stage(
                 dataset.names[part],
                 sources,
-                Cleaner(task, _file(spec, part), spec.dataset.preprocessing, spec.dataset.label_map or {}),
+                cleaners[part],
                 seen_labels,
                 scripts,
                 scratch / part,
+                known_labels=known_labels,
+                tolerant=spec.dataset.quality.max_malformed_fraction > 0,
                 batch_rows=batch_rows,
             )
             for part, sources in dataset.files.items()
         }
+        met = set[str]().union(*(cleaner.met for cleaner in cleaners.values()))
+        warnings = seen_labels.check_map(cleaners["train"].label_map, met)
         labels = _choose_labels(spec, task, seen_labels)
         parts, files, leakage = partition(spec.dataset, inputs)
         report = measure(
@@ -82,6 +91,7 @@ def make_prepared(
             {part: chosen.staged.values[chosen.rows] for part, chosen in parts.items() if len(chosen.staged.values)},
             leakage=leakage,
             scripts=scripts.shares(),
+            warnings=warnings,
         )
         check_gates(report, spec.dataset.quality)
 
@@ -122,13 +132,35 @@ def _file(spec: TrainingSpec, part: PartName) -> DataFile:
     return file
 
 
+def _cleaners(spec: TrainingSpec, task: TaskModule, dataset: FetchedDataset) -> dict[PartName, Cleaner]:
+    label_map = {canonical(name): other for name, other in (spec.dataset.label_map or {}).items()}
+    made: dict[PartName, Cleaner] = {}
+    vectors = False
+    for part, sources in dataset.files.items():
+        file = _file(spec, part)
+        names: Sequence[str] | None = file.label_columns
+        if task.name is Task.MULTI_LABEL and names is None:
+            found = has_indicators(sources, file)
+            # What may be either is what the training data is, of which the first part is made.
+            vectors = (vectors or part == "train") if found is None else found
+            names = indicator_names(sources, file, spec.labels) if vectors else None
+        made[part] = Cleaner(task, file, spec.dataset.preprocessing, label_map, names)
+    return made
+
+
+def _names_of_columns(spec: TrainingSpec) -> list[str] | None:
+    """Return the labels that labelColumns name, also one that no text has."""
+    names = spec.dataset.label_map or {}
+    return list(dict.fromkeys(names.get(each, each) for each in spec.dataset.train.label_columns or ())) or None
+
+
 def _choose_labels(spec: TrainingSpec, task: TaskModule, seen_labels: SeenLabels) -> Labels:
     match task.loss:
         case "mean-squared-error":
             # There the one output is the number, and its name that of the column.
             return Labels([spec.dataset.train.label_column], {})
         case "binary-cross-entropy":
-            return seen_labels.resolve(spec.labels, least=1)
+            return seen_labels.resolve(spec.labels or _names_of_columns(spec), least=1)
         case "cross-entropy":
             return seen_labels.resolve(spec.labels, least=2)
 
@@ -166,17 +198,33 @@ def _write(
         pairs=spec.dataset.train.text_pair_column is not None,
         per_token=task.per_token,
     )
-    lengths = []
+    lengths: list[npt.NDArray[np.int32]] = []
     schema = schema_of(task.target_type)
+    end = None if task.per_token else base.end_token_id
+    ends = 0 if end is None else encoder.without_text().count(end)
     batches = (
         (batch, batch.column("text").to_pylist(), batch.column("pair").to_pylist())
         for batch in chosen.staged.batches(chosen.rows)
     )
     with PartWriter(part_path(into, part), schema) as writer:
         for batch, encoded in encoder.encode_ahead(batches):
+            if end is not None:
+                _check_ends(encoded.ids, end, ends, base, chosen, sum(map(len, lengths)))
             writer.write(_record_batch(task, labels, batch, encoded, schema))
             lengths.append(np.array(encoded.lengths, dtype=np.int32))
     return np.concatenate(lengths)
+
+
+def _check_ends(ids: list[list[int]], end: int, ends: int, base: BaseModel, chosen: PartRows, first: int) -> None:
+    """Refuse a text that holds the token at which the model reads a text off: it would end the training."""
+    for place, each in enumerate(ids, first):
+        if each.count(end) != ends:
+            token = base.tokenizer().id_to_token(end)
+            raise InvalidData(
+                f"{chosen.staged.place(int(chosen.rows[place]))} holds {token!r} in its text, which is the token by "
+                f"which a model of type {base.model_type!r} finds the end; take it out of the texts, or use another "
+                "base model."
+            )
 
 
 def _record_batch(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from luthier_trainer.data.readers.rows import Reading
 from luthier_trainer.formats.quality_report import (
     FileQuality,
     LabelCount,
@@ -25,6 +26,7 @@ WARN_IMBALANCE_RATIO = 10
 WARN_CUT_FRACTION = 0.1
 WARN_EVAL_EXAMPLES = 50
 WARNINGS_KEPT = 5
+_MISSING_WORDS = frozenset({"nan", "<na>", "none", "null", "n/a", "nat"})
 # Lengths are spread over orders of magnitude, so that their logarithms are what has quartiles to compare with.
 OUTLIER_RANGES = 3
 OUTLIER_LEAST_FACTOR = 4
@@ -39,6 +41,7 @@ def measure(
     *,
     leakage: Leakage,
     scripts: dict[str, float],
+    warnings: Sequence[str] = (),
 ) -> QualityReport:
     """Describe the data as far as it is known before it is tokenized.
 
@@ -49,6 +52,7 @@ def measure(
         values: the numbers of each part, for regression.
         leakage: what stands in more than one part.
         scripts: share of letters by script.
+        warnings: what else was odd.
     """
     totals = [count.total for count in labels.values()]
     return QualityReport(
@@ -59,6 +63,7 @@ def measure(
         numbers={part: _number_summary(each) for part, each in values.items() if len(each)},
         leakage=leakage,
         scripts=scripts,
+        warnings=list(warnings),
     )
 
 
@@ -69,13 +74,25 @@ def with_tokens(report: QualityReport, tokens: dict[str, TokenLengths], outliers
 
 
 def file_quality(
-    name: str, *, files: int, rows: int, missing: int, duplicates: int, texts: int, conflicting: int
+    name: str,
+    *,
+    files: int,
+    rows: int,
+    missing: int,
+    reading: Reading,
+    duplicates: int,
+    texts: int,
+    conflicting: int,
 ) -> FileQuality:
     """Describe one input."""
     return FileQuality(
         name=name,
         files=files,
         rows=rows,
+        read_as=list(reading.how),
+        malformed=reading.malformed,
+        malformed_fraction=reading.malformed / rows,
+        faults=reading.faults,
         missing=missing,
         missing_fraction=missing / rows,
         duplicates=duplicates,
@@ -122,8 +139,13 @@ def _number_summary(values: npt.NDArray[np.float64]) -> NumberSummary:
 
 
 def _warnings(report: QualityReport) -> list[str]:
-    found = []
+    # What was said before the tokens were known.
+    found = list(report.warnings)
+    if odd := [label for label in report.labels if label.lower() in _MISSING_WORDS]:
+        found.append(f"The label {odd[0]!r} may be a missing value that became text; if so, leave its cells empty.")
     for file in report.files:
+        if file.malformed:
+            found.append(f"{file.malformed} of {file.rows} rows of {file.name} cannot be read and were left out.")
         if file.missing:
             found.append(f"{file.missing} of {file.rows} rows of {file.name} lack text or label and were left out.")
         if file.conflicting_texts:

@@ -25,6 +25,17 @@ def check_gates(report: QualityReport, limits: Quality) -> None:
             raise InvalidData(sentence)
 
 
+def _malformed(report: QualityReport, limits: Quality) -> str | None:
+    for file in report.files:
+        if file.malformed > limits.max_malformed_fraction * file.rows:
+            return (
+                f"{file.malformed} of {file.rows} rows of {file.name} cannot be read, which is more than "
+                f"quality.maxMalformedFraction = {limits.max_malformed_fraction} allows. The first: "
+                f"{' '.join(file.faults)}"
+            )
+    return None
+
+
 def _missing(report: QualityReport, limits: Quality) -> str | None:
     for file in report.files:
         if file.missing > limits.max_missing_fraction * file.rows:
@@ -113,7 +124,7 @@ def _truncated(report: QualityReport, limits: Quality) -> str | None:
 
 
 _JUDGES: tuple[Callable[[QualityReport, Quality], str | None], ...] = (
-    *(_missing, _duplicates, _conflicts, _leaks),
+    *(_malformed, _missing, _duplicates, _conflicts, _leaks),
     *(_rare, _imbalance, _untrained),
     _truncated,
 )

@@ -24,7 +24,7 @@ from luthier_api.training import DataFile
 from luthier_trainer.data.cleaning import Cleaner, Example
 from luthier_trainer.data.labels import SeenLabels
 from luthier_trainer.data.readers.formats import SourceFile, read_rows
-from luthier_trainer.data.readers.rows import Text
+from luthier_trainer.data.readers.rows import Reading, Text
 from luthier_trainer.data.scripts import ScriptCount
 from luthier_trainer.formats.prepared import PartWriter
 from luthier_trainer.runtime.errors import InvalidData
@@ -47,6 +47,7 @@ class Staged:
         name: how to speak of the input.
         read: rows read.
         missing: rows without text or label, which are not here.
+        reading: how the files were read, and rows that could not be, which are not here either.
         texts: [examples, 2] hash of each text, or pair of texts.
         labels: [examples] hash of each label.
         strata: [examples] index into stratum_names.
@@ -57,6 +58,7 @@ class Staged:
     name: str
     read: int
     missing: int
+    reading: Reading
     texts: npt.NDArray[np.uint64]
     labels: npt.NDArray[np.uint64]
     strata: npt.NDArray[np.int64]
@@ -110,6 +112,8 @@ def stage(
     scripts: ScriptCount,
     path: Path,
     *,
+    known_labels: frozenset[str] = frozenset(),
+    tolerant: bool = False,
     batch_rows: int = BATCH_ROWS,
 ) -> Staged:
     """Read and clean all files of an input.
@@ -121,20 +125,30 @@ def stage(
         seen_labels: receives every label.
         scripts: receives every text.
         path: where the texts are to lie.
+        known_labels: what the spec calls the labels in the files.
+        tolerant: leave out rows that cannot be read, to be counted by the limits.
         batch_rows: examples of one batch on disk.
 
     Raises:
         InvalidData: if a file cannot be read, or nothing is left.
     """
     stager = _Stager(path, scripts, batch_rows)
+    reading = Reading(tolerant=tolerant)
     read = missing = 0
     source_starts = []
     try:
         for source in sources:
             source_starts.append(len(stager))
-            for row in read_rows(source, cleaner.file, words=cleaner.task.per_token):
+            rows = read_rows(
+                source, cleaner.file, words=cleaner.task.per_token, known_labels=known_labels, reading=reading
+            )
+            for row in rows:
+                try:
+                    example = cleaner.clean(row, source)
+                except InvalidData as error:
+                    reading.fault(str(error))
+                    continue
                 read += 1
-                example = cleaner.clean(row, source)
                 if example is None:
                     missing += 1
                     continue
@@ -142,14 +156,17 @@ def stage(
                 stager.add(example, cleaner.task.stratum(example.label))
     finally:
         stager.close()
+    if not read and reading.faults:
+        raise InvalidData(f"{name} holds no row that can be read. {reading.faults[0]}")
     if not read:
         raise InvalidData(f"{name} holds no rows.")
     if not len(stager):
         raise InvalidData(f"{name} holds {read} rows, and none of them has {_wanted(cleaner.file)}.")
     return Staged(
         name=name,
-        read=read,
+        read=read + reading.malformed,
         missing=missing,
+        reading=reading,
         texts=np.frombuffer(stager.texts, dtype=np.uint64).reshape(-1, 2),
         labels=np.frombuffer(stager.labels, dtype=np.uint64),
         strata=np.frombuffer(stager.strata, dtype=np.int64),

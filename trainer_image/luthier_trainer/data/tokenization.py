@@ -82,6 +82,11 @@ class TextEncoder:
         self._pairs, self._per_token = pairs, per_token
         self._special = self._tokenizer.num_special_tokens_to_add(is_pair=pairs)
 
+    def without_text(self) -> list[int]:
+        """Return the special tokens that every example has."""
+        ids: list[int] = self._tokenizer.encode("", "" if self._pairs else None).ids
+        return ids
+
     def encode_ahead(
         self, batches: Iterable[tuple[Batch, Sequence[Text], Sequence[str | None]]]
     ) -> Iterator[tuple[Batch, Encoded]]:

@@ -21,7 +21,7 @@ import pyarrow as pa
 from luthier_api.base import Document
 from luthier_trainer.formats.quality_report import QualityReport
 
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 PREPARED_FILE = "prepared.json"
 QUALITY_FILE = "quality.json"
 

@@ -13,6 +13,10 @@ class FileQuality(Document):
     """What one input, of one file or several, is like before the split.
 
     Attributes:
+        read_as: formats, encodings and separators by which its files were read.
+        malformed: rows that could not be read, and were left out.
+        malformed_fraction: their share.
+        faults: what is wrong with the first of them.
         missing: rows without text or label.
         duplicates: rows that repeat the text and the label of an earlier one, dropped or not.
         texts: different texts.
@@ -22,6 +26,10 @@ class FileQuality(Document):
     name: str
     files: int = 1
     rows: int
+    read_as: list[str] = Field(default=[])
+    malformed: int = 0
+    malformed_fraction: _Fraction = 0
+    faults: list[str] = Field(default=[])
     missing: int
     missing_fraction: _Fraction
     duplicates: int

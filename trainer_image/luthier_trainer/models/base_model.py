@@ -53,6 +53,10 @@ _WRAPPERS = {
 _RELATIVE_POSITIONS = frozenset({"deberta", "deberta-v2", "xlnet", "t5", "mt5", "umt5"})
 
 
+# Their heads read a text off at its end token, of which each text of a batch must have as many.
+_READ_AT_END = frozenset({"bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "umt5"})
+
+
 @dataclass(frozen=True)
 class BaseModel:
     """A model that passed.
@@ -62,12 +66,14 @@ class BaseModel:
         model_type: config.json's model_type, such as bert.
         pad_token_id: the token that fills a batch up.
         tokenizer_digest: sha256 of tokenizer.json.
+        end_token_id: the token at which the head reads a text off, where it looks for it; else None.
     """
 
     folder: Path
     model_type: str
     pad_token_id: int
     tokenizer_digest: str
+    end_token_id: int | None = None
 
     def tokenizer(self) -> Tokenizer:
         """Load the tokenizer as it stands; it may cut and pad by settings of its own."""
@@ -126,7 +132,9 @@ def check_base_model(folder: Path, uri: str, *, auto_class: str, max_length: int
             f"preprocessing.maxLength is {max_length} and the base model {uri} reads at most {limit} tokens; lower it."
         )
     digest = hashlib.sha256((folder / TOKENIZER_FILE).read_bytes()).hexdigest()
-    return BaseModel(folder, model_type, _pad_token_id(config, tokenizer, folder, uri), digest)
+    end = config.get("eos_token_id") if model_type in _READ_AT_END else None
+    pad = _pad_token_id(config, tokenizer, folder, uri)
+    return BaseModel(folder, model_type, pad, digest, end_token_id=end if isinstance(end, int) else None)
 
 
 def _json_file(path: Path, uri: str) -> dict[str, Any]:

@@ -95,9 +95,11 @@ def _rows(name: str, value: Any) -> list[dict[str, Any]]:
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """Return a number for people: counts whole, measures to some digits, what is no number as a dash."""
+    """Return a number for people: counts whole, measures to some digits, no number as a dash; a list as text."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
+    if isinstance(value, list):
+        return "; ".join(map(str, value)) or "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if isinstance(value, int):

@@ -1,8 +1,8 @@
 """What transformers says about itself, read from its source, because importing it would import torch.
 
-`import torch` costs seconds and half a gigabyte, and *prepare* runs where neither is to spare. Two facts are needed
-before a GPU is asked for: which model types have the head of a task, and which fields TrainingArguments has. Both
-are plain literals in the source of every transformers release that is supported.
+`import torch` costs seconds and half a gigabyte, and *prepare* runs where neither is to spare. Three facts are needed
+before a GPU is asked for: which model types have the head of a task, which fields TrainingArguments has, and what its
+schedulers take. All are plain literals in the source of every transformers release that is supported.
 """
 
 import ast
@@ -42,6 +42,30 @@ def training_argument_types() -> dict[str, frozenset[str]]:
             }
     raise LookupError(
         f"transformers {transformers_version()} has no TrainingArguments; Luthier supports 5.17 and later"
+    )
+
+
+@cache
+def scheduler_parameters(scheduler: str) -> frozenset[str]:
+    """Return the arguments of a scheduler's function that may be given in lr_scheduler_kwargs.
+
+    Args:
+        scheduler: its name in SchedulerType, such as cosine.
+    """
+    functions, table = {}, None
+    for node in _module("optimization.py").body:
+        if isinstance(node, ast.FunctionDef):
+            functions[node.name] = node.args
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "TYPE_TO_SCHEDULER_FUNCTION":
+            table = node.value
+    if isinstance(table, ast.Dict):
+        for key, value in zip(table.keys, table.values, strict=True):
+            if isinstance(key, ast.Attribute) and isinstance(value, ast.Name) and key.attr == scheduler.upper():
+                arguments = functions[value.id]
+                names = frozenset(argument.arg for argument in (*arguments.args, *arguments.kwonlyargs))
+                return names - {"optimizer", "num_warmup_steps", "num_training_steps"}
+    raise LookupError(
+        f"transformers {transformers_version()} has no scheduler {scheduler}; Luthier supports 5.17 and later"
     )
 
 

@@ -17,7 +17,7 @@ from luthier_api.training import DataFile, Label, Task
 from luthier_trainer.formats.prepared import Part
 from luthier_trainer.tasks.evaluation import Evaluation
 from luthier_trainer.tasks.interface import LossName, ParsedLabel, Predictions
-from luthier_trainer.tasks.label_parsing import label_list
+from luthier_trainer.tasks.label_parsing import label_list, repeated
 from luthier_trainer.tasks.metrics.argmax_answers import label_reports
 from luthier_trainer.tasks.metrics.bootstrap import bootstrap, resamples_for
 from luthier_trainer.tasks.metrics.calibration import Reliability, sigmoid
@@ -50,7 +50,16 @@ class MultiLabel:
     def parse(self, cell: object, file: DataFile) -> ParsedLabel | None:
         """Return the labels of a cell, each once and sorted, so that equal sets are equal."""
         labels = label_list(cell, file.label_separator or DEFAULT_SEPARATOR)
-        return None if labels is None else tuple(sorted(set(labels)))
+        if labels is None:
+            return None
+        again = repeated(labels)
+        # A word twice in a text is harmless. A number twice, or a list that repeats, is no set of labels.
+        if again is not None and (not isinstance(cell, str) or again.isdigit()):
+            raise ValueError(
+                f"{cell!r}, which repeats the label {again!r}; for vectors of 0 and 1 each must have as many numbers "
+                "as there are labels"
+            )
+        return tuple(sorted(set(labels)))
 
     def label_names(self, label: ParsedLabel) -> Iterable[Label]:
         """Return the labels."""

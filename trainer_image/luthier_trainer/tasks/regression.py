@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,10 @@ class Regression:
 
     def parse(self, cell: object, file: DataFile) -> ParsedLabel | None:
         """Return the number."""
-        if cell is None or (isinstance(cell, str) and not cell.strip()) or cell != cell:
+        # NaN is missing, be it a number or, in CSV, the word.
+        if cell is None or (isinstance(cell, str) and cell.strip().lower() in ("", "nan")) or cell != cell:
             return None
-        if isinstance(cell, bool) or not isinstance(cell, int | float | str):
+        if isinstance(cell, bool) or not isinstance(cell, int | float | Decimal | str):
             raise ValueError(f"{cell!r}, which is not a number")
         try:
             number = float(cell)

@@ -11,7 +11,7 @@ from luthier_api.training import DataFile, Label, Task
 from luthier_trainer.formats.prepared import Part
 from luthier_trainer.tasks.evaluation import Evaluation
 from luthier_trainer.tasks.interface import LossName, ParsedLabel, Predictions
-from luthier_trainer.tasks.label_parsing import label_text
+from luthier_trainer.tasks.label_parsing import single_label
 from luthier_trainer.tasks.metrics.argmax_answers import ArgmaxAnswers, label_reports
 from luthier_trainer.tasks.metrics.bootstrap import bootstrap, resamples_for
 from luthier_trainer.tasks.metrics.confusion_counts import Array
@@ -39,7 +39,7 @@ class TextClassification:
 
     def parse(self, cell: object, file: DataFile) -> ParsedLabel | None:
         """Return the label."""
-        return label_text(cell)
+        return single_label(cell)
 
     def label_names(self, label: ParsedLabel) -> Iterable[Label]:
         """Return the label."""

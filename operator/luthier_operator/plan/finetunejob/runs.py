@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from luthier_api.documents import Published, Resolved
+from luthier_api.base import MAX_WARNING_CHARACTERS
+from luthier_api.documents import Prepared, Published, Resolved
 from luthier_api.finetunejob import Attempts, FineTuneJobStatus, LastFailure, RunStatus, Usage, VersionStatus
 from luthier_operator.model import names
 from luthier_operator.model.names import Stage
@@ -71,6 +72,8 @@ class RunRecord:
     published: Published | None = None
     """The version that a Job has published since the status was written."""
     usage: Usage | None = None
+    warnings: tuple[str, ...] = ()
+    """What prepare found odd for this run."""
 
     def with_disruption(self) -> "RunRecord":
         """Return the record with one more disruption counted."""
@@ -101,14 +104,16 @@ def _with_outcomes(before: FineTuneJobStatus, wanted: Wanted, jobs: Sequence[Job
         return record
     run = _with_jobs(remembered, jobs)
     counted, last = _earlier(before, run.name)
-    record = replace(record, run=run, attempts=counted, last_failure=last)
+    warnings = tuple(before.warnings) if before.current_run and before.current_run.name == run.name else ()
+    record = replace(record, run=run, attempts=counted, last_failure=last, warnings=warnings)
     if run.ended:
         return record
-    run = _with_data_key(run)
+    record = _with_what_prepare_found(record, run)
+    assert record.run is not None
+    run = record.run
     own = [job for job in (run.prepare, run.train) if job]
     record = replace(
         record,
-        run=run,
         attempts=attempts.attempts(own, run.status.earlier_failures, counted, last),
         last_failure=attempts.latest(run.train or run.prepare, last),
     )
@@ -161,14 +166,23 @@ def _with_jobs(status: RunStatus, jobs: Sequence[JobView]) -> Run:
     return Run(status, prepare, train)
 
 
-def _with_data_key(run: Run) -> Run:
-    """Return the run with what prepare found, if the training was created but no status was written after it."""
+def _with_what_prepare_found(record: RunRecord, run: Run) -> RunRecord:
+    """Return the record with what prepare found, if the training was created but no status was written after it."""
     if run.train is None or run.prepare is None or run.status.data_key:
-        return run
+        return replace(record, run=run)
     results = [failures.result_of(pod) for pod in run.prepare.pods if pod.phase == "Succeeded"]
-    found = (result.prepared.resolved for result in results if result and result.prepared)
-    data_key = next((resolved.data_key for resolved in found if resolved.run_key == run.train.run_key), None)
-    return replace(run, status=run.status.model_copy(update={"data_key": data_key}))
+    found = (result.prepared for result in results if result and result.prepared)
+    prepared = next((each for each in found if each.resolved.run_key == run.train.run_key), None)
+    if prepared is None:
+        return replace(record, run=run)
+    status = run.status.model_copy(update={"data_key": prepared.resolved.data_key})
+    return replace(record, run=replace(run, status=status), warnings=_warnings(prepared))
+
+
+def _warnings(prepared: Prepared) -> tuple[str, ...]:
+    """Return prepare's warnings as a status may have them: a pod may write anything."""
+    # A full stop may be added.
+    return tuple(clip(warning, MAX_WARNING_CHARACTERS - 1) for warning in prepared.warnings)
 
 
 _STAGES: tuple[Stage, Stage] = ("prepare", "train")
@@ -201,7 +215,8 @@ def _after(record: RunRecord, run: Run, job: JobView, now: datetime) -> RunRecor
             return record  # prepare runs again
         resolved = result.prepared.resolved
         keys = {"run_key": resolved.run_key, "data_key": resolved.data_key}
-        return replace(record, run=replace(run, resolved=resolved, status=run.status.model_copy(update=keys)))
+        run = replace(run, resolved=resolved, status=run.status.model_copy(update=keys))
+        return replace(record, run=run, warnings=_warnings(result.prepared))
     if result.published and (job is run.prepare or result.published.run_key == job.run_key):
         return _published(record, run, result.published, now)
     return _failed(record, run, failures.result_of_another_run(pod), now)

@@ -146,7 +146,7 @@ def without_other_run(s: Situation) -> RunRecord:
     """Return the record without a run that the spec no longer asks for, unless that run may finish."""
     if s.run or any(may_finish(s, job) for job in s.jobs_of_other_runs):
         return s.record
-    return replace(s.record, run=None, attempts=None, last_failure=None)
+    return replace(s.record, run=None, attempts=None, last_failure=None, warnings=())
 
 
 def may_finish(s: Situation, job: JobView) -> bool:

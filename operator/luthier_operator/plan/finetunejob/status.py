@@ -56,6 +56,7 @@ def status_of(
         versions=list(record.versions),
         attempts=record.attempts,
         last_failure=record.last_failure,
+        warnings=list(record.warnings),
         usage=record.usage,
     )
 
@@ -152,14 +153,17 @@ def replaced(jobs: Sequence[JobView]) -> tuple[EventNote, ...]:
 
 
 def transitions(before: FineTuneJobStatus, after: FineTuneJobStatus) -> tuple[EventNote, ...]:
-    """Return an Event if the reason, or the version that answers, has changed."""
-    old = find_condition(before.conditions, ConditionType.READY)
+    """Return an Event if the reason, or the version that answers, has changed; and one if there are new warnings."""
     new = find_condition(after.conditions, ConditionType.READY)
     assert new is not None
+    old = find_condition(before.conditions, ConditionType.READY)
+    notes: tuple[EventNote, ...] = ()
+    if after.warnings and after.warnings != before.warnings:
+        notes = (EventNote(Reason.PREPARED_WITH_WARNINGS, " ".join(after.warnings), warning=True),)
     versions = [status.artifact.version if status.artifact else None for status in (before, after)]
     if old and old.reason == new.reason and (versions[0] == versions[1] or new.status != "True"):
-        return ()
-    return (EventNote(Reason(new.reason), new.message, warning=new.reason not in _NORMAL),)
+        return notes
+    return (*notes, EventNote(Reason(new.reason), new.message, warning=new.reason not in _NORMAL))
 
 
 _NORMAL = {

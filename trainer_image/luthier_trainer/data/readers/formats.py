@@ -4,17 +4,18 @@ import gzip
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
-from luthier_api.training import DataFile
+from luthier_api.training import DataFile, DataFormat
 from luthier_trainer.data.readers.jsonl import read_jsonl
 from luthier_trainer.data.readers.parquet import read_parquet
-from luthier_trainer.data.readers.rows import Columns, Row
+from luthier_trainer.data.readers.rows import Columns, Reading, Row
 from luthier_trainer.data.readers.separated import read_separated
 from luthier_trainer.runtime.errors import InvalidData, InvalidSpec
 
-_Reader = Callable[[IO[bytes], str, Columns], Iterator[Row]]
+_Reader = Callable[[IO[bytes], str, Columns, DataFormat, Reading], Iterator[Row]]
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,27 @@ def format_of(name: str) -> str:
     )
 
 
-def read_rows(source: SourceFile, file: DataFile, *, words: bool = False) -> Iterator[Row]:
+def read_rows(
+    source: SourceFile,
+    file: DataFile,
+    *,
+    words: bool = False,
+    known_labels: frozenset[str] = frozenset(),
+    reading: Reading | None = None,
+) -> Iterator[Row]:
     """Read the columns that the spec names.
 
     Args:
         source: the local copy.
-        file: names of the columns.
+        file: names of the columns, and the format.
         words: a text may be a list of words.
+        known_labels: what the spec calls the labels in the file.
+        reading: is told how the file is read, and of rows that cannot be.
 
     Raises:
-        InvalidData: if the file is not what its name says, or lacks a column.
-        InvalidSpec: if its name says no format.
+        InvalidData: if the file is not what its name says, lacks a column, or has a row that cannot be read and is not
+            tolerated.
+        InvalidSpec: if its name says no format, or the spec one that does not fit.
     """
     name = source.name
     read, _ = _format(name)
@@ -67,7 +78,7 @@ def read_rows(source: SourceFile, file: DataFile, *, words: bool = False) -> Ite
         raise InvalidData(f"{name} is empty (0 bytes).")
     try:
         with _opened(source.path, name) as opened:
-            yield from read(opened, name, Columns(file, words))
+            yield from read(opened, name, Columns(file, words, known_labels), file.format, reading or Reading())
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InvalidData(f"{name} cannot be unpacked ({error}): it is not gzip, or it is cut short.") from None
 
@@ -85,8 +96,8 @@ def _opened(path: Path, name: str) -> IO[bytes]:
 
 
 _FORMATS: dict[str, tuple[_Reader, str]] = {
-    ".csv": (lambda source, name, columns: read_separated(source, name, columns, ","), "line"),
-    ".tsv": (lambda source, name, columns: read_separated(source, name, columns, "\t"), "line"),
+    ".csv": (partial(read_separated, separator=","), "line"),
+    ".tsv": (partial(read_separated, separator="\t"), "line"),
     ".jsonl": (read_jsonl, "line"),
     ".ndjson": (read_jsonl, "line"),
     ".parquet": (read_parquet, "row"),

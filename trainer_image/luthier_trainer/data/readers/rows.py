@@ -1,5 +1,6 @@
 """One row of a dataset's file, and the checks of single cells that all formats share."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from luthier_api.training import DataFile
@@ -8,6 +9,7 @@ from luthier_trainer.runtime.errors import InvalidData
 # Far above any text that a model reads and far below what hurts; beyond it a quote was opened and never closed.
 MAX_CELL_BYTES = 10 * 1024 * 1024
 COLUMNS_SHOWN = 20
+FAULTS_SHOWN = 10
 
 Text = str | list[str]
 
@@ -18,7 +20,7 @@ class Row(NamedTuple):
     Attributes:
         text: a list only where words are asked for.
         pair: the second text.
-        label: text in CSV, any value in the others.
+        label: text in CSV, any value in the others; a list of cells where labels have a column each.
         number: a line for text formats and a row for Parquet, from 1.
     """
 
@@ -28,27 +30,94 @@ class Row(NamedTuple):
     number: int
 
 
-class Columns:
-    """The columns that are wanted, and what may stand in them."""
+class Reading:
+    """What is found out while the files of an input are read.
 
-    def __init__(self, file: DataFile, words: bool) -> None:
-        self.text, self.pair, self.label = file.text_column, file.text_pair_column, file.label_column
-        self.names = [name for name in (self.text, self.pair, self.label) if name is not None]
+    Attributes:
+        malformed: rows that could not be read, and were left out.
+        faults: what is wrong with the first of them.
+        how: by which formats the files were read, for people.
+    """
+
+    def __init__(self, *, tolerant: bool = False) -> None:
+        self.malformed = 0
+        self.faults: list[str] = []
+        self.how: dict[str, None] = {}
+        self.tolerant = tolerant
+        self._line_fault: str | None = None
+
+    def fault(self, sentence: str, rows: int = 1) -> None:
+        """Take note of rows that are left out.
+
+        Raises:
+            InvalidData: with the sentence, unless such rows are tolerated.
+        """
+        if not self.tolerant:
+            raise InvalidData(sentence)
+        self.malformed += rows
+        if len(self.faults) < FAULTS_SHOWN:
+            self.faults.append(sentence)
+
+    def line_fault(self, sentence: str) -> None:
+        """Take note of a line that is not text; the row that it belongs to will be left out.
+
+        Raises:
+            InvalidData: with the sentence, unless such rows are tolerated.
+        """
+        if not self.tolerant:
+            raise InvalidData(sentence)
+        self._line_fault = self._line_fault or sentence
+
+    def take_line_fault(self) -> str | None:
+        """Return what was wrong with the lines since the last call."""
+        taken, self._line_fault = self._line_fault, None
+        return taken
+
+
+class Columns:
+    """The columns that are wanted, and what may stand in them.
+
+    Args:
+        file: names them.
+        words: a text may be a list of words.
+        known_labels: what the spec calls the labels in the file; decides whether names in a file are used.
+    """
+
+    def __init__(self, file: DataFile, words: bool, known_labels: frozenset[str] = frozenset()) -> None:
+        self.texts = file.text_columns or [file.text_column]
+        self.pair = file.text_pair_column
+        self.labels = file.label_columns or [file.label_column]
+        # Several are read as a list, also where there is only one.
+        self.one_label = file.label_columns is None
+        self.names = list(dict.fromkeys([*self.texts, *([self.pair] if self.pair else []), *self.labels]))
+        self.known_labels = known_labels
         self._words = words
 
-    def row(self, text: object, pair: object, label: object, name: str, unit: str, number: int) -> Row:
-        """Check the cells of one row of a format that has types."""
+    def row(self, cell: Callable[[str], object], name: str, unit: str, number: int) -> Row:
+        """Check the cells of one row, each given by its column's name."""
+        texts = [self._checked_text(cell(column), name, unit, number, column) for column in self.texts]
+        labels = [_label(cell(column), name, unit, number, column) for column in self.labels]
         return Row(
-            self._list(text, name, unit, number)
-            if self._words and isinstance(text, list)
-            else _text(text, name, unit, number, self.text),
-            _text(pair, name, unit, number, self.pair),
-            _label(label, name, unit, number, self.label),
+            texts[0] if len(texts) == 1 else joined(texts),
+            _text(cell(self.pair), name, unit, number, self.pair) if self.pair else None,
+            labels[0] if self.one_label else labels,
             number,
         )
 
-    def _list(self, words: list[object], name: str, unit: str, number: int) -> list[str]:
-        return [_text(word, name, unit, number, self.text) or "" for word in words]
+    def _checked_text(self, value: object, name: str, unit: str, number: int, column: str) -> Text | None:
+        if self._words and isinstance(value, list):
+            return [_text(word, name, unit, number, column) or "" for word in value]
+        return _text(value, name, unit, number, column)
+
+
+def joined(texts: Sequence[Text | None]) -> str | None:
+    """Return several texts as one; none if all are missing."""
+    return " ".join(text for text in texts if isinstance(text, str)) or None
+
+
+def doubled_column(column: str, count: int, name: str) -> str:
+    """Return the sentence for a column that a file has more than once."""
+    return f"{name} has {count} columns named {column!r}; rename all but one."
 
 
 def missing_column(column: str, columns: list[str], name: str, separator: str | None = None) -> str:
@@ -68,7 +137,8 @@ def separator_name(mark: str) -> str:
 
 
 def _text(value: object, name: str, unit: str, number: int, column: str | None) -> str | None:
-    if value is None or value == "":
+    # A missing text is NaN where a column was made by pandas.
+    if value is None or value == "" or value != value:
         return None
     if not isinstance(value, str):
         raise InvalidData(f"{_where(name, unit, number, column)} holds {_shown(value)}, which is not text.")
