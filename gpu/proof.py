@@ -28,6 +28,12 @@ TESTS = (
     "tests/integration/trainer",
     "tests/integration/serving/test_every_kind.py",
 )
+# What torch 2.11 cannot do: load tensors to the device "cpu:0", as two processes on CPUs do that resume. And it warns of
+# its own torch.jit, which DeBERTa uses.
+KNOWN = (
+    "tests/integration/trainer/test_two_processes.py",
+    "tests/integration/trainer/test_engine.py::test_what_cannot_be_packed_is_padded_in_groups_of_one_length[deberta-v2-]",
+)
 # A network of its own, in which only loopback is up, and nothing where the checkout was.
 ISOLATED = """set -e
 ip link set lo up
@@ -77,6 +83,7 @@ def older(arguments: list[str]) -> int:
     tools = ["playwright", "pytest-asyncio", "seqeval", "tensorboard"]
     python = environment("gpu-older", *members, *tools)
     command = [str(python), "-m", "pytest", "-m", "unit or integration", *(arguments or TESTS)]
+    command += [f"--deselect={name}" for name in KNOWN]
     return subprocess.run(command, cwd=ROOT).returncode
 
 
