@@ -28,7 +28,7 @@ TESTS = (
     "tests/integration/trainer",
     "tests/integration/serving/test_every_kind.py",
 )
-# What torch 2.11 cannot do: load tensors to the device "cpu:0", as two processes on CPUs do that resume. And it warns of
+# What torch 2.11 cannot do: load tensors to "cpu:0", as two processes on CPUs do that resume. And it warns of
 # its own torch.jit, which DeBERTa uses.
 KNOWN = (
     "tests/integration/trainer/test_two_processes.py",
