@@ -137,6 +137,7 @@ def test_whatever_the_api_server_admits_ends_in_a_sane_condition(namespace: Any,
     print(f"{fuzz.sent} sent, {admitted} admitted: {fuzz.reasons}")
     assert count(patient_operator, "luthier_reconcile_errors", of="bug") == 0, patient_operator.log[-4000:]
     assert count(patient_operator, "luthier_reconcile_errors", of="unexpected") == 0, patient_operator.log[-4000:]
-    assert admitted >= fuzz.sent // 10, "most random specs are near a valid one"
+    # Of the fields that exclude each other, which are more with every way to read data, most specs draw several.
+    assert admitted >= fuzz.sent // 20, "random specs are near a valid one"
     assert "Preparing" in fuzz.reasons
     assert count(patient_operator, "luthier_writes") - before <= admitted, "it has come to rest"

@@ -53,8 +53,9 @@ class Replica:
 
     @property
     def taking(self) -> Record:
-        """The write by which it took the Lease the last time."""
-        holds = [r for r in self.proxy.writes if r.plural == "leases" and r.status in (200, 201)]
+        """The write by which it took the operator's Lease the last time; namespaces have Leases without such a time."""
+        taken = [r for r in self.proxy.writes if r.plural == "leases" and r.status in (200, 201)]
+        holds = [r for r in taken if "acquireTime" in r.body["spec"]]
         others = [r for r in holds if r.body["spec"]["acquireTime"] != holds[-1].body["spec"]["acquireTime"]]
         return holds[len(others)]
 
