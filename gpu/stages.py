@@ -94,21 +94,21 @@ def run(command: list[str], log: Path, seconds: float) -> tuple[str, float]:
     return state, time.monotonic() - began
 
 
-def counts(report: Path) -> dict[str, int]:
-    """Return how many tests passed, failed and were skipped, from pytest's report."""
+def read_report(report: Path) -> dict[str, Any]:
+    """Return how many tests passed, failed and were skipped, and how each ended, from pytest's report."""
     suite = next(ElementTree.parse(report).getroot().iter("testsuite"))
-    found = {name: int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")}
-    return found | {"passed": found["tests"] - found["failures"] - found["errors"] - found["skipped"]}
-
-
-def outcomes(report: Path) -> dict[str, str]:
-    """Return how each test ended, and why."""
-    found = {}
-    for case in ElementTree.parse(report).getroot().iter("testcase"):
-        kinds = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
-        message = next((str(child.get("message"))[:300] for child in case if child.get("message")), "")
-        found[f"{case.get('classname')}::{case.get('name')}"] = " ".join([*kinds, message]).strip() or "passed"
+    found: dict[str, Any] = {name: int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")}
+    found["passed"] = found["tests"] - found["failures"] - found["errors"] - found["skipped"]
+    found["outcomes"] = {
+        f"{case.get('classname')}::{case.get('name')}": _outcome(case) for case in suite.iter("testcase")
+    }
     return found
+
+
+def _outcome(case: ElementTree.Element) -> str:
+    kinds = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
+    message = next((str(child.get("message"))[:300] for child in case if child.get("message")), "")
+    return " ".join([*kinds, message]).strip() or "passed"
 
 
 def main() -> int:
@@ -137,9 +137,9 @@ def main() -> int:
             state, took = run(stage.command(results, options, seconds), log, seconds)
             entry = {"state": state, "limit_s": round(seconds), "took_s": round(took, 1)}
             if stage.name == "tests" and (report := results / "gpu-tests.xml").exists():
-                document = counts(report) | {"outcomes": outcomes(report)}
+                document = read_report(report)
                 (results / "gpu-tests.json").write_text(json.dumps(document, indent=1) + "\n")
-                entry |= counts(report)
+                entry |= {name: count for name, count in document.items() if name != "outcomes"}
             entry["result"] = (results / f"gpu-{stage.name}.json").exists()
             tail = log.read_text(errors="replace").splitlines()[-12:]
             print("\n".join(f"    {line}" for line in tail), flush=True)

@@ -61,8 +61,7 @@ class NodeCache:
         unfinished.replace(path)
 
     def _manifest_path(self, uri: str, digest: str) -> Path:
-        identity = hashlib.sha256(json.dumps([uri, digest]).encode()).hexdigest()
-        return self.folder / "manifests" / identity
+        return self.folder / "manifests" / _identity(uri, digest)
 
     def fetch(self, store: ObjectStore, key: str, entry: FileEntry, pool: ThreadPoolExecutor) -> Path:
         """Return a file that a manifest names, downloading what is missing of it.
@@ -84,7 +83,7 @@ class NodeCache:
         Raises:
             IntegrityError: if the object changes after it was listed.
         """
-        identity = hashlib.sha256(json.dumps([store.uri, info.key, info.etag, info.size]).encode()).hexdigest()
+        identity = _identity(store.uri, info.key, info.etag, info.size)
         with self._locked(identity):
             source = self.folder / "sources" / identity
             if source.exists():
@@ -116,6 +115,11 @@ class NodeCache:
         with lock.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _identity(*facts: str | int) -> str:
+    """Return a name for what these facts name."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _fetch_verified(partial: PartialFile, entry: FileEntry, pool: ThreadPoolExecutor) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
 from luthier_trainer.runtime.cpus import limit_threads
-from support.trainer.models import Rows, read_reviews, tiny_models_in
+from support.trainer.fixtures import reviews, tiny_models
+
+__all__ = ["reviews", "tiny_models"]
 
 # Before anything imports torch, as the command line does it.
 limit_threads()
@@ -21,13 +20,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not torch.cuda.is_available() and item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="there is no GPU"))
-
-
-@pytest.fixture(scope="session")
-def reviews() -> Rows:
-    return read_reviews()
-
-
-@pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory, reviews: Rows) -> Callable[[str], Path]:
-    return tiny_models_in(tmp_path_factory.mktemp, reviews)

@@ -22,6 +22,14 @@ def server(namespace: Any) -> Server:
     return Server(namespace)
 
 
+def deploy(namespace: Any) -> None:
+    """Publish a version, and wait for the RayService that is to serve it."""
+    namespace.apply(MODELDEPLOYMENT)
+    namespace.submit()
+    namespace.run_through()
+    namespace.until("the server", lambda: namespace.all("rayservice"))
+
+
 def test_without_kuberay_it_says_what_to_install_and_goes_on_when_that_is_done(
     operator: Any, cluster: Any, namespace: Any
 ) -> None:
@@ -72,10 +80,7 @@ def test_it_waits_for_the_model_serves_it_and_rolls_a_new_version_out(
 def test_a_version_that_does_not_start_changes_nothing_for_those_who_ask(
     operator: Any, kuberay: None, namespace: Any, server: Server
 ) -> None:
-    namespace.apply(MODELDEPLOYMENT)
-    namespace.submit()
-    namespace.run_through()
-    namespace.until("the server", lambda: namespace.all("rayservice"))
+    deploy(namespace)
     server.tell()
     namespace.await_reason("mdep", "reviews", "Serving")
     namespace.submit(hyperparameters={"epochs": 1})
@@ -121,10 +126,7 @@ def test_a_stranger_s_rayservice_of_the_same_name_is_not_touched(
 def test_suspend_removes_the_server_and_deletion_leaves_nothing(
     operator: Any, kuberay: None, namespace: Any, server: Server
 ) -> None:
-    namespace.apply(MODELDEPLOYMENT)
-    namespace.submit()
-    namespace.run_through()
-    namespace.until("the server", lambda: namespace.all("rayservice"))
+    deploy(namespace)
     namespace.merge("mdep", "reviews", {"spec": {"suspend": True}})
     namespace.await_reason("mdep", "reviews", "Suspended")
     namespace.until("the server to go", lambda: not namespace.all("rayservice"))
@@ -137,10 +139,7 @@ def test_suspend_removes_the_server_and_deletion_leaves_nothing(
 def test_why_kuberay_may_not_create_a_pod_is_said_within_ten_seconds(
     operator: Any, kuberay: None, namespace: Any, server: Server
 ) -> None:
-    namespace.apply(MODELDEPLOYMENT)
-    namespace.submit()
-    namespace.run_through()
-    namespace.until("the server", lambda: namespace.all("rayservice"))
+    deploy(namespace)
     status = {"pendingServiceStatus": {"rayClusterName": "reviews-abc"}}
     namespace.merge("rayservice", "reviews", {"status": status}, status=True)
     # In the words of KubeRay 1.6.

@@ -20,21 +20,13 @@ from luthier_artifacts import Registry, StorageConfig, open_registry
 from luthier_trainer.cli import main
 from luthier_trainer.runtime.cpus import limit_threads
 from support.trainer.attempts import FORK_SERVER, Trainer
-from support.trainer.models import Rows, read_reviews, tiny_models_in
+from support.trainer.fixtures import reviews, tiny_models
+from support.trainer.models import Rows
+
+__all__ = ["reviews", "tiny_models"]
 
 # Before anything imports torch, as the command line does it.
 limit_threads()
-
-
-@pytest.fixture(scope="session")
-def reviews() -> Rows:
-    return read_reviews()
-
-
-@pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory, reviews: Rows) -> Callable[[str], Path]:
-    """Random models of a few thousand weights, one for each architecture, in hub format."""
-    return tiny_models_in(tmp_path_factory.mktemp, reviews)
 
 
 @dataclass(frozen=True)
