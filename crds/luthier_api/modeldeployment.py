@@ -9,17 +9,23 @@ from luthier_api.base import (
     Count,
     Digest,
     Engine,
+    Fraction,
     ImageReference,
     ObjectName,
     Seconds,
     Text,
     Timestamp,
     cel,
+    decimal_type,
 )
 from luthier_api.conditions import NOT_SEEN_YET, ResourceStatus
 from luthier_api.finetunejob import LastFailure
 from luthier_api.pods import Placement, PodMetadata, ResourceRequirements
 from luthier_api.storage import OutputUri, StorageAccess
+
+WISHES = ("promote", "pause", "abort", "skip")
+"""Annotations luthier.dev/<wish> that steer a rollout once. The value names the generation that is meant: "7", or "7#2"
+to ask for the same a second time."""
 
 
 class FineTuneJobRef(ApiModel):
@@ -126,12 +132,124 @@ class Autoscaling(ApiModel):
         return self
 
 
+Ratio = decimal_type(ge="1", le="100", example="1.5")
+Measure = Literal["maxErrorRate", "maxErrorRateIncrease", "maxP99Milliseconds", "maxP99Ratio", "minAgreement"]
+HeaderName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
+
+
+class RolloutStep(ApiModel):
+    """A share of the requests for the new revision, and what has to happen before the next step."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("!(has(self.pause) && has(self.pauseSeconds))", "give pauseSeconds or pause: Manual, not both")
+        )
+    )
+
+    traffic_percent: Annotated[int, Field(ge=0, le=100)] = Field(
+        description="Percentage of the requests that the new revision answers; 0 with a mirror is a dark launch."
+    )
+    pause_seconds: Annotated[int, Field(ge=0, le=7 * 86400)] | None = Field(
+        default=None, description="How long the step lasts at least. Default 0, or as long as the analysis needs."
+    )
+    pause: Literal["Manual"] | None = Field(
+        default=None, description="Manual: wait for the annotation luthier.dev/promote."
+    )
+
+
+class RolloutMirror(ApiModel):
+    """Copies of requests that the new revision computes too. Nobody waits for them; their answers are compared."""
+
+    percent: Annotated[int, Field(ge=1, le=100)] = Field(description="Percentage of the requests that are copied.")
+    max_pending: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=64, description="Copies under way at the same time in one replica; further ones are dropped."
+    )
+
+
+class Sticky(ApiModel):
+    """Which requests stay with one revision during a rollout."""
+
+    header: HeaderName = Field(description="Header whose value decides, for instance X-User.")
+
+
+class Analysis(ApiModel):
+    """What the new revision must keep to. Counted by the server replicas, from the beginning of each step."""
+
+    interval_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
+        default=10, description="How often the figures are judged."
+    )
+    min_requests: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=50, description="With fewer requests to the new revision in a step, nothing is concluded."
+    )
+    failure_limit: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=0, description="How many judgements in a step may fail before the rollout is rolled back."
+    )
+    max_error_rate: Fraction | None = Field(
+        default=None,
+        description="Share of requests that the new revision may fail. What a client did wrong is no failure.",
+    )
+    max_error_rate_increase: Fraction | None = Field(
+        default=None, description="How much higher its error rate may be than that of the revision in service."
+    )
+    max_p99_milliseconds: Annotated[int, Field(ge=1, le=600_000)] | None = Field(
+        default=None, description="99th percentile of its latency at most."
+    )
+    max_p99_ratio: Ratio | None = Field(
+        default=None, description="The same, as a multiple of that of the revision in service in the same step."
+    )
+    min_agreement: Fraction | None = Field(
+        default=None, description="Share of the copied requests on which both revisions must agree. Needs a mirror."
+    )
+    dry_run: Annotated[list[Measure], Field(max_length=5)] = Field(
+        default=[], description="Measures that are only reported."
+    )
+    on_inconclusive: Literal["Hold", "Promote", "RollBack"] = Field(
+        default="Hold", description="What to do with a step for which there are too few requests to judge."
+    )
+    inconclusive_after_seconds: Annotated[int, Field(ge=1, le=7 * 86400)] = Field(
+        default=600, description="How long to wait for enough requests before that is done."
+    )
+
+
 class Rollout(ApiModel):
     """How a new version takes over: it starts beside the old one, is checked, and gets its traffic."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.analysis) || !has(self.analysis.minAgreement) || has(self.mirror)",
+                "analysis.minAgreement compares copied requests: set mirror.percent too",
+            ),
+            (
+                "!has(self.steps) || self.strategy == 'Canary' || size(self.steps) == 0",
+                "steps are for strategy Canary",
+            ),
+        )
+    )
+
+    strategy: Literal["Canary", "BlueGreen", "InPlace"] = Field(
+        default="Canary",
+        description="Canary: the new version starts beside the old one and gets its share step by step. BlueGreen: a "
+        "second Ray cluster is built for it, then all requests move. InPlace: each replica loads it, then switches.",
+    )
+    steps: Annotated[list[RolloutStep], Field(max_length=20)] = Field(
+        default=[], description="Shares of the requests, in order. After the last one, the new version gets them all."
+    )
+    mirror: RolloutMirror | None = Field(default=None, description="Copies of requests for the new revision.")
+    sticky: Sticky | None = Field(default=None, description="Keep each user with one revision.")
+    header_routing: bool = Field(
+        default=False, description="Let the header X-Luthier-Revision name the revision that answers, for testers."
+    )
+    analysis: Analysis | None = Field(default=None, description="What the new revision must keep to.")
     progress_deadline_seconds: Annotated[int, Field(ge=10, le=86400)] = Field(
         default=600,
         description="How long a new revision may take to start before the rollout is reported as stalled.",
+    )
+    auto_rollback: bool = Field(
+        default=True, description="Whether a revision that fails its analysis is removed, or only held where it is."
+    )
+    rollback_window: Annotated[int, Field(ge=0, le=10)] = Field(
+        default=3, description="One of so many revisions that were last in service returns without steps."
     )
 
 
@@ -185,6 +303,49 @@ class RevisionStatus(ApiModel):
     )
     since: Timestamp = Field(description="When it was added.")
     message: Text | None = Field(default=None, description="Why it is not running.")
+    requests: Count | None = Field(default=None, description="Requests to it in the present step.")
+    error_rate: Text | None = Field(default=None, description="Share of them that it failed.")
+    p99_milliseconds: Count | None = Field(
+        default=None, description="99th percentile of its latency in the present step."
+    )
+    agreement: Text | None = Field(
+        default=None, description="Share of copied requests on which it agrees with the revision in service."
+    )
+
+
+class RolloutStatus(ApiModel):
+    """The rollout under way."""
+
+    revision: Text = Field(description="Revision that is being rolled out.")
+    stage: Literal["Starting", "Step", "Shifted", "Loading", "Dropping"] = Field(
+        description="Starting: it has no requests yet. Step: it has its share. Shifted: it has them all. Loading: the "
+        "server replicas load it. Dropping: it has lost its requests and is about to be removed."
+    )
+    step: Count = Field(default=0, description="Number of the step, from 1.")
+    steps: Count = Field(default=0, description="Number of steps.")
+    weight: Annotated[int, Field(ge=0, le=100)] = Field(default=0, description="Its share of the requests in percent.")
+    since: Timestamp = Field(description="When this stage or step began.")
+    paused: bool = Field(default=False, description="Whether it waits for luthier.dev/promote.")
+    failures: Count = Field(default=0, description="Judgements of this step that failed.")
+    judged: Timestamp | None = Field(default=None, description="When the figures were judged last.")
+    message: Text | None = Field(default=None, description="What the step waits for.")
+
+
+class RejectedRevision(ApiModel):
+    """A revision that was rolled back; it is not tried again until the spec, the version or luthier.dev/retry changes."""
+
+    name: Text = Field(description="Name of the revision, which its spec and version decide.")
+    version: Text = Field(description="Version of the artifact.")
+    reason: Text = Field(description="Why, in one word.")
+    message: Text = Field(description="Why, with the figure that broke the limit.")
+    at: Timestamp = Field(description="When.")
+
+
+class ServedRevision(ApiModel):
+    """A revision that was in service."""
+
+    name: Text = Field(description="Name of the revision.")
+    version: Text = Field(description="Version of the artifact.")
 
 
 class ModelDeploymentStatus(ResourceStatus):
@@ -199,6 +360,16 @@ class ModelDeploymentStatus(ResourceStatus):
     update_revision: Text | None = Field(default=None, description="Revision that is being rolled out.")
     revisions: Annotated[list[RevisionStatus], Field(max_length=16)] = Field(
         default=[], description="Versions on the server."
+    )
+    rollout: RolloutStatus | None = Field(default=None, description="The rollout under way.")
+    rejected: Annotated[list[RejectedRevision], Field(max_length=8)] = Field(
+        default=[], description="Revisions that were rolled back, newest first."
+    )
+    history: Annotated[list[ServedRevision], Field(max_length=11)] = Field(
+        default=[], description="Revisions that have had all requests, newest first."
+    )
+    handled: Annotated[dict[str, Annotated[str, Field(max_length=64)]], Field(max_length=8)] = Field(
+        default={}, description="Annotations promote, pause, abort and skip whose wish was carried out."
     )
     last_failure: LastFailure | None = Field(default=None, description="Why the last rollout failed.")
 

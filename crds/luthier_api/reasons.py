@@ -85,4 +85,5 @@ class Reason(StrEnum):
     MODEL_NOT_FOUND = "ModelNotFound"
     KUBERAY_NOT_INSTALLED = "KubeRayNotInstalled"
     REVISION_FAILED = "RevisionFailed"
+    ROLLED_BACK = "RolledBack"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"

@@ -19,6 +19,7 @@ from luthier_operator.apply import Applier, Writes
 from luthier_operator.gather.finetunejob import FineTuneJobGatherer
 from luthier_operator.gather.modeldeployment import ModelDeploymentGatherer
 from luthier_operator.gather.progress_poller import ProgressPoller
+from luthier_operator.gather.server_poller import ServerPoller
 from luthier_operator.kube import Gone, KubeClient, QuotaExceeded, Refused, Transient, Unexpected
 from luthier_operator.kube.namespace_owner import LOOK_AGAIN_S, NamespaceOwner
 from luthier_operator.model.actions import EventNote
@@ -62,16 +63,18 @@ class Reconciler:
         kube: KubeClient,
         store: Store,
         progress: ProgressPoller,
+        servers: ServerPoller,
         defaults: Defaults,
         owner: NamespaceOwner,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """Read from the store and the cluster, write to the cluster, in namespaces that no other release owns."""
         self._owner, self._told = owner, set[Key]()
-        self._store, self._progress, self._defaults, self._clock = store, progress, defaults, clock
+        self._store, self._defaults, self._clock = store, defaults, clock
+        self._progress, self._servers = progress, servers
         self._applier = Applier(kube, store)
         self._finetunejobs = FineTuneJobGatherer(kube, store, progress, kueue_retry_s=defaults.kueue_retry_s)
-        self._modeldeployments = ModelDeploymentGatherer(kube, store)
+        self._modeldeployments = ModelDeploymentGatherer(kube, store, servers)
         self.since: dict[Key, float] = {}
         """Reconciles at work, and since when (monotonic seconds)."""
 
@@ -86,6 +89,7 @@ class Reconciler:
         found = self._store.read(key.kind, key)
         if not found:
             self._progress.forget(key)
+            self._servers.forget(key)
             return "gone"
         metrics.RECONCILES.labels(key.kind).inc()
         self.since[key] = time.monotonic()

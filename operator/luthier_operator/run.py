@@ -13,8 +13,9 @@ from typing import Any
 
 import aiohttp
 
-from luthier_operator.gather.progress_client import ProgressReader
+from luthier_operator.gather.pod_client import ProgressReader, ReportReader
 from luthier_operator.gather.progress_poller import ProgressPoller
+from luthier_operator.gather.server_poller import ServerPoller
 from luthier_operator.kube import Access, Fence, KubeClient, Pace, fencing, keeping
 from luthier_operator.kube.namespace_owner import NamespaceOwner
 from luthier_operator.model.views import Key
@@ -59,9 +60,12 @@ class OperatorRun:
         self._progress = ProgressPoller(
             self.store, ProgressReader(), self._wake, interval_s=settings.progress_interval_s
         )
+        self._servers = ServerPoller(ReportReader(), self._wake, interval_s=settings.report_interval_s)
         release = f"{settings.lease_namespace}/{settings.lease_name}" if settings.lease_name else ""
         self._owner = NamespaceOwner(self._kube, release)
-        self._reconciler = Reconciler(self._kube, self.store, self._progress, settings.defaults(), self._owner)
+        self._reconciler = Reconciler(
+            self._kube, self.store, self._progress, self._servers, settings.defaults(), self._owner
+        )
         self.queue: WorkQueue[Key] = WorkQueue(self._reconciler, workers=settings.workers, about=_about)
         self._connected_at = self._stopped_at = 0.0
         self._parts: asyncio.Task[None] | None = None
@@ -93,6 +97,7 @@ class OperatorRun:
             self._parts.cancel()
             await asyncio.gather(self._parts, return_exceptions=True)  # why it ended by itself has been said
         await self._progress.close()
+        await self._servers.close()
         await self._kube.close()
 
     def listed(self, kind: Kind) -> None:

@@ -5,7 +5,8 @@ operator --Removal--> remove
 result     prepare, train, remove --Result--> operator, in the pod's termination message
 progress   train --ProgressDocument over HTTP--> operator
 serving    train --ServingDocument in the artifact, as luthier.json--> server
-operator --FrontConfig, RevisionConfig in the RayService--> server
+operator --ServerConfig, RevisionConfig in the RayService--> server
+server --ServerReport over HTTP--> operator
 """
 
 from luthier_api.artifact_files import SERVING_DOCUMENT_FILE
@@ -37,10 +38,16 @@ from luthier_api.documents.run import (
 from luthier_api.documents.serving import (
     MULTI_LABEL_THRESHOLD,
     SERVE_PORT,
-    FrontConfig,
+    SERVER_REPORT_PATH,
+    SERVER_REPORT_PORT,
+    Mirror,
+    ModelState,
     Padding,
     RevisionConfig,
+    RevisionCounts,
     Route,
+    ServerConfig,
+    ServerReport,
     ServingDocument,
 )
 
@@ -49,6 +56,8 @@ __all__ = [
     "GRACE_VARIABLE",
     "MULTI_LABEL_THRESHOLD",
     "RUN_DOCUMENT_PATH",
+    "SERVER_REPORT_PATH",
+    "SERVER_REPORT_PORT",
     "SERVE_PORT",
     "SERVING_DOCUMENT_FILE",
     "TERMINATION_MESSAGE_BYTES",
@@ -57,7 +66,8 @@ __all__ = [
     "Access",
     "DocumentError",
     "Failure",
-    "FrontConfig",
+    "ModelState",
+    "Mirror",
     "Origin",
     "Padding",
     "Place",
@@ -69,9 +79,12 @@ __all__ = [
     "Resolved",
     "Result",
     "RevisionConfig",
+    "RevisionCounts",
     "Role",
     "Route",
     "RunDocument",
+    "ServerConfig",
+    "ServerReport",
     "ServingDocument",
     "Stage",
     "credential_env",

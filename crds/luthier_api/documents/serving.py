@@ -9,6 +9,9 @@ from luthier_api.documents.run import Access
 from luthier_api.training import Label, Task
 
 SERVE_PORT = 8000
+# Where each server replica says how it is, beside the requests: for the operator, on the pod's own address.
+SERVER_REPORT_PORT = 8001
+SERVER_REPORT_PATH = "/report"
 # multi-label: a label is assigned from this probability on.
 MULTI_LABEL_THRESHOLD = 0.5
 # Where texts shorter than the longest of their batch are filled up; none: only texts of one length share a batch.
@@ -44,7 +47,7 @@ class ServingDocument(Document):
 
 
 class RevisionConfig(Document):
-    """The args of one revision: a Ray Serve application that computes batches of one model version."""
+    """One model version, and how it is computed: in the server's own process, or as an application of its own."""
 
     name: Text = Field(description="Name of the application.")
     model_uri: Text = Field(description="Folder of the version: <uri>/<name>/versions/<version>.")
@@ -64,19 +67,51 @@ class RevisionConfig(Document):
 class Route(Document):
     """A share of the traffic."""
 
-    revision: Text = Field(description="Name of the revision's application.")
+    revision: Text = Field(description="Name of the revision.")
     version: Text = Field(description="Version that it serves, for the answer's header.")
     weight: Annotated[int, Field(ge=0, le=100)] = Field(description="Share of the requests in percent.")
+    own_application: bool = Field(
+        default=False,
+        description="Whether a Ray Serve application of the revision's name computes it, which is called by handle.",
+    )
 
 
-class FrontConfig(Document):
-    """The user_config of the front: everything that may change while it owns `/`."""
+class Mirror(Document):
+    """Requests that a second revision computes too, whose answer nobody waits for: it is compared and counted."""
+
+    revision: Text = Field(description="Name of the revision that gets the copies.")
+    percent: Annotated[int, Field(ge=1, le=100)] = Field(description="Share of the requests that are copied.")
+    max_pending: Annotated[int, Field(ge=1)] = Field(
+        default=64, description="Copies under way at the same time in one server replica; further ones are dropped."
+    )
+
+
+class ServerConfig(Document):
+    """The user_config of the server: everything that may change while it owns `/`."""
 
     model_name: Text = Field(description="Name of the ModelDeployment, and of the model in the inference protocols.")
+    stable: RevisionConfig | None = Field(
+        default=None,
+        description="The revision that each replica computes in its own process. A new one is loaded in the "
+        "background; until then requests go to its own application or, without one, to the revision before it.",
+    )
     routes: Annotated[list[Route], Field(max_length=16)] = Field(default=[], description="Weights; empty answers 503.")
+    window: Text = Field(
+        default="", description="Name of the window over which requests are counted; a new name begins at zero."
+    )
+    mirror: Mirror | None = Field(default=None, description="Copies of requests; null makes none.")
+    sticky_header: Text | None = Field(
+        default=None, description="Header whose value decides the revision, so that one user meets one of them."
+    )
+    header_routing: bool = Field(
+        default=False, description="Whether the header X-Luthier-Revision may name the revision that answers."
+    )
+    replicas: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="Replicas at the fewest; each queues its share of max_queued_requests."
+    )
     max_batch_texts: Annotated[int, Field(ge=1)] = Field(default=32, description="Texts that one batch holds at most.")
     max_batch_wait_ms: Annotated[int, Field(ge=0)] = Field(
-        default=5, description="How long a request may wait for others while a replica is busy."
+        default=5, description="How long a request may wait for others while an application of its own is busy."
     )
     max_queued_requests: Annotated[int, Field(ge=1)] = Field(
         default=256, description="Requests accepted and not yet answered; a list counts once for each batch it fills."
@@ -85,3 +120,53 @@ class FrontConfig(Document):
     max_body_bytes: Annotated[int, Field(ge=1)] = Field(default=1024 * 1024, description="Size of a request's body.")
     max_texts: Annotated[int, Field(ge=1)] = Field(default=1000, description="Texts in one request.")
     max_text_characters: Annotated[int, Field(ge=1)] = Field(default=100_000, description="Characters of one text.")
+
+
+class ModelState(Document):
+    """A revision in the process of a server replica."""
+
+    revision: Text = Field(description="Name of the revision.")
+    state: Literal["Loading", "Ready", "Failed"] = Field(description="What it is doing.")
+    message: Text = Field(default="", description="Why it cannot be loaded; it is tried again.")
+
+
+# 2^-12.5 ms to 2^25 ms, which is nine hours.
+LatencyBucket = Annotated[int, Field(ge=-100, le=200)]
+
+
+class RevisionCounts(Document):
+    """What became of the requests to one revision since the window began."""
+
+    requests: Count = Field(default=0, description="Requests that were answered or failed.")
+    errors: Count = Field(
+        default=0, description="Those that the revision failed: not what a client did wrong, and no full queue."
+    )
+    latency: Annotated[dict[LatencyBucket, Count], Field(max_length=301)] = Field(
+        default={},
+        description="Requests by the time that they took: key k holds those of 2^((k-1)/8) to 2^(k/8) milliseconds.",
+    )
+    compared: Count = Field(default=0, description="Copies that both revisions have computed.")
+    agreement: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)] = Field(
+        default=0.0, description="Sum over the copies of how far the answers agree, each 0 to 1."
+    )
+    confidence_shift: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)] = Field(
+        default=0.0, description="Sum over the copies of the difference in confidence."
+    )
+    flips: Annotated[dict[Text, Count], Field(max_length=100)] = Field(
+        default={}, description="'from -> to': how often the predicted label changed."
+    )
+    dropped: Count = Field(default=0, description="Copies that were not made, since too many were under way.")
+
+
+class ServerReport(Document):
+    """What a server replica says of itself over HTTP, at SERVER_REPORT_PATH."""
+
+    replica: Text = Field(description="Unique name of the replica.")
+    ready: bool = Field(description="Whether it answers requests now.")
+    config: Text = Field(default="", description="Digest of the ServerConfig that it has applied.")
+    window: Text = Field(default="", description="Window of `counts`.")
+    models: Annotated[list[ModelState], Field(max_length=4)] = Field(default=[], description="Revisions that it holds.")
+    counts: Annotated[dict[Text, RevisionCounts], Field(max_length=16)] = Field(
+        default={}, description="Counts by revision."
+    )
+    pending: Count = Field(default=0, description="Requests accepted and not yet answered.")

@@ -2,5 +2,5 @@
 
 `finetunejob` and `modeldeployment` put together what `plan` is given, from the store and, where that cannot know, from
 the API server: `kueue` for the queues, `pod_events` for pods that are not made, `versions_in_use` for versions that
-must not be removed. `progress_poller` asks training pods apart from reconciles, by `progress_client`.
+must not be removed. `progress_poller` asks training pods apart from reconciles, by `pod_client`.
 """

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier_operator.gather.pod_events import last_seen
+from luthier_operator.gather.server_poller import ServerPoller
 from luthier_operator.kube import ApiNotInstalled, KubeClient
 from luthier_operator.model.parse import meta_of, rayservice_view
 from luthier_operator.model.resources import ModelDeploymentResource, Unreadable, read_spec, read_status
@@ -18,9 +19,9 @@ from luthier_operator.store.store import Store
 class ModelDeploymentGatherer:
     """Gathers from the store, and from the API server what no watch tells."""
 
-    def __init__(self, kube: KubeClient, store: Store) -> None:
-        """Read from there."""
-        self._kube, self._store = kube, store
+    def __init__(self, kube: KubeClient, store: Store, servers: ServerPoller) -> None:
+        """Read from there, and what server replicas say of themselves."""
+        self._kube, self._store, self._servers = kube, store, servers
 
     async def observe(self, resource: ModelDeploymentResource, now: datetime) -> ObservedServing:
         """Return what is known of a resource's server."""
@@ -34,8 +35,9 @@ class ModelDeploymentGatherer:
             except ApiNotInstalled:
                 installed = False
         followed, pods = self._followed(resource), self._store.pods(meta.key)
+        reports = self._servers.reports(meta.key, pods)
         event = await self._pod_event(resource, rayservice, pods, now)
-        return ObservedServing(rayservice, followed, pods, kuberay_installed=installed, pod_event=event)
+        return ObservedServing(rayservice, followed, pods, reports, kuberay_installed=installed, pod_event=event)
 
     async def _pod_event(
         self,

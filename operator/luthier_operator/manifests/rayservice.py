@@ -1,4 +1,4 @@
-"""The RayService of a ModelDeployment: one Ray cluster, and on it the front and the live revisions.
+"""The RayService of a ModelDeployment: one Ray cluster, and on it the server and, during a rollout, the canary.
 
 A changed `serveConfigV2` is applied in place; a changed `rayClusterConfig` makes KubeRay build a second cluster beside
 the first and switch. So nothing about a model's version may stand in the cluster's part, and `cluster_config` is not
@@ -6,11 +6,11 @@ even given one.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from luthier_api.documents import SERVE_PORT, FrontConfig, RevisionConfig, Route
+from luthier_api.documents import SERVE_PORT, Mirror, RevisionConfig, Route, ServerConfig
 from luthier_api.keys import digest_of
 from luthier_api.modeldeployment import ModelDeploymentSpec
 from luthier_operator.manifests import pods
@@ -37,6 +37,38 @@ class Application:
     args: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What is on the server: which revisions, computed where, and with which share of the requests.
+
+    Attributes:
+        stable: the revision that each server replica computes in its own process.
+        canary: the revision that has an application of its own; the same as `stable` while the replicas load that.
+        canary_weight: the canary's share of the requests in percent; the stable revision has the rest.
+        window: name of the window over which requests are counted; it holds the canary's name and step.
+        previous: the revision to return to where none runs beside the stable one (BlueGreen and InPlace).
+    """
+
+    stable: Application
+    canary: Application | None = None
+    canary_weight: int = 0
+    window: str = ""
+    previous: Application | None = None
+
+    @property
+    def step(self) -> int | None:
+        """Number of the step that the canary is in, from 0."""
+        name, _, step = self.window.partition("/")
+        return int(step) if self.canary and name == self.canary.name and step.isdigit() else None
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """Return {revision: share of the requests}."""
+        if self.canary is None or self.canary.name == self.stable.name:
+            return {self.stable.name: 100}
+        return {self.stable.name: 100 - self.canary_weight, self.canary.name: self.canary_weight}
+
+
 def revision(
     spec: ModelDeploymentSpec, *, version: str, uri: str, digest: str, grant: Grant, retry: str
 ) -> Application:
@@ -60,35 +92,52 @@ def revision(
     return Application(name, version, {**args, "name": name})
 
 
-def serve_config(
-    owner: Meta, spec: ModelDeploymentSpec, applications: Sequence[Application], weights: Mapping[str, int]
-) -> str:
-    """Return serveConfigV2: the front, and one application per revision."""
-    front = FrontConfig(
+def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout) -> str:
+    """Return serveConfigV2: the server, and the canary if there is one."""
+    canary, rollout = layout.canary, spec.rollout
+    revisions = [layout.stable, *([canary] if canary and canary.name != layout.stable.name else [])]
+    mirror = rollout.mirror if canary and canary.name != layout.stable.name and layout.step is not None else None
+    config = ServerConfig(
         model_name=owner.name,
-        routes=[Route(revision=a.name, version=a.version, weight=weights.get(a.name, 0)) for a in applications],
+        stable=RevisionConfig.model_validate(dict(layout.stable.args)),
+        routes=[
+            Route(
+                revision=each.name,
+                version=each.version,
+                weight=layout.weights[each.name],
+                own_application=canary is not None and each.name == canary.name,
+            )
+            for each in revisions
+        ],
+        window=layout.window,
+        mirror=Mirror(revision=canary.name, percent=mirror.percent, max_pending=mirror.max_pending)
+        if mirror and canary
+        else None,
+        sticky_header=rollout.sticky.header if rollout.sticky else None,
+        header_routing=rollout.header_routing,
+        replicas=replicas_of(spec)[0],
         max_batch_wait_ms=spec.runtime.max_batch_wait_ms,
         max_queued_requests=spec.runtime.max_queued_requests,
     )
     entries = [
         {
-            "name": names.FRONT,
-            "import_path": "luthier_serving.front:app",
+            "name": names.SERVER,
+            "import_path": "luthier_serving.server:app",
             "route_prefix": "/",
-            "args": {},
-            "deployments": [{"name": "Front", "user_config": front.to_wire()}],
+            "args": {"gpusPerReplica": spec.runtime.gpus_per_replica},
+            "deployments": [{"name": "Server", "user_config": config.to_wire(), **_scale(spec)}],
         },
-        *(
+    ]
+    if canary:
+        entries.append(
             {
-                "name": application.name,
+                "name": canary.name,
                 "import_path": "luthier_serving.revision:app",
                 "route_prefix": None,
-                "args": dict(application.args),
+                "args": dict(canary.args),
                 "deployments": [{"name": "Revision", **_scale(spec)}],
             }
-            for application in applications
-        ),
-    ]
+        )
     return json.dumps(
         {
             "proxy_location": "EveryNode",
@@ -100,21 +149,28 @@ def serve_config(
     )
 
 
-def read_serve_config(text: str) -> tuple[list[Application], dict[str, int]]:
-    """Return the revisions of a serveConfigV2 that `serve_config` made, and the weight of each."""
-    if not text:
-        return [], {}
-    entries = json.loads(text)["applications"]
-    front = next(entry for entry in entries if entry["name"] == names.FRONT)
-    weights = {
-        route["revision"]: int(route["weight"]) for route in front["deployments"][0]["user_config"].get("routes", [])
-    }
-    found = [
-        Application(entry["name"], entry["args"]["version"], entry["args"])
-        for entry in entries
-        if entry["name"] != names.FRONT
-    ]
-    return found, weights
+def read_layout(text: str, previous: str = "") -> Layout | None:
+    """Return what a serveConfigV2 that `serve_config` made, and the annotation beside it, put on the server.
+
+    Returns None for one that an earlier release made, which had the stable revision in an application of its own.
+    """
+    entries = {entry["name"]: entry for entry in json.loads(text)["applications"]} if text else {}
+    if names.SERVER not in entries:
+        return None
+    config = entries[names.SERVER]["deployments"][0]["user_config"]
+    routes = {route["revision"]: int(route["weight"]) for route in config.get("routes", [])}
+    canary = next((_application(entry["args"]) for name, entry in entries.items() if name != names.SERVER), None)
+    return Layout(
+        stable=_application(config["stable"]),
+        canary=canary,
+        canary_weight=routes.get(canary.name, 0) if canary else 0,
+        window=config.get("window", ""),
+        previous=_application(json.loads(previous)) if previous else None,
+    )
+
+
+def _application(args: Mapping[str, Any]) -> Application:
+    return Application(args["name"], args["version"], args)
 
 
 def _scale(spec: ModelDeploymentSpec) -> dict[str, Any]:
@@ -134,10 +190,20 @@ def _scale(spec: ModelDeploymentSpec) -> dict[str, Any]:
 
 
 def rayservice(
-    owner: Meta, spec: ModelDeploymentSpec, *, config: str, grant: Grant, defaults: Defaults
+    owner: Meta, spec: ModelDeploymentSpec, *, layout: Layout, grant: Grant, defaults: Defaults
 ) -> dict[str, Any]:
-    """Return the manifest; the annotation holds a hash of all of it, so that an unchanged one is not applied again."""
-    body = {"serveConfigV2": config, "rayClusterConfig": cluster_config(owner, spec, grant, defaults)}
+    """Return the manifest; annotations hold a hash of all of it, so that an unchanged one is not applied again."""
+    cluster = cluster_config(owner, spec, grant, defaults)
+    if spec.rollout.strategy == "BlueGreen":
+        template = cluster["workerGroupSpecs"][0]["template"]
+        template["metadata"]["annotations"] = {
+            **template["metadata"].get("annotations", {}),
+            names.REVISION: layout.stable.name,
+        }
+    body = {"serveConfigV2": serve_config(owner, spec, layout), "rayClusterConfig": cluster}
+    annotations = {names.SPEC_HASH: digest_of(body), names.CLUSTER_HASH: digest_of(cluster)}
+    if layout.previous:
+        annotations[names.PREVIOUS] = json.dumps(dict(layout.previous.args), sort_keys=True)
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
@@ -145,7 +211,7 @@ def rayservice(
             "name": owner.name,
             "namespace": owner.namespace,
             "labels": names.labels("server", **{names.MODELDEPLOYMENT: owner.name}),
-            "annotations": {names.SPEC_HASH: digest_of(body)},
+            "annotations": annotations,
             "ownerReferences": [pods.owner_reference(owner)],
         },
         "spec": body,
@@ -189,15 +255,20 @@ def cluster_config(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, default
     return config
 
 
+def replicas_of(spec: ModelDeploymentSpec) -> tuple[int, int]:
+    """Return the fewest and the most replicas."""
+    scaling = spec.autoscaling
+    return (scaling.min_replicas, scaling.max_replicas) if scaling else (spec.replicas or 1, spec.replicas or 1)
+
+
 def _workers(spec: ModelDeploymentSpec) -> tuple[int, int]:
     """Return the fewest and the most pods. Two revisions cannot share a GPU, so a rollout needs as many pods again."""
-    scaling = spec.autoscaling
-    fewest, most = (scaling.min_replicas, scaling.max_replicas) if scaling else (spec.replicas or 1, spec.replicas or 1)
+    fewest, most = replicas_of(spec)
     return fewest, most * 2 if spec.runtime.gpus_per_replica else most
 
 
 def _head(owner: Meta, spec: ModelDeploymentSpec, defaults: Defaults) -> dict[str, Any]:
-    """Return the head's pod: Ray's bookkeeping and the front. It gets no credentials and no GPU."""
+    """Return the head's pod: Ray's bookkeeping. It gets no credentials and no GPU."""
     placed = spec.runtime.model_copy(update={"service_account_name": None, "node_selector": {}})
     limits = {"requests": dict(defaults.serve_head.requests), "limits": dict(defaults.serve_head.limits)}
     container = {**_container("ray-head", spec, defaults), "resources": limits}
@@ -212,7 +283,7 @@ def _head(owner: Meta, spec: ModelDeploymentSpec, defaults: Defaults) -> dict[st
 
 
 def _worker(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defaults) -> dict[str, Any]:
-    """Return a worker's pod: one replica of each live revision."""
+    """Return a worker's pod: a server replica and, during a rollout, one of the canary."""
     runtime = spec.runtime
     container = {
         **_container("ray-worker", spec, defaults),
@@ -250,3 +321,8 @@ def _template(
 def hash_of(manifest: Mapping[str, Any]) -> str:
     """Return the hash that the manifest carries."""
     return str(manifest["metadata"]["annotations"][names.SPEC_HASH])
+
+
+def cluster_hash_of(manifest: Mapping[str, Any]) -> str:
+    """Return the hash of the Ray cluster's part; another one makes KubeRay build a second cluster."""
+    return str(manifest["metadata"]["annotations"][names.CLUSTER_HASH])

@@ -38,6 +38,13 @@ RUN_DOCUMENT = f"{GROUP}/run-document"
 OWNER_UID = f"{GROUP}/owner-uid"
 """Annotation of a Job that must outlive the garbage collection of its resource, and so has no owner reference."""
 
+CLUSTER_HASH = f"{GROUP}/cluster-hash"
+"""Annotation of a RayService: the hash of what makes KubeRay build another Ray cluster."""
+PREVIOUS = f"{GROUP}/previous-revision"
+"""Annotation of a RayService: the revision to return to if the present one fails and none runs beside it."""
+REVISION = f"{GROUP}/revision"
+"""Annotation of a worker's pod whose Ray cluster was built for one revision (BlueGreen)."""
+
 SUSPENDED = f"{GROUP}/suspended"
 """Annotation of a Job that the operator has suspended: how often it had to. Without it, somebody else has."""
 
@@ -53,7 +60,7 @@ CONTAINER = "main"
 """The container of a Job's pod that Luthier makes; admission may put others beside it."""
 
 MANAGED_SELECTOR = f"{MANAGED_BY}={FIELD_MANAGER}"
-FRONT = "front"
+SERVER = "server"
 
 
 def fit(name: str, limit: int) -> str:

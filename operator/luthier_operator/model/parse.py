@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Literal
 
+from luthier_api import GROUP
 from luthier_api.finetunejob import RETRY_ANNOTATION
+from luthier_api.modeldeployment import WISHES
 from luthier_operator.model import names
 from luthier_operator.model.sanitize import LONGEST, printable
 from luthier_operator.model.timestamps import parse_time
@@ -35,8 +37,13 @@ def meta_of(kind: Literal["FineTuneJob", "ModelDeployment"], raw: Raw) -> Meta:
         generation=metadata.get("generation", 0),
         deleting="deletionTimestamp" in metadata,
         retry=metadata.get("annotations", {}).get(RETRY_ANNOTATION, ""),
+        wishes={wish: value for wish in WISHES if (value := _wish(metadata, wish))},
         finalizers=tuple(metadata.get("finalizers", ())),
     )
+
+
+def _wish(metadata: Raw, wish: str) -> str:
+    return printable(metadata.get("annotations", {}).get(f"{GROUP}/{wish}", ""), 64)
 
 
 def job_view(raw: Raw) -> JobView:
@@ -163,6 +170,8 @@ def rayservice_view(raw: Raw) -> RayServiceView:
         workers=cluster.get("desiredWorkerReplicas", 0),
         ready_workers=cluster.get("readyWorkerReplicas", 0),
         spec_hash=metadata.get("annotations", {}).get(names.SPEC_HASH, ""),
+        cluster_hash=metadata.get("annotations", {}).get(names.CLUSTER_HASH, ""),
+        previous=metadata.get("annotations", {}).get(names.PREVIOUS, ""),
         refused=_refused(reported.get("rayClusterStatus", {})),
         cluster=str(reported.get("rayClusterName", "")),
         created_at=parse_time(metadata.get("creationTimestamp")),

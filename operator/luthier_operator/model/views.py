@@ -4,10 +4,11 @@ Only the fields that a decision needs are kept, so that thousands of pods fit in
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from luthier_api.documents import ServerReport
 from luthier_api.finetunejob import FineTuneJobStatus
 from luthier_api.storage import StorageAccess
 from luthier_operator.model import names
@@ -35,6 +36,8 @@ class Meta:
     generation: int
     deleting: bool = False
     retry: str = ""
+    wishes: Mapping[str, str] = field(default_factory=dict)
+    """Annotations by which a user steers a rollout once: {promote, pause, abort or skip: its value}."""
     finalizers: tuple[str, ...] = ()
 
     @property
@@ -203,6 +206,10 @@ class RayServiceView:
     ready_workers: int
     spec_hash: str = ""
     """Hash of all that the operator applied, from its annotation."""
+    cluster_hash: str = ""
+    """Hash of the Ray cluster's part of that."""
+    previous: str = ""
+    """Arguments of the revision to return to, from the operator's annotation."""
     orphan: bool = False
     """Whether it has the operator's labels and no owner, as after a deletion that left it behind, or a restore."""
     refused: str = ""
@@ -210,6 +217,19 @@ class RayServiceView:
     cluster: str = ""
     """Name of the Ray cluster that starts, or of the one that serves."""
     created_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class PodReport:
+    """What the server replica in a pod last said of itself.
+
+    Attributes:
+        pod: name of the pod.
+        report: its newest answer; None if it has not answered yet, or no more.
+    """
+
+    pod: str
+    report: ServerReport | None
 
 
 @dataclass(frozen=True)

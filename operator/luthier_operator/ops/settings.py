@@ -58,6 +58,7 @@ class Settings(BaseModel):
     serve_head_resources: Resources = _DEFAULTS.serve_head
     autoscaler_resources: Resources = _DEFAULTS.autoscaler
     progress_interval_s: float = Field(default=_DEFAULTS.progress_interval_s, gt=0)
+    report_interval_s: float = Field(default=5.0, gt=0)
     drain_s: float = Field(default=_DEFAULTS.drain_s, ge=0)
     train_grace_s: int = Field(default=_DEFAULTS.train_grace_s, ge=1, le=3600)
     kuberay_retry_s: float = Field(default=_DEFAULTS.kuberay_retry_s, gt=0)

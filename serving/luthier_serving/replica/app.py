@@ -1,65 +1,103 @@
-"""The application that owns `/` for good: HTTP on one side, revisions by handle on the other.
+"""The server: the application that owns `/` for good. A replica is HTTP, queue and the stable revision in one process.
 
-`app` is the builder that Ray Serve imports. It takes no args, because changed args would replace the replica. All that
-may change is the user_config, a `FrontConfig`, which Ray passes to `reconfigure` without a restart. It runs on the head
-node, which the autoscaler never removes, and requests no CPU there.
+`app` is the builder that Ray Serve imports. Its args hold only what shapes the replica's process, because changed args
+replace it. All that may change is the user_config, a `ServerConfig`, which Ray passes to `reconfigure` without a
+restart: weights, limits, and the stable revision itself, which is loaded in the background.
+
+A new revision first runs as an application of its own (`luthier_serving.revision`), so that one that crashes its
+process never takes this one along.
 """
 
 import asyncio
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
 from ray import serve
 from ray.serve import Application
 from starlette.applications import Starlette
 
-from luthier_api.documents import FrontConfig
+from luthier_api.documents import SERVER_REPORT_PORT, ServerConfig, ServerReport
+from luthier_api.keys import digest_of
 from luthier_api.reasons import Reason
 from luthier_serving.answers import ModelInfo
+from luthier_serving.compute.loading import load_model
 from luthier_serving.errors import LoadError, Unavailable
+from luthier_serving.replica.counters import Counters
 from luthier_serving.replica.handles import RevisionClient
 from luthier_serving.replica.http import build_http
-from luthier_serving.replica.metrics import FrontMetrics
-from luthier_serving.replica.predictor import Predictor
-from luthier_serving.replica.revision_queue import SendBatch
+from luthier_serving.replica.local_model import LocalModel
+from luthier_serving.replica.metrics import ServerMetrics
+from luthier_serving.replica.predictor import Predictor, Target
+from luthier_serving.replica.report import serve_report
 
-DEPLOYMENT = "Front"
+DEPLOYMENT = "Server"
 READY_TIMEOUT_S = 3.0
 # The predictor limits requests, with 503 and Retry-After; Ray's own limit would put an unbounded queue before it.
 UNLIMITED_REQUESTS = 1_000_000
+PORT_ENV = "LUTHIER_REPORT_PORT"
 
 logger = logging.getLogger("ray.serve")
 
 
-class FrontReplica:
-    """One process that answers HTTP."""
+class ServerReplica:
+    """One process that answers HTTP and computes the stable revision."""
 
     def __init__(self) -> None:
+        self._replica = serve.get_replica_context().replica_id.unique_id
+        self._config = ServerConfig(model_name="none")
         self._clients: dict[str, RevisionClient] = {}
-        self._metrics = FrontMetrics()
-        self._predictor = Predictor(self._connect, self._metrics.observe_batch)
+        self._metrics = ServerMetrics()
+        self._counters = Counters()
+        self._predictor = Predictor(self._counters, self._metrics.observe_batch)
+        self._local = LocalModel(load_model, self._replica, self._route, self._predictor.drain)
+        self._report_site: Any = None
 
     def __serve_build_asgi_app__(self) -> Starlette:
         return build_http(self._predictor, self._metrics, self._ready)
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        """Apply a `FrontConfig` in its wire form.
+        """Apply a `ServerConfig` in its wire form; the first time, wait until its stable revision is loaded.
 
         Unknown fields are ignored with a warning: an operator that is upgraded first must not bring down a server whose
         image is older.
+
+        Raises:
+            LoadError: the first stable revision cannot be loaded.
         """
-        known = {field.alias or name for name, field in FrontConfig.model_fields.items()}
+        known = {field.alias or name for name, field in ServerConfig.model_fields.items()}
         for name in sorted(set(user_config) - known):
             logger.warning("ignored the field %r of the configuration, which this server does not know", name)
-        config = FrontConfig.model_validate({name: user_config[name] for name in user_config if name in known})
-        self._predictor.configure(config)
-        live = {route.revision for route in config.routes}
-        self._clients = {name: client for name, client in self._clients.items() if name in live}
-        logger.info("routes: %s", ", ".join(f"{route.revision}={route.weight}" for route in config.routes) or "none")
+        self._config = ServerConfig.model_validate({name: user_config[name] for name in user_config if name in known})
+        stable = self._config.stable
+        elsewhere = {route.revision for route in self._config.routes if route.own_application}
+        self._clients = {name: self._clients.get(name) or RevisionClient(name) for name in elsewhere}
+        self._local.want(stable, elsewhere=stable is not None and stable.name in elsewhere)
+        self._route()
+        if self._report_site is None:
+            await self._local.wait()
+            port = int(os.environ.get(PORT_ENV, SERVER_REPORT_PORT))
+            self._report_site = await serve_report(self._report, port)
 
-    def _connect(self, revision: str) -> SendBatch:
-        return self._clients.setdefault(revision, RevisionClient(revision)).predict
+    def _route(self) -> None:
+        """Send requests to what is there now."""
+        held = self._local.held
+        stable = self._config.stable.name if self._config.stable else None
+        targets = []
+        for route in self._config.routes:
+            if held and route.revision == held.revision:
+                targets.append(Target(held.revision, route.weight, True, held.send))
+            elif route.own_application:
+                client = self._clients[route.revision]
+                targets.append(Target(route.revision, route.weight, False, client.predict))
+            elif held and route.revision == stable:
+                # The revision before it answers until it is loaded.
+                targets.append(Target(held.revision, route.weight, True, held.send))
+        self._predictor.configure(self._config, targets)
+        text = ", ".join(f"{each.revision}={each.weight}{'' if each.local else ' by handle'}" for each in targets)
+        logger.info("routes: %s", text or "none")
 
     async def _ready(self) -> ModelInfo:
         """Return the model of the first revision that has weight and answers.
@@ -67,34 +105,59 @@ class FrontReplica:
         Raises:
             Unavailable: there is none.
         """
-        for route in self._predictor.config.routes:
+        held = self._local.held
+        for route in sorted(self._config.routes, key=lambda route: -route.weight):
             if route.weight == 0:
                 continue
+            if held and (held.revision == route.revision or not route.own_application):
+                return held.info
             try:
                 async with asyncio.timeout(READY_TIMEOUT_S):
                     return await self._clients[route.revision].describe()
-            except (Unavailable, TimeoutError):
+            except (KeyError, Unavailable, TimeoutError):
                 continue
         raise Unavailable("No model answers yet; try again later.")
 
+    def _report(self) -> ServerReport:
+        return ServerReport(
+            replica=self._replica,
+            ready=self._predictor.ready,
+            config=digest_of(self._config.to_wire()),
+            window=self._counters.window,
+            models=self._local.states(),
+            counts=self._counters.report(),
+            pending=self._predictor.pending,
+        )
+
 
 def app(args: Mapping[str, Any]) -> Application:
-    """Build the front.
+    """Build the server.
 
     Args:
-        args: must be empty.
+        args: `{"gpusPerReplica": <number>}`.
 
     Raises:
-        LoadError: they are not.
+        LoadError: they are something else.
     """
-    if args:
-        raise LoadError(Reason.CONFIG_ERROR, f"The front takes no args but got {sorted(args)}; use its user_config.")
-    deployment = serve.deployment(
-        name=DEPLOYMENT,
-        num_replicas=1,
-        max_ongoing_requests=UNLIMITED_REQUESTS,
-        max_surge_percent=100,
-        ray_actor_options={"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}},
-        health_check_period_s=5,
-    )
-    return deployment(serve.ingress()(FrontReplica)).bind()
+    unknown = sorted(set(args) - {"gpusPerReplica"})
+    if unknown:
+        text = f"The server takes gpusPerReplica but got {unknown}; the rest is its user_config."
+        raise LoadError(Reason.CONFIG_ERROR, text)
+    try:
+        return serve.deployment(**deployment_options(int(args.get("gpusPerReplica", 0))))(
+            serve.ingress()(ServerReplica)
+        ).bind()
+    except (TypeError, ValueError, ValidationError) as error:
+        raise LoadError(Reason.CONFIG_ERROR, f"The args of the server cannot be used: {error}") from None
+
+
+def deployment_options(gpus: int) -> dict[str, Any]:
+    """Return the Ray Serve options of the server's deployment, for this number of GPUs per replica."""
+    return {
+        "name": DEPLOYMENT,
+        "max_ongoing_requests": UNLIMITED_REQUESTS,
+        "max_replicas_per_node": 1,
+        "ray_actor_options": {"num_cpus": 1, "num_gpus": gpus},
+        "graceful_shutdown_timeout_s": 20,
+        "health_check_period_s": 5,
+    }

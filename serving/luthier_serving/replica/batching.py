@@ -1,19 +1,25 @@
-"""When a batch leaves: the policy of one revision's queue, without clock, event loop or network.
+"""When a batch leaves, and what is in it: the policy of one revision's queue, without clock, event loop or network.
 
-A chunk is a part of a request that is never divided: one text, or up to a batch of them. Chunks leave in order:
+A chunk is a part of a request that is never divided: one text, or a few of a list. The n-th chunk of a request takes
+its turn as if it had come n turns later, so a list of a thousand texts lets everybody else pass between its chunks.
+
+A revision in this process computes one batch at a time: the next leaves when that has come back, and holds no more than
+takes about `target_s`, so that whoever comes in meanwhile waits no longer. A revision of its own gets its batches
 
 - at once while a replica is idle, so that a single client does not wait for a batch to fill;
 - when a batch is full;
-- when the oldest has waited for the maximum time, so that a replica always has work and Ray's autoscaler sees the load.
+- when the next has waited for the maximum time, so that a replica always has work and Ray's autoscaler sees the load.
 
 How many replicas there are is learned from the answers. `revision_queue` drives this with real time.
 """
 
-from collections import deque
+import heapq
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 REPLICA_MEMORY_S = 30.0
+# Share of the newest batch in what a text is expected to take.
+SMOOTHING = 0.2
 
 
 class Chunk(Protocol):
@@ -33,10 +39,24 @@ ChunkT = TypeVar("ChunkT", bound=Chunk)
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """How large a batch may be (texts) and how long a chunk may wait for others (seconds)."""
+    """How large a batch may be, and when it leaves.
+
+    Attributes:
+        texts: texts of a batch at most.
+        wait_s: how long a chunk may wait for others while every replica is busy.
+        target_s: if set, one batch at a time is computed, of about so many seconds.
+    """
 
     texts: int
-    wait_s: float
+    wait_s: float = 0.0
+    target_s: float | None = None
+
+
+class _Entry(NamedTuple, Generic[ChunkT]):
+    turn: int
+    number: int
+    arrived: float
+    chunk: ChunkT
 
 
 @dataclass
@@ -45,13 +65,23 @@ class BatchQueue(Generic[ChunkT]):
 
     limits: BatchLimits
     in_flight: int = 0
-    _chunks: deque[tuple[float, ChunkT]] = field(default_factory=deque)
+    _chunks: list[_Entry[ChunkT]] = field(default_factory=list)
     _texts: int = 0
+    _added: int = 0
+    _turn: int = 0
     _replicas: dict[str, float] = field(default_factory=dict)
+    _text_s: float = 0.0
 
-    def add(self, chunk: ChunkT, now: float) -> None:
-        """Append a chunk."""
-        self._chunks.append((now, chunk))
+    @property
+    def waiting(self) -> bool:
+        """Whether a client waits for a chunk that has not left."""
+        self._drop_cancelled()
+        return bool(self._chunks)
+
+    def add(self, chunk: ChunkT, now: float, after: int = 0) -> None:
+        """Append a chunk that comes `after` so many others of its request."""
+        heapq.heappush(self._chunks, _Entry(self._turn + after, self._added, now, chunk))
+        self._added += 1
         self._texts += chunk.size
 
     def take(self, now: float) -> list[ChunkT]:
@@ -60,33 +90,46 @@ class BatchQueue(Generic[ChunkT]):
         if not self._chunks or not self._should_leave(now):
             return []
         batch: list[ChunkT] = []
-        room = self.limits.texts
-        while self._chunks and (not batch or self._chunks[0][1].size <= room):
-            _, chunk = self._chunks.popleft()
-            self._texts -= chunk.size
-            if not chunk.cancelled:
-                batch.append(chunk)
-                room -= chunk.size
+        room = self._room()
+        while self._chunks and (not batch or self._chunks[0].chunk.size <= room):
+            entry = heapq.heappop(self._chunks)
+            self._texts -= entry.chunk.size
+            if not entry.chunk.cancelled:
+                self._turn = max(self._turn, entry.turn)
+                batch.append(entry.chunk)
+                room -= entry.chunk.size
         self.in_flight += 1
         return batch
 
-    def returned(self, replica: str | None, now: float) -> None:
-        """Record that a batch has come back, and which replica answered it, if any did."""
+    def returned(self, replica: str | None, now: float, *, texts: int = 0, took_s: float = 0.0) -> None:
+        """Record that a batch has come back, which replica answered it, if any did, and how long its texts took."""
         self.in_flight -= 1
         if replica is not None:
             self._replicas[replica] = now
+        if replica is not None and texts:
+            text_s = took_s / texts
+            self._text_s = text_s if not self._text_s else self._text_s + SMOOTHING * (text_s - self._text_s)
         if len(self._replicas) > 1:
             self._replicas = {name: seen for name, seen in self._replicas.items() if now - seen <= REPLICA_MEMORY_S}
 
     def next_due(self) -> float | None:
-        """Return the time at which the oldest chunk has waited for the maximum time, or None if no chunk waits."""
+        """Return when the next chunk has waited for the maximum time, or None if time alone lets nothing leave."""
         self._drop_cancelled()
-        return self._chunks[0][0] + self.limits.wait_s if self._chunks else None
+        if not self._chunks or self.limits.target_s is not None:
+            return None
+        return self._chunks[0].arrived + self.limits.wait_s
 
     def _should_leave(self, now: float) -> bool:
+        if self.limits.target_s is not None:
+            return self.in_flight == 0
         idle = self.in_flight < max(1, len(self._replicas))
-        return idle or self._texts >= self.limits.texts or now >= self._chunks[0][0] + self.limits.wait_s
+        return idle or self._texts >= self.limits.texts or now >= self._chunks[0].arrived + self.limits.wait_s
+
+    def _room(self) -> int:
+        if self.limits.target_s is None or not self._text_s:
+            return self.limits.texts
+        return max(1, min(self.limits.texts, round(self.limits.target_s / self._text_s)))
 
     def _drop_cancelled(self) -> None:
-        while self._chunks and self._chunks[0][1].cancelled:
-            self._texts -= self._chunks.popleft()[1].size
+        while self._chunks and self._chunks[0].chunk.cancelled:
+            self._texts -= heapq.heappop(self._chunks).chunk.size

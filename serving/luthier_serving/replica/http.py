@@ -1,4 +1,4 @@
-"""Routes and answers of the front: a plain Starlette application around a `Predictor`.
+"""Routes and answers of the server: a plain Starlette application around a `Predictor`.
 
 Every response to a client is made here; an error is always `{"error": "<one sentence>"}`. Knows nothing of Ray, so that
 all of it is tested without Ray.
@@ -60,7 +60,7 @@ def build_http(predictor: Predictor, metrics: RequestMetrics, ready: Callable[[]
         revision, code = "", CLIENT_CLOSED_REQUEST
         try:
             asked = await _read_request(request, predictor.limits)
-            revision, answer = await predictor.predict(asked.texts)
+            revision, answer = await predictor.predict(asked.texts, request.headers)
             response = _predict_response(asked, answer)
             code = response.status_code
         except RequestError as error:

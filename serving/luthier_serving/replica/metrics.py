@@ -1,4 +1,4 @@
-"""What Prometheus sees of the front, beside Ray's own metrics, on the metrics port of the node's Ray agent.
+"""What Prometheus sees of the server, beside Ray's own metrics, on the metrics port of the node's Ray agent.
 
 Ray prefixes each name with `ray_` and adds the application, deployment and replica as labels.
 """
@@ -9,8 +9,8 @@ SECONDS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 3
 TEXTS = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]
 
 
-class FrontMetrics:
-    """The metrics of one replica of the front."""
+class ServerMetrics:
+    """The metrics of one server replica."""
 
     def __init__(self) -> None:
         self._requests = Counter(

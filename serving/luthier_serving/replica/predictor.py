@@ -1,87 +1,215 @@
-"""From the texts of a request to their answer: admission, choice of a revision, chunks, time limit.
+"""From the texts of a request to their answer: admission, choice of a revision, time limit, copies for a mirror.
 
-Holds a `FrontConfig`, which may be replaced at any moment: revisions that remain keep their queues, and requests in
+Holds a `ServerConfig`, which may be replaced at any moment: revisions that remain keep their queues, and requests in
 flight are not disturbed. Knows nothing of HTTP or Ray.
+
+A request that another revision than the stable one fails is answered by the stable one: the failure is counted against
+the revision, and the client never meets it.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from luthier_api.documents import FrontConfig
+from luthier_api.documents import ServerConfig
 from luthier_serving.answers import Answer, Text
 from luthier_serving.errors import Overloaded, RequestError, Unavailable
+from luthier_serving.replica.agreement import compare
 from luthier_serving.replica.batching import BatchLimits
+from luthier_serving.replica.counters import Counters
 from luthier_serving.replica.revision_queue import RevisionQueue, SendBatch
-from luthier_serving.replica.traffic_split import WeightedRoundRobin
+from luthier_serving.replica.traffic_split import TrafficSplit
 from luthier_serving.replica.validation import RequestLimits
+
+# A batch in this process takes about so long, so that a request waits no longer for the one before it.
+TARGET_S = 0.05
+# Lists together may hold this share of the places; the rest is for single texts.
+SHARE_OF_LISTS = 0.75
+# A mirror is the first to give way: no copies while more than this share of the places is taken.
+SHARE_OF_MIRROR = 0.25
+
+logger = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where requests may go.
+
+    Attributes:
+        revision: name of the revision.
+        weight: share of the requests in percent.
+        local: whether this process computes it.
+        send: sends a batch to it.
+    """
+
+    revision: str
+    weight: int
+    local: bool
+    send: SendBatch
 
 
 class Predictor:
     """Answers texts with the revisions that have a weight.
 
     Args:
-        connect: returns the coroutine that sends batches to the revision of a name.
+        counters: record what became of the requests to each revision.
         on_batch: called with the revision and the number of texts of each batch.
     """
 
-    def __init__(self, connect: Callable[[str], SendBatch], on_batch: Callable[[str, int], None]):
-        self._connect = connect
+    def __init__(self, counters: Counters, on_batch: Callable[[str, int], None]):
+        self._counters = counters
         self._on_batch = on_batch
-        self._queues: dict[str, RevisionQueue] = {}
-        self._pending = 0
-        self.configure(FrontConfig(model_name="none"))
+        self._queues: dict[tuple[str, bool], RevisionQueue] = {}
+        self._targets: dict[str, Target] = {}
+        self._retired: dict[str, RevisionQueue] = {}
+        self._pending = self._pending_of_lists = 0
+        self._copies: set[asyncio.Task[None]] = set()
+        self.configure(ServerConfig(model_name="none"), [])
 
-    def configure(self, config: FrontConfig) -> None:
-        """Replace the configuration: weights and limits apply at once."""
+    def configure(self, config: ServerConfig, targets: Sequence[Target]) -> None:
+        """Replace the configuration: weights and limits apply at once. The first local target is the stable one."""
         self.config = config
         self.limits = RequestLimits(config.max_body_bytes, config.max_texts, config.max_text_characters)
-        batch_limits = BatchLimits(config.max_batch_texts, config.max_batch_wait_ms / 1000)
-        self._queues = {
-            route.revision: self._queues.get(route.revision) or self._open_queue(route.revision, batch_limits)
-            for route in config.routes
-        }
-        for queue in self._queues.values():
-            queue.set_limits(batch_limits)
-        self._split = WeightedRoundRobin({route.revision: route.weight for route in config.routes})
+        self.max_pending = math.ceil(config.max_queued_requests / config.replicas)
+        self._counters.begin(config.window)
+        known, self._queues = self._queues, {}
+        for target in targets:
+            place = (target.revision, target.local)
+            limits = self._batch_limits(target)
+            queue = known.pop(place, None) or self._open_queue(target, limits)
+            queue.set_limits(limits)
+            self._queues[place] = queue
+        self._retired |= {revision: queue for (revision, local), queue in known.items() if local}
+        self._targets = {target.revision: target for target in targets}
+        self._fallback = next((target for target in targets if target.local), None)
+        self._split = TrafficSplit({target.revision: target.weight for target in targets})
+        mirror = config.mirror
+        self._mirror = mirror if mirror and mirror.revision in self._targets else None
+        self._mirrored = TrafficSplit({"copy": mirror.percent, "": 100 - mirror.percent} if mirror else {})
 
     @property
     def pending(self) -> int:
-        """Chunks accepted and not yet answered."""
+        """Places that are taken: requests accepted and not yet answered; a list takes one for each batch it fills."""
         return self._pending
 
-    async def predict(self, texts: Sequence[Text]) -> tuple[str, Answer]:
+    @property
+    def ready(self) -> bool:
+        """Whether some revision has a weight and is there."""
+        return any(target.weight > 0 for target in self._targets.values())
+
+    async def predict(self, texts: Sequence[Text], headers: Mapping[str, str] | None = None) -> tuple[str, Answer]:
         """Return the name of the revision that answered, and its answer to these texts.
+
+        Args:
+            texts: of one request.
+            headers: of the request, which may choose the revision.
 
         Raises:
             Overloaded: too many requests are queued.
             Unavailable: no revision has a weight, or the chosen one does not answer.
-            RequestError: 504, the answer took too long.
+            RequestError: 504, the answer took too long; 422, the request names a revision that is not there.
         """
-        if self._pending >= self.config.max_queued_requests:
-            raise Overloaded(f"{self._pending} requests are already queued; try again in a second.")
-        revision = self._split.next()
-        if revision is None:
-            raise Unavailable("No model is served yet; try again later.")
-        size = self.config.max_batch_texts
-        chunks = [texts[start : start + size] for start in range(0, len(texts), size)]
-        self._pending += len(chunks)
+        places = math.ceil(len(texts) / self.config.max_batch_texts)
+        self._admit(places)
+        target = self._choose(headers or {})
+        self._pending += places
+        self._pending_of_lists += places if places > 1 else 0
         try:
             async with asyncio.timeout(self.config.request_timeout_s):
-                return revision, await _predict_chunks(self._queues[revision], chunks)
+                return await self._answer(target, texts)
         except TimeoutError:
             raise RequestError(
                 f"The model did not answer within {self.config.request_timeout_s} s; try again later.", status=504
             ) from None
         finally:
-            self._pending -= len(chunks)
+            self._pending -= places
+            self._pending_of_lists -= places if places > 1 else 0
 
-    def _open_queue(self, revision: str, limits: BatchLimits) -> RevisionQueue:
-        return RevisionQueue(self._connect(revision), limits, lambda texts: self._on_batch(revision, texts))
+    async def drain(self, revision: str) -> None:
+        """Wait until a revision that this process computes, and that is no target any more, has answered everybody."""
+        if queue := self._retired.pop(revision, None):
+            await queue.drained()
+
+    def _admit(self, places: int) -> None:
+        if self._pending >= self.max_pending:
+            raise Overloaded(f"{self._pending} requests are already queued; try again in a second.")
+        held = self._pending_of_lists
+        if places > 1 and held and held + places > SHARE_OF_LISTS * self.max_pending:
+            raise Overloaded("Lists of texts fill their share of the queue; try again in a second.")
+
+    def _choose(self, headers: Mapping[str, str]) -> Target:
+        config = self.config
+        if config.header_routing and (wanted := headers.get("x-luthier-revision")):
+            if wanted not in self._targets:
+                raise RequestError(f"There is no revision {wanted[:60]!r} here.", status=422)
+            return self._targets[wanted]
+        key = headers.get(config.sticky_header.lower()) if config.sticky_header else None
+        name = self._split.of_key(key) if key else self._split.next()
+        if name is None:
+            raise Unavailable("No model is served yet; try again later.")
+        return self._targets[name]
+
+    async def _answer(self, target: Target, texts: Sequence[Text]) -> tuple[str, Answer]:
+        stable = self._fallback if self._fallback and self._fallback is not target else None
+        try:
+            answer = await self._ask(target, texts)
+        except Unavailable as error:
+            if stable is None:
+                raise
+            logger.warning("revision %s failed a request (%s); the stable one answers it", target.revision, error)
+            return stable.revision, await self._ask(stable, texts)
+        if stable is not None and _failed(answer):
+            return stable.revision, await self._ask(stable, texts)
+        if target is self._fallback:
+            self._copy(texts, answer)
+        return target.revision, answer
+
+    async def _ask(self, target: Target, texts: Sequence[Text]) -> Answer:
+        """Ask one revision, and count what becomes of it."""
+        started, failed = time.perf_counter(), True
+        try:
+            answer = await self._queues[target.revision, target.local].predict(texts)
+            failed = _failed(answer)
+            return answer
+        except asyncio.CancelledError:
+            # A client that left says nothing about the revision; one that was kept waiting too long does.
+            failed = time.perf_counter() - started >= self.config.request_timeout_s
+            raise
+        finally:
+            self._counters.observe(target.revision, time.perf_counter() - started, failed=failed)
+
+    def _copy(self, texts: Sequence[Text], answer: Answer) -> None:
+        """Have the mirror's revision compute the texts too, if it is its turn and there is room."""
+        mirror = self._mirror
+        if mirror is None or self._mirrored.next() != "copy":
+            return
+        if len(self._copies) >= mirror.max_pending or self._pending > SHARE_OF_MIRROR * self.max_pending:
+            self._counters.drop(mirror.revision)
+            return
+        task = asyncio.create_task(self._compare(self._targets[mirror.revision], list(texts), answer))
+        self._copies.add(task)
+        task.add_done_callback(self._copies.discard)
+
+    async def _compare(self, target: Target, texts: list[Text], answer: Answer) -> None:
+        try:
+            async with asyncio.timeout(self.config.request_timeout_s):
+                other = await self._ask(target, texts)
+        except (RequestError, TimeoutError) as error:
+            logger.warning("revision %s failed a copy of a request: %s", target.revision, error)
+            return
+        self._counters.compare(target.revision, compare(texts, answer, other))
+
+    def _batch_limits(self, target: Target) -> BatchLimits:
+        wait_s = self.config.max_batch_wait_ms / 1000
+        return BatchLimits(self.config.max_batch_texts, wait_s, TARGET_S if target.local else None)
+
+    def _open_queue(self, target: Target, limits: BatchLimits) -> RevisionQueue:
+        return RevisionQueue(target.send, limits, lambda texts: self._on_batch(target.revision, texts))
 
 
-async def _predict_chunks(queue: RevisionQueue, chunks: list[Sequence[Text]]) -> Answer:
-    if len(chunks) == 1:
-        return await queue.predict(chunks[0])
-    answers = await asyncio.gather(*(queue.predict(chunk) for chunk in chunks))
-    first = answers[0]
-    return Answer([row for answer in answers for row in answer.rows], first.model, first.replica)
+def _failed(answer: Answer) -> bool:
+    """Whether the revision could not compute some text, through no fault of the client."""
+    return any(row.error is not None and not row.invalid_input for row in answer.rows)

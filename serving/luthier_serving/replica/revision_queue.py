@@ -1,7 +1,7 @@
 """The queue of one revision: requests wait here, leave in batches, and each gets the rows of its own texts.
 
-Drives the policy of `batching` with the event loop's clock. A client that disconnects cancels only its own chunk: the
-rest of its batch goes on. Knows nothing of Ray: it is given a coroutine that sends a batch.
+Drives the policy of `batching` with the event loop's clock. A client that disconnects cancels only its own chunks: the
+rest of their batches goes on. Knows nothing of Ray: it is given a coroutine that sends a batch.
 """
 
 import asyncio
@@ -12,6 +12,8 @@ from luthier_serving.answers import Answer, Text
 from luthier_serving.replica.batching import BatchLimits, BatchQueue
 
 SendBatch = Callable[[list[Text]], Awaitable[Answer]]
+# A list is cut into parts of so many texts, which take turns with other requests.
+CHUNK_TEXTS = 8
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,32 @@ class RevisionQueue:
         self._queue.limits = limits
 
     async def predict(self, texts: Sequence[Text]) -> Answer:
-        """Return the answer to these texts, which stay together in one batch.
+        """Return the answer to these texts.
 
         Raises:
-            Exception: what `send` raised for their batch.
+            Exception: what `send` raised for a batch that held some of them.
         """
         loop = asyncio.get_running_loop()
-        chunk = _PendingChunk(texts, loop.create_future())
-        self._queue.add(chunk, loop.time())
+        step = min(CHUNK_TEXTS, self._queue.limits.texts)
+        parts = [texts] if len(texts) <= step else [texts[at : at + step] for at in range(0, len(texts), step)]
+        chunks = [_PendingChunk(part, loop.create_future()) for part in parts]
+        now = loop.time()
+        for after, chunk in enumerate(chunks):
+            self._queue.add(chunk, now, after)
         # In the next iteration of the event loop, so that requests that arrived together share a batch at no delay.
-        self._schedule(loop, loop.time())
-        return await chunk.future
+        self._schedule(loop, now)
+        if len(chunks) == 1:
+            return await chunks[0].future
+        answers = await asyncio.gather(*(chunk.future for chunk in chunks))
+        return Answer([row for answer in answers for row in answer.rows], answers[0].model, answers[0].replica)
+
+    async def drained(self) -> None:
+        """Wait until nothing waits here, and every batch has come back."""
+        while self._queue.waiting or self._tasks:
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            else:
+                await asyncio.sleep(0)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
         if self._timer is not None:
@@ -82,8 +99,9 @@ class RevisionQueue:
             self._schedule(loop, due)
 
     async def _send_batch(self, batch: list[_PendingChunk]) -> None:
+        loop = asyncio.get_running_loop()
         texts = [text for chunk in batch for text in chunk.texts]
-        replica = None
+        replica, started = None, loop.time()
         try:
             self._on_batch(len(texts))
             answer = await self._send(texts)
@@ -95,9 +113,9 @@ class RevisionQueue:
         else:
             _distribute(answer, batch)
         finally:
-            loop = asyncio.get_running_loop()
-            self._queue.returned(replica, loop.time())
-            self._schedule(loop, loop.time())
+            now = loop.time()
+            self._queue.returned(replica, now, texts=len(texts), took_s=now - started)
+            self._schedule(loop, now)
 
 
 def _distribute(answer: Answer, batch: list[_PendingChunk]) -> None:

@@ -1,142 +1,24 @@
-"""A rollout moves requests only to what runs, converges, and writes nothing once it has."""
+"""What a ModelDeployment serves and says, and how a new version takes over without steps."""
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier_api.conditions import find_condition
-from luthier_api.finetunejob import FineTuneJobStatus, VersionStatus
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_api.reasons import ConditionType, Reason
-from luthier_api.storage import SecretRef, StorageAccess
-from luthier_operator.manifests.rayservice import Application, read_serve_config
-from luthier_operator.model.actions import Plan
-from luthier_operator.model.defaults import Defaults
+from luthier_operator.manifests.rayservice import read_layout
+from luthier_operator.model import names
 from luthier_operator.model.parse import rayservice_view
-from luthier_operator.model.resources import ModelDeploymentResource
-from luthier_operator.model.views import ApplicationView, FineTuneJobView, Meta, RayServiceView, Refusal
-from luthier_operator.plan.modeldeployment.policies import ObservedServing, plan_modeldeployment, plan_unreadable
-from luthier_operator.plan.modeldeployment.rollout import Live, Times, next_step
+from luthier_operator.model.views import ApplicationView, FineTuneJobView, Refusal
+from luthier_operator.plan.modeldeployment.policies import plan_unreadable
+from support.operator.serving import DEFAULTS, FOLLOWING, Cluster, job, serving, version
 
 pytestmark = pytest.mark.unit
-
-DEFAULTS = Defaults(trainer_image="trainer:1", server_image="server:1")
-START = datetime(2026, 1, 1, tzinfo=UTC)
-FOLLOWING: dict[str, Any] = {"model": {"fineTuneJobRef": {"name": "sentiment"}}}
-
-
-def version(name: str, *, promotable: bool = True) -> VersionStatus:
-    digest = f"sha256:{name[-1] * 64}"
-    return VersionStatus(
-        version=name, uri=f"s3://models/sentiment/versions/{name}", digest=digest, promotable=promotable,
-        spec_hash=name[-1] * 64, run_key=name[-1] * 64, chosen_at="2026-01-01T00:00:00Z",
-    )  # fmt: skip
-
-
-def job(*versions: VersionStatus) -> FineTuneJobView:
-    access = StorageAccess(endpoint="http://s3:8333", secret_ref=SecretRef(name="keys"))
-    return FineTuneJobView("sentiment", access, FineTuneJobStatus(versions=list(versions), phase="Succeeded"))
-
-
-class Cluster:
-    """Remembers what plans apply, and lets Ray Serve and KubeRay follow: a dict, not an API server.
-
-    KubeRay lags: what it reports is of the configuration that it observed last (`kuberay_observes`).
-    """
-
-    def __init__(self, spec: dict[str, Any] | None = None) -> None:
-        self.now = START
-        self.spec = ModelDeploymentSpec.model_validate(spec or FOLLOWING)
-        self.meta = Meta("ModelDeployment", "default", "sentiment", "uid-1", 1)
-        self.status = ModelDeploymentStatus()
-        self.job: FineTuneJobView | None = job(version("v-a"))
-        self.server: RayServiceView | None = None
-        self.manifest: dict[str, Any] = {}
-        self.applications: dict[str, ApplicationView] = {}
-        self.broken: set[str] = set()
-        self.kuberay = True
-        self.refused: Refusal | None = None
-        self.pod_event = ""
-
-    def plan(self) -> Plan:
-        resource = ModelDeploymentResource(self.meta, self.spec, self.status)
-        observed = ObservedServing(
-            self.server, self.job, (), self.kuberay, pod_event=self.pod_event, refused=self.refused
-        )
-        return plan_modeldeployment(resource, observed, self.now, DEFAULTS)
-
-    def carry_out(self, plan: Plan, *, actions: int | None = None) -> None:
-        """Carry out the first so many of a plan's writes; all of them if not told."""
-        todo: list[Any] = [*plan.deletes, *plan.applies]
-        for action in todo[:actions]:
-            if action in plan.deletes:
-                self.server, self.applications = None, {}
-            else:
-                self._apply(action.manifest)
-        if plan.status is not None and (actions is None or actions > len(todo)):
-            self.status = ModelDeploymentStatus.model_validate(plan.status)
-
-    def _apply(self, manifest: dict[str, Any]) -> None:
-        self.manifest = manifest
-        config = manifest["spec"]["serveConfigV2"]
-        names = [entry["name"] for entry in json.loads(config)["applications"]]
-        self.applications = {n: self.applications.get(n, ApplicationView("DEPLOYING", "")) for n in names}
-        spec_hash = manifest["metadata"]["annotations"]["luthier.dev/spec-hash"]
-        if self.server:
-            generation = self.server.generation + 1
-            changed = {"serve_config": config, "generation": generation, "spec_hash": spec_hash}
-            self.server = replace(self.server, **changed)
-            return
-        self.server = RayServiceView(
-            name="sentiment", uid="ray-1", owner_uid="uid-1", deleting=False, serve_config=config, generation=1,
-            observed_generation=0, serving=False, upgrading=False, applications={}, invalid=None,
-            workers=1, ready_workers=1, spec_hash=spec_hash,
-        )  # fmt: skip
-
-    def ray_works(self) -> None:
-        """Every application that can, runs; KubeRay reports it."""
-        for name in self.applications:
-            bad = ApplicationView("DEPLOY_FAILED", "ray.x: LoadError: IntegrityError: one byte differs.\n  at z")
-            self.applications[name] = bad if name in self.broken else ApplicationView("RUNNING", "")
-        self.kuberay_observes()
-
-    def kuberay_observes(self) -> None:
-        """KubeRay reports what the applications do, and that this is of the newest configuration."""
-        if self.server:
-            _, weights = read_serve_config(self.server.serve_config)
-            up = any(self.applications[name].status == "RUNNING" for name, weight in weights.items() if weight)
-            seen = self.server.generation
-            self.server = replace(
-                self.server, applications=dict(self.applications), serving=up, observed_generation=seen
-            )
-
-    def settle(self, steps: int = 12) -> None:
-        for _ in range(steps):
-            self.carry_out(self.plan())
-            self.ray_works()
-            self.now += timedelta(seconds=20)
-
-    def weights(self) -> dict[str, int]:
-        """Return {version: weight} as the RayService has it."""
-        assert self.server
-        applications, weights = read_serve_config(self.server.serve_config)
-        return {application.version: weights[application.name] for application in applications}
-
-    def condition(self, type_: ConditionType) -> tuple[str, str, str] | None:
-        found = find_condition(self.status.conditions, type_)
-        return (found.status, found.reason, found.message) if found else None
-
-
-def serving(*versions: VersionStatus) -> Cluster:
-    cluster = Cluster()
-    cluster.job = job(*versions)
-    cluster.settle()
-    return cluster
 
 
 def test_the_first_version_is_served_and_then_nothing_is_written() -> None:
@@ -166,7 +48,12 @@ def test_a_new_version_starts_beside_the_old_one_which_goes_only_after_it_has_no
     assert cluster.weights() == {"v-a": 0, "v-b": 100}, "the front may not have heard of it yet"
     cluster.now += timedelta(seconds=DEFAULTS.drain_s + 1)
     cluster.carry_out(cluster.plan())
-    assert cluster.weights() == {"v-b": 100}
+    assert cluster.weights() == {"v-b": 100} and cluster.layout.canary, "the replica does not hold it yet"
+    said = "Version v-b answers all requests; the server replicas load it."
+    assert cluster.condition(ConditionType.READY) == ("False", Reason.ROLLING_OUT, said)
+    cluster.ray_works()
+    cluster.carry_out(cluster.plan())
+    assert cluster.weights() == {"v-b": 100} and cluster.layout.canary is None
 
 
 def test_two_versions_differ_in_the_serve_config_only_so_that_no_second_ray_cluster_is_made() -> None:
@@ -179,7 +66,7 @@ def test_a_version_that_does_not_start_changes_nothing_for_those_who_ask() -> No
     cluster = serving(version("v-a"))
     cluster.job = job(version("v-b"), version("v-a"))
     cluster.carry_out(cluster.plan())
-    cluster.broken = set(cluster.applications) - {"front", cluster.status.current_revision or ""}
+    cluster.broken = {"v-b"}
     cluster.settle()
     assert cluster.weights() == {"v-a": 100}
     assert cluster.condition(ConditionType.AVAILABLE) == ("True", Reason.SERVING, "Version v-a answers requests.")
@@ -232,11 +119,10 @@ def test_a_status_older_than_the_configuration_moves_no_request() -> None:
     cluster.job = job(version("v-a"), version("v-b"))
     cluster.settle()
     assert cluster.weights() == {"v-a": 100}
-    revision = next(name for name, _ in cluster.applications.items() if name != "front")
     cluster.job = job(version("v-b"), version("v-a"))
     cluster.carry_out(cluster.plan())
     assert cluster.server
-    again = next(name for name in cluster.applications if name not in ("front", revision))
+    again = next(name for name in cluster.applications if name != names.SERVER)
     stale = {**cluster.server.applications, again: ApplicationView("RUNNING", "")}
     cluster.server = replace(cluster.server, applications=stale)
     for _ in range(3):
@@ -345,6 +231,7 @@ def test_a_server_that_is_being_deleted_is_neither_applied_nor_deleted_again() -
 def test_available_says_whether_requests_are_answered() -> None:
     cluster = serving(version("v-a"))
     assert cluster.server
+    held, cluster.held = cluster.held, None
     cluster.server = replace(cluster.server, serving=False)
     cluster.carry_out(cluster.plan())
     assert cluster.condition(ConditionType.AVAILABLE) == ("False", Reason.UNAVAILABLE, "No request is answered.")
@@ -354,10 +241,12 @@ def test_available_says_whether_requests_are_answered() -> None:
     cluster.carry_out(cluster.plan())
     ready = cluster.condition(ConditionType.READY)
     assert ready is not None and ready[:2] == ("False", Reason.WAITING_FOR_MODEL), "no target, and nothing answers"
-    cluster.server = replace(cluster.server, serving=True)
+    cluster.held = held
     cluster.job = job(version("v-a"))
     cluster.carry_out(cluster.plan())
-    assert cluster.status.ready_replicas == 1
+    available = cluster.condition(ConditionType.AVAILABLE)
+    assert cluster.status.ready_replicas == 1 and available is not None
+    assert available[0] == "True", "the replica's own word counts more than KubeRay's, which may be old"
 
 
 def test_while_a_second_ray_cluster_comes_up_requests_are_answered_and_it_is_not_ready() -> None:
@@ -372,14 +261,13 @@ def test_while_a_second_ray_cluster_comes_up_requests_are_answered_and_it_is_not
 
 def test_a_lost_replica_is_a_moment_and_no_failure() -> None:
     cluster = serving(version("v-a"))
-    revision = cluster.status.current_revision or ""
-    cluster.applications[revision] = ApplicationView("UNHEALTHY", "A replica died.")
+    cluster.applications[names.SERVER] = ApplicationView("UNHEALTHY", "A replica died.")
     cluster.kuberay_observes()
     cluster.carry_out(cluster.plan())
     assert cluster.status.revisions[0].state == "Unhealthy" and cluster.status.last_failure is None
     assert cluster.weights() == {"v-a": 100}, "Ray Serve restarts its replicas"
     said = "Version v-a has lost a replica, which Ray Serve starts again. A replica died."
-    assert cluster.condition(ConditionType.READY) == ("False", Reason.DEPLOYING, said)
+    assert cluster.condition(ConditionType.READY) == ("False", Reason.ROLLING_OUT, said)
     assert cluster.condition(ConditionType.STALLED) is None
     cluster.settle(2)
     assert cluster.condition(ConditionType.READY) == ("True", Reason.SERVING, "Version v-a answers requests.")
@@ -388,20 +276,13 @@ def test_a_lost_replica_is_a_moment_and_no_failure() -> None:
 
 def test_a_version_that_stays_without_its_replicas_is_a_failure_after_the_deadline() -> None:
     cluster = serving(version("v-a"))
-    revision = cluster.status.current_revision or ""
-    cluster.applications[revision] = ApplicationView("UNHEALTHY", "A replica died.")
+    cluster.applications[names.SERVER] = ApplicationView("UNHEALTHY", "A replica died.")
     cluster.kuberay_observes()
     cluster.carry_out(cluster.plan())
     cluster.now += timedelta(seconds=601)
     cluster.carry_out(cluster.plan())
     said = "Version v-a has been unhealthy for 600 s. A replica died."
     assert cluster.condition(ConditionType.STALLED) == ("True", Reason.PROGRESS_DEADLINE_EXCEEDED, said)
-
-
-def test_the_only_revision_gets_all_requests_although_it_is_not_known_to_run() -> None:
-    app = Application("rev-1", "v-a", {})
-    (only,) = next_step([Live(app, 0, 0.0, "Starting")], app, Times(600, 15, 2)).live
-    assert only.weight == 100
 
 
 def test_a_cluster_that_may_grow_may_ask_for_pods_and_a_fixed_one_may_not() -> None:
@@ -447,10 +328,11 @@ def test_whatever_happens_only_a_running_revision_is_given_requests_and_it_ends_
         cluster.job = job(version(f"v-{letter}"), *(version(f"v-{other}") for other in "abc" if other != letter))
         plan = cluster.plan()
         for apply in plan.applies:
-            _, weights = read_serve_config(apply.manifest["spec"]["serveConfigV2"])
-            assert sum(weights.values()) == 100
-            for name in (name for name, weight in weights.items() if weight):
-                assert cluster.applications[name].status == "RUNNING", "requests went to what does not run"
+            layout = read_layout(apply.manifest["spec"]["serveConfigV2"])
+            assert layout and sum(layout.weights.values()) == 100
+            for name in (name for name, weight in layout.weights.items() if weight):
+                runs = cluster.applications.get(name, ApplicationView("", "")).status == "RUNNING"
+                assert runs or cluster.held == name, "requests went to what does not run"
         cluster.carry_out(plan, actions=0 if what == "stop early" else None)
         if what == "work":
             cluster.ray_works()

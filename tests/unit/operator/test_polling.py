@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from luthier_api.documents import ProgressDocument
-from luthier_operator.gather.progress_client import ProgressReader
+from luthier_operator.gather.pod_client import ProgressReader
 from luthier_operator.gather.progress_poller import ProgressPoller, pod_to_ask
 from luthier_operator.model.views import JobView, Key, Meta, PodView
 from luthier_operator.store.store import Store

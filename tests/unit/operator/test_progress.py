@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from luthier_api.documents import ProgressDocument
-from luthier_operator.gather.progress_client import Answer, ProgressReader
+from luthier_operator.gather.pod_client import Answer, ProgressReader
 from luthier_operator.plan.finetunejob.status import progress_of
 
 pytestmark = pytest.mark.unit

@@ -13,17 +13,18 @@ What is live is read from the RayService; the status remembers only since when, 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_operator.manifests import rayservice as manifests
-from luthier_operator.manifests.rayservice import Application
+from luthier_operator.manifests.rayservice import Application, Layout
 from luthier_operator.model.actions import Apply, Delete, Plan
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.resources import ModelDeploymentResource
-from luthier_operator.model.timestamps import parse_time, seconds_since
-from luthier_operator.model.views import FineTuneJobView, Meta, PodView, RayServiceView, Refusal
-from luthier_operator.plan.modeldeployment import pods_missing, verdicts
-from luthier_operator.plan.modeldeployment.rollout import Live, Step, Times, next_step, state_of
+from luthier_operator.model.views import FineTuneJobView, Meta, PodReport, PodView, RayServiceView, Refusal
+from luthier_operator.plan.modeldeployment import observe, pods_missing, verdicts
+from luthier_operator.plan.modeldeployment.rollout import Situation as Rollout
+from luthier_operator.plan.modeldeployment.rollout import Step, Times, next_step
 from luthier_operator.plan.modeldeployment.status import Outlook, status_of, transitions, with_conditions
 from luthier_operator.plan.modeldeployment.target import NoTarget, Target, target_of
 from luthier_operator.plan.pods import image_policy
@@ -38,6 +39,8 @@ class ObservedServing:
     finetunejob: FineTuneJobView | None = None
     """The FineTuneJob that the spec names, if there is one."""
     pods: Sequence[PodView] = ()
+    reports: Sequence[PodReport] = ()
+    """What the server replicas in those pods last said of themselves."""
     kuberay_installed: bool = True
     pod_event: str = ""
     """Message of the newest Event that says why one of its pods could not be created."""
@@ -52,7 +55,8 @@ class Situation:
     resource: ModelDeploymentResource
     observed: ObservedServing
     target: Target | NoTarget
-    live: tuple[Live, ...]
+    layout: Layout | None
+    rollout: Rollout
     now: datetime
     defaults: Defaults
 
@@ -64,17 +68,19 @@ class Situation:
     @property
     def server(self) -> RayServiceView | None:
         """The resource's own RayService."""
-        server = self.observed.rayservice
-        return server if server and server.owner_uid == self.resource.meta.uid else None
+        return own_server(self.resource, self.observed)
 
     @property
     def available(self) -> bool:
-        """Whether requests are answered now."""
-        if self.server is None or not self.server.serving:
+        """Whether requests are answered now: what the server replicas say; KubeRay's word only where none was asked."""
+        if self.server is None:
             return False
-        if self.server.upgrading:  # KubeRay reports only the new cluster, while the old one answers
-            return True
-        return any(each.weight > 0 and each.state == "Running" for each in self.live)
+        if self.observed.reports:
+            return any(each.report and each.report.ready for each in self.observed.reports)
+        if not self.server.serving:
+            return False
+        # KubeRay reports only the new cluster of two, while the old one answers.
+        return self.server.upgrading or self.rollout.stable.state == "Running"
 
 
 @dataclass(frozen=True)
@@ -82,8 +88,7 @@ class Decision:
     """What a policy wants done, and what it says about it."""
 
     verdict: Verdict
-    live: tuple[Live, ...] = ()
-    given_up: Live | None = None
+    step: Step | None = None
     update: str | None = None
     deletes: tuple[Delete, ...] = ()
     applies: tuple[Apply, ...] = ()
@@ -107,16 +112,18 @@ def plan_modeldeployment(
     if adoption := _adoption(resource, observed, target, defaults):
         note = verdicts.adopted(resource.meta.name)
         return Plan(applies=(adoption,), events=(note,), requeue_after_s=_ADOPTED_S)
-    situation = Situation(resource, observed, target, _live(resource, observed, target, now), now, defaults)
+    situation = situation_of(resource, observed, target, now, defaults)
     decision = next(decision for policy in POLICIES if (decision := policy(situation)))
     outlook = Outlook(
-        live=decision.live,
-        given_up=decision.given_up,
+        layout=situation.layout,
+        rollout=situation.rollout,
+        step=decision.step,
         update=decision.update,
         available=situation.available and not resource.spec.suspend,
         server=situation.server,
+        reports=observed.reports,
     )
-    status = status_of(resource.meta, resource.status, decision.verdict, outlook, now)
+    status = status_of(resource, decision.verdict, outlook, now)
     return Plan(
         deletes=decision.deletes,
         applies=decision.applies,
@@ -124,6 +131,27 @@ def plan_modeldeployment(
         events=transitions(resource.status, status),
         requeue_after_s=decision.requeue_after_s,
     )
+
+
+def own_server(resource: ModelDeploymentResource, observed: ObservedServing) -> RayServiceView | None:
+    """Return the RayService if it is the resource's own."""
+    server = observed.rayservice
+    return server if server and server.owner_uid == resource.meta.uid else None
+
+
+def situation_of(
+    resource: ModelDeploymentResource,
+    observed: ObservedServing,
+    target: Target | NoTarget,
+    now: datetime,
+    defaults: Defaults,
+) -> Situation:
+    """Return all that the policies look at."""
+    server = own_server(resource, observed)
+    layout = manifests.read_layout(server.serve_config, server.previous) if server else None
+    wanted = _wanted(resource, target) if isinstance(target, Target) else None
+    rollout = observe.rollout_of(resource, server, layout, wanted, observed.reports, now)
+    return Situation(resource, observed, target, layout, rollout, now, defaults)
 
 
 def _adoption(
@@ -137,9 +165,8 @@ def _adoption(
     if server is None or not server.orphan or server.deleting or not isinstance(target, Target):
         return None
     wanted = _wanted(resource, target)
-    config = manifests.serve_config(resource.meta, resource.spec, [wanted], {wanted.name: 100})
-    grant = target.grant
-    manifest = manifests.rayservice(resource.meta, resource.spec, config=config, grant=grant, defaults=defaults)
+    layout, grant = Layout(wanted), target.grant
+    manifest = manifests.rayservice(resource.meta, resource.spec, layout=layout, grant=grant, defaults=defaults)
     return Apply(manifest) if manifests.hash_of(manifest) == server.spec_hash else None
 
 
@@ -176,7 +203,7 @@ def suspended(s: Situation) -> Decision | None:
 def not_allowed(s: Situation) -> Decision | None:
     """The image that the spec names may not run here. The version now served stays in service, untouched."""
     violation = image_policy.violation(s.spec.runtime.image, s.defaults.allowed_images, s.defaults.server_image)
-    return None if violation is None else Decision(image_not_allowed(violation), live=s.live)
+    return None if violation is None else Decision(image_not_allowed(violation))
 
 
 def no_kuberay(s: Situation) -> Decision | None:
@@ -190,32 +217,33 @@ def no_target(s: Situation) -> Decision | None:
     """Nothing is published that may be served. The version now served stays in service, untouched."""
     if isinstance(s.target, Target):
         return None
-    return Decision(verdicts.no_target(s.target, s.live, available=s.available), live=s.live)
+    answers = s.layout.stable.version if s.layout and s.available else None
+    return Decision(verdicts.no_target(s.target, answers))
 
 
 def rolling_out(s: Situation) -> Decision | None:
     """Take the next step of the rollout; none is left when the target has all requests."""
     assert isinstance(s.target, Target)
     wanted = _wanted(s.resource, s.target)
-    given_up_before = _given_up(s.resource.status, wanted)
-    step = next_step(s.live, wanted, _times(s), given_up=given_up_before is not None)
-    applies = _applies(s, s.target, step)
+    times = Times(float(s.spec.rollout.progress_deadline_seconds), s.defaults.drain_s, s.defaults.settle_s)
+    if s.layout and s.rollout.rejected is None and _needs_cluster(s, s.target, s.layout):
+        step = Step(Layout(wanted), wake_s=times.deadline_s)
+    else:
+        step = next_step(s.rollout, wanted, s.spec.rollout, times)
     verdict = verdicts.rolling_out(
         step,
+        s.rollout,
         wanted,
         available=s.available,
         diagnosis=pods_missing.diagnosis(s.server, s.observed.pods, s.observed.pod_event),
         invalid=s.server.invalid if s.server else None,
-        failed_before=given_up_before,
         deadline_s=s.spec.rollout.progress_deadline_seconds,
     )
-    removed = step.failed if step.failed and step.failed.name not in step.weights else None
     return Decision(
         verdict,
-        live=step.live,
-        given_up=removed,
+        step=step,
         update=wanted.name,
-        applies=applies,
+        applies=_applies(s, s.target, step.layout),
         requeue_after_s=_sooner(step.wake_s, pods_missing.ask_again_s(s.server, s.observed.pods, s.now)),
     )
 
@@ -238,48 +266,22 @@ def _wanted(resource: ModelDeploymentResource, target: Target) -> Application:
     )
 
 
-def _live(
-    resource: ModelDeploymentResource, observed: ObservedServing, target: Target | NoTarget, now: datetime
-) -> tuple[Live, ...]:
-    """Return the revisions in the RayService, each with what Ray Serve reports of it."""
-    server = observed.rayservice
-    if server is None or server.owner_uid != resource.meta.uid:
-        return ()
-    applications, weights = manifests.read_serve_config(server.serve_config)
-    wanted = _wanted(resource, target).name if isinstance(target, Target) else None
-    before = {each.name: each for each in resource.status.revisions}
-    current = server.observed_generation >= server.generation
-    live = []
-    for application in applications:
-        weight = weights.get(application.name, 0)
-        # A status older than this configuration may be about an earlier application of the same name.
-        view = server.applications.get(application.name) if current or weight else None
-        state, message = state_of(view, weight, is_target=application.name == wanted)
-        known = before.get(application.name)
-        age = seconds_since(parse_time(known.since), now) if known and known.state == state else 0.0
-        live.append(Live(application, weight, age, state, verdicts.sentence(message)))
-    return tuple(live)
+def _needs_cluster(s: Situation, target: Target, layout: Layout) -> bool:
+    """Whether the spec asks for another Ray cluster than the one that was applied last."""
+    if s.server is None or s.spec.rollout.strategy == "BlueGreen":
+        return False  # there the cluster goes with the revision
+    return manifests.cluster_hash_of(_manifest(s, target, layout)) != s.server.cluster_hash
 
 
-def _given_up(status: ModelDeploymentStatus, wanted: Application) -> str | None:
-    """Return why this very revision was given up before, if it was."""
-    found = next((each for each in status.revisions if each.name == wanted.name and each.state == "Failed"), None)
-    if found is None or found.traffic_percent:
-        return None
-    return found.message or ""
-
-
-def _times(s: Situation) -> Times:
-    return Times(float(s.spec.rollout.progress_deadline_seconds), s.defaults.drain_s, s.defaults.settle_s)
-
-
-def _applies(s: Situation, target: Target, step: Step) -> tuple[Apply, ...]:
+def _applies(s: Situation, target: Target, layout: Layout) -> tuple[Apply, ...]:
     """Return the RayService, if what is applied differs from what is wanted."""
-    meta = s.resource.meta
-    config = manifests.serve_config(meta, s.spec, [each.application for each in step.live], step.weights)
-    manifest = manifests.rayservice(meta, s.spec, config=config, grant=target.grant, defaults=s.defaults)
+    manifest = _manifest(s, target, layout)
     unchanged = s.server is not None and s.server.spec_hash == manifests.hash_of(manifest)
     return () if unchanged or (s.server and s.server.deleting) else (Apply(manifest),)
+
+
+def _manifest(s: Situation, target: Target, layout: Layout) -> dict[str, Any]:
+    return manifests.rayservice(s.resource.meta, s.spec, layout=layout, grant=target.grant, defaults=s.defaults)
 
 
 def _delete(s: Situation, server: RayServiceView) -> Delete:

@@ -4,39 +4,78 @@
 that the spec asks for answers them all. What the sentences say is up to `verdicts`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from luthier_api.base import decimal_text
 from luthier_api.conditions import find_condition, merge_conditions
 from luthier_api.documents import SERVE_PORT
 from luthier_api.finetunejob import LastFailure
-from luthier_api.modeldeployment import ModelDeploymentStatus, RevisionStatus
+from luthier_api.modeldeployment import (
+    ModelDeploymentStatus,
+    RejectedRevision,
+    RevisionStatus,
+    RolloutStatus,
+    ServedRevision,
+)
 from luthier_api.reasons import ConditionType, Reason
+from luthier_operator.manifests.rayservice import Application, Layout
 from luthier_operator.model import names
 from luthier_operator.model.actions import EventNote
+from luthier_operator.model.resources import ModelDeploymentResource
 from luthier_operator.model.timestamps import rfc3339
-from luthier_operator.model.views import Meta, RayServiceView
-from luthier_operator.plan.modeldeployment.rollout import Live
+from luthier_operator.model.views import Meta, PodReport, RayServiceView
+from luthier_operator.plan.modeldeployment import verdicts
+from luthier_operator.plan.modeldeployment.analysis import figures_of
+from luthier_operator.plan.modeldeployment.rollout import Seen, Situation, Step, steps_of
 from luthier_operator.plan.verdict import Verdict
+
+_KEPT_REVISIONS = 11
+_KEPT_REJECTED = 8
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What the server has, for the status."""
+    """What the server has, for the status.
 
-    live: tuple[Live, ...]
-    given_up: Live | None
+    Attributes:
+        layout: what is on the server now; the step has what is to be there next.
+        rollout: how the rollout stands.
+        step: what is done now; None if the rollout does not move.
+        update: the revision that the spec asks for.
+    """
+
+    layout: Layout | None
+    rollout: Situation
+    step: Step | None
     update: str | None
     available: bool
     server: RayServiceView | None
+    reports: Sequence[PodReport] = ()
+
+    @property
+    def next_layout(self) -> Layout | None:
+        """What is on the server once the plan is carried out."""
+        return self.step.layout if self.step else self.layout
+
+    @property
+    def answering(self) -> Application | None:
+        """The revision with the most requests now."""
+        layout = self.layout
+        if layout is None:
+            return None
+        weights = layout.weights
+        best = max(weights, key=lambda name: weights[name])
+        return layout.canary if layout.canary and layout.canary.name == best else layout.stable
 
 
 def status_of(
-    meta: Meta, before: ModelDeploymentStatus, verdict: Verdict, outlook: Outlook, now: datetime
+    resource: ModelDeploymentResource, verdict: Verdict, outlook: Outlook, now: datetime
 ) -> ModelDeploymentStatus:
     """Return the whole new status."""
-    current = next((each for each in outlook.live if each.weight > 0), None)
-    server = outlook.server
+    meta, before = resource.meta, resource.status
+    current, server = outlook.answering, outlook.server
     failure = before.last_failure
     if verdict.stalled:
         failure = LastFailure(reason=verdict.reason, message=verdict.message)
@@ -48,12 +87,16 @@ def status_of(
         ),
         url=f"http://{names.serve_service(meta.name)}.{meta.namespace}.svc:{SERVE_PORT}" if server else None,
         replicas=server.workers if server else 0,
-        ready_replicas=server.ready_workers if server and outlook.available else 0,
+        ready_replicas=_ready_replicas(outlook),
         selector=f"{names.MODELDEPLOYMENT}={meta.name},{names.COMPONENT}=worker",
         current_revision=current.name if current else None,
-        current_version=current.application.version if current else None,
+        current_version=current.version if current else None,
         update_revision=outlook.update,
         revisions=_revisions(before, outlook, now),
+        rollout=_rollout(resource, outlook, now),
+        rejected=_rejected(resource, outlook, now),
+        history=_history(before, outlook),
+        handled=_handled(resource, outlook),
         last_failure=None if verdict.ready else failure,
     )
 
@@ -73,33 +116,128 @@ def with_conditions(
     return before.model_copy(update=update)
 
 
+def _ready_replicas(outlook: Outlook) -> int:
+    """Return how many server replicas answer, by their own word; KubeRay's count of pods where none was asked."""
+    if outlook.server is None or not outlook.available:
+        return 0
+    if outlook.reports:
+        return sum(1 for each in outlook.reports if each.report and each.report.ready)
+    return outlook.server.ready_workers
+
+
 def _revisions(before: ModelDeploymentStatus, outlook: Outlook, now: datetime) -> list[RevisionStatus]:
-    """Return the live revisions, and the one that was given up for as long as it is what the spec asks for."""
+    """Return the revisions that are on the server once the plan is carried out."""
+    layout = outlook.next_layout
+    if layout is None:
+        return []
     known = {each.name: each for each in before.revisions}
+    answers = [each.report for each in outlook.reports if each.report]
     rows = []
-    text_now = rfc3339(now)
-    for live in (*outlook.live, *([outlook.given_up] if outlook.given_up else [])):
-        state = "Failed" if live is outlook.given_up else live.state
-        old = known.get(live.name)
+    for application, seen in _seen(layout, outlook):
+        old = known.get(application.name)
+        figures = figures_of(answers, application.name, layout.window) if layout.step is not None else None
+        counted = figures if figures and figures.requests else None
+        rate = figures.agreement_rate if figures else None
         rows.append(
             RevisionStatus(
-                name=live.name,
-                version=live.application.version,
-                uri=live.application.args["modelUri"],
-                digest=live.application.args["digest"],
-                traffic_percent=0 if live is outlook.given_up else live.weight,
-                state=state,
-                since=old.since if old and old.state == state else text_now,
-                message=live.message or None,
+                name=application.name,
+                version=application.version,
+                uri=application.args["modelUri"],
+                digest=application.args["digest"],
+                traffic_percent=layout.weights[application.name],
+                state=seen.state,
+                since=old.since if old and old.state == seen.state else rfc3339(now),
+                message=seen.message or None,
+                requests=counted.requests if counted else None,
+                error_rate=decimal_text(counted.error_rate) if counted else None,
+                p99_milliseconds=round(counted.p99_ms) if counted and counted.p99_ms is not None else None,
+                agreement=decimal_text(rate) if rate is not None else None,
             )
         )
-    listed = {row.name for row in rows}
-    kept = [each for each in before.revisions if each.state == "Failed" and each.name == outlook.update]
-    return rows + [each for each in kept if each.name not in listed]
+    return rows
+
+
+def _seen(layout: Layout, outlook: Outlook) -> list[tuple[Application, Seen]]:
+    """Return the revisions with their states; one that is only now put on the server is starting."""
+    now = outlook.layout
+    rows = []
+    for application in (layout.stable, layout.canary):
+        if application is None or any(application.name == row[0].name for row in rows):
+            continue
+        seen = Seen("Starting")
+        if now and application.name == now.stable.name:
+            seen = outlook.rollout.stable
+        elif now and now.canary and application.name == now.canary.name:
+            seen = outlook.rollout.canary or seen
+        if outlook.step and outlook.step.stage == "Dropping" and application is layout.canary:
+            seen = Seen("Draining")
+        rows.append((application, seen))
+    return rows
+
+
+def _rollout(resource: ModelDeploymentResource, outlook: Outlook, now: datetime) -> RolloutStatus | None:
+    step, before = outlook.step, resource.status.rollout
+    if step is None:
+        return before
+    if step.stage is None or step.layout.canary is None:
+        return None
+    layout, name = step.layout, step.layout.canary.name
+    number = 0 if layout.step is None else layout.step + 1
+    same = before is not None and (before.revision, before.stage, before.step) == (name, step.stage, number)
+    judged = rfc3339(now) if outlook.rollout.judgement else (before.judged if same and before else None)
+    message = step.message or (before.message if same and before else None)
+    return RolloutStatus(
+        revision=name,
+        stage=step.stage,
+        step=number,
+        steps=len(steps_of(resource.spec.rollout)),
+        weight=layout.canary_weight,
+        since=before.since if same and before else rfc3339(now),
+        paused=step.paused,
+        failures=step.failures,
+        judged=judged if same else None,
+        message=message or None,
+    )
+
+
+def _rejected(resource: ModelDeploymentResource, outlook: Outlook, now: datetime) -> list[RejectedRevision]:
+    rejection, before = outlook.step.rejection if outlook.step else None, resource.status
+    if rejection is None:
+        return before.rejected
+    reason, message = verdicts.rejected(rejection, resource.spec.rollout.progress_deadline_seconds)
+    row = RejectedRevision(
+        name=rejection.application.name,
+        version=rejection.application.version,
+        reason=reason,
+        message=message,
+        at=rfc3339(now),
+    )
+    return [row, *(each for each in before.rejected if each.name != row.name)][:_KEPT_REJECTED]
+
+
+def _history(before: ModelDeploymentStatus, outlook: Outlook) -> list[ServedRevision]:
+    """Return the revisions that have had all requests, the newest first."""
+    layout, step = outlook.layout, outlook.step
+    settled = layout and step and step.layout == layout and layout.canary is None and outlook.available
+    if not (layout and settled and outlook.rollout.stable.state == "Running" and outlook.rollout.held is not False):
+        return before.history
+    row = ServedRevision(name=layout.stable.name, version=layout.stable.version)
+    return [row, *(each for each in before.history if each.name != row.name)][:_KEPT_REVISIONS]
+
+
+def _handled(resource: ModelDeploymentResource, outlook: Outlook) -> dict[str, str]:
+    """Return the wishes that are carried out; without a rollout there is nothing that they could still ask for."""
+    step, wishes = outlook.step, resource.meta.wishes
+    kept = {wish: value for wish, value in resource.status.handled.items() if wishes.get(wish) == value}
+    if step is None:
+        return kept
+    over = step.stage is None and step.layout == outlook.layout
+    done = outlook.rollout.wishes if over else step.handled
+    return {**kept, **{wish: wishes[wish] for wish in sorted(done)}}
 
 
 def _conditions(verdict: Verdict, outlook: Outlook) -> list[tuple[ConditionType, bool, Reason, str]]:
-    answers = next((each.application.version for each in outlook.live if each.weight > 0), None)
+    answers = outlook.answering.version if outlook.answering else None
     availability = f"Version {answers} answers requests." if outlook.available else "No request is answered."
     rows = [
         (ConditionType.READY, verdict.ready, verdict.reason, verdict.message),

@@ -9,7 +9,7 @@ from luthier_api.reasons import Reason
 from luthier_operator.manifests.rayservice import Application
 from luthier_operator.model.actions import EventNote
 from luthier_operator.model.views import RayServiceView, Refusal
-from luthier_operator.plan.modeldeployment.rollout import Live, Step
+from luthier_operator.plan.modeldeployment.rollout import Rejection, Situation, Step
 from luthier_operator.plan.modeldeployment.target import NoTarget
 from luthier_operator.plan.pods.diagnosis import Diagnosis, clip
 from luthier_operator.plan.verdict import Verdict
@@ -58,64 +58,101 @@ def no_kuberay() -> Verdict:
     return Verdict("Waiting", Reason.KUBERAY_NOT_INSTALLED, text, reconciling=True)
 
 
-def no_target(wait: NoTarget, live: tuple[Live, ...], *, available: bool) -> Verdict:
-    """Nothing new may be served; the version now served stays in service."""
+def no_target(wait: NoTarget, answers: str | None) -> Verdict:
+    """Nothing new may be served; the version now served, if there is one, stays in service."""
     if wait.final:
         return Verdict("Failed", wait.reason, wait.message, stalled=True)
-    serving = next((each for each in live if each.weight > 0), None)
-    if serving is None or not available:
+    if answers is None:
         return Verdict("Waiting", wait.reason, wait.message, reconciling=True)
-    text = f"Version {serving.application.version} answers requests. {wait.message}"
-    return Verdict("Serving", Reason.SERVING, text, ready=True)
+    return Verdict("Serving", Reason.SERVING, f"Version {answers} answers requests. {wait.message}", ready=True)
 
 
 def rolling_out(
     step: Step,
+    seen: Situation,
     wanted: Application,
     *,
     available: bool,
     diagnosis: Diagnosis | None,
     invalid: str | None,
-    failed_before: str | None,
     deadline_s: int,
 ) -> Verdict:
     """Return how a rollout stands, from its next step."""
-    old = next((each for each in step.live if each.weight > 0 and each.name != wanted.name), None)
-    still = f" Version {old.application.version} still answers requests." if old else ""
+    now = seen.layout
+    old = now.stable if now and now.stable.name != wanted.name and available else None
+    still = f" Version {old.version} still answers requests." if old else ""
     if invalid:
         text = f"KubeRay does not accept the RayService: {clip(invalid)}"
         return Verdict("Failed", Reason.POD_REFUSED, text, stalled=True)
-    if step.failed or failed_before is not None:
-        return _failed(step, wanted, failed_before, diagnosis, still, deadline_s)
-    mine = next(each for each in step.live if each.name == wanted.name)
-    if mine.weight == 100 and mine.state == "Running" and available:
+    if step.rejection or seen.rejected:
+        # It is tried again when the spec, the version or the retry annotation changes.
+        reason, text = rejected(step.rejection, deadline_s) if step.rejection else seen.why_rejected
+        return Verdict("Failed", reason, text + still, stalled=True)
+    mine = seen.stable if now and now.stable.name == wanted.name else seen.canary
+    settled = now is not None and step.layout == now and step.stage is None
+    if settled and mine and mine.state == "Running" and available and seen.held is not False and not seen.upgrading:
         return Verdict("Serving", Reason.SERVING, f"Version {wanted.version} answers requests.", ready=True)
+    if step.late or (settled and mine and mine.state == "Failed"):
+        return _not_up(step, wanted, mine.message if mine else "", mine.state if mine else "", diagnosis, deadline_s)
+    phase = "RollingOut" if available else "Deploying"
     if diagnosis:
-        return Verdict(
-            "RollingOut" if old else "Deploying", diagnosis.reason, diagnosis.message + still, reconciling=True
+        return Verdict(phase, diagnosis.reason, diagnosis.message + still, reconciling=True)
+    reason = Reason.ROLLING_OUT if available else Reason.DEPLOYING
+    return Verdict(phase, reason, _progress(step, seen, wanted, still, available=available), reconciling=True)
+
+
+def _progress(step: Step, seen: Situation, wanted: Application, still: str, *, available: bool) -> str:
+    """Return what a rollout waits for."""
+    version, why = f"Version {wanted.version}", f" {step.message[0].upper()}{step.message[1:]}." if step.message else ""
+    if step.stage == "Step" and step.layout.step is not None:
+        return f"{version} answers {step.layout.canary_weight} % of the requests, step {step.layout.step + 1}.{why}"
+    if step.stage == "Shifted":
+        return f"{version} answers all requests; those that the version before it still has are answered first."
+    if step.stage == "Loading":
+        return f"{version} answers all requests; the server replicas load it.{why}"
+    if step.stage == "Dropping":
+        return f"Another version is removed before version {wanted.version} starts.{still}"
+    if step.stage == "Starting":
+        return f"{version} is starting beside the one in service.{still}{why}"
+    if seen.upgrading:
+        return f"A second Ray cluster is starting for version {wanted.version}; the first answers requests until then."
+    if seen.stable.state == "Unhealthy":
+        text = f"{version} has lost a replica, which Ray Serve starts again. {seen.stable.message}"
+        return text.strip()
+    if available:
+        return (
+            f"{version} is being loaded; the one before it answers requests until then. {seen.stable.message}".strip()
         )
-    if old or (available and mine.weight == 100):
-        text = f"Version {wanted.version} is starting beside the one in service.{still}"
-        return Verdict("RollingOut", Reason.ROLLING_OUT, text, reconciling=True)
-    if mine.state == "Unhealthy":
-        text = f"Version {wanted.version} has lost a replica, which Ray Serve starts again. {mine.message}".strip()
-        return Verdict("Deploying", Reason.DEPLOYING, text, reconciling=True)
-    text = f"The server for version {wanted.version} is starting." + (f" {mine.message}" if mine.message else "")
-    return Verdict("Deploying", Reason.DEPLOYING, text, reconciling=True)
+    return f"The server for version {wanted.version} is starting. {seen.stable.message}".strip()
 
 
-def _failed(
-    step: Step, wanted: Application, before: str | None, diagnosis: Diagnosis | None, still: str, deadline_s: int
+def rejected(rejection: Rejection, deadline_s: int) -> tuple[Reason, str]:
+    """Return why a revision is rolled back, in one word and one sentence; the status keeps both."""
+    version, why = rejection.application.version, rejection.message.strip().rstrip(".")
+    if rejection.cause == "Late":
+        text = f"Version {version} did not start within {deadline_s} s." + (f" {why}." if why else "")
+        return Reason.PROGRESS_DEADLINE_EXCEEDED, text
+    if rejection.cause == "Failed":
+        why = why or "Ray Serve gave no reason; see the logs of its pods"
+        return Reason.REVISION_FAILED, f"Version {version} does not start: {why}."
+    if rejection.cause == "Aborted":
+        why = "luthier.dev/abort asked for it"
+    return Reason.ROLLED_BACK, f"Version {version} was rolled back: {why}."
+
+
+def _not_up(
+    step: Step, wanted: Application, message: str, state: str, diagnosis: Diagnosis | None, deadline_s: int
 ) -> Verdict:
-    """The revision does not start. It is tried again when the spec, the version or the retry annotation changes."""
-    if step.failed and step.late:
-        why = diagnosis.message if diagnosis else step.failed.message
-        what = "has been unhealthy for" if step.failed.state == "Unhealthy" else "did not start within"
+    """The server's own revision has not come up."""
+    why = diagnosis.message if diagnosis else message
+    if step.late:
+        what = "has been unhealthy for" if state == "Unhealthy" else "did not start within"
         text = f"Version {wanted.version} {what} {deadline_s} s. {why}".strip()
-        return Verdict("Failed", Reason.PROGRESS_DEADLINE_EXCEEDED, f"{text}{still}", stalled=True)
-    why = (step.failed.message if step.failed else before) or "Ray Serve gave no reason; see the logs of its pods."
-    text = f"Version {wanted.version} does not start: {why.rstrip('.')}.{still}"
-    return Verdict("Failed", Reason.REVISION_FAILED, text, stalled=True)
+        return Verdict("Failed", Reason.PROGRESS_DEADLINE_EXCEEDED, text, stalled=True)
+    why = message or "Ray Serve gave no reason; see the logs of its pods"
+    return Verdict(
+        "Failed", Reason.REVISION_FAILED, f"Version {wanted.version} does not start: {why.rstrip('.')}.", stalled=True
+    )
 
 
 def unreadable(why: str) -> Verdict:

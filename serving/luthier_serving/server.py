@@ -1,4 +1,4 @@
-"""The application at `/` by the path that RayServices name, `luthier_serving.front:app`.
+"""The application at `/` by the path that RayServices name, `luthier_serving.server:app`.
 
 The path is API: an operator that is newer than the server's image writes it too.
 """

@@ -1,4 +1,4 @@
-"""Asking a training pod how far it is. The pod may be broken or hostile: short time-outs, small answers, no redirects.
+"""Asking a pod how it is. The pod may be broken or hostile: short time-outs, small answers, no redirects.
 
 The address comes from the pod's status alone, which only its kubelet writes; port and path are fixed. So whoever may
 make pods in a namespace can make the operator send this one request to that pod, and read nothing else with it.
@@ -9,12 +9,19 @@ import logging
 import math
 import socket
 from itertools import islice
-from typing import Annotated, Self
+from typing import Annotated, Generic, Self, TypeVar
 
 import aiohttp
 from pydantic import AfterValidator, Field, model_validator
 
-from luthier_api.documents import TRAINER_PORT, ProgressDocument
+from luthier_api.base import Document
+from luthier_api.documents import (
+    SERVER_REPORT_PATH,
+    SERVER_REPORT_PORT,
+    TRAINER_PORT,
+    ProgressDocument,
+    ServerReport,
+)
 from luthier_operator.ops import metrics
 
 MAX_BYTES = 64 * 1024
@@ -57,25 +64,28 @@ class Answer(ProgressDocument):
         return self
 
 
-class ProgressReader:
-    """Reads the progress of training pods."""
+DocumentT = TypeVar("DocumentT", bound=Document)
 
-    def __init__(self, timeout_s: float = 2.0, port: int = TRAINER_PORT) -> None:
+
+class PodReader(Generic[DocumentT]):
+    """Reads one kind of document from pods."""
+
+    def __init__(self, document: type[DocumentT], port: int, path: str, timeout_s: float = 2.0) -> None:
         """An answer that takes longer than `timeout_s` in all counts as none."""
+        self._document, self._port, self._path = document, port, path
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
-        self._port = port
         self._session: aiohttp.ClientSession | None = None
 
-    async def read(self, ip: str) -> ProgressDocument | None:
-        """Return what the pod says, or None: a pod that does not tell its progress may train all the same."""
+    async def read(self, ip: str) -> DocumentT | None:
+        """Return what the pod says, or None: a pod that says nothing may do its work all the same."""
         metrics.PROGRESS_REQUESTS.inc()
         try:
-            content = await self._get(f"http://{_host(ip)}:{self._port}/progress")
-            # Only for display, and the pod may be of a newer release than this operator: what is unknown is left out.
-            return Answer.model_validate_json(content, extra="ignore")
+            content = await self._get(f"http://{_host(ip)}:{self._port}{self._path}")
+            # The pod may be of a newer release than this operator: what is unknown is left out.
+            return self._document.model_validate_json(content, extra="ignore")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             metrics.PROGRESS_FAILURES.inc()
-            logger.debug("the pod at %r did not tell its progress: %r", ip, error)
+            logger.debug("the pod at %r did not answer at %s: %r", ip, self._path, error)
             return None
 
     async def close(self) -> None:
@@ -109,6 +119,20 @@ class ProgressReader:
                 max_field_size=_MAX_LINE_BYTES,
             )
         return self._session
+
+
+class ProgressReader(PodReader[Answer]):
+    """Reads the progress of training pods."""
+
+    def __init__(self, timeout_s: float = 2.0, port: int = TRAINER_PORT) -> None:
+        super().__init__(Answer, port, "/progress", timeout_s)
+
+
+class ReportReader(PodReader[ServerReport]):
+    """Reads the reports of server replicas."""
+
+    def __init__(self, timeout_s: float = 2.0, port: int = SERVER_REPORT_PORT) -> None:
+        super().__init__(ServerReport, port, SERVER_REPORT_PATH, timeout_s)
 
 
 class _Bounded(socket.socket):

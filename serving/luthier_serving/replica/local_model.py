@@ -1,0 +1,145 @@
+"""The revision that a server replica computes in its own process: loaded in the background, replaced without a pause.
+
+Two models are held at once only where nobody else computes the new one. If it has an application of its own, which
+answers meanwhile, the old model goes first, so that a pod needs memory for two models and not for three.
+"""
+
+import asyncio
+import gc
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from luthier_api.documents import ModelState, RevisionConfig
+from luthier_serving.answers import Answer, ModelInfo, Text
+from luthier_serving.compute.model import Model
+from luthier_serving.errors import LoadError
+
+RETRY_S = 10.0
+
+logger = logging.getLogger("ray.serve")
+Load = Callable[[RevisionConfig], Model]
+
+
+class HeldModel:
+    """One loaded model, and the thread that computes it: one batch at a time, off the event loop."""
+
+    def __init__(self, revision: str, model: Model, replica: str):
+        self.revision = revision
+        self.info: ModelInfo = model.info
+        self._model: Model | None = model
+        self._replica = replica
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
+
+    async def send(self, texts: list[Text]) -> Answer:
+        """Return one row per text, in order."""
+        assert self._model is not None
+        rows = await asyncio.get_running_loop().run_in_executor(self._pool, self._model.predict, texts)
+        return Answer(rows, self.info, self._replica)
+
+    async def close(self) -> None:
+        """Free the model once the batch that is being computed is done."""
+        await asyncio.to_thread(self._pool.shutdown)
+        self._model = None
+        gc.collect()
+
+
+class LocalModel:
+    """Holds the revision that is wanted, or the one before it until that is there.
+
+    Args:
+        load: returns the model of a revision; blocks.
+        replica: name of this replica, for answers.
+        on_change: called after the model that is held has changed.
+        drain: waits until a revision that is held no more has answered everybody.
+    """
+
+    def __init__(
+        self, load: Load, replica: str, on_change: Callable[[], None], drain: Callable[[str], Awaitable[None]]
+    ):
+        self._load, self._replica, self._on_change, self._drain = load, replica, on_change, drain
+        self._started = False
+        self._wanted: RevisionConfig | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._failure: LoadError | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self.held: HeldModel | None = None
+
+    def want(self, config: RevisionConfig | None, *, elsewhere: bool) -> None:
+        """Hold this revision from now on.
+
+        Args:
+            config: the revision.
+            elsewhere: whether an application of its own answers until it is loaded, so that the old one may go first.
+        """
+        if config == self._wanted:
+            return
+        self._wanted, self._failure = config, None
+        if self._loading:
+            self._loading.cancel()
+            self._loading = None
+        if config is None or (self.held and self.held.revision == config.name):
+            return
+        self._loading = asyncio.create_task(self._replace(config, first_free=elsewhere))
+
+    async def wait(self) -> None:
+        """Wait until the wanted revision is there.
+
+        Raises:
+            LoadError: it cannot be loaded.
+        """
+        if self._loading:
+            with suppress(LoadError):
+                await self._loading
+        if self._failure:
+            raise self._failure
+
+    def states(self) -> list[ModelState]:
+        """Return what is held and what is being loaded."""
+        states = [ModelState(revision=self.held.revision, state="Ready")] if self.held else []
+        if self._wanted and not (self.held and self.held.revision == self._wanted.name):
+            failed = self._failure
+            state = ModelState(
+                revision=self._wanted.name,
+                state="Failed" if failed else "Loading",
+                message=str(failed) if failed else "",
+            )
+            states.append(state)
+        return states
+
+    async def _replace(self, config: RevisionConfig, *, first_free: bool) -> None:
+        if first_free and self.held:
+            old, self.held = self.held, None
+            self._on_change()
+            await asyncio.shield(self._release(old))
+        while True:
+            try:
+                model = await asyncio.to_thread(self._load, config)
+                break
+            except LoadError as error:
+                self._failure = error
+                if not self._started:
+                    return  # Ray starts another replica, and says why.
+                logger.warning("revision %s cannot be loaded beside the one in service: %s", config.name, error)
+            await asyncio.sleep(RETRY_S)
+        if self._wanted != config:
+            return
+        self._failure, self._started = None, True
+        old, self.held = self.held, HeldModel(config.name, model, self._replica)
+        logger.info("holds revision %s: %s (%s, %s)", config.name, config.version, model.info.weights, config.digest)
+        self._on_change()
+        if old:
+            self._release(old)
+
+    def _release(self, old: HeldModel) -> "asyncio.Task[None]":
+        """Free a model that no new request goes to, once it has answered those that it has."""
+
+        async def release() -> None:
+            await self._drain(old.revision)
+            await old.close()
+
+        task = asyncio.create_task(release())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        return task
