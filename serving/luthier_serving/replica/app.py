@@ -77,9 +77,9 @@ class ServerReplica:
         self._local.want(stable, elsewhere=stable is not None and stable.name in elsewhere)
         self._route()
         if self._report_site is None:
+            # Before the model is there, so that whoever asks is told why it is not.
+            self._report_site = await serve_report(self._report, int(os.environ.get(PORT_ENV, SERVER_REPORT_PORT)))
             await self._local.wait()
-            port = int(os.environ.get(PORT_ENV, SERVER_REPORT_PORT))
-            self._report_site = await serve_report(self._report, port)
 
     def _route(self) -> None:
         """Send requests to what is there now."""

@@ -12,11 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from luthier_api.documents import ModelState, RevisionConfig
+from luthier_api.reasons import Reason
 from luthier_serving.answers import Answer, ModelInfo, Text
 from luthier_serving.compute.model import Model
 from luthier_serving.errors import LoadError
 
 RETRY_S = 10.0
+# What may mend itself, or be mended in the Secret that is mounted here, without another pod.
+WAITS = frozenset({Reason.STORAGE_DENIED, Reason.STORAGE_UNAVAILABLE, Reason.BUCKET_NOT_FOUND, Reason.MODEL_NOT_FOUND})
 
 logger = logging.getLogger("ray.serve")
 Load = Callable[[RevisionConfig], Model]
@@ -119,9 +122,9 @@ class LocalModel:
                 break
             except LoadError as error:
                 self._failure = error
-                if not self._started:
+                if not self._started and error.reason not in WAITS:
                     return  # Ray starts another replica, and says why.
-                logger.warning("revision %s cannot be loaded beside the one in service: %s", config.name, error)
+                logger.warning("revision %s cannot be loaded now: %s", config.name, error)
             await asyncio.sleep(RETRY_S)
         if self._wanted != config:
             return

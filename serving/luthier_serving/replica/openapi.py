@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, RootModel, conlist, constr, create_model
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from luthier_api.documents import FrontConfig
+from luthier_api.documents import ServerConfig
 from luthier_api.training import Task
 from luthier_serving.answers import ModelInfo
 from luthier_serving.replica.validation import PAIR_FIELDS
@@ -40,7 +40,7 @@ class _WithoutTitles(GenerateJsonSchema):
         return False
 
 
-def openapi_document(config: FrontConfig, model: ModelInfo | None) -> dict[str, Any]:
+def openapi_document(config: ServerConfig, model: ModelInfo | None) -> dict[str, Any]:
     """Return the document, with the limits that are in force.
 
     Args:

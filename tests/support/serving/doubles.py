@@ -5,10 +5,11 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from luthier_api.documents import FrontConfig, Route
+from luthier_api.documents import Route, ServerConfig
 from luthier_api.training import Task
 from luthier_serving.answers import Answer, ModelInfo, Row, Text
-from luthier_serving.replica.predictor import Predictor
+from luthier_serving.replica.counters import Counters
+from luthier_serving.replica.predictor import Predictor, Target
 from luthier_serving.replica.revision_queue import SendBatch
 
 MODEL = ModelInfo("v1", "model.onnx", Task.TEXT_CLASSIFICATION, ("negative", "positive"), pairs=False, threshold=0.5)
@@ -46,7 +47,7 @@ class HeldRevision:
 
 
 class RecordedRequests:
-    """The front's metrics, remembered."""
+    """The server's metrics, remembered."""
 
     def __init__(self) -> None:
         self.codes: list[tuple[int, str]] = []
@@ -59,14 +60,19 @@ class RecordedRequests:
         self.pending.append(pending)
 
 
-def config(**changes: Any) -> FrontConfig:
+def config(**changes: Any) -> ServerConfig:
     routes = [Route(revision="rev-1", version="v1", weight=100)]
-    return FrontConfig(**({"model_name": "reviews", "routes": routes} | changes))
+    return ServerConfig(**({"model_name": "reviews", "routes": routes} | changes))
 
 
-def predictor(send: SendBatch, **changes: Any) -> Predictor:
-    made = Predictor(lambda revision: send, lambda revision, texts: None)
-    made.configure(config(**changes))
+def targets(send: SendBatch, config: ServerConfig, local: str = "") -> list[Target]:
+    """Return a target for each route, all of which send alike; `local` is computed in the process itself."""
+    return [Target(route.revision, route.weight, route.revision == local, send) for route in config.routes]
+
+
+def predictor(send: SendBatch, local: str = "", **changes: Any) -> Predictor:
+    made = Predictor(Counters(), lambda revision, texts: None)
+    made.configure(config(**changes), targets(send, config(**changes), local))
     return made
 
 

@@ -10,8 +10,8 @@ with warnings.catch_warnings():
     from ray import exceptions as ray_exceptions
     from ray.serve import exceptions as serve_exceptions
 
-    from luthier_serving.replica import app as front
-    from luthier_serving.replica import handles, metrics
+    from luthier_serving.replica import app as server
+    from luthier_serving.replica import handles, local_model, metrics
     from luthier_serving.revision import application as revision
 
-__all__ = ["front", "handles", "metrics", "ray_exceptions", "revision", "serve_exceptions"]
+__all__ = ["handles", "local_model", "metrics", "ray_exceptions", "revision", "serve_exceptions", "server"]

@@ -103,6 +103,30 @@ def test_each_batch_that_returns_makes_room_for_one() -> None:
     assert waiting.take(3.0) == [], "two batches are still in flight to the only replica"
 
 
+def test_a_list_takes_turns_with_those_that_come_after_it() -> None:
+    waiting = queue(texts=4)
+    for number in range(6):
+        waiting.add(TextChunk(number), now=0.0, after=number)
+    assert [chunk.number for chunk in waiting.take(0.0)] == [0, 1, 2, 3]
+    waiting.add(TextChunk(100), now=0.1)
+    waiting.returned("replica-1", 0.1)
+    assert [chunk.number for chunk in waiting.take(0.1)] == [100, 4, 5]
+
+
+def test_one_batch_at_a_time_that_takes_about_as_long_as_asked() -> None:
+    waiting: BatchQueue[TextChunk] = BatchQueue(BatchLimits(texts=32, target_s=0.05))
+    for number in range(40):
+        waiting.add(TextChunk(number), now=0.0)
+    assert len(waiting.take(0.0)) == 32, "nothing is known yet of how long a text takes"
+    assert waiting.take(9.0) == [] and waiting.next_due() is None
+    waiting.returned("replica-1", 0.32, texts=32, took_s=0.32)
+    for number in range(40):
+        waiting.add(TextChunk(number), now=0.3)
+    assert len(waiting.take(0.32)) == 5, "5 texts of 10 ms"
+    waiting.returned("replica-1", 9.0, texts=5, took_s=5.0)
+    assert len(waiting.take(9.0)) == 1, "never none"
+
+
 EVENTS = st.lists(
     st.one_of(
         st.tuples(st.just("arrive"), st.integers(1, 8)),

@@ -1,15 +1,17 @@
 """From a request's texts to its answer: admission, chunks, batches that survive their members, weights."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from luthier_api.documents import Route
-from luthier_serving.answers import Answer, Text
+from luthier_api.documents import Mirror, Route
+from luthier_serving.answers import Answer, Row, Text
 from luthier_serving.errors import Overloaded, RequestError, Unavailable
-from luthier_serving.replica.predictor import Predictor
+from luthier_serving.replica.counters import Counters
+from luthier_serving.replica.predictor import Predictor, Target
 from luthier_serving.replica.revision_queue import SendBatch
-from support.serving.doubles import HeldRevision, answer, config, predictor, respond, row
+from support.serving.doubles import HeldRevision, answer, config, predictor, respond, row, targets
 
 pytestmark = pytest.mark.unit
 
@@ -63,8 +65,8 @@ async def test_a_list_that_fails_or_whose_client_disconnects_gives_all_its_place
 
 async def test_no_batch_holds_more_texts_than_allowed_and_every_batch_is_counted() -> None:
     held, counted = HeldRevision(), []
-    front = Predictor(lambda revision: held.send, lambda revision, texts: counted.append((revision, texts)))
-    front.configure(config(max_batch_texts=3))
+    front = Predictor(Counters(), lambda revision, texts: counted.append((revision, texts)))
+    front.configure(config(max_batch_texts=3), targets(held.send, config(max_batch_texts=3)))
     held.released.set()
     await front.predict(list("abcdefg"))
     assert [len(batch) for batch in held.batches] == [3, 3, 1]
@@ -204,28 +206,26 @@ async def test_an_answer_that_takes_too_long_is_a_504_and_frees_its_places() -> 
         assert failure.value.status == 504 and front.pending == 0
 
 
-def connect_by_name(released: asyncio.Event, connected: list[str]) -> Predictor:
-    """Return a predictor each of whose revisions answers with its own name for a version."""
+def by_name(released: asyncio.Event, weights: dict[str, int], local: str = "") -> list[Target]:
+    """Return targets each of which answers with its own name for a version."""
 
-    def connect(revision: str) -> SendBatch:
-        connected.append(revision)
-
+    def send_to(revision: str) -> SendBatch:
         async def send(texts: list[Text]) -> Answer:
             await released.wait()
             return answer(texts, version=revision)
 
         return send
 
-    return Predictor(connect, lambda revision, texts: None)
+    return [Target(name, weight, name == local, send_to(name)) for name, weight in weights.items()]
 
 
 async def test_new_weights_apply_at_once_and_requests_in_flight_are_answered() -> None:
-    released, connected = asyncio.Event(), []
-    front = connect_by_name(released, connected)
-    front.configure(config(routes=[Route(revision="old", version="1", weight=100)]))
+    released = asyncio.Event()
+    front = Predictor(Counters(), lambda revision, texts: None)
+    front.configure(config(), by_name(released, {"old": 100}))
     in_flight = asyncio.create_task(front.predict(["a"]))
     await asyncio.sleep(0)
-    front.configure(config(routes=[Route(revision="new", version="2", weight=100)]))
+    front.configure(config(), by_name(released, {"new": 100}))
     released.set()
     assert (await front.predict(["b"]))[1].model.version == "new"
     revision, old_answer = await in_flight
@@ -233,22 +233,24 @@ async def test_new_weights_apply_at_once_and_requests_in_flight_are_answered() -
 
 
 async def test_a_revision_that_stays_keeps_its_queue_and_takes_the_new_limits() -> None:
-    released, connected = asyncio.Event(), []
-    released.set()
-    front = connect_by_name(released, connected)
-    for weight in (100, 50):
-        routes = [Route(revision="one", version="1", weight=weight), Route(revision="two", version="2", weight=50)]
-        front.configure(config(routes=routes, max_texts=weight, max_body_bytes=weight, max_text_characters=weight))
-    assert connected == ["one", "two"]
-    assert (front.limits.texts, front.limits.body_bytes, front.limits.text_characters) == (50, 50, 50)
-    versions = [(await front.predict(["a"]))[1].model.version for _ in range(4)]
-    assert sorted(versions) == ["one", "one", "two", "two"]
+    held = HeldRevision()
+    front = predictor(held.send, max_batch_wait_ms=3_600_000)
+    first = asyncio.create_task(front.predict(["first"]))
+    await held.started.wait()
+    waits = asyncio.create_task(front.predict(["waits"]))
+    await asyncio.sleep(0)
+    new = config(max_texts=7, max_body_bytes=8, max_text_characters=9)
+    front.configure(new, targets(held.send, new))
+    assert (front.limits.texts, front.limits.body_bytes, front.limits.text_characters) == (7, 8, 9)
+    held.released.set()
+    await asyncio.gather(first, waits)
+    assert held.batches == [["first"], ["waits"]]
 
 
 async def test_new_batch_limits_apply_to_a_queue_that_is_open() -> None:
     held = HeldRevision()
     front = predictor(held.send, max_batch_texts=2)
-    front.configure(config(max_batch_texts=4))
+    front.configure(config(max_batch_texts=4), targets(held.send, config()))
     held.released.set()
     await front.predict(list("abcd"))
     await asyncio.gather(*(front.predict([text]) for text in "efgh"))
@@ -256,10 +258,206 @@ async def test_new_batch_limits_apply_to_a_queue_that_is_open() -> None:
 
 
 async def test_without_a_configuration_or_weight_the_answer_is_that_no_model_is_served() -> None:
-    front = Predictor(lambda revision: respond, lambda revision, texts: None)
+    front = Predictor(Counters(), lambda revision, texts: None)
     with pytest.raises(Unavailable, match="No model is served yet"):
         await front.predict(["a"])
-    front.configure(config(routes=[Route(revision="rev-1", version="v1", weight=0)]))
+    idle = config(routes=[Route(revision="rev-1", version="v1", weight=0)])
+    front.configure(idle, targets(respond, idle))
+    assert not front.ready
     with pytest.raises(Unavailable, match="No model is served yet"):
         await front.predict(["a"])
     assert front.pending == 0
+
+
+async def test_each_replica_queues_its_share_of_the_deployments_places() -> None:
+    held = HeldRevision()
+    front = predictor(held.send, max_queued_requests=9, replicas=4)
+    waiting = [asyncio.create_task(front.predict(["a"])) for _ in range(3)]
+    await held.started.wait()
+    with pytest.raises(Overloaded, match="3 requests are already queued"):
+        await front.predict(["b"])
+    held.released.set()
+    await asyncio.gather(*waiting)
+
+
+async def test_a_single_text_does_not_wait_behind_a_list_of_a_thousand() -> None:
+    """What runs when it comes is finished first, then it has its turn beside the list's next part."""
+    batches: list[list[Text]] = []
+
+    async def send(texts: list[Text]) -> Answer:
+        batches.append(texts)
+        await asyncio.sleep(0)
+        return answer(texts)
+
+    front = predictor(send, local="rev-1")
+    lists = [asyncio.create_task(front.predict([f"list {n}, text {i}" for i in range(200)])) for n in range(3)]
+    while len(batches) < 2:
+        await asyncio.sleep(0)
+    _, found = await front.predict(["single"])
+    assert found.rows == [row("single")]
+    assert next(number for number, batch in enumerate(batches) if "single" in batch) <= 3
+    for n, each in enumerate(lists):
+        assert (await each)[1].rows == [row(f"list {n}, text {i}") for i in range(200)]
+    assert front.pending == 0
+
+
+async def test_lists_leave_places_for_single_texts() -> None:
+    held = HeldRevision()
+    front = predictor(held.send, max_queued_requests=8, max_batch_texts=2)
+    lists = [asyncio.create_task(front.predict(["a", "b", "c", "d"])) for _ in range(3)]
+    await held.started.wait()
+    assert front.pending == 6
+    with pytest.raises(Overloaded, match="Lists of texts fill their share"):
+        await front.predict(["a", "b", "c", "d"])
+    single = asyncio.create_task(front.predict(["one"]))
+    held.released.set()
+    await asyncio.gather(single, *lists)
+
+
+async def test_the_revision_in_this_process_computes_one_batch_at_a_time() -> None:
+    held = HeldRevision()
+    front = predictor(held.send, local="rev-1", max_batch_wait_ms=0)
+    tasks = [asyncio.create_task(front.predict(["first"]))]
+    await held.started.wait()
+    tasks += [asyncio.create_task(front.predict([text])) for text in "abc"]
+    await asyncio.sleep(0.01)
+    assert held.batches == [["first"]]
+    held.released.set()
+    await asyncio.gather(*tasks)
+    assert held.batches == [["first"], ["a", "b", "c"]]
+
+
+WEIGHTS = {"stable": 50, "canary": 50}
+
+
+def split(fails: Exception | None = None, rows: Row | None = None, **changes: Any) -> tuple[Predictor, Counters]:
+    """Return a predictor with a stable revision of its own and a canary that fails, or answers these rows."""
+
+    async def stable(texts: list[Text]) -> Answer:
+        return answer(texts, version="stable")
+
+    async def canary(texts: list[Text]) -> Answer:
+        if fails:
+            raise fails
+        found = answer(texts, version="canary")
+        return found._replace(rows=[rows] * len(texts)) if rows else found
+
+    counters = Counters()
+    made = Predictor(counters, lambda revision, texts: None)
+    weights = changes.pop("weights", WEIGHTS)
+    made.configure(
+        config(**changes),
+        [Target("stable", weights["stable"], True, stable), Target("canary", weights["canary"], False, canary)],
+    )
+    return made, counters
+
+
+@pytest.mark.parametrize(
+    "bad", [{"fails": Unavailable("The canary is gone.")}, {"rows": Row([], "The model failed on this text.")}], ids=str
+)
+async def test_what_a_canary_fails_the_stable_revision_answers_and_the_failure_is_counted(bad: dict[str, Any]) -> None:
+    front, counters = split(**bad)
+    answers = [await front.predict(["a"]) for _ in range(10)]
+    assert [(revision, found.model.version) for revision, found in answers] == [("stable", "stable")] * 10
+    report = counters.report()
+    assert (report["canary"].requests, report["canary"].errors) == (5, 5)
+    assert (report["stable"].requests, report["stable"].errors) == (10, 0)
+
+
+async def test_what_a_client_does_wrong_is_no_failure_of_the_revision() -> None:
+    front, counters = split(rows=Row([], "The model reads pairs.", invalid_input=True), weights={"stable": 0, "canary": 100})
+    revision, found = await front.predict(["a"])
+    assert revision == "canary" and found.rows[0].invalid_input
+    assert counters.report()["canary"].errors == 0
+
+
+async def test_a_stable_revision_that_fails_says_so() -> None:
+    async def gone(texts: list[Text]) -> Answer:
+        raise Unavailable("It is gone.")
+
+    front = predictor(gone, local="rev-1")
+    with pytest.raises(Unavailable, match="It is gone"):
+        await front.predict(["a"])
+
+
+async def test_one_user_meets_one_revision_in_every_replica() -> None:
+    replicas = [split(sticky_header="X-User")[0] for _ in range(2)]
+    seen = set()
+    for user in range(40):
+        found = {(await front.predict(["a"], {"x-user": f"user-{user}"}))[0] for front in replicas for _ in range(3)}
+        assert len(found) == 1
+        seen |= found
+    assert seen == {"stable", "canary"}
+
+
+async def test_a_tester_may_name_the_revision_only_where_that_is_allowed() -> None:
+    weights = {"stable": 100, "canary": 0}
+    front, _ = split(header_routing=True, weights=weights)
+    assert (await front.predict(["a"], {"x-luthier-revision": "canary"}))[0] == "canary"
+    with pytest.raises(RequestError, match="There is no revision 'other' here") as error:
+        await front.predict(["a"], {"x-luthier-revision": "other"})
+    assert error.value.status == 422
+    closed, _ = split(weights=weights)
+    assert (await closed.predict(["a"], {"x-luthier-revision": "canary"}))[0] == "stable"
+
+
+async def copies(front: Predictor) -> None:
+    while front._copies:
+        await asyncio.wait(front._copies)
+
+
+async def test_a_mirror_copies_its_share_and_compares_and_nobody_waits_for_it() -> None:
+    mirror = Mirror(revision="canary", percent=25)
+    front, counters = split(
+        rows=Row([0.9, 0.1]), weights={"stable": 100, "canary": 0}, mirror=mirror, max_queued_requests=100
+    )
+    for _ in range(40):
+        assert (await front.predict(["a"]))[0] == "stable"
+    await copies(front)
+    counts = counters.report()["canary"]
+    assert (counts.requests, counts.compared, counts.agreement) == (10, 10, 0.0)
+    assert counts.flips == {"positive -> negative": 10} and counts.confidence_shift > 0
+    assert counters.report()["stable"].requests == 40
+
+
+async def test_a_mirror_that_hangs_holds_nobody_up_and_is_bounded() -> None:
+    held = HeldRevision()
+    mirror = Mirror(revision="canary", percent=100, max_pending=3)
+    counters = Counters()
+    front = Predictor(counters, lambda revision, texts: None)
+    front.configure(
+        config(mirror=mirror), [Target("stable", 100, True, respond), Target("canary", 0, False, held.send)]
+    )
+    async with asyncio.timeout(10):
+        for _ in range(10):
+            await front.predict(["a"])
+    assert len(front._copies) == 3 and counters.report()["canary"].dropped == 7
+    held.released.set()
+    await copies(front)
+    assert counters.report()["canary"].agreement == 3.0
+
+
+async def test_a_revision_that_leaves_this_process_answers_what_it_has_first() -> None:
+    held = HeldRevision()
+    front = predictor(held.send, local="rev-1")
+    tasks = [asyncio.create_task(front.predict([text])) for text in "ab"]
+    await held.started.wait()
+    tasks.append(asyncio.create_task(front.predict(["waits"])))
+    await asyncio.sleep(0)
+    front.configure(config(), by_name(held.released, {"rev-2": 100}))
+    drained = asyncio.create_task(front.drain("rev-1"))
+    await asyncio.sleep(0.01)
+    assert not drained.done()
+    held.released.set()
+    await drained
+    assert [len(batch) for batch in held.batches] == [2, 1]
+    await asyncio.gather(*tasks)
+
+
+async def test_a_new_window_counts_from_zero() -> None:
+    front, counters = split(window="rev-b/0")
+    await front.predict(["a"])
+    front.configure(config(window="rev-b/0"), by_name(asyncio.Event(), {"stable": 100}))
+    assert counters.report()
+    front.configure(config(window="rev-b/1"), by_name(asyncio.Event(), {"stable": 100}))
+    assert counters.report() == {} and counters.window == "rev-b/1"

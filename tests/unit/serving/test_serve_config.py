@@ -12,7 +12,7 @@ from luthier_api.storage import StorageAccess
 from luthier_operator.manifests import rayservice
 from luthier_operator.manifests.access import Grant
 from luthier_operator.model.views import Meta
-from support.serving.ray_applications import front, revision
+from support.serving.ray_applications import revision, server
 
 pytestmark = pytest.mark.unit
 
@@ -26,21 +26,34 @@ def test_the_server_takes_what_the_operator_writes(scale: dict[str, Any]) -> Non
     served = rayservice.revision(
         spec, version="v1", uri="s3://m/m/versions/v1", digest="sha256:" + "0" * 64, grant=grant, retry=""
     )
+    canary = rayservice.revision(
+        spec, version="v2", uri="s3://m/m/versions/v2", digest="sha256:" + "1" * 64, grant=grant, retry=""
+    )
+    layout = rayservice.Layout(served, canary, 25, f"{canary.name}/1", previous=None)
     meta = Meta("ModelDeployment", "ns", "reviews", "uid-1", 1)
-    document = json.loads(rayservice.serve_config(meta, spec, [served], {served.name: 100}))
+    text = rayservice.serve_config(meta, spec, layout)
+    assert rayservice.read_layout(text) == layout
     deployed = {}
-    for application in document["applications"]:
+    for application in json.loads(text)["applications"]:
         module, _, builder = application["import_path"].partition(":")
         built = getattr(importlib.import_module(module), builder)(application["args"])
         [deployment] = application["deployments"]
         assert deployment.pop("name") == built._bound_deployment.name
         deployed[application["route_prefix"]] = (module, deployment)
     # The paths are API: an image of another release must know them too.
-    assert deployed["/"][0] == "luthier_serving.front"
+    assert deployed["/"][0] == "luthier_serving.server"
     assert deployed[None][0] == "luthier_serving.revision"
     # Ray applies these options over those of the builder.
     options = inspect.signature(revision.serve.deployment).parameters
-    assert set(deployed[None][1]) <= set(options)
-    known = {field.alias or name for name, field in front.FrontConfig.model_fields.items()}
-    assert set(deployed["/"][1]["user_config"]) <= known
-    assert front.FrontConfig.model_validate(deployed["/"][1]["user_config"]).routes[0].revision == served.name
+    assert set(deployed[None][1]) <= set(options) and set(deployed["/"][1]) <= set(options)
+    config = server.ServerConfig.from_json(json.dumps(deployed["/"][1]["user_config"]))
+    assert config.stable and config.stable.name == served.name
+    assert {route.revision: (route.weight, route.own_application) for route in config.routes} == {
+        served.name: (75, False),
+        canary.name: (25, True),
+    }
+
+
+def test_a_configuration_of_a_release_before_the_server_held_a_revision_is_no_layout() -> None:
+    assert rayservice.read_layout(json.dumps({"applications": [{"name": "front", "deployments": []}]})) is None
+    assert rayservice.read_layout("") is None
