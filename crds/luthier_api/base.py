@@ -121,6 +121,7 @@ def decimal_text(value: float, digits: int = 6) -> str:
 Fraction = decimal_type(ge="0", le="1", example="0.1")
 BelowOne = decimal_type(ge="0", lt="1", example="0.9")
 OpenFraction = decimal_type(gt="0", lt="1", example="0.1")
+Ratio = decimal_type(ge="1", le="100", example="1.5")
 PositiveRate = decimal_type(gt="0", le="1", example="2e-5")
 NonNegative = decimal_type(ge="0", example="0.01")
 Positive = decimal_type(gt="0", example="1.0")

@@ -12,11 +12,11 @@ from luthier_api.base import (
     Fraction,
     ImageReference,
     ObjectName,
+    Ratio,
     Seconds,
     Text,
     Timestamp,
     cel,
-    decimal_type,
 )
 from luthier_api.conditions import NOT_SEEN_YET, ResourceStatus
 from luthier_api.finetunejob import LastFailure
@@ -116,7 +116,7 @@ class Autoscaling(ApiModel):
     min_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="Minimum number of replicas.")
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(default=3, description="Maximum number of replicas.")
     target_ongoing_requests: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        default=8, description="Target number of batches in flight per replica."
+        default=8, description="Target number of requests in flight per replica."
     )
     upscale_delay_seconds: Seconds = Field(
         default=10, description="How long high load must last before replicas are added."
@@ -132,7 +132,6 @@ class Autoscaling(ApiModel):
         return self
 
 
-Ratio = decimal_type(ge="1", le="100", example="1.5")
 Measure = Literal["maxErrorRate", "maxErrorRateIncrease", "maxP99Milliseconds", "maxP99Ratio", "minAgreement"]
 HeaderName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
 
@@ -253,6 +252,33 @@ class Rollout(ApiModel):
     )
 
 
+class RedisSecret(ApiModel):
+    """A Secret of the namespace with the password of Redis."""
+
+    name: ObjectName = Field(description="Name of the Secret.")
+    key: Annotated[str, Field(min_length=1, max_length=253)] = Field(
+        default="password", description="Its key that holds the password."
+    )
+
+
+class Redis(ApiModel):
+    """A Redis in which Ray's head keeps its state."""
+
+    address: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9.:_/\[\]-]+$")] = Field(
+        description="host:port, or redis://host:port, or rediss://host:port."
+    )
+    secret_ref: RedisSecret | None = Field(default=None, description="Secret with its password, if it asks for one.")
+
+
+class HighAvailability(ApiModel):
+    """What keeps requests answered when the pod of Ray's head is gone."""
+
+    redis: Redis = Field(
+        description="With it, replicas go on when the head's pod is lost, and the next head finds them. Without it, "
+        "the whole Ray cluster begins anew."
+    )
+
+
 class ModelDeploymentSpec(ApiModel):
     """What to serve, and how."""
 
@@ -271,6 +297,9 @@ class ModelDeploymentSpec(ApiModel):
         default=None, description="Fixed number of replicas. Default 1, without autoscaling."
     )
     autoscaling: Autoscaling | None = Field(default=None, description="Number of replicas by load.")
+    high_availability: HighAvailability | None = Field(
+        default=None, description="Redis for Ray's head, so that its loss fails no request."
+    )
     rollout: Rollout = Field(default=Rollout(), description="How a new version takes over.")
     pod_metadata: PodMetadata = Field(
         default=PodMetadata(),
@@ -332,7 +361,7 @@ class RolloutStatus(ApiModel):
 
 
 class RejectedRevision(ApiModel):
-    """A revision that was rolled back; it is not tried again until the spec, the version or luthier.dev/retry changes."""
+    """A revision that was rolled back. It is tried again when the spec, the version or luthier.dev/retry changes."""
 
     name: Text = Field(description="Name of the revision, which its spec and version decide.")
     version: Text = Field(description="Version of the artifact.")

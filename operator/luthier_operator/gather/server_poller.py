@@ -1,8 +1,8 @@
 """What server replicas say of themselves: each pod of a server is asked by a timer of its own, apart from reconciles.
 
 A reconcile names the pods that it looks at and is told their newest answers without waiting. Its resource is woken when
-something changes that decides: whether a replica answers, and what it holds. Counts change all the time and wake nobody:
-whoever judges them comes back by itself. All of it is a cache, gone with the process.
+something changes that decides: whether a replica answers, and what it holds. Counts change all the time and wake
+nobody: whoever judges them comes back by itself. All of it is a cache, gone with the process.
 """
 
 import asyncio

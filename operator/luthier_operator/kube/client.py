@@ -32,6 +32,7 @@ _PLURALS = {
     "Service": "services",
     "Workload": "workloads",
     "Lease": "leases",
+    "PodDisruptionBudget": "poddisruptionbudgets",
 }
 _JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"

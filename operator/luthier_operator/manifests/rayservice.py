@@ -12,7 +12,7 @@ from typing import Any
 
 from luthier_api.documents import SERVE_PORT, Mirror, RevisionConfig, Route, ServerConfig
 from luthier_api.keys import digest_of
-from luthier_api.modeldeployment import ModelDeploymentSpec
+from luthier_api.modeldeployment import ModelDeploymentSpec, Redis
 from luthier_operator.manifests import pods
 from luthier_operator.manifests.access import Grant, ca_mounts, ca_volumes, environment
 from luthier_operator.model import names
@@ -119,7 +119,7 @@ def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout) -> str:
         max_batch_wait_ms=spec.runtime.max_batch_wait_ms,
         max_queued_requests=spec.runtime.max_queued_requests,
     )
-    entries = [
+    entries: list[dict[str, Any]] = [
         {
             "name": names.SERVER,
             "import_path": "luthier_serving.server:app",
@@ -244,6 +244,8 @@ def cluster_config(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, default
             }
         ],
     }
+    if spec.high_availability:
+        config["gcsFaultToleranceOptions"] = _redis(owner, spec.high_availability.redis)
     if most > fewest:
         config["enableInTreeAutoscaling"] = True
         config["autoscalerOptions"] = {
@@ -253,6 +255,33 @@ def cluster_config(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, default
             "securityContext": pods.CONTAINER_SECURITY,
         }
     return config
+
+
+def _redis(owner: Meta, redis: Redis) -> dict[str, Any]:
+    """Return where the head keeps its state: under the resource's uid, so that several may share one Redis."""
+    options: dict[str, Any] = {"redisAddress": redis.address, "externalStorageNamespace": owner.uid}
+    if redis.secret_ref:
+        reference = {"name": redis.secret_ref.name, "key": redis.secret_ref.key}
+        options["redisPassword"] = {"valueFrom": {"secretKeyRef": reference}}
+    return options
+
+
+def disruption_budget(owner: Meta, spec: ModelDeploymentSpec) -> dict[str, Any]:
+    """Return the budget by which draining nodes takes one server replica at a time; a single one may always go."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {
+            "name": owner.name,
+            "namespace": owner.namespace,
+            "labels": names.labels("server", **{names.MODELDEPLOYMENT: owner.name}),
+            "ownerReferences": [pods.owner_reference(owner)],
+        },
+        "spec": {
+            "minAvailable": replicas_of(spec)[0] - 1,
+            "selector": {"matchLabels": {names.MODELDEPLOYMENT: owner.name, names.COMPONENT: "worker"}},
+        },
+    }
 
 
 def replicas_of(spec: ModelDeploymentSpec) -> tuple[int, int]:
@@ -295,6 +324,14 @@ def _worker(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defa
         "containers": [container],
         "volumes": [{"name": "cache", "emptyDir": {}}, *ca_volumes([grant])],
         "automountServiceAccountToken": False,
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": {names.MODELDEPLOYMENT: owner.name, names.COMPONENT: "worker"}},
+            }
+        ],
         **pods.placement(runtime),
     }
     return _template(owner, spec, "worker", pod, defaults)

@@ -129,11 +129,12 @@ class LocalModel:
         if self._wanted != config:
             return
         self._failure, self._started = None, True
-        old, self.held = self.held, HeldModel(config.name, model, self._replica)
+        before = self.held
+        self.held = HeldModel(config.name, model, self._replica)
         logger.info("holds revision %s: %s (%s, %s)", config.name, config.version, model.info.weights, config.digest)
         self._on_change()
-        if old:
-            self._release(old)
+        if before:
+            self._release(before)
 
     def _release(self, old: HeldModel) -> "asyncio.Task[None]":
         """Free a model that no new request goes to, once it has answered those that it has."""

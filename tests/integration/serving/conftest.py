@@ -19,7 +19,14 @@ from typing import Any
 
 import pytest
 
-from luthier_api.documents import SERVING_DOCUMENT_FILE, Access, FrontConfig, RevisionConfig
+from luthier_api.documents import (
+    SERVER_REPORT_PATH,
+    SERVING_DOCUMENT_FILE,
+    Access,
+    RevisionConfig,
+    ServerConfig,
+    ServerReport,
+)
 from luthier_api.training import Task
 from luthier_artifacts import Metadata, PublishedVersion, StorageConfig, open_registry
 from luthier_dev.processes import free_ports
@@ -36,6 +43,9 @@ IMAGE_SETTINGS = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_RETRIES": "10",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
 }
 
 
@@ -50,7 +60,8 @@ class LocalRay:
 
     def launch(self) -> None:
         """Begin to start; `wait_started` waits until it has."""
-        self.http_port, dashboard, gcs, agent, client, metrics, ha_metrics, ha_stats = free_ports(8)
+        self.http_port, dashboard, gcs, agent, client, metrics, ha_metrics, ha_stats, report = free_ports(9)
+        self.report_url = f"http://127.0.0.1:{report}{SERVER_REPORT_PATH}"
         self.dashboard_url = f"http://127.0.0.1:{dashboard}/api/serve/applications/"
         self.url = f"http://127.0.0.1:{self.http_port}"
         self.metrics_url = f"http://127.0.0.1:{metrics}/metrics"
@@ -61,6 +72,7 @@ class LocalRay:
             **self.extra_env,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "RAY_AUTH_MODE": "token",
+            "LUTHIER_REPORT_PORT": str(report),
             "RAY_AUTH_TOKEN": self.token,
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
@@ -108,15 +120,15 @@ class LocalRay:
                     found.append(int(entry.name))
         return found
 
-    def deploy(self, front: FrontConfig, *revisions: RevisionConfig) -> None:
-        """Put a configuration, as the operator composes it (serving/README.md)."""
+    def deploy(self, config: ServerConfig, *own: RevisionConfig) -> None:
+        """Put a configuration, as the operator composes it (serving/README.md); `own` are applications of their own."""
         applications = [
             {
-                "name": "front",
-                "import_path": "luthier_serving.front:app",
+                "name": "server",
+                "import_path": "luthier_serving.server:app",
                 "route_prefix": "/",
-                "args": {},
-                "deployments": [{"name": "Front", "user_config": front.to_wire()}],
+                "args": {"gpusPerReplica": 0},
+                "deployments": [{"name": "Server", "num_replicas": 1, "user_config": config.to_wire()}],
             },
             *(
                 {
@@ -126,7 +138,7 @@ class LocalRay:
                     "args": revision.to_wire(),
                     "deployments": [{"name": "Revision", "num_replicas": 1}],
                 }
-                for revision in revisions
+                for revision in own
             ),
         ]
         body = {
@@ -140,6 +152,11 @@ class LocalRay:
     def applications(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self._dashboard_request("GET"))["applications"]
         return found
+
+    def report(self) -> ServerReport:
+        """Return what the server replica says of itself, as the operator asks it."""
+        with urllib.request.urlopen(self.report_url, timeout=5) as reply:
+            return ServerReport.from_json(reply.read())
 
     def served_version(self) -> str | None:
         """Return the version that answers, or None while none does."""

@@ -21,7 +21,7 @@ import boto3
 import numpy as np
 import pytest
 
-from luthier_api.documents import SERVING_DOCUMENT_FILE, Access, FrontConfig, Route
+from luthier_api.documents import SERVING_DOCUMENT_FILE, Access, RevisionConfig, Route, ServerConfig
 from luthier_api.reasons import Reason
 from luthier_artifacts import PublishedVersion
 from luthier_serving.compute.engines import open_engine
@@ -34,26 +34,30 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 TEXTS = ["the film was good", "bad", "good good film", "a b c d e f g", "The  FILM\n was   good"]
 
 
-def front_config(*routes: tuple[str, PublishedVersion, int], **changes: Any) -> FrontConfig:
-    named = [Route(revision=name, version=version.version, weight=weight) for name, version, weight in routes]
-    return FrontConfig(model_name="reviews", routes=named, **changes)
+def server_config(stable: RevisionConfig, *own: tuple[RevisionConfig, int], **changes: Any) -> ServerConfig:
+    """Return the configuration of a server that computes `stable` itself, and others by handle with these weights."""
+    weights = {stable.name: 100 - sum(weight for _, weight in own), **{each.name: weight for each, weight in own}}
+    versions = {each.name: each.version for each in (stable, *(each for each, _ in own))}
+    names = {each.name for each, _ in own}
+    routes = [
+        Route(revision=name, version=versions[name], weight=max(weight, 0), own_application=name in names)
+        for name, weight in weights.items()
+    ]
+    return ServerConfig(model_name="reviews", stable=stable, routes=routes, **changes)
 
 
 @pytest.fixture(scope="module")
 def both(ray: Any, models: Any) -> Any:
     """The first version serves, the second is up beside it without traffic."""
     first, second = models.revision("rev-1", models.first), models.revision("rev-2", models.second)
-    ray.deploy(front_config(("rev-1", models.first, 100)), first, second)
-    for name in ("front", "rev-1", "rev-2"):
-        ray.wait_for(name, "RUNNING")
     serve_first(ray, models)
     return first, second
 
 
-def serve_first(ray: Any, models: Any, **changes: Any) -> None:
-    revisions = [models.revision("rev-1", models.first), models.revision("rev-2", models.second)]
-    ray.deploy(front_config(("rev-1", models.first, 100), ("rev-2", models.second, 0), **changes), *revisions)
-    for name in ("front", "rev-1", "rev-2"):
+def serve_first(ray: Any, models: Any, *more: RevisionConfig, **changes: Any) -> None:
+    first, second = models.revision("rev-1", models.first), models.revision("rev-2", models.second)
+    ray.deploy(server_config(first, (second, 0), **changes), second, *more)
+    for name in ("server", "rev-2"):
         ray.wait_for(name, "RUNNING")
     ray.wait_until(lambda: ray.served_version() == models.first.version, 30)
 
@@ -147,7 +151,7 @@ async def test_pages_probes_and_the_description_are_served(ray: Any, both: Any, 
     assert (ready["task"], ready["weights"]) == ("text-classification", "model.onnx")
 
 
-def test_the_metrics_of_the_front_can_be_scraped(ray: Any, both: Any) -> None:
+def test_the_metrics_of_the_server_can_be_scraped(ray: Any, both: Any) -> None:
     def scraped() -> str:
         with urllib.request.urlopen(ray.metrics_url, timeout=5) as reply:
             text: str = reply.read().decode()
@@ -185,20 +189,26 @@ async def test_traffic_moves_between_revisions_without_a_failed_request(ray: Any
                 await asyncio.sleep(0.02)
 
     first, second = both
-    one, two = ("rev-1", models.first), ("rev-2", models.second)
     loading = asyncio.create_task(load())
-    for shares in ([(*one, 90), (*two, 10)], [(*one, 50), (*two, 50)], [(*one, 0), (*two, 100)]):
+    for share in (10, 50, 100):
         before = Counter(answers)
-        await asyncio.to_thread(ray.deploy, front_config(*shares), first, second)
-        wanted = {version.version for _, version, weight in shares if weight}
+        await asyncio.to_thread(ray.deploy, server_config(first, (second, share), window=f"rev-2/{share}"), second)
+        wanted = {models.second.version, *([models.first.version] if share < 100 else [])}
 
         def reached(before: Counter[Any] = before, wanted: set[str] = wanted) -> bool:
             recent = answers - before
             return {version for _, version in recent} >= wanted and recent.total() > 60
 
         await asyncio.to_thread(ray.wait_until, reached, 30)
-    await asyncio.to_thread(ray.deploy, front_config((*two, 100)), second)
-    await asyncio.to_thread(ray.wait_until, lambda: "rev-1" not in ray.applications(), 60)
+    assert await asyncio.to_thread(lambda: ray.report().counts["rev-2"].errors) == 0
+    # Promoted: the replica loads it into its own process while its application answers, and then that goes.
+    await asyncio.to_thread(ray.deploy, server_config(second, (second, 100)), second)
+    held = lambda: [(m.revision, m.state) for m in ray.report().models] == [("rev-2", "Ready")]  # noqa: E731
+    await asyncio.to_thread(ray.wait_until, held, 60)
+    await asyncio.to_thread(ray.deploy, server_config(second))
+    await asyncio.to_thread(ray.wait_until, lambda: "rev-2" not in ray.applications(), 60)
+    before = Counter(answers)
+    await asyncio.to_thread(ray.wait_until, lambda: (answers - before).total() > 60, 30)
     stop.set()
     await loading
     assert failures == []
@@ -253,22 +263,21 @@ async def test_the_death_of_the_only_replica_delays_requests_and_fails_none(ray:
     async with aiohttp.ClientSession() as session:
         asked = [asyncio.create_task(ask(session, ray.url, many)) for _ in range(20)]
         await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
-        [replica] = ray.applications()["rev-1"]["deployments"]["Revision"]["replicas"]
+        [replica] = ray.applications()["server"]["deployments"]["Server"]["replicas"]
         os.kill(replica["pid"], signal.SIGKILL)
         asked += [asyncio.create_task(ask(session, ray.url, {"text": "bad"})) for _ in range(20)]
         answers = await asyncio.gather(*asked)
     failed = [document for status, document, _ in answers if status != 200]
     assert failed == []
-    [successor] = ray.applications()["rev-1"]["deployments"]["Revision"]["replicas"]
+    [successor] = ray.applications()["server"]["deployments"]["Server"]["replicas"]
     assert successor["pid"] != replica["pid"]
 
 
 def test_an_artifact_with_one_byte_changed_does_not_load_and_the_old_one_stays_in_service(
     ray: Any, both: Any, models: Any, s3: Any, tmp_path: Path
 ) -> None:
-    serve_first(ray, models)
     changed = models.revision("changed", publish_changed(models, s3, tmp_path))
-    ray.deploy(front_config(("rev-1", models.first, 100)), *both, changed)
+    serve_first(ray, models, changed)
     application = ray.wait_for("changed", "DEPLOY_FAILED", timeout_s=120)
     message = application["deployments"]["Revision"]["message"]
     sentence = message.rsplit("LoadError: ", 1)[1].splitlines()[0]

@@ -1,4 +1,4 @@
-"""A ModelDeployment's cluster as a dict: remembers what plans apply, and lets Ray Serve, KubeRay and replicas follow."""
+"""A ModelDeployment's cluster as a dict: remembers what plans apply; Ray Serve, KubeRay and replicas follow."""
 
 import json
 from dataclasses import replace
@@ -100,7 +100,7 @@ class Cluster:
         for action in todo[:actions]:
             if action in plan.deletes:
                 self.server, self.applications, self.held = None, {}, None
-            else:
+            elif action.manifest["kind"] == "RayService":
                 self._apply(action.manifest)
         if plan.status is not None and (actions is None or actions > len(todo)):
             self.status = ModelDeploymentStatus.model_validate(plan.status)

@@ -365,7 +365,8 @@ async def test_what_a_canary_fails_the_stable_revision_answers_and_the_failure_i
 
 
 async def test_what_a_client_does_wrong_is_no_failure_of_the_revision() -> None:
-    front, counters = split(rows=Row([], "The model reads pairs.", invalid_input=True), weights={"stable": 0, "canary": 100})
+    wrong = Row([], "The model reads pairs.", invalid_input=True)
+    front, counters = split(rows=wrong, weights={"stable": 0, "canary": 100})
     revision, found = await front.predict(["a"])
     assert revision == "canary" and found.rows[0].invalid_input
     assert counters.report()["canary"].errors == 0

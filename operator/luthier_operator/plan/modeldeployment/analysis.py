@@ -79,19 +79,20 @@ def judge(analysis: Analysis, canary: Figures, stable: Figures, elapsed_s: float
     if canary.requests < analysis.min_requests:
         text = f"{canary.requests} of {analysis.min_requests} requests in {elapsed_s:.0f} s"
         return Judgement("Inconclusive", text)
-    broken, dry, waiting = [], [], []
+    broken: list[str] = []
+    dry: list[str] = []
+    waiting: list[str] = []
     for name, measure in _MEASURES.items():
         limit = getattr(analysis, name)
         if limit is None:
             continue
-        text = measure(float(limit), canary, stable)
-        camel = _camel(name)
-        if text is None and name == "min_agreement" and not canary.compared:
+        found, camel = measure(float(limit), canary, stable), _camel(name)
+        if found is None and name == "min_agreement" and not canary.compared:
             waiting.append("no copied request was compared yet")
-        elif text and camel in analysis.dry_run:
-            dry.append(f"{camel}: {text}")
-        elif text:
-            broken.append(text)
+        elif found and camel in analysis.dry_run:
+            dry.append(f"{camel}: {found}")
+        elif found:
+            broken.append(found)
     if broken:
         return Judgement("Failed", "; ".join(broken), "; ".join(dry))
     if waiting:

@@ -1,4 +1,4 @@
-"""How a rollout stands: joins what KubeRay reports, what the server replicas say, and what the status remembers. Pure."""
+"""How a rollout stands: what KubeRay reports, what the server replicas say, and what the status remembers. Pure."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -277,7 +277,9 @@ def _applies(s: Situation, target: Target, layout: Layout) -> tuple[Apply, ...]:
     """Return the RayService, if what is applied differs from what is wanted."""
     manifest = _manifest(s, target, layout)
     unchanged = s.server is not None and s.server.spec_hash == manifests.hash_of(manifest)
-    return () if unchanged or (s.server and s.server.deleting) else (Apply(manifest),)
+    if unchanged or (s.server and s.server.deleting):
+        return ()
+    return (Apply(manifests.disruption_budget(s.resource.meta, s.spec)), Apply(manifest))
 
 
 def _manifest(s: Situation, target: Target, layout: Layout) -> dict[str, Any]:

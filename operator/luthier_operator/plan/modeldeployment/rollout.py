@@ -1,12 +1,12 @@
 """How one revision takes over from another without losing a request: a pure step function over what is on the server.
 
-    Starting ──runs──> Step 1 .. n ──kept to the analysis──> Shifted ──drained──> Loading ──every replica holds it──> done
+    Starting ──runs──> Step 1 .. n ──kept to the limits──> Shifted ──drained──> Loading ──all replicas hold it──> done
         └─────────────────┴── failed, too late, broke a limit, aborted ──> Dropping ──drained──> the old one alone
 
-Starting: the new revision (canary) runs beside the old one, in an application of its own, with no requests. Step: it has
-its share. Shifted: it has them all, still by itself. Loading: the server replicas free the old model and load the new one
-into their own process, while the canary answers; then the canary goes. So a pod needs memory for two models, and a
-version that crashes its process has shown it before it comes into the server's.
+Starting: the new revision (canary) runs beside the old one, in an application of its own, with no requests. Step: it
+has its share. Shifted: it has them all, still by itself. Loading: the server replicas free the old model and load the
+new one into their own process, while the canary answers; then the canary goes. So a pod needs memory for two models,
+and a version that crashes its process has shown it before it comes into the server's.
 
 What is on the server is read from the RayService itself; the status remembers only since when, and what was rejected.
 BlueGreen and InPlace have no canary: the server gets the new revision, and returns to the previous one if that fails.
@@ -237,7 +237,8 @@ def _judged(s: Situation, layout: Layout, canary: Application, rollout: Rollout,
         failures += 1
         if analysis and failures > analysis.failure_limit and rollout.auto_rollback:
             return _reject(layout, canary, "Analysis", s.judgement.message)
-        text = f"{s.judgement.message}: failure {failures}, of which {analysis.failure_limit if analysis else 0} are allowed"
+        limit = analysis.failure_limit if analysis else 0
+        text = f"{s.judgement.message}: failure {failures}, of which {limit} are allowed"
         return replace(_stay(s, layout, text), failures=failures, wake_s=interval_s)
     if "pause" in s.wishes:
         return replace(_stay(s, layout, "paused by luthier.dev/pause"), paused=True, handled=frozenset({"pause"}))
@@ -261,7 +262,7 @@ def _judged(s: Situation, layout: Layout, canary: Application, rollout: Rollout,
             return _go_on(layout, canary, steps, index, times)
         if analysis.on_inconclusive == "RollBack":
             return _reject(layout, canary, "Analysis", f"{s.judgement.message}: too few to judge")
-    return replace(_stay(s, layout, s.judgement.message), wake_s=interval_s)
+    return replace(_stay(s, layout, _text(s.judgement)), wake_s=interval_s)
 
 
 def _stay(s: Situation, layout: Layout, message: str = "") -> Step:
@@ -270,7 +271,10 @@ def _stay(s: Situation, layout: Layout, message: str = "") -> Step:
 
 
 def _text(judgement: Judgement | None) -> str:
-    return judgement.message if judgement else ""
+    """Return the figures, and what measures that are only reported say of them."""
+    if judgement is None:
+        return ""
+    return judgement.message + (f" (dry run: {judgement.dry})" if judgement.dry else "")
 
 
 def _enter(
@@ -337,7 +341,7 @@ def _reject(
 
 
 def _drop(s: Situation, layout: Layout, times: Times) -> Step:
-    """The canary is not wanted (any more): it loses its requests at once, and goes when it has answered those it had."""
+    """The canary is not wanted: it loses its requests at once, and goes when it has answered those that it had."""
     canary = layout.canary
     assert canary is not None
     if layout.canary_weight > 0 or layout.step is not None:

@@ -160,7 +160,7 @@ def _revisions(before: ModelDeploymentStatus, outlook: Outlook, now: datetime) -
 def _seen(layout: Layout, outlook: Outlook) -> list[tuple[Application, Seen]]:
     """Return the revisions with their states; one that is only now put on the server is starting."""
     now = outlook.layout
-    rows = []
+    rows: list[tuple[Application, Seen]] = []
     for application in (layout.stable, layout.canary):
         if application is None or any(application.name == row[0].name for row in rows):
             continue
