@@ -9,7 +9,7 @@ UNIT := tests/unit tests/integration/artifacts
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e gpu gpu-kit gpu-proof test-older mutants lint generate failures bench bench-prepare bench-trainer bench-job bench-operator kills soak images cluster cluster-down clean constraints
+.PHONY: help demo test unit integration e2e rollouts gpu gpu-kit gpu-proof test-older mutants lint generate failures bench bench-prepare bench-trainer bench-job bench-operator kills soak images cluster cluster-down clean constraints
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ integration: .venv/.full ## Integration tests: a real API server and a real S3 s
 
 e2e: .venv/.full ## End-to-end tests on a real one-node cluster with the chart installed
 	$(PYTEST) -m e2e
+
+rollouts: .venv/.full ## Rollouts and outages on a real cluster under load: no request may fail; a quarter of an hour
+	$(PYTEST) -m rollouts -v
 
 gpu: .venv/.full ## Tests that need an NVIDIA GPU; skipped without one
 	$(PYTEST) -m gpu tests/gpu

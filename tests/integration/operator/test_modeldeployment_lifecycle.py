@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,8 +19,10 @@ def kuberay(cluster: Any) -> None:
 
 
 @pytest.fixture
-def server(namespace: Any) -> Server:
-    return Server(namespace)
+def server(namespace: Any) -> Iterator[Server]:
+    played = Server(namespace)
+    yield played
+    played.close()
 
 
 def deploy(namespace: Any) -> None:
@@ -66,7 +69,9 @@ def test_it_waits_for_the_model_serves_it_and_rolls_a_new_version_out(
     server.tell()
     namespace.until("the shift", lambda: server.weights.get("v2") == 100)
     server.tell()
-    namespace.until("the old one to go", lambda: server.weights == {"v2": 100})
+    namespace.until("the replicas to load it", lambda: server.weights == {"v2": 100})
+    server.tell()
+    namespace.until("the canary to go", lambda: server.layout.canary is None)
     server.tell()
     namespace.until("v2", lambda: namespace.get("mdep", "reviews")["status"]["currentVersion"] == "v2")
     assert server.raw["spec"]["rayClusterConfig"] == first, "a new version must not cost a new Ray cluster"

@@ -1,4 +1,4 @@
-"""Servers on addresses of this machine, which answer the operator as training pods do, or should not."""
+"""Servers on addresses of this machine, which answer the operator as pods do, or should not."""
 
 from __future__ import annotations
 
@@ -17,18 +17,23 @@ Behaviour = Callable[[socket.socket, threading.Event], None]
 
 
 def answer(**changes: Any) -> bytes:
-    body = json.dumps({**LEAST, **changes}).encode()
+    return document(json.dumps({**LEAST, **changes}))
+
+
+def document(text: str) -> bytes:
+    body = text.encode()
     return OK + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 class Endpoint:
-    """What a training pod does with whoever connects; `behave` gets the connection and whether to go on."""
+    """What a pod does with whoever connects; `behave` gets the connection and whether to go on."""
 
-    def __init__(self, address: str, behave: Behaviour) -> None:
-        self.address = address
+    def __init__(self, address: str, behave: Behaviour, port: int = TRAINER_PORT, path: str = "/progress") -> None:
+        self.address, self._port = address, port
+        self._begins = f"GET {path} HTTP/1.1\r\n".encode()
         self.asked = 0
         self._behave, self._over = behave, threading.Event()
-        self._listener = socket.create_server((address, TRAINER_PORT))
+        self._listener = socket.create_server((address, port))
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
@@ -44,7 +49,7 @@ class Endpoint:
         with connection:
             connection.settimeout(5)
             try:
-                if connection.recv(4096).startswith(b"GET /progress HTTP/1.1\r\n"):
+                if connection.recv(4096).startswith(self._begins):
                     self.asked += 1
                     self._behave(connection, self._over)
             except OSError:
@@ -52,7 +57,7 @@ class Endpoint:
 
     def close(self) -> None:
         self._over.set()
-        socket.create_connection((self.address, TRAINER_PORT)).close()
+        socket.create_connection((self.address, self._port)).close()
         self._thread.join()
         self._listener.close()
 

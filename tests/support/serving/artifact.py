@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import warnings
 from pathlib import Path
+
+import onnx
 
 from luthier_api.documents import SERVING_DOCUMENT_FILE, ServingDocument
 from luthier_api.training import Task
@@ -23,7 +27,7 @@ def serving_document(*labels: str) -> str:
     ).to_json()
 
 
-def make_artifact(folder: Path) -> Path:
+def make_artifact(folder: Path, *, hidden: int = 32, layers: int = 2) -> Path:
     """A BERT of random weights with everything that an artifact holds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch and transformers warn about their own insides while they are imported
@@ -34,10 +38,10 @@ def make_artifact(folder: Path) -> Path:
     model = BertForSequenceClassification(
         BertConfig(
             vocab_size=len(VOCABULARY),
-            hidden_size=32,
-            num_hidden_layers=2,
+            hidden_size=hidden,
+            num_hidden_layers=layers,
             num_attention_heads=2,
-            intermediate_size=64,
+            intermediate_size=2 * hidden,
             num_labels=2,
             initializer_range=0.5,
         )
@@ -65,4 +69,46 @@ def make_artifact(folder: Path) -> Path:
             verbose=False,
         )
     (folder / SERVING_DOCUMENT_FILE).write_text(serving_document("negative", "positive"))
+    return folder
+
+
+def swapped(artifact: Path, folder: Path) -> Path:
+    """The same model with its labels exchanged, so that it disagrees on every text."""
+    shutil.copytree(artifact, folder)
+    (folder / SERVING_DOCUMENT_FILE).write_text(serving_document("positive", "negative"))
+    return folder
+
+
+def failing(artifact: Path, folder: Path, word: str = "bad") -> Path:
+    """The same model, which fails on every text with this word: its token is beyond the embedding."""
+    shutil.copytree(artifact, folder)
+    path = folder / "tokenizer.json"
+    document = json.loads(path.read_text())
+    document["model"]["vocab"][word] = 10_000
+    path.write_text(json.dumps(document))
+    return folder
+
+
+def hungry(artifact: Path, folder: Path, gigabytes: int) -> Path:
+    """The same model, which takes so much memory as soon as it computes."""
+    shutil.copytree(artifact, folder)
+    path = str(folder / "model.onnx")
+    model = onnx.load(path)
+    graph = model.graph
+    logits = next(node for node in graph.node if "logits" in node.output)
+    logits.output[list(logits.output).index("logits")] = "logits_before"
+    size = onnx.helper.make_tensor("hungry_size", onnx.TensorProto.INT64, [1], [gigabytes * 2**28])
+    graph.initializer.append(size)
+    zero = onnx.helper.make_tensor("zero", onnx.TensorProto.FLOAT, [1], [0.0])
+    graph.node.extend(
+        [
+            onnx.helper.make_node("Add", ["hungry_zeros", "hungry_zero"], ["hungry_values"]),
+            onnx.helper.make_node("ReduceMax", ["hungry_values"], ["hungry_max"], keepdims=0),
+            onnx.helper.make_node("Mul", ["hungry_max", "hungry_zero"], ["hungry_nothing"]),
+            onnx.helper.make_node("Add", ["logits_before", "hungry_nothing"], ["logits"]),
+        ]
+    )
+    graph.node.insert(0, onnx.helper.make_node("ConstantOfShape", ["hungry_size"], ["hungry_zeros"], value=zero))
+    graph.initializer.append(onnx.helper.make_tensor("hungry_zero", onnx.TensorProto.FLOAT, [], [0.0]))
+    onnx.save(model, path)
     return folder
