@@ -4,7 +4,7 @@ Owns that one group in every hierarchy of this machine, cgroup v1 and v2. Contai
 environment (see processes); their membership here is what makes them ours.
 """
 
-from __future__ import annotations
+from __future__ import errno
 
 import time
 from pathlib import Path
@@ -53,11 +53,20 @@ def _candidates() -> list[Path]:
     return [each / NAME for each in sorted(_ROOT.iterdir()) if each.is_dir() and not each.is_symlink()]
 
 
+def _pids(listing: Path) -> list[int]:
+    try:
+        return [int(pid) for pid in listing.read_text().split()]
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV):  # a container's group is removed while this walks through them
+            return []
+        raise
+
+
 def _members() -> list[psutil.Process]:
     pids: set[int] = set()
     for group in _candidates():
         for listing in group.rglob("cgroup.procs"):
-            pids.update(int(pid) for pid in listing.read_text().split())
+            pids.update(_pids(listing))
     members = []
     for pid in pids - {0}:
         try:
