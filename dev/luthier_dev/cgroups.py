@@ -4,8 +4,9 @@ Owns that one group in every hierarchy of this machine, cgroup v1 and v2. Contai
 environment (see processes); their membership here is what makes them ours.
 """
 
-from __future__ import errno
+from __future__ import annotations
 
+import errno
 import time
 from pathlib import Path
 
