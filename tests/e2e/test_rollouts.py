@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from luthier_api.modeldeployment import ModelDeploymentStatus
 from luthier_api.reasons import ConditionType, Reason
 from luthier_api.training import Task
 from luthier_artifacts import Metadata, PublishedVersion, StorageConfig, open_registry
+from luthier_dev import network
+from luthier_dev.processes import free_ports
 from luthier_dev.setup import make_namespace
 from luthier_dev.waiting import wait_until
 from luthier_serving.compute.model import open_model
@@ -361,3 +364,59 @@ def test_blue_green_and_another_pod_shape_move_to_a_second_cluster(deployment: D
     told(load)
     assert load.failures == []
     assert set(load.versions(since=load.now - 3)) == {new.version}
+
+
+@pytest.fixture
+def redis() -> Iterator[str]:
+    """The address of a Redis that the cluster's pods reach, with a password, for as long as the test lasts."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("there is no redis-server here: apt-get install redis-server")
+    address, port = network.HOST_ADDRESS, free_ports(1)[0]
+    options = {"port": port, "bind": address, "requirepass": "secret", "save": "", "appendonly": "no"}
+    argv = [program, *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as process:
+        yield f"{address}:{port}"
+        process.terminate()
+
+
+def test_with_redis_the_heads_death_fails_no_request(deployment: Deployment, url: str, redis: str) -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "redis"}, "stringData": {"password": "secret"}}
+    apply(deployment.site, NAMESPACE, secret)
+    available = {"redis": {"address": redis, "secretRef": {"name": "redis"}}}
+    with deployment.load(url) as load:
+        deployment.apply(deployment.stable, rollout={"steps": STEPS}, highAvailability=available)
+        deployment.until_serving(deployment.stable, 400)
+    told(load)
+    assert load.failures == [], "the switch to a cluster with Redis"
+    worker = deployment.pods("worker")[0]["metadata"]["uid"]
+    with deployment.load(url) as load:
+        kill_head(deployment)
+        wait_until(lambda: None if load.now > 60 else "the load goes on", "60 s of load", 90)
+        deployment.until("well again", lambda s: s.ready_replicas == 1)
+    told(load)
+    assert deployment.pods("worker")[0]["metadata"]["uid"] == worker, "the replica went on"
+    assert load.failures == []
+
+
+def kill_head(deployment: Deployment) -> None:
+    """Delete the head's pod at once, as the loss of its node does."""
+    head = deployment.pods("head")[0]["metadata"]["name"]
+    where = ("--namespace", NAMESPACE, "--grace-period=0", "--force")
+    deployment.site.kubectl("delete", "pod", head, *where)
+
+
+def test_without_redis_the_heads_death_is_an_outage_that_ends_by_itself(deployment: Deployment, url: str) -> None:
+    deployment.spec.pop("highAvailability", None)
+    deployment.apply(deployment.stable)
+    deployment.until_serving(deployment.stable, 400)
+    with deployment.load(url) as load:
+        kill_head(deployment)
+        deployment.until("told", lambda s: s.ready_replicas == 0, 60)
+        told_at = load.now
+        deployment.until("well again", lambda s: s.ready_replicas == 1, 300)
+        print(f"    Available was untrue from {told_at:.1f} s to {load.now:.1f} s")
+    told(load)
+    with deployment.load(url) as load:
+        wait_until(lambda: None if load.now > 10 else "the load goes on", "10 s of load", 30)
+    assert load.failures == []
