@@ -78,7 +78,7 @@ def _stopped_by_queue(job: JobView, pod: PodView) -> bool:
 
 
 def order(pod: PodView) -> tuple[datetime, str]:
-    """Return the place of a pod in a total order by its end, so that whatever is remembered as the last stands for all before it."""
+    """Return what pods are ordered by: totally, so that whatever is remembered as the last stands for all before it."""
     return failures.ended_at(pod) or EARLIEST, pod.name
 
 
