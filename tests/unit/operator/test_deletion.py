@@ -185,7 +185,7 @@ def test_what_never_came_to_anything_goes_at_once(make_world: Any, make_spec: An
     assert world.gone and plan.assumes_gone and not plan.applies
 
 
-def test_the_story_is_told_by_the_condition_and_by_events(make_world: Any, make_spec: Any) -> None:
+def test_the_condition_and_events_say_how_the_deletion_goes(make_world: Any, make_spec: Any) -> None:
     world = make_world(make_spec(deletionPolicy="Delete"))
     training(world)
     world.delete_resource()

@@ -54,7 +54,7 @@ def test_speed_and_memory_are_shown_in_few_digits(world: Any) -> None:
     assert shown["gpuMemoryBytes"] == 3 * 2**30
 
 
-def test_the_newest_checkpoint_is_told_until_the_version_is_there(world: Any) -> None:
+def test_the_status_shows_the_newest_checkpoint_until_the_version_is_there(world: Any) -> None:
     to_training(world)
     world.progress = document(step=30)
     world.step()

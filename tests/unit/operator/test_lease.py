@@ -191,7 +191,7 @@ async def test_the_time_to_write_counts_from_when_the_renewal_was_sent(leases: L
     assert not a.may_write
 
 
-async def test_an_api_server_that_is_away_ends_a_leader_at_its_deadline_and_is_told_of_once(
+async def test_an_api_server_that_is_away_ends_a_leader_at_its_deadline_and_is_logged_once(
     leases: Leases, caplog: pytest.LogCaptureFixture
 ) -> None:
     why = asyncio.get_running_loop().create_future()

@@ -66,7 +66,7 @@ async def test_a_namespace_of_another_release_is_asked_for_once_and_not_for_each
     assert leases.requests == ["get", "get"]
 
 
-async def test_when_the_api_server_is_away_all_that_asked_are_told_by_one_request_and_the_next_asks_anew() -> None:
+async def test_when_the_api_server_is_away_one_request_answers_all_that_asked_and_the_next_asks_anew() -> None:
     leases = Leases()
     leases.away = Transient("no answer")
     owner = NamespaceOwner(leases, "ns/a")  # type: ignore[arg-type]
