@@ -9,19 +9,13 @@ import pytest
 from luthier_api.documents import ProgressDocument
 from luthier_api.exitcodes import ExitCode
 from luthier_operator.plan.finetunejob.verdicts import duration
+from support.operator.stories import to_training
 
 pytestmark = pytest.mark.unit
 
 
 def document(**fields: Any) -> ProgressDocument:
     return ProgressDocument(**{"stage": "Training", "total_steps": 200, "updated_at": "2026-01-01T00:00:00Z", **fields})
-
-
-def to_training(world: Any) -> None:
-    world.settle()
-    world.prepare_ends()
-    world.settle()
-    world.pod(world.job("train"), phase="Running", podIP="198.18.0.9")
 
 
 @pytest.mark.parametrize("step", [0, 45])
