@@ -55,6 +55,16 @@ def test_a_crash_that_comes_twice_at_the_same_place_is_not_tried_a_third_time_an
     assert world.plan().empty
 
 
+def test_a_job_that_is_to_end_is_patched_once_however_long_the_job_controller_takes(world: Any) -> None:
+    begin(world, "train")
+    ends(world, "train", crash(HERE))
+    job = world.job("train")
+    world.end(job, ExitCode.CRASHED, crash(HERE), final=False)
+    assert [patch.merge for patch in world.step().patches] == [{"spec": {"backoffLimit": 0}}]
+    del job["status"]["conditions"]
+    assert not world.step().patches and world.ready["reason"] == "Training"
+
+
 @pytest.mark.parametrize(
     "messages",
     [
