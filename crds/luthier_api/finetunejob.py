@@ -83,7 +83,8 @@ class FineTuneJobSpec(Placement, TrainingSpec):
     backoff_limit: Annotated[int, Field(ge=0, le=100)] = Field(
         default=3,
         description="Number of failures to retry, each from the newest checkpoint. Errors that a retry cannot fix are "
-        "not retried. Disruptions are always retried and do not count.",
+        "not retried, nor is a crash that comes twice in a row at the same place. Disruptions are always retried and "
+        "do not count.",
     )
     active_deadline_seconds: PositiveCount | None = Field(
         default=None, description="Maximum duration of the training Job."
@@ -197,6 +198,10 @@ class RunStatus(ApiModel):
         description="uid of the last Job that was stopped so that its stage starts again.",
     )
     earlier_failures: Count = Field(default=0, description="Failures of the Jobs that were stopped for a restart.")
+    crashed_at: Text | None = Field(
+        default=None,
+        description="Where the last of those failures crashed. A second crash at the same place ends the run.",
+    )
 
 
 class Attempts(ApiModel):

@@ -81,6 +81,7 @@ def exit_code_page() -> str:
         "137 stands for memory only where Kubernetes says `OOMKilled`, or the pod itself does. A pod that was deleted, "
         "that never started, or of which its node knows no end (`ContainerStatusUnknown`, as after a restart of the "
         "node) is a disruption: always tried again, and not counted. One that somebody else killed is `Crashed`, up to "
-        "backoffLimit."
+        "backoffLimit.\n\nA `Crashed` that comes twice in a row at the same place, by the pod's own report, ends the "
+        "run: a third pod would crash there too."
     )
     return "\n".join([*lines, ""])

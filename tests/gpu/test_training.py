@@ -98,7 +98,7 @@ def test_packed_steps_are_those_of_padded_ones_and_wait_for_nothing(
     assert losses["auto"] == pytest.approx(losses["max-length"], abs=tolerance)
 
 
-def test_a_loss_that_is_no_number_is_told_with_its_step_when_somebody_reads_a_result(
+def test_a_loss_that_is_no_number_is_reported_with_its_step_when_somebody_reads_a_result(
     tmp_path: Path, tiny_models: Callable[[str], Path], reviews: Any
 ) -> None:
     folder = tiny_models("bert")

@@ -7,6 +7,15 @@
 {{- if and (kindIs "float64" .) (eq . (floor .)) }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
 {{- end }}
 
+{{/* Values that an older chart did not have are unset after `helm upgrade --reuse-values`. What is then done: */}}
+{{- define "luthier.replicas" -}}
+{{ kindIs "invalid" .Values.operator.replicas | ternary 1 .Values.operator.replicas }}
+{{- end }}
+
+{{- define "luthier.assignUser" -}}
+{{- if ne (toString .Values.assignUser) "false" }}yes{{ end }}
+{{- end }}
+
 {{- define "luthier.selector" -}}
 app.kubernetes.io/name: luthier
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -56,6 +56,10 @@ class Failure(Document):
 
     reason: Reason = Field(description="One CamelCase word, for programs.")
     message: Annotated[str, Field(max_length=1500)] = Field(description="What happened and what to do.")
+    # Absent unless the pod crashed, so that operators of earlier releases read all other failures.
+    place: Annotated[str, Field(max_length=200, pattern=r"^[ -~]*$")] | None = Field(
+        default=None, description="Where it crashed: the error's type, module and line. Unset: it may not happen again."
+    )
 
 
 class Result(Document):
@@ -90,7 +94,7 @@ class Result(Document):
             return _fitting(self.removed)
         assert self.failure
         # JSON writes a control character in six bytes.
-        return Result(failure=self.failure.model_copy(update={"message": self.failure.message[:650]})).to_json()
+        return Result(failure=self.failure.model_copy(update={"message": self.failure.message[:600]})).to_json()
 
 
 def _fitting(removed: Removed) -> str:

@@ -22,6 +22,8 @@ LEASE = "luthier-owner"
 _API = "coordination.k8s.io/v1"
 _DURATION_S = 90
 _RENEW_S = 25.0
+# How long it is taken for granted that another release still holds a namespace, which may have thousands of resources.
+_OTHER_S = 5.0
 LOOK_AGAIN_S = 30.0
 """When to look again at a namespace that another release owns."""
 
@@ -36,6 +38,10 @@ class NamespaceOwner:
         """{namespace: when it was last claimed}."""
         self._seen: dict[str, tuple[dict[str, Any], float]] = {}
         """{namespace: the Lease of another release, and since when it is unchanged}."""
+        self._others: dict[str, tuple[str, float]] = {}
+        """{namespace: the other release that holds it, and when that was found out}."""
+        self._claims: dict[str, asyncio.Task[str | None]] = {}
+        """{namespace: the claim that is under way}."""
         self._powerless = False
 
     async def other(self, namespace: str) -> str | None:
@@ -49,8 +55,11 @@ class NamespaceOwner:
         # Well before the others may take it; `run` renews it in time.
         if self._clock() - self._held.get(namespace, -_DURATION_S) < _DURATION_S / 2:
             return None
+        holder, asked = self._others.get(namespace, ("", -_OTHER_S))
+        if self._clock() - asked < _OTHER_S:
+            return holder
         try:
-            return await self._claim(namespace)
+            return await self._claimed(namespace)
         except Gone:
             return None  # the namespace is being deleted
         except Unexpected as error:
@@ -64,11 +73,24 @@ class NamespaceOwner:
             await asyncio.sleep(_RENEW_S)
             for namespace in list(self._held):
                 try:
-                    await self._claim(namespace)
+                    await self._claimed(namespace)
                 except Gone:
                     self._held.pop(namespace, None)
                 except ClusterError as error:
                     logger.warning("the Lease %s/%s cannot be renewed: %s", namespace, LEASE, error)
+
+    async def _claimed(self, namespace: str) -> str | None:
+        """Return what a claim comes to, which is one for all that ask while it is under way."""
+        task = self._claims.get(namespace)
+        if task is None:
+            task = self._claims[namespace] = asyncio.create_task(self._claim(namespace))
+            task.add_done_callback(lambda done: self._claim_ended(namespace, done))
+        return await asyncio.shield(task)  # whoever is cancelled leaves it to the others
+
+    def _claim_ended(self, namespace: str, task: asyncio.Task[str | None]) -> None:
+        del self._claims[namespace]
+        if not task.cancelled():
+            task.exception()  # known to whoever asked, unless all of them were cancelled
 
     async def _claim(self, namespace: str) -> str | None:
         sent = self._clock()
@@ -84,10 +106,12 @@ class NamespaceOwner:
                     logger.error("the release %s works in namespace %s; this one leaves it alone", holder, namespace)
                 self._held.pop(namespace, None)
                 self._seen.setdefault(namespace, (found["spec"], sent))
+                self._others[namespace] = holder, sent
                 return holder
             await self._kube.replace({**found, "spec": self._spec()})
         self._held[namespace] = sent
         self._seen.pop(namespace, None)
+        self._others.pop(namespace, None)
         return None
 
     def _abandoned(self, namespace: str, spec: dict[str, Any]) -> bool:

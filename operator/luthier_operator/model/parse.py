@@ -78,6 +78,7 @@ def job_view(raw: Raw) -> JobView:
         suspensions=_natural_number(annotations.get(names.SUSPENDED, "0")),
         suspended_by=_writer_of_suspend(metadata),
         gpus=_gpus(spec["template"]["spec"]) * int(spec.get("parallelism", 1)),
+        backoff_limit=int(spec.get("backoffLimit", 0)),
         nodes=int(spec.get("completions") or 1) if spec.get("completionMode") == "Indexed" else 1,
         image=_main(spec["template"]["spec"]["containers"]).get("image", ""),
     )

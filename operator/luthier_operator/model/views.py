@@ -80,6 +80,8 @@ class JobView:
     """The Kueue LocalQueue that it waits in. `suspended` is then Kueue's, and never written by the operator."""
     gpus: int = 0
     """GPUs of all its pods together."""
+    backoff_limit: int = 0
+    """Failures after which it still makes another pod."""
     nodes: int = 1
     """Pods that train together: more than one in an Indexed Job."""
     image: str = ""

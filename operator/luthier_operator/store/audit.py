@@ -112,14 +112,18 @@ class Audit:
 
     async def _settled(self, kind: Kind) -> None:
         for listed in await self._list(kind):
-            begun = listed_at = time.monotonic()
-            while self._behind(listed):
-                now = time.monotonic()
-                # Among thousands, a look costs something.
-                await asyncio.sleep(max(_LOOK_S, 4 * (now - begun)))
-                if now - listed_at > _LIST_AGAIN_S:  # what is missing may have gone since
-                    listed, listed_at = await self._again(listed), now
+            most, moved_at = 0, time.monotonic()
+            while True:
                 begun = time.monotonic()
+                known = self._store.count(kind)
+                if known >= len(listed.versions) and not self._behind(listed):
+                    break
+                if most < known < len(listed.versions):
+                    most, moved_at = known, begun  # the watch delivers, so there is nothing to ask
+                # Among thousands, a look costs something.
+                await asyncio.sleep(max(_LOOK_S, 4 * (time.monotonic() - begun)))
+                if begun - moved_at > _LIST_AGAIN_S:  # what is missing may have gone since
+                    listed, moved_at = await self._again(listed), time.monotonic()
 
     async def _forget_gone(self, kind: Kind) -> None:
         for listed in await self._list(kind):

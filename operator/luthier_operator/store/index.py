@@ -33,6 +33,11 @@ class Index(Mapping[K, Collection[V]]):
             del self._values[key]
         return key, value
 
+    @property
+    def objects(self) -> int:
+        """How many objects there are, of all keys together."""
+        return len(self._keys)
+
     def key_of(self, uid: str) -> K | None:
         """Return what an object is for."""
         return self._keys.get(uid)

@@ -169,6 +169,10 @@ class Store:
         """Whether the watch has told of any object of a kind for an owner; what was written does not count."""
         return owner in self._watched[kind]
 
+    def count(self, kind: Kind) -> int:
+        """Return how many objects of a kind the watch has told of."""
+        return self._watched[kind].objects
+
     def all(self, kind: Kind) -> Iterator[Stored]:
         """Return the newest known state of all objects of a kind."""
         for owner in {*self._watched[kind], *(owner for of, owner in self._written if of == kind)}:

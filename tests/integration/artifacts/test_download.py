@@ -127,7 +127,7 @@ def test_a_version_of_a_known_digest_that_the_cache_holds_needs_no_storage(
         fetch("four", published.digest)
 
 
-def test_a_missing_file_a_missing_version_and_a_wrong_digest_are_told_apart(
+def test_a_missing_file_a_missing_version_and_a_wrong_digest_are_different_errors(
     storage, store: ObjectStore, published: PublishedVersion, tmp_path: Path
 ) -> None:
     with pytest.raises(IntegrityError, match="it was replaced"):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +20,67 @@ from luthier_operator.ops.settings import Settings
 
 pytestmark = pytest.mark.integration
 
+CHART = REPOSITORY / "charts" / "luthier"
+Values = dict[str, Any]
+
 
 def rendered(namespace: str, values: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    command = [str(binaries.path("helm")), "template", "luthier", str(REPOSITORY / "charts" / "luthier")]
+    command = [str(binaries.path("helm")), "template", "luthier", str(CHART)]
     command += ["--namespace", namespace, "--kube-version", versions.KUBERNETES, "--set", "allowedImages={r.example/}"]
     command += ["--values", "-"]
     text = subprocess.run(command, check=True, capture_output=True, text=True, input=json.dumps(values or {})).stdout
     return [document for document in yaml.safe_load_all(text) if document]
+
+
+def rendered_with_only(values: Values, folder: Path) -> str:
+    """Return what helm renders of the chart with these values and no defaults, as `upgrade --reuse-values` does."""
+    chart = folder / "luthier"
+    shutil.rmtree(chart, ignore_errors=True)
+    shutil.copytree(CHART, chart)
+    (chart / "values.yaml").write_text(yaml.safe_dump(values))
+    command = [str(binaries.path("helm")), "template", "luthier", str(chart), "--kube-version", versions.KUBERNETES]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def merged(old: Values, new: Values) -> Values:
+    """Return the values with others over them, as helm merges them."""
+    both = {**old, **new}
+    return {
+        k: merged(old[k], v) if isinstance(v, dict) and isinstance(old.get(k), dict) else v for k, v in both.items()
+    }
+
+
+def paths_in(values: Values) -> Iterator[tuple[str, ...]]:
+    """Yield the path of each group and each value."""
+    for name, value in values.items():
+        yield (name,)
+        yield from ((name, *rest) for rest in (paths_in(value) if isinstance(value, dict) else ()))
+
+
+DEFAULTS: Values = yaml.safe_load((CHART / "values.yaml").read_text())
+OLD_VALUES = sorted((Path(__file__).parent / "upgrade" / "values").glob("*.yaml"))
+FIRST: Values = yaml.safe_load(next(path for path in OLD_VALUES if "first" in path.name).read_text())
+UNSET: Values = {"operator": {"replicas": 1}}
+"""What is otherwise than by default where a value is unset: as before there was that value."""
+
+
+@pytest.mark.parametrize("path", OLD_VALUES, ids=lambda path: path.stem)
+def test_an_upgrade_that_reuses_the_values_of_an_older_chart_renders_what_was_not_there_yet_by_default(
+    path: Path, tmp_path: Path
+) -> None:
+    old = yaml.safe_load(path.read_text())
+    expected = merged(merged(DEFAULTS, UNSET), old)
+    assert rendered_with_only(old, tmp_path) == rendered_with_only(expected, tmp_path)
+
+
+def test_no_value_that_the_first_chart_did_not_have_has_to_be_set(tmp_path: Path) -> None:
+    newer = set(paths_in(DEFAULTS)) - set(paths_in(FIRST))
+    assert newer >= {("assignUser",), ("podEnv",), ("operator", "replicas")}
+    for *groups, name in newer:
+        fewer = copy.deepcopy(DEFAULTS)
+        del functools.reduce(dict.__getitem__, groups, fewer)[name]
+        expected = merged(DEFAULTS, UNSET) if name == "replicas" else DEFAULTS
+        assert rendered_with_only(fewer, tmp_path) == rendered_with_only(expected, tmp_path), (*groups, name)
 
 
 def test_the_chart_is_admitted_and_its_pod_is_restricted(cluster: Any, namespace: Any) -> None:

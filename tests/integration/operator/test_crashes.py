@@ -45,7 +45,7 @@ def test_a_pod_that_ends_while_no_operator_runs_is_harvested_afterwards(own_oper
     namespace.await_reason("ftj", "reviews", "Published")
 
 
-def test_an_operator_that_is_told_to_stop_does_so_at_once(own_operator: Any, namespace: Any) -> None:
+def test_an_operator_that_is_asked_to_stop_does_so_at_once(own_operator: Any, namespace: Any) -> None:
     own_operator.start()
     namespace.submit()
     namespace.await_pod("prepare")

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from luthier_api.documents import Failure, Result
+from luthier_api.reasons import Reason
+
 pytestmark = pytest.mark.integration
 
 QUOTA = {"kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
@@ -101,6 +104,22 @@ def test_a_training_that_is_stuck_is_started_again_and_counted(operator: Any, na
     assert (status["phase"], status["attempts"]["failed"]) == ("Failed", 2)
     assert status["lastFailure"]["message"].startswith("2 attempts failed")
     namespace.until("the GPU to be free", lambda: not train_uid(namespace))
+
+
+def test_a_crash_at_the_same_place_ends_the_job_at_the_second_time_and_keeps_its_pods(
+    operator: Any, namespace: Any
+) -> None:
+    namespace.submit(backoffLimit=5)
+    failure = Failure(reason=Reason.CRASHED, message="KeyError: 'x'.", place="KeyError at luthier_trainer.prepare:88")
+    for _ in range(2):
+        # The Job controller makes the second pod ten seconds later.
+        namespace.end(namespace.await_pod("prepare"), 1, Result(failure=failure).to_termination_message())
+    status = namespace.await_reason("ftj", "reviews", "Crashed")["status"]
+    assert (status["phase"], status["attempts"]["failed"]) == ("Failed", 2)
+    assert status["lastFailure"]["message"].startswith("It crashed twice at the same place, KeyError at ")
+    (job,) = namespace.all("jobs")
+    assert [c["reason"] for c in job["status"]["conditions"] if c["type"] == "Failed"] == ["BackoffLimitExceeded"]
+    assert len(namespace.all("pods")) == 2
 
 
 @pytest.mark.parametrize("stage", ["prepare", "train"])

@@ -187,7 +187,7 @@ def test_a_suspended_training_goes_on_in_the_same_job_with_the_same_run_document
     assert namespace.jobs == jobs
 
 
-def test_a_training_that_was_told_to_stop_is_started_again_and_does_not_count(operator: Any, namespace: Any) -> None:
+def test_a_training_that_was_asked_to_stop_is_started_again_and_does_not_count(operator: Any, namespace: Any) -> None:
     namespace.submit(backoffLimit=0)
     namespace.prepare_ends()
     for times in (1, 2):

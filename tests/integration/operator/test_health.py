@@ -37,7 +37,7 @@ def behind_proxy(cluster: Any, namespace: Any, tmp_path: Path, operator_process:
     return start
 
 
-def test_a_reconcile_that_hangs_is_noticed_and_cut_off_when_the_operator_is_told_to_stop(
+def test_a_reconcile_that_hangs_is_noticed_and_cut_off_when_the_operator_is_asked_to_stop(
     namespace: Any, behind_proxy: Start
 ) -> None:
     with behind_proxy(LUTHIER_STUCK_S="0.5", LUTHIER_SHUTDOWN_S="1") as (proxy, process):

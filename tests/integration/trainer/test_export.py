@@ -157,7 +157,7 @@ def test_texts_to_try_are_few_and_of_all_lengths(
     assert array[sample_by_length(array, count, tokens)].tolist() == expected
 
 
-def test_what_was_said_of_some_texts_is_told_apart_by_their_tokens() -> None:
+def test_predictions_of_some_texts_are_selected_with_all_their_tokens() -> None:
     collator, task = collator_of(Task.TOKEN_CLASSIFICATION), task_of(Task.TOKEN_CLASSIFICATION)
     rows = int(collator.rows.sum())
     logits = np.zeros((rows, 3), dtype=np.float32)

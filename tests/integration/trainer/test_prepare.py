@@ -43,7 +43,9 @@ def test_prepared_data_lies_in_the_registry_and_is_found_again(bench: Any, docum
     assert not {data.train.text(i) for i in range(54)} & {data.held_out.text(i) for i in range(6)}
 
 
-def test_settings_without_effect_are_told_beside_what_is_odd_in_the_data(bench: Any, document: dict[str, Any]) -> None:
+def test_warnings_name_settings_without_effect_and_what_is_odd_in_the_data(
+    bench: Any, document: dict[str, Any]
+) -> None:
     document["spec"]["hyperparameters"] = {"epochs": 1, "batchSize": 16, "warmupSteps": 500, "evalSteps": 500}
     ended = bench.run("prepare", document)
     assert [warning.split(",")[0] for warning in ended.result.prepared.warnings] == [

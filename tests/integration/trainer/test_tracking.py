@@ -98,7 +98,7 @@ def log_steps(tracker: MlflowTracker, first: int, last: int) -> None:
         tracker.on_log(arguments, state, control)
 
 
-def test_a_server_is_told_parameters_metrics_and_where_the_version_lies(server: str) -> None:
+def test_a_tracking_server_gets_parameters_metrics_and_the_place_of_the_version(server: str) -> None:
     key = "11" * 32
     with MlflowTracker(run_document(server, key, epochs=2)) as tracker:
         log_steps(tracker, 1, 30)
@@ -229,7 +229,7 @@ def test_a_server_that_misbehaves_costs_a_warning_and_a_few_seconds_at_most(
     assert capsys.readouterr().out == ""
 
 
-def test_without_a_server_nobody_is_told() -> None:
+def test_without_a_tracking_server_nothing_is_sent() -> None:
     before = set(threading.enumerate())
     with MlflowTracker(run_document(None)) as tracker:
         log_steps(tracker, 1, 3)

@@ -33,7 +33,11 @@ text = st.text(st.characters(codec="utf-8"), max_size=1500)
 
 @given(
     st.one_of(
-        st.builds(lambda message: Result(failure=Failure(reason=Reason.CRASHED, message=message)), text),
+        st.builds(
+            lambda message, place: Result(failure=Failure(reason=Reason.CRASHED, message=message, place=place)),
+            text,
+            st.none() | st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=200),
+        ),
         st.builds(
             lambda metrics, message: Result(
                 published=Published(

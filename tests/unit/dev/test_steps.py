@@ -34,7 +34,7 @@ def test_a_step_says_what_it_does_how_long_it_usually_takes_and_how_long_it_took
     assert re.fullmatch(r"✓ Build etcd \d\.\d s", done)
 
 
-def test_a_program_that_fails_is_told_once_with_the_end_of_its_output_and_its_log(progress, tmp_path):
+def test_a_program_that_fails_is_reported_once_with_the_end_of_its_output_and_its_log(progress, tmp_path):
     failing = "import sys\nfor n in range(50): print('line', n)\nsys.exit(3)"
     with pytest.raises(CommandFailed) as failure, progress.step("Outer"), progress.step("Inner"):
         steps.run_logged([sys.executable, "-c", failing])

@@ -160,6 +160,8 @@ class World:
             job["spec"].update(spec)
             if spec.get("suspend"):
                 self._drop_pods(name)
+            if job["status"].get("failed", 0) > spec.get("backoffLimit", 1000):
+                self.finish(job, "Failed", "BackoffLimitExceeded")
             self._start(self.jobs[name])
 
     def _delete(self, name: str) -> None:

@@ -162,6 +162,28 @@ async def test_the_start_is_over_when_the_store_holds_all_that_is_listed() -> No
     assert world.audit.unsettled is None
 
 
+async def test_while_the_watch_delivers_at_the_start_nothing_is_listed_again_nor_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both cost more the more there is, and thousands take a while to be delivered."""
+    monkeypatch.setattr(audit_module, "_LOOK_S", 0.001)
+    monkeypatch.setattr(audit_module, "_LIST_AGAIN_S", 0.2)
+    names = [f"reviews-{number}" for number in range(50)]
+    world = World(Cluster({("n", name): 7 for name in names}))
+    compared: list[int] = []
+    everything = world.store.all
+    monkeypatch.setattr(world.store, "all", lambda kind: compared.append(1) or everything(kind))
+    settling = asyncio.create_task(world.audit.settle())
+    async with asyncio.timeout(5):
+        for name in names:  # half a second, two and a half times as long as it would wait for nothing
+            await asyncio.sleep(0.01)
+            world.store.put("Job", job(7, name))
+            assert not settling.done()
+        await settling
+    assert world.cluster.asked.count(JOBS) == 1
+    assert len(compared) <= 6, "once for each kind"
+
+
 @pytest.mark.parametrize("failure", [Transient("503"), Unexpected("403")])
 async def test_a_list_that_fails_at_the_start_is_never_taken_for_an_empty_one(
     failure: Exception, monkeypatch: pytest.MonkeyPatch

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from luthier_api.documents import Failure, Removal, Result
-from luthier_api.exitcodes import ExitCode
+from luthier_api.documents import Removal
 from luthier_api.reasons import Reason
 from luthier_operator.manifests.jobs import failure_rules
 from luthier_operator.model import names
-from luthier_operator.model.ownership import join
-from luthier_operator.model.parse import job_view
-from luthier_operator.model.views import Meta, Refusal
-from luthier_operator.plan.finetunejob import deletion
+from luthier_operator.model.views import Meta
 from luthier_operator.plan.finetunejob.policies import plan_unreadable
-from luthier_operator.plan.finetunejob.situation import ObservedRuns
+from support.operator.stories import delete_until_gone, published, training
 
 pytestmark = pytest.mark.unit
 
@@ -29,18 +24,6 @@ RATES = ["0.00002", "0.001", "0.003"]
 
 
 def preparing(world: Any) -> None:
-    world.settle()
-
-
-def training(world: Any) -> None:
-    world.settle()
-    world.prepare_ends()
-    world.settle()
-
-
-def published(world: Any) -> None:
-    training(world)
-    world.train_ends()
     world.settle()
 
 
@@ -86,21 +69,6 @@ def live(world: Any) -> list[str]:
     return [name for name, job in world.jobs.items() if not job.get("status", {}).get("conditions")]
 
 
-def go(world: Any, *cuts: int) -> None:
-    """Let the operator and the cluster work until the resource is gone; the first plans are cut off there."""
-    for cut in itertools.islice(itertools.chain(cuts, itertools.repeat(None)), 80):
-        before = set(world.jobs)
-        plan = world.step(cut)
-        if any(job.endswith("-remove") for job in set(world.jobs) - before):
-            assert set(world.jobs) - before == set(world.jobs), "versions are removed while a Job is still there"
-        if world.gone:
-            return
-        if world.job("remove") and "deletionTimestamp" not in world.job("remove")["metadata"] and plan.empty:
-            world.removal_ends("remove")
-        world.collect()
-    raise AssertionError(f"it does not go: {plan}")
-
-
 @in_every_state
 def test_with_delete_nothing_is_left_running_and_its_versions_are_removed(
     make_world: Any, make_spec: Any, state: Callable[[Any], None]
@@ -110,7 +78,7 @@ def test_with_delete_nothing_is_left_running_and_its_versions_are_removed(
     assert world.finalizers == (names.FINALIZER,)
     world.delete_resource()
     assert not world.gone
-    go(world)
+    delete_until_gone(world)
     assert world.registry == {} and live(world) == []
     assert world.events[-1] == Reason.REMOVED
 
@@ -155,7 +123,7 @@ def test_cut_off_anywhere_it_still_goes_and_takes_its_versions_along(
     world = make_world(make_spec(deletionPolicy="Delete"))
     state(world)
     world.delete_resource()
-    go(world, *cuts)
+    delete_until_gone(world, *cuts)
     assert world.registry == {} and live(world) == []
 
 
@@ -185,7 +153,7 @@ def test_what_never_came_to_anything_goes_at_once(make_world: Any, make_spec: An
     assert world.gone and plan.assumes_gone and not plan.applies
 
 
-def test_the_story_is_told_by_the_condition_and_by_events(make_world: Any, make_spec: Any) -> None:
+def test_the_condition_and_events_say_how_the_deletion_goes(make_world: Any, make_spec: Any) -> None:
     world = make_world(make_spec(deletionPolicy="Delete"))
     training(world)
     world.delete_resource()
@@ -237,7 +205,7 @@ def test_a_version_that_is_served_or_aliased_stays_and_the_last_event_says_so(ma
     world.removal_ends("remove")
     note = world.plan().events[0].message
     assert note == "Versions removed from storage: v3. Kept: v1 (It is served). v2 (The alias production points at it)."
-    go(world)
+    delete_until_gone(world)
     assert sorted(world.registry.values()) == ["v1", "v2"]
 
 
@@ -248,147 +216,9 @@ def test_a_version_that_comes_into_service_meanwhile_is_spared(make_world: Any, 
     world.settle()
     (first,) = live(world)
     world.in_use = {"v1"}
-    go(world)
+    delete_until_gone(world)
     assert list(world.registry.values()) == ["v1"]
     assert first not in world.jobs
-
-
-def broken(world: Any) -> None:
-    """The removal has failed for good, and its Job says when."""
-    world.settle()
-    failure = Failure(reason=Reason.STORAGE_DENIED, message="The key may not delete; allow s3:DeleteObject.")
-    job = world.job("remove")
-    world.end(job, ExitCode.STORAGE_DENIED, Result(failure=failure).to_termination_message())
-    job["status"]["conditions"][0]["lastTransitionTime"] = f"{world.now:%Y-%m-%dT%H:%M:%SZ}"
-    world.settle()
-
-
-def test_a_removal_that_failed_says_why_and_what_to_do_and_is_tried_again(make_world: Any, make_spec: Any) -> None:
-    world = make_world(make_spec(deletionPolicy="Delete"))
-    published(world)
-    world.delete_resource()
-    broken(world)
-    text = world.ready["message"]
-    assert text.startswith("The versions could not be removed: The key may not delete; allow s3:DeleteObject. ")
-    assert "every 10 minutes" in text and text.endswith("set deletionPolicy to Retain.")
-    assert (world.ready["reason"], world.events[-1]) == (Reason.REMOVAL_FAILED, Reason.REMOVAL_FAILED)
-    assert world.condition("Stalled")["status"] == "True" and world.condition("Reconciling") is None
-    due = world.plan().requeue_after_s
-    assert due and 590 < due <= 600
-    world.now += timedelta(seconds=600)
-    go(world)
-    assert world.registry == {}
-
-
-@pytest.mark.parametrize(
-    "repair",
-    [
-        lambda world: setattr(world, "retry", "now"),
-        lambda world: world.edit(output={**world.spec.output.to_wire(), "secretRef": {"name": "better"}}),
-        lambda world: world.edit(output={**world.spec.output.to_wire(), "endpoint": "https://s3.example.com"}),
-    ],
-    ids=["retry annotation", "another Secret", "another endpoint"],
-)
-def test_a_removal_that_failed_is_tried_again_at_once_when_something_is_edited(
-    make_world: Any, make_spec: Any, repair: Callable[[Any], None]
-) -> None:
-    world = make_world(make_spec(deletionPolicy="Delete"))
-    published(world)
-    world.delete_resource()
-    broken(world)
-    before = world.now
-    repair(world)
-    go(world)
-    assert world.registry == {} and (world.now - before).total_seconds() < 60
-
-
-def test_a_removal_whose_result_is_lost_is_made_again(make_world: Any, make_spec: Any) -> None:
-    world = make_world(make_spec(deletionPolicy="Delete"))
-    published(world)
-    world.delete_resource()
-    world.settle()
-    world.removal_ends("remove")
-    world.pods.clear()
-    go(world)
-    assert world.registry == {}
-
-
-def test_a_removal_that_is_being_replaced_does_not_release_the_resource(make_world: Any, make_spec: Any) -> None:
-    """Its result is of what was asked before the edit, or before another version came into service."""
-    world = make_world(make_spec(deletionPolicy="Delete"))
-    published(world)
-    world.delete_resource()
-    world.settle()
-    old = world.job("remove")
-    world.edit(nodeSelector={"disk": "ssd"})
-    world.step()
-    assert "deletionTimestamp" in old["metadata"]
-    world.removal_ends("remove")
-    assert not world.plan().release
-    world.settle()
-    assert not world.gone and world.job("remove") is not old
-    world.removal_ends("remove")
-    world.settle()
-    assert world.gone
-
-
-def test_a_failed_removal_that_is_being_deleted_is_not_said_to_have_failed_again(
-    make_world: Any, make_spec: Any
-) -> None:
-    world = make_world(make_spec(deletionPolicy="Delete"))
-    published(world)
-    world.delete_resource()
-    world.settle()
-    world.fails("remove", ExitCode.STORAGE_DENIED)
-    world.settle()
-    assert world.ready["reason"] == "RemovalFailed"
-    world.job("remove", live=False)["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    plan = world.step()
-    assert world.ready["reason"] == "Deleting" and plan.requeue_after_s is None, "its end wakes the resource"
-
-
-def test_a_removal_that_does_not_get_on_says_why(make_world: Any, make_spec: Any) -> None:
-    world = make_world(make_spec(deletionPolicy="Delete"))
-    published(world)
-    world.delete_resource()
-    world.settle()
-    waiting = {"reason": "CreateContainerConfigError", "message": 'secret "s3" not found'}
-    world.pod(world.job("remove"), phase="Pending", containerStatuses=[{"name": "main", "state": {"waiting": waiting}}])
-    world.step()
-    assert 'The versions cannot be removed yet: The pod cannot start: secret "s3" not found.' in world.ready["message"]
-    assert world.ready["message"].endswith("set deletionPolicy to Retain.")
-
-
-def test_a_removal_that_is_being_tried_again_says_what_it_failed_of(make_world: Any, make_spec: Any) -> None:
-    world = make_world(make_spec(deletionPolicy="Delete"))
-    published(world)
-    world.delete_resource()
-    world.settle()
-    failure = Failure(reason=Reason.STORAGE_UNAVAILABLE, message="https://s3.example.com does not answer.")
-    text = Result(failure=failure).to_termination_message()
-    world.end(world.job("remove"), ExitCode.STORAGE_UNAVAILABLE, text, final=False)
-    world.step()
-    assert "cannot be removed yet: https://s3.example.com does not answer." in world.ready["message"]
-    assert world.ready["reason"] == Reason.DELETING
-
-
-def test_a_removal_whose_pod_is_refused_is_asked_about_and_says_why(make_world: Any, make_spec: Any) -> None:
-    world = make_world(make_spec(deletionPolicy="Delete", serviceAccountName="s3-writer"))
-    published(world)
-    world.delete_resource()
-    world.settle()
-    job = world.job("remove")
-    job["status"] = {"startTime": f"{world.now:%Y-%m-%dT%H:%M:%SZ}"}
-    world.now += timedelta(seconds=4)
-    assert world.plan().requeue_after_s == 4, "nothing wakes the operator for an Event"
-    said = (
-        'Error creating: pods "x" is forbidden: error looking up service account: serviceaccount "s3-writer" not found'
-    )
-    jobs = [job_view(raw) for raw in world.jobs.values()]
-    observed = ObservedRuns(join(world.uid, jobs, ()), pod_events={job["metadata"]["uid"]: said})
-    plan = deletion.plan_deletion(world.resource(), observed, world.now, world.defaults)
-    assert plan.status
-    assert "Create the ServiceAccount s3-writer" in plan.status["conditions"][0]["message"]
 
 
 def test_the_job_outlives_the_collection_of_its_resource_and_is_as_safe_as_any(make_world: Any, make_spec: Any) -> None:
@@ -456,23 +286,6 @@ def test_a_spec_that_cannot_be_read_holds_nothing_unless_it_says_delete(
     if not released:
         assert plan.status
         assert plan.status["conditions"][0]["message"].startswith("The versions cannot be removed: spec.model:")
-
-
-@pytest.mark.parametrize("quota_exceeded", [True, False])
-def test_a_removal_that_the_cluster_refuses_is_said_with_the_way_out_and_tried_again(
-    make_world: Any, make_spec: Any, quota_exceeded: bool
-) -> None:
-    world = make_world(make_spec(deletionPolicy="Delete"))
-    training(world)
-    world.delete_resource()
-    world.refused = Refusal("exceeded quota: jobs", quota_exceeded)
-    plan = world.step()
-    assert world.ready["message"].startswith("The versions cannot be removed: The cluster refuses what that needs: ")
-    assert "set deletionPolicy to Retain" in world.ready["message"]
-    assert plan.requeue_after_s == 30 and not plan.release and not plan.applies
-    world.refused = None
-    world.step()
-    assert world.ready["reason"] == "Deleting"
 
 
 def test_a_namespace_that_is_being_deleted_is_not_held_for_a_removal_that_cannot_run_in_it(

@@ -96,7 +96,7 @@ NEVER, COUNTED, FREE = Retry.NEVER, Retry.COUNTED, Retry.FREE
         ),
     ],
 )  # fmt: skip
-def test_a_pod_s_end_is_told_in_one_sentence_with_a_rule_for_trying_again(
+def test_the_end_of_a_pod_becomes_one_sentence_and_a_rule_for_trying_again(
     view: PodView, reason: str, retry: Retry, words: str
 ) -> None:
     failure = failures.failure_of(view)

@@ -9,19 +9,13 @@ import pytest
 from luthier_api.documents import ProgressDocument
 from luthier_api.exitcodes import ExitCode
 from luthier_operator.plan.finetunejob.verdicts import duration
+from support.operator.stories import to_training
 
 pytestmark = pytest.mark.unit
 
 
 def document(**fields: Any) -> ProgressDocument:
     return ProgressDocument(**{"stage": "Training", "total_steps": 200, "updated_at": "2026-01-01T00:00:00Z", **fields})
-
-
-def to_training(world: Any) -> None:
-    world.settle()
-    world.prepare_ends()
-    world.settle()
-    world.pod(world.job("train"), phase="Running", podIP="198.18.0.9")
 
 
 @pytest.mark.parametrize("step", [0, 45])
@@ -54,7 +48,7 @@ def test_speed_and_memory_are_shown_in_few_digits(world: Any) -> None:
     assert shown["gpuMemoryBytes"] == 3 * 2**30
 
 
-def test_the_newest_checkpoint_is_told_until_the_version_is_there(world: Any) -> None:
+def test_the_status_shows_the_newest_checkpoint_until_the_version_is_there(world: Any) -> None:
     to_training(world)
     world.progress = document(step=30)
     world.step()

@@ -115,7 +115,7 @@ def test_without_kueue_it_says_so() -> None:
     assert verdict.reason is Reason.QUEUE_NOT_FOUND and "Install it" in verdict.message
 
 
-def test_a_job_that_was_let_in_is_told_of_like_any_other() -> None:
+def test_a_job_that_was_admitted_is_described_like_any_other() -> None:
     admitted = workload(
         QuotaReserved=("True", "QuotaReserved", "Quota reserved in ClusterQueue all"),
         Admitted=("True", "Admitted", "The workload is admitted"),

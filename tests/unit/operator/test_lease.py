@@ -14,11 +14,11 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier_operator.kube import ClusterError, Conflict, Fence, Gone, Transient, Unexpected, counting, fencing
+from luthier_operator.kube import Fence, Transient, counting, fencing
 from luthier_operator.kube.lease import Leadership
-from luthier_operator.kube.namespace_owner import NamespaceOwner
 from luthier_operator.model.defaults import LeaseTerms
 from luthier_operator.ops.metrics import REQUESTS
+from support.operator.leases import Leases
 
 pytestmark = pytest.mark.unit
 
@@ -32,51 +32,6 @@ class Lost(Exception):
 
 def lost(why: str) -> None:
     raise Lost(why)
-
-
-class Leases:
-    """The API server's rules for one Lease: versions, conflicts, and answers that get lost."""
-
-    def __init__(self) -> None:
-        self.lease: Raw | None = None
-        self.version = 0
-        self.away: ClusterError | None = None
-        self.lose_answers = False
-
-    async def get(self, api_version: str, kind: str, namespace: str, name: str) -> Raw | None:
-        self._arrive()
-        return copy.deepcopy(self.lease)
-
-    async def create(self, manifest: Raw) -> Raw | None:
-        self._arrive()
-        return None if self.lease else self._store(manifest)
-
-    async def replace(self, manifest: Raw) -> Raw:
-        self._arrive()
-        if self.lease is None:
-            raise Gone("it is not there")
-        if manifest["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
-            raise Conflict("it has changed")
-        return self._store(manifest)
-
-    async def close(self) -> None:
-        """Nothing is open."""
-
-    def _arrive(self) -> None:
-        if self.away:
-            raise self.away
-
-    def _store(self, manifest: Raw) -> Raw:
-        self.version += 1
-        self.lease = copy.deepcopy(manifest)
-        self.lease["metadata"]["resourceVersion"] = str(self.version)
-        if self.lose_answers:
-            raise Transient("no answer")
-        return copy.deepcopy(self.lease)
-
-    @property
-    def holder(self) -> str | None:
-        return self.lease["spec"]["holderIdentity"] if self.lease else None
 
 
 class Candidate:
@@ -236,7 +191,7 @@ async def test_the_time_to_write_counts_from_when_the_renewal_was_sent(leases: L
     assert not a.may_write
 
 
-async def test_an_api_server_that_is_away_ends_a_leader_at_its_deadline_and_is_told_of_once(
+async def test_an_api_server_that_is_away_ends_a_leader_at_its_deadline_and_is_logged_once(
     leases: Leases, caplog: pytest.LogCaptureFixture
 ) -> None:
     why = asyncio.get_running_loop().create_future()
@@ -363,30 +318,3 @@ async def test_requests_are_counted_by_verb_and_answer() -> None:
             await session.get(url)  # nobody listens there any more
     after = [counted("patch", "200"), counted("create", "409"), counted("watch", "200"), counted("get", "none")]
     assert [now - then for now, then in zip(after, before, strict=True)] == [1, 1, 1, 1]
-
-
-def test_a_namespace_belongs_to_the_release_that_renews_it_and_is_taken_when_it_no_longer_does() -> None:
-    leases, now = Leases(), [0.0]
-    first, second = (NamespaceOwner(leases, f"ns/{name}", lambda: now[0]) for name in ("a", "b"))  # type: ignore[arg-type]
-
-    async def play() -> None:
-        assert await first.other("team") is None and await second.other("team") == "ns/a"
-        for _ in range(10):  # as long as the first works, whoever leads it
-            now[0] += 60
-            assert await first.other("team") is None and await second.other("team") == "ns/a"
-        now[0] += 60
-        assert await second.other("team") == "ns/a"
-        now[0] += 90
-        assert await second.other("team") is None, "the first was uninstalled"
-        assert await first.other("team") == "ns/b"
-
-    asyncio.run(play())
-
-
-def test_a_release_without_the_right_to_leases_works_as_before() -> None:
-    leases = Leases()
-    leases.away = Unexpected("403 Forbidden")
-    owner = NamespaceOwner(leases, "ns/a")  # type: ignore[arg-type]
-    assert asyncio.run(owner.other("team")) is None
-    nameless = NamespaceOwner(leases, "")  # type: ignore[arg-type]
-    assert asyncio.run(nameless.other("team")) is None

@@ -65,7 +65,7 @@ def test_every_pod_keeps_to_the_restricted_standard_and_has_no_kubernetes_creden
     assert {next(iter(set(v) - {"name"})) for v in made["volumes"]} <= {"downwardAPI", "emptyDir", "configMap"}
 
 
-def test_the_training_pod_is_given_time_for_its_last_checkpoint_and_told_how_much(make_spec: Any) -> None:
+def test_the_training_pod_has_time_for_its_last_checkpoint_and_knows_how_much(make_spec: Any) -> None:
     def times(stage: str, defaults: Defaults) -> tuple[int, list[str]]:
         pod = build(make_spec(), stage, defaults)["spec"]["template"]["spec"]
         told = [each["value"] for each in pod["containers"][0]["env"] if each["name"] == GRACE_VARIABLE]
@@ -262,7 +262,7 @@ def test_any_pod_that_fails_or_is_disrupted_ends_a_job_of_several_nodes(make_spe
     assert failed["onExitCodes"] == {"containerName": "main", "operator": "NotIn", "values": [0]}
 
 
-def test_one_process_is_told_nothing_and_several_on_one_node_their_number(make_spec: Any) -> None:
+def test_one_process_gets_no_variables_and_several_on_one_node_their_number(make_spec: Any) -> None:
     assert not {name for name in variables(build(make_spec())) if "NODE" in name}
     told = variables(build(make_spec(gpusPerNode=4)))
     assert told["LUTHIER_PROCESSES_PER_NODE"] == "4" and "LUTHIER_RENDEZVOUS" not in told

@@ -256,7 +256,7 @@ async def test_what_is_gone_is_neither_asked_nor_remembered(pods: Pods) -> None:
         assert pods.requests.total() == 0, "an address may have another owner by now"
 
 
-async def test_the_answer_of_an_earlier_pod_is_not_told_as_that_of_the_next(pods: Pods) -> None:
+async def test_the_answer_of_an_earlier_pod_is_not_taken_for_that_of_the_next(pods: Pods) -> None:
     meta = pods.add("reviews", ANSWERS, uid="first")
     async with pods.poller() as poller:
         poller.newest(meta)

@@ -160,7 +160,7 @@ def test_a_newer_word_of_the_watch_goes_before_what_was_written() -> None:
     assert [j.spec_hash for j in store.jobs(KEY)] == ["new"]
 
 
-def test_a_deletion_that_the_watch_has_told_already_leaves_no_ghost() -> None:
+def test_a_deletion_that_the_watch_delivered_first_leaves_no_ghost() -> None:
     store = store_with()
     store.wrote("Job", job(9, deletionTimestamp="2026-01-01T00:00:00Z"))
     assert not store.jobs(KEY)

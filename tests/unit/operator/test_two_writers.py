@@ -51,7 +51,7 @@ def test_kueue_that_manages_jobs_without_a_queue_is_named_with_what_to_set(world
     assert job["spec"]["suspend"] is True, "what Kueue holds is not taken for the user's own wish"
 
 
-def test_whoever_resumes_what_the_user_suspends_is_noticed_after_the_second_turn_and_told(world: Any) -> None:
+def test_whoever_resumes_what_the_user_suspends_is_named_in_an_event_after_the_second_turn(world: Any) -> None:
     world.settle()
     world.prepare_ends()
     world.settle()

@@ -165,14 +165,14 @@ def test_two_texts_need_a_tokenizer_that_parts_them(model: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "base_model.model."])
-def test_weights_of_a_wrapped_model_are_told_as_such(model: Path, prefix: str) -> None:
+def test_weights_of_a_wrapped_model_are_named_as_the_cause(model: Path, prefix: str) -> None:
     header = json.dumps({f"{prefix}w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
     (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
     with pytest.raises(InvalidModel, match=rf"have names that begin with .{prefix}., as "):
         check(model, 8)
 
 
-def test_a_tokenizer_of_a_newer_release_is_told_as_such(model: Path) -> None:
+def test_a_tokenizer_of_a_newer_release_is_named_as_the_cause(model: Path) -> None:
     settings = json.loads((model / "tokenizer.json").read_bytes())
     settings["model"]["type"] = "SuperBPE"
     (model / "tokenizer.json").write_text(json.dumps(settings))

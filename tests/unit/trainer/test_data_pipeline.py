@@ -161,7 +161,7 @@ def test_data_that_cannot_be_used_is_refused_before_it_is_tokenized(
     assert str(refused.value).startswith(sentence)
 
 
-def test_faults_and_outliers_are_told_by_the_file_and_line_of_each_of_several(folder: Path) -> None:
+def test_faults_and_outliers_are_named_by_the_file_and_line_of_each_of_several(folder: Path) -> None:
     long = [("good " * 100, "pos")]
     made = prepare(folder, {"train/1.csv": REVIEWS + long, "train/2.csv": [], "train/3.jsonl": REVIEWS[:2]})
     (file,) = made.quality.files

@@ -36,7 +36,7 @@ GLUE = 'text\tlabel\n"It was good" , he said\t1\nbad\t0\n"Open only\t1\nlast wor
 PANDAS = 'text\tlabel\n"He said ""good"""\t1\n"a\tb"\t0\n"one\ntwo"\t1\n'
 
 
-def test_a_tsv_whose_quotes_enclose_nothing_is_read_without_quoting_and_it_is_told(tmp_path: Path) -> None:
+def test_a_tsv_whose_quotes_enclose_nothing_is_read_without_quoting_with_a_note(tmp_path: Path) -> None:
     rows, told = how(tmp_path, "train.tsv", GLUE.encode())
     assert rows == [('"It was good" , he said', "1"), ("bad", "0"), ('"Open only', "1"), ('last word"', "0")]
     assert told == "utf-8, separated by tab, quotes are characters like any other"

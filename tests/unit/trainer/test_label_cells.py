@@ -267,13 +267,13 @@ def test_a_name_in_a_label_map_that_no_label_has_is_refused_where_it_is_a_mistak
     assert str(refused.value).startswith(sentence)
 
 
-def test_a_name_in_a_label_map_that_no_label_has_is_told_where_others_have_one(tmp_path: Path) -> None:
+def test_a_name_in_a_label_map_that_no_label_has_is_a_warning_where_others_have_one(tmp_path: Path) -> None:
     warnings = mapped(tmp_path, {"pos": "positive", "mixed": "other"}, "pos", "neg").quality.warnings
     assert "labelMap renames 'mixed', and no label of the data is called so." in warnings
     assert not any("labelMap" in each for each in mapped(tmp_path, {"1.0": "a", "0": "b"}, 1.0, 0).quality.warnings)
 
 
-def test_nan_among_numbers_is_refused_and_told_among_words(tmp_path: Path) -> None:
+def test_nan_is_refused_among_numbers_and_is_a_warning_among_words(tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match=r"^a\.csv, line 4 has the label 'nan' and all others are numbers: it is a m"):
         prepare(tmp_path, {"train/a.csv": jsonl("1.0", "2.0", "nan")})
     warnings = prepare(tmp_path, {"train/a.csv": jsonl("zh", "en", "nan")}).quality.warnings

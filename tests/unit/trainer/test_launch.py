@@ -69,7 +69,7 @@ PUBLISHED = Result(
         ([], [-11], ExitCode.CRASHED, Reason.CRASHED, "exit code -11"),
     ],
 )
-def test_of_several_failures_the_one_that_says_why_is_told(
+def test_of_several_failures_the_one_that_says_why_is_reported(
     tmp_path: Path, left: list[Result], codes: list[int], code: ExitCode, reason: Reason, sentence: str
 ) -> None:
     leave(tmp_path, left)
@@ -79,7 +79,7 @@ def test_of_several_failures_the_one_that_says_why_is_told(
     assert sentence in result.failure.message
 
 
-def test_a_version_is_told_when_all_ended_well(tmp_path: Path) -> None:
+def test_a_version_is_reported_when_all_ended_well(tmp_path: Path) -> None:
     leave(tmp_path, [PUBLISHED, PUBLISHED])
     assert collect_results(tmp_path, []) == (PUBLISHED, ExitCode.OK)
 

@@ -1,10 +1,12 @@
 """How a run ends: exit codes and results."""
 
 import errno
+import re
+from collections.abc import Callable
 
 import pytest
 
-from luthier_api.documents import Published, Result, read_result
+from luthier_api.documents import Failure, Published, Result, read_result
 from luthier_api.exitcodes import OUTCOMES, ExitCode
 from luthier_api.reasons import Reason
 from luthier_artifacts import (
@@ -76,6 +78,42 @@ def test_a_crash_names_the_error_and_a_full_disk_says_what_to_do() -> None:
     full = failure_result(OSError(errno.ENOSPC, "No space left on device")).failure
     assert full and full.message == "The disk is full; give the pod more ephemeral storage."
     assert full.reason is Reason.CRASHED
+
+
+def crash_in(act: Callable[[], object]) -> Failure:
+    try:
+        act()
+    except Exception as error:
+        failure = failure_result(error).failure
+    assert failure
+    return failure
+
+
+def test_a_crash_names_the_place_it_comes_from_the_same_each_time() -> None:
+    places = [crash_in(lambda: read_result(1)).place for _ in range(2)]  # type: ignore[arg-type]
+    assert places[0] == places[1]
+    assert places[0] and re.fullmatch(r"AttributeError at luthier_api\.documents\.result:\d+", places[0])
+
+
+def test_a_crash_in_a_library_names_our_own_line_too() -> None:
+    result = failure_result(MemoryError())
+    place = crash_in(lambda: result.to_json(indent=object())).place  # type: ignore[arg-type]
+    assert place and re.fullmatch(r"TypeError at luthier_api\.base:\d+ \(json\.encoder:\d+\)", place)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), OSError(errno.ENOSPC, "full"), TimeoutError()])
+def test_an_error_of_the_system_has_no_place_because_the_next_pod_may_not_meet_it(error: OSError) -> None:
+    def raised() -> None:
+        raise error
+
+    assert crash_in(raised).place is None
+
+
+def test_a_failure_that_is_no_crash_has_no_place() -> None:
+    def raised() -> None:
+        raise errors.InvalidData("x")
+
+    assert crash_in(raised).place is None and "place" not in failure_result(errors.InvalidData("x")).to_json()
 
 
 def test_a_published_version_fits_the_termination_message_with_its_metrics() -> None:

@@ -313,7 +313,7 @@ def test_what_is_proposed_for_an_unknown_metric_is_accepted(name: str) -> None:
         ),
     ],
 )
-def test_a_setting_that_cannot_take_effect_in_so_few_steps_is_told(
+def test_a_setting_that_cannot_take_effect_in_so_few_steps_is_a_warning(
     changes: dict[str, Any], sentences: list[str]
 ) -> None:
     assert ineffective_settings(spec(**changes), 368) == sentences

@@ -59,7 +59,7 @@ def test_a_second_request_is_never_deferred() -> None:
         stop.requested = False
 
 
-def test_an_error_is_told_rather_than_the_request_that_came_before_it() -> None:
+def test_an_error_is_reported_rather_than_the_request_to_stop_that_came_before_it() -> None:
     stop = Stop()
     with stop.on_sigterm(), pytest.raises(LossNotFinite), stop.deferred():
         ask()

@@ -4,6 +4,7 @@ Needs neither torch nor a network, so that it always works.
 """
 
 import errno
+import traceback
 from collections.abc import Callable
 
 from luthier_api.documents import Failure, Result
@@ -22,6 +23,7 @@ from luthier_artifacts import (
 from luthier_trainer.runtime.errors import StopRequested, TrainerError
 
 MESSAGE_CHARACTERS = 1500
+_PLACE_CHARACTERS = 200
 
 _STORAGE: dict[type[StorageError], ExitCode] = {
     InvalidUri: ExitCode.INVALID_SPEC,
@@ -61,7 +63,8 @@ def failure_result(error: BaseException) -> Result:
     message = _sentence(error, code)
     if len(message) > MESSAGE_CHARACTERS:
         message = message[: MESSAGE_CHARACTERS - 1] + "…"
-    return Result(failure=Failure(reason=OUTCOMES[code].reason, message=message))
+    place = _place(error) if code is ExitCode.CRASHED else None
+    return Result(failure=Failure(reason=OUTCOMES[code].reason, message=message, place=place))
 
 
 def _sentence(error: BaseException, code: ExitCode) -> str:
@@ -79,3 +82,20 @@ def _crash(error: BaseException, text: str) -> str:
         return "The disk is full; give the pod more ephemeral storage."
     first_line = text.splitlines()[0] if text else "no message"
     return f"{type(error).__name__}: {first_line}. {OUTCOMES[ExitCode.CRASHED].hint}"
+
+
+def _place(error: BaseException) -> str | None:
+    """Return where a crash comes from, as in `ValueError at luthier_trainer.train:88 (torch.nn.functional:2345)`.
+
+    The operator does not try a third time after two crashes at one place. So an error of the system, such as a lost
+    connection or a full disk, has none: the next pod may not meet it.
+    """
+    if isinstance(error, OSError):
+        return None
+    frames = [f"{frame.f_globals.get('__name__')}:{line}" for frame, line in traceback.walk_tb(error.__traceback__)]
+    if not frames:
+        return None
+    raised = frames[-1]
+    own = next((frame for frame in reversed(frames) if frame.startswith("luthier_")), raised)
+    text = f"{type(error).__name__} at {own}" + (f" ({raised})" if raised != own else "")
+    return text.encode("ascii", "replace").decode()[:_PLACE_CHARACTERS]

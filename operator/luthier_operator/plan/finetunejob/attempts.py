@@ -32,7 +32,7 @@ def attempts(
     if last is not None and last.at is None:
         preempted = max(known.preempted, len(disrupted))  # an older release wrote no time
     else:
-        preempted = known.preempted + sum(_order(pod) > _remembered(last) for pod in disrupted)
+        preempted = known.preempted + sum(order(pod) > _remembered(last) for pod in disrupted)
     return Attempts(failed=failed, preempted=preempted) if failed or preempted else before
 
 
@@ -49,8 +49,8 @@ def failures_of(job: JobView) -> int:
 
 def latest(job: JobView | None, last: LastFailure | None) -> LastFailure | None:
     """Return why the pod that failed last did, or what is remembered if that is newer."""
-    newest = max(_failed(job), key=_order, default=None) if job else None
-    if newest is None or (last is not None and last.at is not None and _order(newest) < _remembered(last)):
+    newest = max(failed_pods(job), key=order, default=None) if job else None
+    if newest is None or (last is not None and last.at is not None and order(newest) < _remembered(last)):
         return last
     return failures.failure_of(newest)
 
@@ -59,11 +59,11 @@ def _disrupted(job: JobView) -> list[PodView]:
     """Return the pods whose end was a disruption. Those of a Job that is suspended were stopped by the user."""
     if job.nodes > 1 or (job.suspended and job.queue is None):
         return []
-    return [pod for pod in _failed(job) if failures.is_disruption(pod)]
+    return [pod for pod in failed_pods(job) if failures.is_disruption(pod)]
 
 
-def _failed(job: JobView) -> list[PodView]:
-    """Return the pods that failed; of those that trained together, the one that was the cause."""
+def failed_pods(job: JobView) -> list[PodView]:
+    """Return a Job's pods that failed; of those that trained together, the one that was the cause."""
     if job.nodes == 1:
         failed = [pod for pod in job.pods if pod.phase == "Failed"]
     else:
@@ -77,8 +77,8 @@ def _stopped_by_queue(job: JobView, pod: PodView) -> bool:
     return job.queue is not None and pod.deleting and pod.disruption is None and failures.is_disruption(pod)
 
 
-def _order(pod: PodView) -> tuple[datetime, str]:
-    """A total order, so that whatever is remembered as the last stands for all before it."""
+def order(pod: PodView) -> tuple[datetime, str]:
+    """Return what pods are ordered by: totally, so that whatever is remembered as the last stands for all before it."""
     return failures.ended_at(pod) or EARLIEST, pod.name
 
 

@@ -14,8 +14,9 @@ from dataclasses import replace
 
 from luthier_api.exitcodes import Retry
 from luthier_api.finetunejob import Attempts, LastFailure
+from luthier_api.reasons import Reason
 from luthier_operator.model.views import JobView
-from luthier_operator.plan.finetunejob import stuck
+from luthier_operator.plan.finetunejob import crashes, stuck
 from luthier_operator.plan.finetunejob.attempts import failures_of
 from luthier_operator.plan.finetunejob.runs import Run, RunRecord, ended
 from luthier_operator.plan.finetunejob.situation import Situation
@@ -65,21 +66,32 @@ def set_aside(s: Situation) -> RunRecord:
 def give_up(s: Situation, job: JobView, failed: int, failure: LastFailure | None) -> RunRecord:
     """Return the record in which a Job, which brought so many failures, no longer counts as the run's.
 
-    With more failures in all than backoffLimit allows, the run has failed.
+    With more failures in all than backoffLimit allows, or a second crash at the same place, the run has failed.
     """
     record, run = s.record, s.record.run
     assert run is not None
     total = run.status.earlier_failures + failed
     known = record.attempts or Attempts()
     attempts = Attempts(failed=max(known.failed, total), preempted=known.preempted)
-    status = run.status.model_copy(update={"stage": "Prepare", "given_up": job.uid, "earlier_failures": total})
+    crashed_at, place = _crashes(run, job, failure)
+    given_up = {"stage": "Prepare", "given_up": job.uid, "earlier_failures": total, "crashed_at": crashed_at}
+    status = run.status.model_copy(update=given_up)
     after = replace(
         record,
         run=Run(status, run.prepare if job is run.train else None, abandoned=job),
         attempts=attempts if attempts != Attempts() else None,
         last_failure=failure or record.last_failure,
     )
-    if failure is None or total <= s.spec.backoff_limit:
+    if failure is None or (total <= s.spec.backoff_limit and place is None):
         return after
     over = ended(replace(run, status=status), "Failed", s.now)
-    return replace(after, run=over, last_failure=failures.after_attempts(failure, total))
+    last = crashes.with_place(failure, place) if place else failures.after_attempts(failure, total)
+    return replace(after, run=over, last_failure=last)
+
+
+def _crashes(run: Run, job: JobView, failure: LastFailure | None) -> tuple[str | None, str | None]:
+    """Return where the run crashed last, and the same if it was the second time in a row."""
+    if failure and failure.reason == Reason.STUCK:
+        return None, None
+    before = run.status.crashed_at
+    return crashes.last_place(job, before), crashes.repeated(job, before)

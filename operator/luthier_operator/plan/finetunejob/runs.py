@@ -16,7 +16,7 @@ from luthier_operator.model import names
 from luthier_operator.model.names import Stage
 from luthier_operator.model.timestamps import rfc3339
 from luthier_operator.model.views import JobView, WorkloadView
-from luthier_operator.plan.finetunejob import attempts
+from luthier_operator.plan.finetunejob import attempts, crashes
 from luthier_operator.plan.finetunejob.usage import usage
 from luthier_operator.plan.pods import failures, kueue
 from luthier_operator.plan.pods.diagnosis import clip
@@ -198,8 +198,7 @@ def _after(record: RunRecord, run: Run, job: JobView, now: datetime) -> RunRecor
     if job.outcome is None:
         return record
     if job.outcome == "Failed":
-        earlier = run.status.earlier_failures if job is run.train else 0
-        return _failed(record, run, failures.job_failure(job, earlier), now)
+        return _failed(record, run, _failure_of(run, job), now)
     # Of pods that trained together, the first has the result.
     succeeded = [pod for pod in job.pods if pod.phase == "Succeeded"]
     pod = min(succeeded, key=lambda pod: pod.index, default=None)
@@ -220,6 +219,14 @@ def _after(record: RunRecord, run: Run, job: JobView, now: datetime) -> RunRecor
     if result.published and (job is run.prepare or result.published.run_key == job.run_key):
         return _published(record, run, result.published, now)
     return _failed(record, run, failures.result_of_another_run(pod), now)
+
+
+def _failure_of(run: Run, job: JobView) -> LastFailure:
+    """Return why a run failed with this Job."""
+    place = crashes.repeated(job, run.status.crashed_at) if job.reason == "BackoffLimitExceeded" else None
+    if place is not None:
+        return crashes.with_place(failures.failure_of(job.pods[0]), place)
+    return failures.job_failure(job, run.status.earlier_failures if job is run.train else 0)
 
 
 def _published_before_its_end(job: JobView) -> Published | None:

@@ -11,13 +11,20 @@ from luthier_api.finetunejob import LastFailure, RunStatus
 from luthier_api.reasons import Reason
 from luthier_operator.manifests import rendezvous
 from luthier_operator.manifests.jobs import DocumentTooLarge, job
-from luthier_operator.model.actions import Apply
+from luthier_operator.model.actions import Apply, Patch
 from luthier_operator.model.names import Stage
 from luthier_operator.model.timestamps import rfc3339
 from luthier_operator.model.views import JobView
-from luthier_operator.plan.finetunejob import events_to_ask, verdicts, version_pruning
+from luthier_operator.plan.finetunejob import crashes, events_to_ask, verdicts, version_pruning
 from luthier_operator.plan.finetunejob.runs import Run
-from luthier_operator.plan.finetunejob.situation import Decision, Situation, deletions, suspensions, without_other_run
+from luthier_operator.plan.finetunejob.situation import (
+    Decision,
+    Situation,
+    deletions,
+    patch,
+    suspensions,
+    without_other_run,
+)
 from luthier_operator.plan.pods import failures, image_policy, kueue
 from luthier_operator.plan.pods.diagnosis import Diagnosis, diagnose, diagnose_event
 from luthier_operator.plan.verdict import Verdict, image_not_allowed
@@ -44,7 +51,7 @@ def preparing(s: Situation) -> Decision | None:
     if prepare is None:
         return _begin(s)
     verdict = _mirrored(s, prepare, verdicts.preparing(_diagnosis(s, prepare), _failure(s, prepare)))
-    return Decision(verdict, s.record, patches=suspensions(s, [prepare]), requeue_after_s=_look_again_s(s, prepare))
+    return Decision(verdict, s.record, patches=_patches(s, prepare), requeue_after_s=_look_again_s(s, prepare))
 
 
 def _begin(s: Situation) -> Decision:
@@ -111,7 +118,24 @@ def _watch(s: Situation, train: JobView) -> Decision:
         wait: float | None = _AGAIN_S  # its time is up, but its pod has not been silent for long enough
     else:
         wait = _look_again_s(s, train) if left is None else left + 1
-    return Decision(verdict, s.record, patches=suspensions(s, [train]), requeue_after_s=wait)
+    return Decision(verdict, s.record, patches=_patches(s, train), requeue_after_s=wait)
+
+
+def _patches(s: Situation, job: JobView) -> tuple[Patch, ...]:
+    """Return the changes of a Job that goes on, or that crashed twice at one place and is to make no other pod.
+
+    That one is ended by its own limit, and not deleted: so its pods stay, and with them their logs.
+    """
+    if _crashed_twice(s, job) and job.backoff_limit:
+        return (*suspensions(s, [job]), patch(job, {"backoffLimit": 0}))
+    return suspensions(s, [job])
+
+
+def _crashed_twice(s: Situation, job: JobView) -> bool:
+    """Whether a Job crashed twice at one place, and no third pod runs, as one might after an upgrade."""
+    assert s.run
+    waits = job.outcome is None and not job.deleting and not any(pod.phase == "Running" for pod in job.pods)
+    return waits and crashes.repeated(job, s.run.status.crashed_at) is not None
 
 
 def _mirrored(s: Situation, job: JobView, verdict: Verdict) -> Verdict:
@@ -131,7 +155,7 @@ def _failure(s: Situation, job: JobView) -> LastFailure | None:
     """Return why a Job's last pod failed, if another one is to follow and does not run yet."""
     last = s.record.last_failure
     of_job = last is not None and last.pod is not None and last.pod.startswith(f"{job.name}-")
-    if last is None or not of_job or failures.is_final(last):
+    if last is None or not of_job or failures.is_final(last) or _crashed_twice(s, job):
         return None  # the Job controller ends the Job in a moment
     return None if any(pod.phase == "Running" for pod in job.pods) else last
 
