@@ -4,6 +4,7 @@ Everything that others use is exported here. The rooms, from the outside in:
 
 - `registry`: the face: versions, runs, aliases, checkpoints, prepared data. `inputs`: what a run reads.
 - `publishing`: how exactly one version of a run becomes visible. `aliases`, `pruning`: how they are named, and go.
+- `claims`: of runs that would train the same at once, which one trains.
 - `trees`: a folder that exists when its manifest does; `manifest`, `hashing`: what it consists of.
 - `download`, `cache`, `parts`: verified, resumable download through a cache that a node's processes share.
 - `store`: the interface to storage; `s3` (the only module that calls boto3) and `file_store` implement it.
@@ -13,6 +14,7 @@ It must not know Kubernetes, torch or what a model is.
 """
 
 from luthier_artifacts.aliases import Alias
+from luthier_artifacts.claims import LAPSE_S, Claim, Holder
 from luthier_artifacts.config import StorageConfig
 from luthier_artifacts.errors import (
     BucketNotFound,
@@ -38,11 +40,14 @@ from luthier_artifacts.store import ObjectInfo, ObjectStore
 from luthier_artifacts.uri import parse_uri
 
 __all__ = [
+    "LAPSE_S",
     "Alias",
     "BucketNotFound",
+    "Claim",
     "ConditionalWritesUnsupported",
     "FetchedTree",
     "FileEntry",
+    "Holder",
     "IntegrityError",
     "InvalidUri",
     "Lineage",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from luthier_artifacts.aliases import Alias, Aliases
 from luthier_artifacts.cache import NodeCache
+from luthier_artifacts.claims import LAPSE_S, Claim, Holder
 from luthier_artifacts.config import StorageConfig
 from luthier_artifacts.download import download_files
 from luthier_artifacts.errors import IntegrityError, InvalidUri, ObjectNotFound, PreconditionFailed
@@ -138,6 +139,15 @@ class Registry:
         manifest = self._publisher.find(_check_key(run_key))
         return self._published(manifest, reused=True) if manifest else None
 
+    def claim(self, key: str, holder: Holder, *, trains: bool, lapse_s: float = LAPSE_S) -> Claim:
+        """Return this process's side of the claim on a run; nothing is claimed yet. See `claims`."""
+        self.probe_conditional_writes()
+        return Claim(self._store, self._claim_place(key), key, holder, trains=trains, lapse_s=lapse_s)
+
+    def delete_claim(self, key: str) -> None:
+        """Delete the claim on a run, whoever has it."""
+        self._store.delete([self._claim_place(key)])
+
     def get_manifest(self, version: str) -> Manifest:
         """Return a version's manifest.
 
@@ -243,6 +253,9 @@ class Registry:
 
     def _place(self, version: str) -> str:
         return self._publisher.place(_check_version(version))
+
+    def _claim_place(self, key: str) -> str:
+        return f"{self._name}/claims/{_check_key(key)}.json"
 
     def _run_checkpoints(self, run_key: str) -> str:
         return f"{self._name}/checkpoints/{_check_key(run_key)}"

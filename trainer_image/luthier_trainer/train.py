@@ -15,13 +15,14 @@ from transformers import PrinterCallback, set_seed
 from luthier_api.artifact_files import ADAPTER_FOLDER, INT8_ONNX_FILE
 from luthier_api.cpus import available_cpus
 from luthier_api.documents import Published, Resolved, RunDocument
-from luthier_api.training import ExportFormat, Hyperparameters
+from luthier_api.training import ExportFormat
 from luthier_artifacts import PublishedVersion, Registry
 from luthier_trainer.checkpointing.best_weights import BestWeights
 from luthier_trainer.checkpointing.checkpoints import Checkpoints
 from luthier_trainer.checkpointing.fit import fit
 from luthier_trainer.engine.device import detect_device
 from luthier_trainer.engine.finetuner import fine_tuner
+from luthier_trainer.engine.memory import memory_errors
 from luthier_trainer.engine.trainer_arguments import trainer_arguments
 from luthier_trainer.engine.watcher import Watcher
 from luthier_trainer.export.exporter import export_model
@@ -37,10 +38,11 @@ from luthier_trainer.publish.findings import Findings
 from luthier_trainer.publish.published import as_published
 from luthier_trainer.publish.tokenizer_files import write_tokenizer
 from luthier_trainer.runtime.distributed import World
-from luthier_trainer.runtime.errors import GpuOutOfMemory, InputChanged, InvalidSpec, OutOfMemory
+from luthier_trainer.runtime.errors import InputChanged, InvalidSpec
 from luthier_trainer.runtime.progress import Progress
 from luthier_trainer.runtime.stopping import Stop
 from luthier_trainer.runtime.storage import open_output
+from luthier_trainer.runtime.turns import Turn, turn_to_train
 from luthier_trainer.runtime.workspace import Workspace
 from luthier_trainer.spec.hyperparameters import best_metric, greater_is_better
 from luthier_trainer.spec.metric_gates import gates_missed_by, missed_gates
@@ -75,15 +77,33 @@ def train(
     Raises:
         TrainerError, StorageError: with one sentence of what is wrong and what to do.
     """
-    spec, resolved = run.spec, _resolved(run)
-    stop, world, tracker = stop or Stop(), world or World(), tracker or MlflowTracker()
+    resolved, world = _resolved(run), world or World()
     registry = open_output(run)
+    with turn_to_train(run, registry, resolved.run_key, progress, takes_part=world.is_first) as turn:
+        if found := world.broadcast(turn.wait() if world.is_first else None):
+            return as_published(found, resolved.run_key)
+        stop, tracker = stop or Stop(), tracker or MlflowTracker()
+        return _produce(run, resolved, registry, workspace, progress, turn, stop, world, tracker, bar=bar)
+
+
+def _produce(
+    run: RunDocument,
+    resolved: Resolved,
+    registry: Registry,
+    workspace: Workspace,
+    progress: Progress,
+    turn: Turn,
+    stop: Stop,
+    world: World,
+    tracker: MlflowTracker,
+    *,
+    bar: bool,
+) -> Published:
+    """Train, measure, export and publish, in the turn that this process holds."""
+    spec, clock = run.spec, _Clock()
     checkpoints = Checkpoints(
         registry, resolved.run_key, spec.checkpoint, workspace.checkpoints, workspace.resumed, progress
     )
-    if found := world.broadcast(registry.find_run(resolved.run_key) if world.is_first else None):
-        return as_published(found, resolved.run_key)
-    clock = _Clock()
 
     # Data and base model: exactly those that prepare resolved.
     progress.enter("Downloading")
@@ -123,7 +143,7 @@ def train(
 
     # Baselines: the most frequent answer, and this very model before training.
     progress.enter("Evaluating")
-    with clock.part("baseline"), _memory_errors(spec.hyperparameters):
+    with clock.part("baseline"), memory_errors(spec.hyperparameters):
         baseline = task.baseline(prepared.train, prepared.held_out, labels)
         untrained = tuner.predictions(prepared.held_out)
     metrics = _named("baseline_majority_", baseline)
@@ -137,8 +157,8 @@ def train(
         folder=workspace.training / "best",
         world=world,
     )
-    with clock.part("fit"), _memory_errors(spec.hyperparameters):
-        fitted = fit(tuner, best, checkpoints, stop, world, progress)
+    with clock.part("fit"), memory_errors(spec.hyperparameters):
+        fitted = fit(tuner, best, checkpoints, stop, turn, world, progress)
     metrics |= {
         "train_loss": fitted.training_loss,
         "train_seconds": clock.seconds["fit"],
@@ -154,7 +174,7 @@ def train(
 
     # Measure: the evaluation split, which selected the best weights, then the test split, which selected nothing.
     progress.enter("Evaluating")
-    with clock.part("evaluate"), _memory_errors(spec.hyperparameters):
+    with clock.part("evaluate"), memory_errors(spec.hyperparameters):
         trained = tuner.predictions(prepared.held_out)
         evaluation, test = task.evaluate(trained, prepared.held_out, labels, seed=spec.hyperparameters.seed), None
         metrics |= _named("eval_", {"loss": trained.loss, **evaluation.metrics})
@@ -246,26 +266,6 @@ def _publish(
 def _named(prefix: str, measured: Mapping[str, float]) -> dict[str, float]:
     """Return the metrics by the names that status, gates and metrics.json have for them."""
     return {f"{prefix}{name}": float(value) for name, value in measured.items()}
-
-
-@contextmanager
-def _memory_errors(parameters: Hyperparameters) -> Iterator[None]:
-    """Turn out-of-memory errors into failures that say what to lower."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise GpuOutOfMemory(
-            f"The GPU ran out of memory with batchSize {parameters.batch_size} (evalBatchSize "
-            f"{parameters.eval_batch_size}). Lower it and raise gradientAccumulationSteps, or lower maxLength."
-        ) from error
-    except RuntimeError as error:
-        # torch has no class of its own for the host's memory.
-        if "DefaultCPUAllocator" not in str(error):
-            raise
-        raise OutOfMemory(
-            f"The host ran out of memory with batchSize {parameters.batch_size}. Raise resources.limits.memory, or "
-            "lower batchSize or maxLength."
-        ) from error
 
 
 class _Clock:

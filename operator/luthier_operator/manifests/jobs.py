@@ -150,19 +150,19 @@ def _all_or_nothing(nodes: int) -> dict[str, Any]:
 
 
 def failure_rules() -> list[dict[str, Any]]:
-    """Return the Job's podFailurePolicy: what is not counted, what is never tried again; all else is counted.
+    """Return the Job's podFailurePolicy: what is not counted, what the Job must not try again; all else is counted.
 
     A disruption goes first: a pod that was evicted may well have exited with a code of the other rules.
     """
     return [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        {"action": "FailJob", "onExitCodes": _codes(Retry.NEVER)},
+        {"action": "FailJob", "onExitCodes": _codes(Retry.NEVER, Retry.PREPARE)},
         {"action": "Ignore", "onExitCodes": _codes(Retry.FREE)},
     ]
 
 
-def _codes(retry: Retry) -> dict[str, Any]:
-    return {"containerName": CONTAINER, "operator": "In", "values": codes_with(retry)}
+def _codes(*retries: Retry) -> dict[str, Any]:
+    return {"containerName": CONTAINER, "operator": "In", "values": codes_with(*retries)}
 
 
 def _pod(owner: Meta, spec: FineTuneJobSpec, stage: Stage, run: str, image: str, defaults: Defaults) -> dict[str, Any]:

@@ -26,7 +26,10 @@ _AGAIN_S = 2.0
 
 
 def lost(s: Situation) -> Decision | None:
-    """A Job, or the pod with its result, is gone. Prepare looks the run up, so nothing that exists is trained again."""
+    """A Job, or the pod with its result, is gone, or another run trains the same.
+
+    Prepare looks the run up or waits for the other one, so nothing that exists is trained again.
+    """
     if s.run is None or not s.run.lost:
         return None
     remains = [job for job in (s.run.prepare, s.run.train) if job]
@@ -43,7 +46,8 @@ def preparing(s: Situation) -> Decision | None:
     prepare = s.run.prepare if s.run else None
     if prepare is None:
         return _begin(s)
-    verdict = _mirrored(s, prepare, verdicts.preparing(_diagnosis(s, prepare), _failure(s, prepare)))
+    verdict = verdicts.preparing(_diagnosis(s, prepare), _failure(s, prepare), s.observed.progress)
+    verdict = _mirrored(s, prepare, verdict)
     return Decision(verdict, s.record, patches=suspensions(s, [prepare]), requeue_after_s=_look_again_s(s, prepare))
 
 

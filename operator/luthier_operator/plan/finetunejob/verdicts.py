@@ -98,9 +98,14 @@ def name_taken(job: JobView) -> Verdict:
     return Verdict("Waiting", Reason.WAITING_FOR_RUN, text, reconciling=True)
 
 
-def preparing(diagnosis: Diagnosis | None = None, failure: LastFailure | None = None) -> Verdict:
-    """The CPU stage is under way."""
+def preparing(
+    diagnosis: Diagnosis | None = None, failure: LastFailure | None = None, progress: ProgressDocument | None = None
+) -> Verdict:
+    """The CPU stage is under way, or waits for a run of another resource."""
     text = "Inputs are resolved and the data is checked. No GPU is requested yet."
+    if progress is not None and progress.waiting_for and not diagnosis:
+        text = f"Waiting for {clip(progress.waiting_for).rstrip('.')}, which trains the same. No GPU is requested."
+        return Verdict("Waiting", Reason.WAITING_FOR_RUN, text, reconciling=True)
     return _under_way("Preparing", Reason.PREPARING, text, diagnosis, failure)
 
 
