@@ -3,8 +3,9 @@
 Everything that others use is exported here. The rooms, from the outside in:
 
 - `registry`: the face: versions, runs, aliases, checkpoints, prepared data. `inputs`: what a run reads.
+- `version_download`: a version by its URI alone, for servers.
 - `publishing`: how exactly one version of a run becomes visible. `aliases`, `pruning`: how they are named, and go.
-- `claims`: of runs that would train the same at once, which one trains.
+- `weights`: which version has which weights. `claims`: of runs that would train the same at once, which one trains.
 - `trees`: a folder that exists when its manifest does; `manifest`, `hashing`: what it consists of.
 - `download`, `cache`, `parts`: verified, resumable download through a cache that a node's processes share.
 - `store`: the interface to storage; `s3` (the only module that calls boto3) and `file_store` implement it.
@@ -35,9 +36,10 @@ from luthier_artifacts.inputs import (
 )
 from luthier_artifacts.manifest import FileEntry, Lineage, Manifest, Metadata, tree_digest
 from luthier_artifacts.opening import open_store
-from luthier_artifacts.registry import PublishedVersion, Registry, download_version, open_registry
+from luthier_artifacts.registry import PublishedVersion, Registry, open_registry
 from luthier_artifacts.store import ObjectInfo, ObjectStore
 from luthier_artifacts.uri import parse_uri
+from luthier_artifacts.version_download import download_version
 
 __all__ = [
     "LAPSE_S",

@@ -39,7 +39,7 @@ class ExitCode(IntEnum):
     EXPORT_FAILED = 75
     STORAGE_UNAVAILABLE = 80
     PREEMPTED = 81
-    ALREADY_TRAINING = 82
+    PREPARE_AGAIN = 82
     KILLED = 137
 
 
@@ -88,8 +88,10 @@ OUTCOMES: dict[ExitCode, Outcome] = {
     ExitCode.PREEMPTED: Outcome(
         Reason.PREEMPTED, Retry.FREE, "The pod was asked to stop; the next one goes on from the newest checkpoint."
     ),
-    ExitCode.ALREADY_TRAINING: Outcome(
-        Reason.WAITING_FOR_RUN, Retry.PREPARE, "Another run trains the same; prepare waits for it, without a GPU."
+    ExitCode.PREPARE_AGAIN: Outcome(
+        Reason.WAITING_FOR_RUN,
+        Retry.PREPARE,
+        "Another run trains the same, or a version whose weights were to be used is gone; prepare looks again.",
     ),
     # Without a DisruptionTarget condition a SIGKILL is nearly always the kernel's OOM killer, and would come again.
     ExitCode.KILLED: Outcome(

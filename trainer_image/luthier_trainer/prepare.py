@@ -12,7 +12,7 @@ import time
 
 from luthier_api.base import MAX_WARNING_CHARACTERS, MAX_WARNINGS
 from luthier_api.documents import Prepared, Published, Resolved, RunDocument
-from luthier_api.keys import data_key, run_key
+from luthier_api.keys import data_key, run_key, weights_key
 from luthier_api.training import TrainingSpec
 from luthier_artifacts import Registry
 from luthier_trainer.data.dataset import FetchedDataset, fetch_dataset
@@ -23,6 +23,7 @@ from luthier_trainer.formats.quality_report import QualityReport
 from luthier_trainer.models.base_model import BaseModel, check_base_model
 from luthier_trainer.models.fetch import FetchedModel, fetch_model
 from luthier_trainer.models.head_rows import head_note
+from luthier_trainer.publish.kept_weights import find_weights
 from luthier_trainer.publish.published import as_published
 from luthier_trainer.runtime.errors import InvalidSpec
 from luthier_trainer.runtime.progress import Progress
@@ -64,7 +65,7 @@ def prepare(run: RunDocument, workspace: Workspace, progress: Progress) -> Prepa
     )
 
     resolved = resolve(run, dataset, model, base)
-    with turn_to_prepare(run, registry, resolved.run_key, progress) as turn:
+    with turn_to_prepare(run, registry, resolved, progress) as turn:
         made, found = None, turn.wait()
         if found is None:
             progress.enter("Downloading")
@@ -80,6 +81,9 @@ def prepare(run: RunDocument, workspace: Workspace, progress: Progress) -> Prepa
 
     assert made
     data, quality = made
+    if version := find_weights(registry, resolved):
+        log.info("version %s has the weights already; other exports and gates are made of them", version)
+        resolved = resolved.model_copy(update={"weights_version": version})
     task = task_of(spec.task)
     numbers = task.loss == "mean-squared-error"
     note = head_note(base, spec.model.uri, task.auto_class, data.labels, numbers=numbers)
@@ -121,6 +125,7 @@ def resolve(run: RunDocument, dataset: FetchedDataset, model: FetchedModel, base
     return Resolved(
         run_key=run_key(run.spec, model_digest=model.digest, data_key=data, image=run.image),
         data_key=data,
+        weights_key=weights_key(run.spec, model_digest=model.digest, data_key=data, image=run.image),
         model_digest=model.digest,
         model_revision=model.revision,
         dataset_digest=dataset.digest,

@@ -72,7 +72,6 @@ def _remove_from(place: Place, removal: Removal, removed: list[str], kept: dict[
             removed.append(version)
     for run_key in removal.run_keys:
         registry.prune_checkpoints(run_key, keep=0)
-        registry.delete_claim(run_key)
 
 
 def _reason_to_keep(manifest: Manifest, removal: Removal) -> str | None:

@@ -126,7 +126,7 @@ def test_a_training_that_finds_another_at_work_ends_before_it_loads_anything(
     )
     assert other.take() is None
     ended = bench.run("train", of(SECOND, document))
-    assert ended.code == ExitCode.ALREADY_TRAINING
+    assert ended.code == ExitCode.PREPARE_AGAIN
     assert ended.result.failure.reason is Reason.WAITING_FOR_RUN
     assert ended.message == (
         "The same is being trained by run a-1 of FineTuneJob team/a; this run waits for it in prepare, without a GPU."
@@ -145,7 +145,7 @@ def test_a_training_that_hung_and_was_taken_over_ends_and_leaves_the_claim_alone
     other = bench.registry.claim(twin_run["resolved"]["runKey"], holder, trains=True, lapse_s=0.6)
     wait_until(lambda: (found := other.take()) and found.about, "the takeover", timeout_s=60, interval_s=0.05)
     attempt.signal(signal.SIGCONT)
-    assert attempt.wait() == ExitCode.ALREADY_TRAINING, attempt.log
+    assert attempt.wait() == ExitCode.PREPARE_AGAIN, attempt.log
     assert "trained by run b-1 of FineTuneJob team/b" in attempt.result.failure.message
     assert claim(bench, twin_run)["holder"] == "b" and not claim(bench, twin_run).get("released")
     assert bench.registry.list_versions() == []

@@ -194,7 +194,7 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def another_run_trains_the_same(self) -> None:
         if runs(self.world, "train"):
-            self.world.fails("train", ExitCode.ALREADY_TRAINING)
+            self.world.fails("train", ExitCode.PREPARE_AGAIN)
 
     @rule(stage=stages)
     def crashes(self, stage: str) -> None:

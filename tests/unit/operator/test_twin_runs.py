@@ -27,7 +27,7 @@ def yields(world: Any, **changes: Any) -> None:
     world.settle()
     world.prepare_ends()
     world.settle()
-    world.fails("train", ExitCode.ALREADY_TRAINING, SENTENCE)
+    world.fails("train", ExitCode.PREPARE_AGAIN, SENTENCE)
 
 
 def test_a_run_that_waits_for_another_says_for_which_and_nothing_is_written_while_it_waits(world: Any) -> None:
@@ -98,7 +98,7 @@ def test_failures_from_before_another_run_took_over_stay_counted(world: Any) -> 
     world.settle()
     world.end(world.job("train"), ExitCode.CRASHED, final=False)
     world.step()
-    world.fails("train", ExitCode.ALREADY_TRAINING, SENTENCE)
+    world.fails("train", ExitCode.PREPARE_AGAIN, SENTENCE)
     world.settle()
     assert world.status["attempts"] == {"failed": 1, "preempted": 0}
     assert world.status["lastFailure"]["reason"] == "Crashed"
@@ -121,6 +121,6 @@ def test_killed_anywhere_the_operator_begins_again_with_prepare(world: Any, cut:
 def test_a_prepare_that_ends_as_only_a_training_may_has_failed(world: Any) -> None:
     """Else prepare would be made again for ever."""
     world.settle()
-    world.fails("prepare", ExitCode.ALREADY_TRAINING, SENTENCE)
+    world.fails("prepare", ExitCode.PREPARE_AGAIN, SENTENCE)
     world.settle()
     assert world.condition("Stalled") and world.job("prepare") is None

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from luthier_api.documents import RunDocument
+from luthier_api.documents import Resolved, RunDocument
 from luthier_artifacts import Claim, Holder, Metadata, Registry, StorageUnavailable
 from luthier_artifacts.file_store import FileStore
 from luthier_dev.waiting import wait_until
@@ -29,6 +29,8 @@ SPEC = {
     "output": {"name": "m", "uri": "s3://models/registry"},
 }
 ORIGIN = {"name": "mine", "namespace": "team", "uid": "uid of mine", "generation": 1, "run": "mine-1"}
+DIGEST = f"sha256:{KEY}"
+RESOLVED = Resolved(run_key=KEY, data_key=KEY, model_digest=DIGEST, dataset_digest=DIGEST)
 POD = RunDocument.model_validate({"spec": SPEC, "origin": ORIGIN})
 LOCAL = RunDocument.model_validate({"spec": SPEC})
 
@@ -101,7 +103,7 @@ def test_prepare_waits_for_the_version_of_the_run_that_trains_and_says_for_which
         shown.append(progress.document())
         versions.append(publish(registry, tmp_path / "model"))
 
-    with once_it_waits(progress, publishes), turn_to_prepare(POD, registry, KEY, progress) as turn:
+    with once_it_waits(progress, publishes), turn_to_prepare(POD, registry, RESOLVED, progress) as turn:
         found = turn.wait()
     assert found and [found.version] == versions
     assert (shown[0].stage, shown[0].waiting_for) == ("Waiting", OTHER.about)
@@ -113,15 +115,15 @@ def test_prepare_takes_over_from_a_run_that_is_silent_and_leaves_the_claim_to_it
     registry: Registry, other: Claim, store: Troubled
 ) -> None:
     progress = Progress()
-    with once_it_waits(progress, other.stop), turn_to_prepare(POD, registry, KEY, progress) as turn:
+    with once_it_waits(progress, other.stop), turn_to_prepare(POD, registry, RESOLVED, progress) as turn:
         assert turn.wait() is None
         progress.enter("Downloading")
     assert progress.document().waiting_for is None
     twin = POD.model_copy(update={"origin": None})
-    with pytest.raises(RuntimeError), turn_to_train(POD, registry, KEY, progress) as turn:
+    with pytest.raises(RuntimeError), turn_to_train(POD, registry, RESOLVED, progress) as turn:
         assert turn.wait() is None
         raise RuntimeError("it fails")
-    with turn_to_train(twin, registry, KEY, progress) as turn:
+    with turn_to_train(twin, registry, RESOLVED, progress) as turn:
         assert turn.wait() is None, "what was given back is free at once"
     assert claims(store) == []
 
@@ -142,7 +144,7 @@ def test_an_outage_of_storage_while_it_waits_neither_fails_it_nor_lets_it_take_o
     with (
         caplog.at_level("WARNING"),
         once_it_waits(progress, outage),
-        turn_to_prepare(POD, registry, KEY, progress) as turn,
+        turn_to_prepare(POD, registry, RESOLVED, progress) as turn,
     ):
         assert turn.wait()
     assert outages
@@ -160,15 +162,25 @@ def test_an_outage_that_does_not_end_is_told(
     with (
         pytest.raises(StorageUnavailable),
         once_it_waits(progress, goes_down),
-        turn_to_prepare(POD, registry, KEY, progress) as turn,
+        turn_to_prepare(POD, registry, RESOLVED, progress) as turn,
     ):
         turn.wait()
+
+
+def test_runs_that_only_make_something_else_of_the_same_weights_wait_for_each_other(registry: Registry) -> None:
+    weights = "ef" * 32
+    first = RESOLVED.model_copy(update={"weights_key": weights})
+    second = RESOLVED.model_copy(update={"weights_key": weights, "run_key": "12" * 32})
+    with turn_to_train(LOCAL, registry, first, Progress()) as turn:
+        assert turn.wait() is None
+        with pytest.raises(AlreadyTraining), turn_to_train(POD, registry, second, Progress()) as other:
+            other.wait()
 
 
 def test_a_pod_that_is_to_train_never_waits_for_another_run(registry: Registry, other: Claim) -> None:
     with (
         pytest.raises(AlreadyTraining, match="trained by run other-1 of FineTuneJob team/other; this run waits"),
-        turn_to_train(POD, registry, KEY, Progress()) as turn,
+        turn_to_train(POD, registry, RESOLVED, Progress()) as turn,
     ):
         turn.wait()
 
@@ -177,9 +189,9 @@ def test_without_kubernetes_a_training_waits_itself_and_prepare_claims_nothing(
     registry: Registry, other: Claim, store: Troubled
 ) -> None:
     progress = Progress()
-    with turn_to_prepare(LOCAL, registry, KEY, progress) as turn:
+    with turn_to_prepare(LOCAL, registry, RESOLVED, progress) as turn:
         assert turn.wait() is None
-    with once_it_waits(progress, other.release), turn_to_train(LOCAL, registry, KEY, progress) as turn:
+    with once_it_waits(progress, other.release), turn_to_train(LOCAL, registry, RESOLVED, progress) as turn:
         assert turn.wait() is None
         turn.check()
     assert claims(store) == []
@@ -188,7 +200,7 @@ def test_without_kubernetes_a_training_waits_itself_and_prepare_claims_nothing(
 def test_a_training_learns_while_it_trains_that_another_run_has_taken_over(registry: Registry, store: Troubled) -> None:
     with (
         pytest.raises(AlreadyTraining, match="run other-1"),
-        turn_to_train(POD, registry, KEY, Progress()) as turn,
+        turn_to_train(POD, registry, RESOLVED, Progress()) as turn,
     ):
         assert turn.wait() is None
         turn.check()
@@ -205,5 +217,5 @@ def test_a_time_to_lapse_that_is_no_time_is_refused_by_name(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setenv(LAPSE_VARIABLE, text)
-    with pytest.raises(InvalidSpec, match=LAPSE_VARIABLE), turn_to_train(POD, registry, KEY, Progress()):
+    with pytest.raises(InvalidSpec, match=LAPSE_VARIABLE), turn_to_train(POD, registry, RESOLVED, Progress()):
         pass

@@ -12,7 +12,8 @@
     ├── ExportFailed      the model cannot be exported to a requested format, or computes something else there
     ├── Preempted         the process was asked to stop
     ├── PeerLost          another process of the same training ended
-    └── AlreadyTraining   another run trains the same
+    ├── AlreadyTraining   another run trains the same
+    └── WeightsGone       the version whose weights were to be used does not exist any more
 
     StopRequested         raised by the signal handler; not an Exception, so that no library swallows it
 
@@ -100,7 +101,13 @@ class PeerLost(TrainerError):
 class AlreadyTraining(TrainerError):
     """Another run trains the same; *prepare* waits for it, without a GPU."""
 
-    exit_code = ExitCode.ALREADY_TRAINING
+    exit_code = ExitCode.PREPARE_AGAIN
+
+
+class WeightsGone(TrainerError):
+    """The version whose weights were to be used does not exist any more; *prepare* decides anew."""
+
+    exit_code = ExitCode.PREPARE_AGAIN
 
 
 class StopRequested(BaseException):

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from luthier_api.documents import RunDocument
+from luthier_api.documents import Resolved, RunDocument
 from luthier_artifacts import LAPSE_S, Claim, Holder, PublishedVersion, Registry, StorageUnavailable
 from luthier_trainer.runtime.errors import AlreadyTraining, InvalidSpec
 from luthier_trainer.runtime.progress import Progress
@@ -111,24 +111,30 @@ class Turn:
 
 
 @contextmanager
-def turn_to_prepare(run: RunDocument, registry: Registry, run_key: str, progress: Progress) -> Iterator[Turn]:
+def turn_to_prepare(run: RunDocument, registry: Registry, resolved: Resolved, progress: Progress) -> Iterator[Turn]:
     """Take a turn before the training, which this process only announces.
 
     Without Kubernetes it takes no part: nobody says that *train* will follow.
     """
-    claim = registry.claim(run_key, _holder(run), trains=False, lapse_s=_lapse_s()) if run.origin else None
-    with _taken(Turn(registry, run_key, claim, progress)) as turn:
+    claim = _claim(run, registry, resolved, trains=False) if run.origin else None
+    with _taken(Turn(registry, resolved.run_key, claim, progress)) as turn:
         yield turn
 
 
 @contextmanager
 def turn_to_train(
-    run: RunDocument, registry: Registry, run_key: str, progress: Progress, *, takes_part: bool = True
+    run: RunDocument, registry: Registry, resolved: Resolved, progress: Progress, *, takes_part: bool = True
 ) -> Iterator[Turn]:
     """Take the turn of the process that trains; of several that train together, the first takes part for all."""
-    claim = registry.claim(run_key, _holder(run), trains=True, lapse_s=_lapse_s()) if takes_part else None
-    with _taken(Turn(registry, run_key, claim, progress, trains=True, waits=run.origin is None)) as turn:
+    claim = _claim(run, registry, resolved, trains=True) if takes_part else None
+    with _taken(Turn(registry, resolved.run_key, claim, progress, trains=True, waits=run.origin is None)) as turn:
         yield turn
+
+
+def _claim(run: RunDocument, registry: Registry, resolved: Resolved, *, trains: bool) -> Claim:
+    """Return the claim on the weights: runs that differ in what they make of them train the same."""
+    key = resolved.weights_key or resolved.run_key
+    return registry.claim(key, _holder(run), trains=trains, lapse_s=_lapse_s())
 
 
 @contextmanager

@@ -96,7 +96,9 @@ def training(s: Situation) -> Decision | None:
     if violation := _other_image(s, run):
         return Decision(image_not_allowed(violation), s.record)
     record = replace(s.record, run=replace(run, status=run.status.model_copy(update={"stage": "Train"})))
-    return Decision(verdicts.training(), record, applies=(*_rendezvous(s), _job(s, "train", run.resolved)))
+    kept = run.resolved.weights_version if run.resolved else None
+    meeting = () if kept else _rendezvous(s)
+    return Decision(verdicts.training(kept=kept), record, applies=(*meeting, _job(s, "train", run.resolved)))
 
 
 def _other_image(s: Situation, run: Run) -> str | None:
@@ -108,7 +110,8 @@ def _other_image(s: Situation, run: Run) -> str | None:
 
 
 def _watch(s: Situation, train: JobView) -> Decision:
-    verdict = verdicts.training(_diagnosis(s, train), _failure(s, train), s.observed.progress)
+    diagnosis, failure = _diagnosis(s, train), _failure(s, train)
+    verdict = verdicts.training(diagnosis, failure, s.observed.progress, kept=train.weights_version)
     verdict = _mirrored(s, train, verdict)
     left = s.seconds_left(train)
     if left is not None and left <= 0:
