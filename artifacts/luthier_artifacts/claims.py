@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from luthier_api.base import Document
+from luthier_api.base import Document, Text
 from luthier_artifacts.errors import ObjectNotFound, PreconditionFailed, StorageError
 from luthier_artifacts.store import ObjectStore
 
@@ -43,8 +43,8 @@ class ClaimDocument(Document):
     """The document claims/<key>.json."""
 
     key: str
-    holder: str
-    about: str
+    holder: Text
+    about: Text
     writer: str
     beat: int
     held: bool

@@ -174,6 +174,8 @@ def test_a_claim_that_somebody_deleted_or_damaged_is_written_again_with_the_next
     assert Side(store, "second").take() == "run first"
     store.write(PLACE, b"nonsense")
     assert Side(store, "second").take() is None
+    store.write(PLACE, store.read(PLACE)[0].replace(b"run second", b"a run " + b"!" * 5000))
+    assert Side(store, "third").take() is None, "what nobody could show is damaged too"
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
