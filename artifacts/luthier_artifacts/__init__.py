@@ -3,7 +3,9 @@
 Everything that others use is exported here. The rooms, from the outside in:
 
 - `registry`: the face: versions, runs, aliases, checkpoints, prepared data. `inputs`: what a run reads.
+- `version_download`: a version by its URI alone, for servers.
 - `publishing`: how exactly one version of a run becomes visible. `aliases`, `pruning`: how they are named, and go.
+- `weights`: which version has which weights. `claims`: of runs that would train the same at once, which one trains.
 - `trees`: a folder that exists when its manifest does; `manifest`, `hashing`: what it consists of.
 - `download`, `cache`, `parts`: verified, resumable download through a cache that a node's processes share.
 - `store`: the interface to storage; `s3` (the only module that calls boto3) and `file_store` implement it.
@@ -13,6 +15,7 @@ It must not know Kubernetes, torch or what a model is.
 """
 
 from luthier_artifacts.aliases import Alias
+from luthier_artifacts.claims import LAPSE_S, Claim, Holder
 from luthier_artifacts.config import StorageConfig
 from luthier_artifacts.errors import (
     BucketNotFound,
@@ -33,16 +36,20 @@ from luthier_artifacts.inputs import (
 )
 from luthier_artifacts.manifest import FileEntry, Lineage, Manifest, Metadata, tree_digest
 from luthier_artifacts.opening import open_store
-from luthier_artifacts.registry import PublishedVersion, Registry, download_version, open_registry
+from luthier_artifacts.registry import PublishedVersion, Registry, open_registry
 from luthier_artifacts.store import ObjectInfo, ObjectStore
 from luthier_artifacts.uri import parse_uri
+from luthier_artifacts.version_download import download_version
 
 __all__ = [
+    "LAPSE_S",
     "Alias",
     "BucketNotFound",
+    "Claim",
     "ConditionalWritesUnsupported",
     "FetchedTree",
     "FileEntry",
+    "Holder",
     "IntegrityError",
     "InvalidUri",
     "Lineage",

@@ -47,7 +47,7 @@ def sweep_abandoned(publisher: Publisher, now: datetime) -> list[str]:
     """Delete what writers left that were killed, lost a race or were removed; return the folders' names.
 
     A folder without a manifest in which nothing was written for ABANDONED_AFTER is sealed and emptied; one that holds a
-    seal of that age is deleted with its seal.
+    seal of that age is deleted with its seal. Claims of runs that failed and were never tried again go too.
     """
     prefix = publisher.place("")
     swept = []
@@ -61,6 +61,9 @@ def sweep_abandoned(publisher: Publisher, now: datetime) -> list[str]:
         if manifest or publisher.seal(version):
             publisher.store.delete([info.key for info in objects])
             swept.append(version)
+    # A live claim is written several times a minute.
+    claims = publisher.store.list(f"{publisher.name}/claims")
+    publisher.store.delete([info.key for info in claims if now - info.modified >= ABANDONED_AFTER])
     return swept
 
 

@@ -42,6 +42,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
+from luthier_api.artifact_files import VERSION_PATTERN
 from luthier_api.base import Document
 from luthier_artifacts.errors import ObjectNotFound, PreconditionFailed
 from luthier_artifacts.manifest import RESERVATION_NAME, FileEntry, Manifest, Metadata, tree_digest
@@ -56,7 +57,6 @@ PUBLISH_ATTEMPTS = 10
 CLAIM_ATTEMPTS = 1000
 CLAIM_POLL_S = 0.1
 
-VERSION_PATTERN = r"^[0-9]{8}-[0-9]{6}-[0-9a-f]{8}$"
 Version = Annotated[str, Field(pattern=VERSION_PATTERN)]
 
 

@@ -8,33 +8,33 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from luthier_api.artifact_files import VERSION_PATTERN
 from luthier_artifacts.aliases import Alias, Aliases
-from luthier_artifacts.cache import NodeCache
+from luthier_artifacts.claims import LAPSE_S, Claim, Holder
 from luthier_artifacts.config import StorageConfig
-from luthier_artifacts.download import download_files
-from luthier_artifacts.errors import IntegrityError, InvalidUri, ObjectNotFound, PreconditionFailed
+from luthier_artifacts.errors import InvalidUri, ObjectNotFound, PreconditionFailed
 from luthier_artifacts.hashing import describe_folder
 from luthier_artifacts.manifest import Manifest, Metadata, reserved_name
 from luthier_artifacts.opening import open_store
 from luthier_artifacts.probe import probe_conditional_writes
 from luthier_artifacts.pruning import half_removed, prune_steps, remove_version, sweep_abandoned
-from luthier_artifacts.publishing import VERSION_PATTERN, Publisher
+from luthier_artifacts.publishing import Publisher
 from luthier_artifacts.store import ObjectStore, Progress
 from luthier_artifacts.trees import (
     delete_tree,
     download_tree,
-    file_keys,
     get_tree,
     put_tree,
     read_manifest,
     read_slot,
     tree_names,
 )
+from luthier_artifacts.weights import WeightsIndex
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +93,7 @@ class Registry:
         self._clock = clock
         self._publisher = Publisher(store, name, clock, claim_grace_s)
         self._aliases = Aliases(store, name)
+        self._weights = WeightsIndex(store, name)
         self._proved = False
 
     def probe_conditional_writes(self) -> None:
@@ -137,6 +138,25 @@ class Registry:
         """Return the version that a run produced, or None."""
         manifest = self._publisher.find(_check_key(run_key))
         return self._published(manifest, reused=True) if manifest else None
+
+    def record_weights(self, weights_key: str, version: str) -> None:
+        """Remember that a version has the weights of this key, unless one that exists is known."""
+        if self.find_weights(weights_key) is None:
+            self._weights.put(_check_key(weights_key), _check_version(version))
+
+    def find_weights(self, weights_key: str) -> Manifest | None:
+        """Return the manifest of a version that is recorded to have the weights of this key, if it exists.
+
+        Whoever uses them checks that the manifest says so too.
+        """
+        version = self._weights.get(_check_key(weights_key))
+        return read_slot(self._store, self._place(version)).manifest if version else None
+
+    def claim(self, key: str, holder: Holder, *, trains: bool, lapse_s: float = LAPSE_S) -> Claim:
+        """Return this process's side of the claim on a run; nothing is claimed yet. See `claims`."""
+        self.probe_conditional_writes()
+        place = f"{self._name}/claims/{_check_key(key)}.json"
+        return Claim(self._store, place, key, holder, trains=trains, lapse_s=lapse_s)
 
     def get_manifest(self, version: str) -> Manifest:
         """Return a version's manifest.
@@ -257,51 +277,6 @@ class Registry:
 def open_registry(uri: str, name: str, config: StorageConfig | None = None) -> Registry:
     """Return the registry of one model below s3://bucket/prefix or file:///folder."""
     return Registry(open_store(uri, config), name)
-
-
-def download_version(
-    version_uri: str,
-    into: Path,
-    config: StorageConfig | None = None,
-    *,
-    cache: Path | None = None,
-    digest: str | None = None,
-    choose: Callable[[list[str]], Collection[str]] | None = None,
-) -> Manifest:
-    """Download a version that is named by the URI of its folder, or some of its files, verified.
-
-    Args:
-        version_uri: <uri>/<name>/versions/<version>.
-        into: Folder that will hold the files; see `download.download_files`.
-        config: How to reach storage.
-        cache: Folder of the node's cache.
-        digest: What the manifest's digest must be. If the cache holds that version, storage is not asked for anything.
-        choose: Given the paths of all files, returns those that are wanted; without it, all.
-
-    Raises:
-        ObjectNotFound: if there is no such version.
-        IntegrityError: if the digest differs, or a file is not what the manifest says.
-    """
-    store = open_store(version_uri, config)
-    manifest = _manifest_of(store, digest, NodeCache(cache) if cache else None)
-    files = file_keys("", manifest)
-    if choose is not None:
-        wanted = set(choose([entry.path for entry in manifest.files]))
-        files = {key: entry for key, entry in files.items() if entry.path in wanted}
-    download_files(store, files, into, cache)
-    return manifest
-
-
-def _manifest_of(store: ObjectStore, digest: str | None, cache: NodeCache | None) -> Manifest:
-    """Return a version's manifest; storage is not asked for one of a known digest that the cache has."""
-    if cache and digest and (kept := cache.manifest(store.uri, digest)):
-        return kept
-    manifest = read_manifest(store, "")
-    if digest is not None and manifest.digest != digest:
-        raise IntegrityError(f"{store.uri} has the digest {manifest.digest} instead of {digest}; it was replaced.")
-    if cache:
-        cache.keep_manifest(store.uri, manifest)
-    return manifest
 
 
 def _check_key(key: str) -> str:

@@ -1,8 +1,10 @@
-"""Names of the files of an artifact, which the trainer writes and the server reads.
+"""Names of versions and of the files of an artifact, which the trainer writes and the server reads.
 
 The registry adds its own manifest.json. What lies beside the weights has Hugging Face's names, so that transformers
 loads an artifact as it is.
 """
+
+VERSION_PATTERN = r"^[0-9]{8}-[0-9]{6}-[0-9a-f]{8}$"
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"

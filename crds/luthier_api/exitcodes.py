@@ -16,6 +16,8 @@ class Retry(StrEnum):
     NEVER = "Never"
     COUNTED = "Counted"
     FREE = "Free"
+    PREPARE = "Prepare"
+    """The Job ends, and the run begins again with prepare."""
 
 
 class ExitCode(IntEnum):
@@ -37,6 +39,7 @@ class ExitCode(IntEnum):
     EXPORT_FAILED = 75
     STORAGE_UNAVAILABLE = 80
     PREEMPTED = 81
+    PREPARE_AGAIN = 82
     KILLED = 137
 
 
@@ -85,6 +88,11 @@ OUTCOMES: dict[ExitCode, Outcome] = {
     ExitCode.PREEMPTED: Outcome(
         Reason.PREEMPTED, Retry.FREE, "The pod was asked to stop; the next one goes on from the newest checkpoint."
     ),
+    ExitCode.PREPARE_AGAIN: Outcome(
+        Reason.WAITING_FOR_RUN,
+        Retry.PREPARE,
+        "Another run trains the same, or a version whose weights were to be used is gone; prepare looks again.",
+    ),
     # Without a DisruptionTarget condition a SIGKILL is nearly always the kernel's OOM killer, and would come again.
     ExitCode.KILLED: Outcome(
         Reason.OUT_OF_MEMORY, Retry.NEVER, "Raise resources.limits.memory, or lower batchSize or maxLength."
@@ -100,6 +108,6 @@ def outcome_of(exit_code: int) -> Outcome:
         return OUTCOMES[ExitCode.CRASHED]
 
 
-def codes_with(retry: Retry) -> list[int]:
-    """Return the exit codes of one retry rule, sorted, for a Job's podFailurePolicy."""
-    return sorted(int(code) for code, outcome in OUTCOMES.items() if outcome.retry is retry)
+def codes_with(*retries: Retry) -> list[int]:
+    """Return the exit codes of these retry rules, sorted, for a Job's podFailurePolicy."""
+    return sorted(int(code) for code, outcome in OUTCOMES.items() if outcome.retry in retries)

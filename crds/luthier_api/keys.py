@@ -1,12 +1,13 @@
 """What makes two runs the same.
 
-Four hashes, each over canonical JSON (sorted keys, no white space, decimals in one spelling):
+Five hashes, each over canonical JSON (sorted keys, no white space, decimals in one spelling):
 
 - the *spec hash*: the part of a spec that decides the result. An edit that is reverted comes back to it, so
   `status.versions` answers without a Job. Names of Secrets and endpoints are not in it.
 - the *run hash*: the spec hash and all that shapes the run's pods. A failed run is tried again when it changes, for
   instance with more memory or another Secret. It names the Jobs.
 - the *run key*: what decides the result with every input resolved to a digest. Equal in every cluster.
+- the *weights key*: the run key without what is only made of the trained weights: other formats, other gates.
 - the *data key*: what decides the prepared data.
 
 The first two leave out what is as its default: a release that adds a field then neither stops a run nor starts one.
@@ -100,17 +101,23 @@ def data_key(spec: TrainingSpec, *, dataset_digest: str, tokenizer_digest: str) 
 
 def run_key(spec: TrainingSpec, *, model_digest: str, data_key: str, image: str | None) -> str:
     """Return the hash of everything that decides the result; where the inputs lie is not in it."""
-    return digest_of(
-        {
-            "task": spec.task,
-            "model": model_digest,
-            "data": data_key,
-            "method": spec.method.to_wire(),
-            "precision": spec.precision,
-            "hyperparameters": spec.hyperparameters.to_wire(),
-            "trainingArguments": spec.training_arguments,
-            "evaluation": spec.evaluation.to_wire(),
-            "export": sorted(spec.export),
-            "image": image,
-        }
-    )
+    made_of_weights = {"evaluation": spec.evaluation.to_wire(), "export": sorted(spec.export)}
+    return digest_of(_weights_deciding(spec, model_digest, data_key, image) | made_of_weights)
+
+
+def weights_key(spec: TrainingSpec, *, model_digest: str, data_key: str, image: str | None) -> str:
+    """Return the hash of what decides the trained weights; exports and gates are made of them."""
+    return digest_of(_weights_deciding(spec, model_digest, data_key, image))
+
+
+def _weights_deciding(spec: TrainingSpec, model_digest: str, data_key: str, image: str | None) -> dict[str, Any]:
+    return {
+        "task": spec.task,
+        "model": model_digest,
+        "data": data_key,
+        "method": spec.method.to_wire(),
+        "precision": spec.precision,
+        "hyperparameters": spec.hyperparameters.to_wire(),
+        "trainingArguments": spec.training_arguments,
+        "image": image,
+    }

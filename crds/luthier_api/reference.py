@@ -73,7 +73,12 @@ def exit_code_page() -> str:
         "| Code | Reason | Tried again | What to do |",
         "| --- | --- | --- | --- |",
     ]
-    rules = {Retry.NEVER: "no", Retry.COUNTED: "up to backoffLimit", Retry.FREE: "always"}
+    rules = {
+        Retry.NEVER: "no",
+        Retry.COUNTED: "up to backoffLimit",
+        Retry.FREE: "always",
+        Retry.PREPARE: "begins again with prepare",
+    }
     for code, outcome in sorted(OUTCOMES.items()):
         lines.append(f"| {int(code)} | `{outcome.reason}` | {rules[outcome.retry]} | {outcome.hint} |")
     lines.append("")

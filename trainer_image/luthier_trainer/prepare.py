@@ -1,6 +1,7 @@
 """*prepare*: everything that can be done before a GPU is requested.
 
-    check the spec -> storage can be written -> fetch and identify the inputs -> was the run done before?
+    check the spec -> storage can be written -> fetch and identify the inputs
+    -> was the run done before? does another run train the same just now? (then wait for its version)
     -> read, clean, check, split and tokenize the data (`pipeline`) -> write it under prepared/<data key>
 
 Runs on a CPU and imports no torch. Its answer is a `Prepared` document, or `Published` when the run was found.
@@ -11,7 +12,7 @@ import time
 
 from luthier_api.base import MAX_WARNING_CHARACTERS, MAX_WARNINGS
 from luthier_api.documents import Prepared, Published, Resolved, RunDocument
-from luthier_api.keys import data_key, run_key
+from luthier_api.keys import data_key, run_key, weights_key
 from luthier_api.training import TrainingSpec
 from luthier_artifacts import Registry
 from luthier_trainer.data.dataset import FetchedDataset, fetch_dataset
@@ -22,10 +23,12 @@ from luthier_trainer.formats.quality_report import QualityReport
 from luthier_trainer.models.base_model import BaseModel, check_base_model
 from luthier_trainer.models.fetch import FetchedModel, fetch_model
 from luthier_trainer.models.head_rows import head_note
+from luthier_trainer.publish.kept_weights import find_weights
 from luthier_trainer.publish.published import as_published
 from luthier_trainer.runtime.errors import InvalidSpec
 from luthier_trainer.runtime.progress import Progress
 from luthier_trainer.runtime.storage import open_output
+from luthier_trainer.runtime.turns import turn_to_prepare
 from luthier_trainer.runtime.workspace import Workspace
 from luthier_trainer.spec.ineffective_settings import ineffective_settings
 from luthier_trainer.spec.metric_names import check_metric_names
@@ -62,13 +65,25 @@ def prepare(run: RunDocument, workspace: Workspace, progress: Progress) -> Prepa
     )
 
     resolved = resolve(run, dataset, model, base)
-    if found := registry.find_run(resolved.run_key):
+    with turn_to_prepare(run, registry, resolved, progress) as turn:
+        made, found = None, turn.wait()
+        if found is None:
+            progress.enter("Downloading")
+            made = _find_or_make(registry, resolved, spec, dataset, base, workspace)
+        if turn.lost:
+            # Another run has begun to train the same, as one that waited in a queue for its GPU.
+            found = turn.wait()
+    if found:
         # Quality limits are not part of the run key, so the current ones are checked here.
         check_gates(QualityReport.model_validate(found.manifest.lineage.dataset_quality), spec.dataset.quality)
         log.info("found version %s of the same run; nothing is trained", found.version)
         return as_published(found, resolved.run_key)
 
-    data, quality = _find_or_make(registry, resolved, spec, dataset, base, workspace)
+    assert made
+    data, quality = made
+    if version := find_weights(registry, resolved):
+        log.info("version %s has the weights already; other exports and gates are made of them", version)
+        resolved = resolved.model_copy(update={"weights_version": version})
     task = task_of(spec.task)
     numbers = task.loss == "mean-squared-error"
     note = head_note(base, spec.model.uri, task.auto_class, data.labels, numbers=numbers)
@@ -110,6 +125,7 @@ def resolve(run: RunDocument, dataset: FetchedDataset, model: FetchedModel, base
     return Resolved(
         run_key=run_key(run.spec, model_digest=model.digest, data_key=data, image=run.image),
         data_key=data,
+        weights_key=weights_key(run.spec, model_digest=model.digest, data_key=data, image=run.image),
         model_digest=model.digest,
         model_revision=model.revision,
         dataset_digest=dataset.digest,

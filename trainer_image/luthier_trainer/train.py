@@ -1,49 +1,50 @@
 """*train*: fine-tunes the base model on the prepared data, measures it, exports it and publishes the version.
 
+Where a version has the weights already, and only another export or gate is wanted, they are taken from there.
+
 Reads top to bottom like the method section of a paper. The rooms hold the details: `data`, `models`,
 `engine` (optimization and evaluation), `checkpointing`, `export` (ONNX) and `publish` (the folder that is published).
 """
 
 import logging
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import shutil
+from dataclasses import replace
 
 import torch
 from transformers import PrinterCallback, set_seed
 
-from luthier_api.artifact_files import ADAPTER_FOLDER, INT8_ONNX_FILE
+from luthier_api.artifact_files import ADAPTER_FOLDER
 from luthier_api.cpus import available_cpus
 from luthier_api.documents import Published, Resolved, RunDocument
-from luthier_api.training import ExportFormat, Hyperparameters
-from luthier_artifacts import PublishedVersion, Registry
+from luthier_api.training import Precision
 from luthier_trainer.checkpointing.best_weights import BestWeights
 from luthier_trainer.checkpointing.checkpoints import Checkpoints
 from luthier_trainer.checkpointing.fit import fit
 from luthier_trainer.engine.device import detect_device
 from luthier_trainer.engine.finetuner import fine_tuner
+from luthier_trainer.engine.memory import memory_errors
 from luthier_trainer.engine.trainer_arguments import trainer_arguments
 from luthier_trainer.engine.watcher import Watcher
-from luthier_trainer.export.exporter import export_model
 from luthier_trainer.export.trial import try_export
-from luthier_trainer.formats.prepared import PreparedFolder, read_prepared
+from luthier_trainer.formats.prepared import read_prepared
 from luthier_trainer.models.adapters import adapter_document, finish
 from luthier_trainer.models.base_model import BaseModel, check_base_model
 from luthier_trainer.models.fetch import fetch_model
 from luthier_trainer.models.load import load_model
 from luthier_trainer.models.methods import adapt, count_parameters, quantization
-from luthier_trainer.publish.artifact import build_artifact, metadata_of
-from luthier_trainer.publish.findings import Findings
+from luthier_trainer.publish.kept_weights import fetch_weights
 from luthier_trainer.publish.published import as_published
 from luthier_trainer.publish.tokenizer_files import write_tokenizer
+from luthier_trainer.publish.trained_model import Trained, Work, named, publish_trained
 from luthier_trainer.runtime.distributed import World
-from luthier_trainer.runtime.errors import GpuOutOfMemory, InputChanged, InvalidSpec, OutOfMemory
+from luthier_trainer.runtime.errors import InputChanged, InvalidSpec
 from luthier_trainer.runtime.progress import Progress
 from luthier_trainer.runtime.stopping import Stop
+from luthier_trainer.runtime.stopwatch import Stopwatch
 from luthier_trainer.runtime.storage import open_output
+from luthier_trainer.runtime.turns import Turn, turn_to_train
 from luthier_trainer.runtime.workspace import Workspace
 from luthier_trainer.spec.hyperparameters import best_metric, greater_is_better
-from luthier_trainer.spec.metric_gates import gates_missed_by, missed_gates
 from luthier_trainer.spec.precision import choose_precision
 from luthier_trainer.tasks.registry import task_of
 from luthier_trainer.tracking.mlflow_tracker import MlflowTracker
@@ -75,34 +76,46 @@ def train(
     Raises:
         TrainerError, StorageError: with one sentence of what is wrong and what to do.
     """
-    spec, resolved = run.spec, _resolved(run)
-    stop, world, tracker = stop or Stop(), world or World(), tracker or MlflowTracker()
+    resolved, world = _resolved(run), world or World()
     registry = open_output(run)
-    checkpoints = Checkpoints(
-        registry, resolved.run_key, spec.checkpoint, workspace.checkpoints, workspace.resumed, progress
-    )
-    if found := world.broadcast(registry.find_run(resolved.run_key) if world.is_first else None):
-        return as_published(found, resolved.run_key)
-    clock = _Clock()
+    with turn_to_train(run, registry, resolved, progress, takes_part=world.is_first) as turn:
+        if found := world.broadcast(turn.wait() if world.is_first else None):
+            return as_published(found, resolved.run_key)
+        clock, tracker = Stopwatch(), tracker or MlflowTracker()
 
-    # Data and base model: exactly those that prepare resolved.
-    progress.enter("Downloading")
-    with clock.part("download"), world.leader_first():
-        base = _fetch_base_model(run, resolved, workspace)
-        registry.get_prepared(resolved.data_key, workspace.prepared, workspace.cache)
-        prepared = read_prepared(workspace.prepared)
-        labels = prepared.data.labels
+        # Data and base model: exactly those that prepare resolved.
+        progress.enter("Downloading")
+        with clock.part("download"), world.leader_first():
+            base = _fetch_base_model(run, resolved, workspace)
+            registry.get_prepared(resolved.data_key, workspace.prepared, workspace.cache)
+            prepared = read_prepared(workspace.prepared)
+        threads = max(1, available_cpus() // world.local_size)
+        torch.set_num_threads(threads)
+        work = Work(run, resolved, registry, workspace, progress, world, clock, base, prepared, threads)
+        if resolved.weights_version:
+            return publish_trained(work, _with_kept_weights(work), lambda metrics, step: None)
+        published = publish_trained(work, _fit(work, turn, stop or Stop(), tracker, bar), tracker.measured)
+        if world.is_first:
+            tracker.published(published)
+        return published
+
+
+def _fit(work: Work, turn: Turn, stop: Stop, tracker: MlflowTracker, bar: bool) -> Trained:
+    """Train the base model on the data, from the newest checkpoint of the run if there is one."""
+    run, resolved, workspace, progress, world = work.run, work.resolved, work.workspace, work.progress, work.world
+    spec, task, base, prepared, clock = run.spec, work.task, work.base, work.prepared, work.clock
+    labels = prepared.data.labels
+    checkpoints = Checkpoints(
+        work.registry, resolved.run_key, spec.checkpoint, workspace.checkpoints, workspace.resumed, progress
+    )
 
     # Device and precision.
-    task = task_of(spec.task)
-    threads = max(1, available_cpus() // world.local_size)
-    torch.set_num_threads(threads)
     device = detect_device()
     precision = choose_precision(spec.precision, device)
     arguments = trainer_arguments(
         spec, task, examples=len(prepared.train), precision=precision, device=device, folder=workspace.training
     )
-    log.info("training on %s in %s with %d CPU threads", device.name, precision, threads)
+    log.info("training on %s in %s with %d CPU threads", device.name, precision, work.threads)
 
     # Model: the pretrained encoder with the task's head; the method chooses the weights that are trained.
     set_seed(spec.hyperparameters.seed)
@@ -110,7 +123,7 @@ def train(
         held = quantization(spec.method, device, precision)
         loaded = load_model(base, spec.model.uri, task, labels, quantization=held)
         if world.is_first:
-            try_export(loaded, spec, task, prepared, threads=threads)
+            try_export(loaded, spec, task, prepared, threads=work.threads)
         model = adapt(loaded, spec.method)
     log.info("method %s trains %d of %d weights", spec.method.type, *count_parameters(model))
 
@@ -123,11 +136,11 @@ def train(
 
     # Baselines: the most frequent answer, and this very model before training.
     progress.enter("Evaluating")
-    with clock.part("baseline"), _memory_errors(spec.hyperparameters):
+    with clock.part("baseline"), memory_errors(spec.hyperparameters):
         baseline = task.baseline(prepared.train, prepared.held_out, labels)
         untrained = tuner.predictions(prepared.held_out)
-    metrics = _named("baseline_majority_", baseline)
-    metrics |= _named("untrained_", {"loss": untrained.loss, **task.measure(untrained, labels)})
+    metrics = named("baseline_majority_", baseline)
+    metrics |= named("untrained_", {"loss": untrained.loss, **task.measure(untrained, labels)})
 
     # Fit: from the newest checkpoint of this run, if there is one, to the best weights by the chosen metric.
     best = BestWeights(
@@ -137,8 +150,8 @@ def train(
         folder=workspace.training / "best",
         world=world,
     )
-    with clock.part("fit"), _memory_errors(spec.hyperparameters):
-        fitted = fit(tuner, best, checkpoints, stop, world, progress)
+    with clock.part("fit"), memory_errors(spec.hyperparameters):
+        fitted = fit(tuner, best, checkpoints, stop, turn, world, progress)
     metrics |= {
         "train_loss": fitted.training_loss,
         "train_seconds": clock.seconds["fit"],
@@ -151,60 +164,39 @@ def train(
         adapter = workspace.artifact / ADAPTER_FOLDER if world.is_first else None
         plain = finish(model, lambda: load_model(base, spec.model.uri, task, labels), about, adapter)
         tuner.use(plain)
+    state = tuner.state
+    return Trained(
+        *(tuner, plain, metrics, state.log_history, state.global_step, best.record.step, device.name, precision),
+        checkpoints=checkpoints,
+    )
 
-    # Measure: the evaluation split, which selected the best weights, then the test split, which selected nothing.
-    progress.enter("Evaluating")
-    with clock.part("evaluate"), _memory_errors(spec.hyperparameters):
-        trained = tuner.predictions(prepared.held_out)
-        evaluation, test = task.evaluate(trained, prepared.held_out, labels, seed=spec.hyperparameters.seed), None
-        metrics |= _named("eval_", {"loss": trained.loss, **evaluation.metrics})
-        if prepared.test:
-            tested = tuner.predictions(prepared.test)
-            test = task.evaluate(tested, prepared.test, labels, seed=spec.hyperparameters.seed)
-            metrics |= _named("test_", {"loss": tested.loss, **test.metrics})
-    progress.record_metrics(metrics)
-    tracker.measured(metrics, tuner.state.global_step)
-    missed = missed_gates(spec.evaluation, metrics)
 
-    # Export. The first process speaks for all from here on.
-    if not world.is_first:
-        return world.receive(Published)
-    progress.enter("Exporting")
-    with clock.part("export"):
-        padding = tuner.forward.padding
-        exports = export_model(
-            plain, workspace.artifact, spec, task, prepared, trained, padding=padding, threads=threads
-        )
-        # What a server loads where there is one; its fp32 forms compute what was measured above.
-        for export in exports:
-            if export.format is ExportFormat.ONNX_INT8 and not missed:
-                missed = gates_missed_by(INT8_ONNX_FILE, export.texts, spec.evaluation, export.metrics)
-        findings = Findings(
-            metrics=metrics,
-            missed_gates=missed,
-            evaluation=evaluation,
-            test=test,
-            history=tuner.state.log_history,
-            steps=tuner.state.global_step,
-            best_step=best.record.step,
-            device=device.name,
-            precision=precision,
-            exports=exports,
-            padding=padding,
-            seconds=clock.seconds,
-        )
-        build_artifact(workspace, run, plain, base, prepared, findings)
+def _with_kept_weights(work: Work) -> Trained:
+    """Load the weights that an earlier version has, which are those that this run would train.
 
-    # Publish.
-    progress.enter("Uploading")
-    with clock.part("upload"):
-        version = _publish(registry, workspace, run, resolved, prepared, findings)
-    published = as_published(version, resolved.run_key)
-    tracker.published(published)
-    checkpoints.delete_all()
-    progress.enter("Done")
-    log.info("seconds: %s", " ".join(f"{name}={seconds:.1f}" for name, seconds in clock.seconds.items()))
-    return world.broadcast(published)
+    On a CPU too if they were trained in a precision that only a GPU has: they are measured and exported in fp32.
+    """
+    workspace, resolved, task, prepared = work.workspace, work.resolved, work.task, work.prepared
+    with work.clock.part("load"), work.world.leader_first():
+        kept = fetch_weights(work.registry, resolved, workspace.kept, workspace.cache)
+    log.info("using the weights of version %s; nothing is trained", resolved.weights_version)
+    uri = work.registry.version_uri(resolved.weights_version or "")
+    model = load_model(replace(work.base, folder=kept.folder), uri, task, prepared.data.labels)
+    if work.world.is_first and (kept.folder / ADAPTER_FOLDER).is_dir():
+        shutil.copytree(kept.folder / ADAPTER_FOLDER, workspace.artifact / ADAPTER_FOLDER, dirs_exist_ok=True)
+    # What only matters to training may need a GPU.
+    spec = work.run.spec.model_copy(update={"training_arguments": {}})
+    arguments = trainer_arguments(
+        spec,
+        task,
+        examples=len(prepared.train),
+        precision=Precision.FP32,
+        device=detect_device(),
+        folder=workspace.training,
+    )
+    tuner = fine_tuner(model, arguments, task, spec.hyperparameters, prepared, callbacks=[])
+    work.clock.seconds.update({name: seconds for name, seconds in kept.seconds.items() if name in ("baseline", "fit")})
+    return Trained(tuner, model, kept.metrics, kept.history, kept.steps, kept.best_step, kept.device, kept.precision)
 
 
 def _resolved(run: RunDocument) -> Resolved:
@@ -225,60 +217,3 @@ def _fetch_base_model(run: RunDocument, resolved: Resolved, workspace: Workspace
         auto_class=task_of(run.spec.task).auto_class,
         max_length=run.spec.dataset.preprocessing.max_length,
     )
-
-
-def _publish(
-    registry: Registry,
-    workspace: Workspace,
-    run: RunDocument,
-    resolved: Resolved,
-    prepared: PreparedFolder,
-    findings: Findings,
-) -> PublishedVersion:
-    version = registry.publish(workspace.artifact, resolved.run_key, metadata_of(run, resolved, prepared, findings))
-    if version.reused:
-        log.info("another process published version %s of the same run first", version.version)
-    else:
-        log.info("published version %s at %s", version.version, version.uri)
-    return version
-
-
-def _named(prefix: str, measured: Mapping[str, float]) -> dict[str, float]:
-    """Return the metrics by the names that status, gates and metrics.json have for them."""
-    return {f"{prefix}{name}": float(value) for name, value in measured.items()}
-
-
-@contextmanager
-def _memory_errors(parameters: Hyperparameters) -> Iterator[None]:
-    """Turn out-of-memory errors into failures that say what to lower."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise GpuOutOfMemory(
-            f"The GPU ran out of memory with batchSize {parameters.batch_size} (evalBatchSize "
-            f"{parameters.eval_batch_size}). Lower it and raise gradientAccumulationSteps, or lower maxLength."
-        ) from error
-    except RuntimeError as error:
-        # torch has no class of its own for the host's memory.
-        if "DefaultCPUAllocator" not in str(error):
-            raise
-        raise OutOfMemory(
-            f"The host ran out of memory with batchSize {parameters.batch_size}. Raise resources.limits.memory, or "
-            "lower batchSize or maxLength."
-        ) from error
-
-
-class _Clock:
-    """Seconds that each part of the run took."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Time a block."""
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(time.monotonic() - started, 2)

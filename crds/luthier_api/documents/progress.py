@@ -4,18 +4,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from luthier_api.base import Count, Document, Timestamp
+from luthier_api.base import Count, Document, Text, Timestamp
 
 TRAINER_PORT = 8080
 
 
-Stage = Literal["Starting", "Downloading", "Training", "Evaluating", "Exporting", "Uploading", "Done"]
+Stage = Literal["Starting", "Downloading", "Training", "Evaluating", "Exporting", "Uploading", "Done", "Waiting"]
 
 
 class ProgressDocument(Document):
     """What the training pod answers at GET /progress."""
 
     stage: Stage = Field(description="What the pod is doing.")
+    waiting_for: Text | None = Field(
+        default=None, description="The run that trains the same, while the pod waits for its version."
+    )
     step: Count = Field(default=0, description="Optimizer steps completed.")
     total_steps: Count = Field(default=0, description="Optimizer steps in total.")
     epoch: Annotated[float, Field(ge=0)] = Field(default=0.0, description="Epochs completed.")

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from luthier_api.artifact_files import VERSION_PATTERN
 from luthier_api.base import Count, Digest, Document, Sha256, Text
 from luthier_api.training import TrainingSpec
 
@@ -55,6 +56,12 @@ class Resolved(Document):
 
     run_key: Sha256 = Field(description="Hash of everything that determines the result.")
     data_key: Sha256 = Field(description="Hash of the prepared data.")
+    weights_key: Sha256 | None = Field(
+        default=None, description="Hash of what decides the weights; none in documents of earlier releases."
+    )
+    weights_version: Annotated[str, Field(pattern=VERSION_PATTERN)] | None = Field(
+        default=None, description="Version that has these weights: nothing is trained, and no GPU needed."
+    )
     model_digest: Digest = Field(description="Digest over the base model's files.")
     model_revision: Text | None = Field(default=None, description="Commit that an hf:// revision stands for.")
     dataset_digest: Digest = Field(description="Digest over the dataset's files.")

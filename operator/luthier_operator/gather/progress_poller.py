@@ -1,4 +1,4 @@
-"""Which training pods are asked for their progress, when, and what they last said: apart from reconciles.
+"""Which pods are asked for their progress, when, and what they last said: apart from reconciles.
 
 A reconcile says which resource it looks at, and is told the newest answer without waiting for one. Each pod is then
 asked by a timer of its own, and its resource is woken only when a figure that is shown has changed. Pods that hang hold
@@ -41,7 +41,7 @@ class Reader(Protocol):
 
 @dataclass
 class _Followed:
-    """A resource with a training pod that runs."""
+    """A resource with a pod that runs."""
 
     owner_uid: str
     pod_uid: str
@@ -51,17 +51,18 @@ class _Followed:
 
 
 def pod_to_ask(jobs: Iterable[JobView], pods: Iterable[PodView], owner_uid: str) -> PodView | None:
-    """Return the newest running pod of a resource's live training; of several nodes', the first one's.
+    """Return the newest running pod of a resource's live stage; of several nodes', the first one's.
 
-    Labels can be forged and count for nothing: the pod's controller is a Job, and the Job's is the resource.
+    *prepare* may wait for another run, and its pod says for which. Labels can be forged and count for nothing: the
+    pod's controller is a Job, and the Job's is the resource.
     """
-    trains = [job for job in join(owner_uid, jobs, pods).runs if job.stage == "train" and job.live]
-    running = (p for job in trains for p in job.pods if p.phase == "Running" and p.ip and p.index == 0)
+    live = [job for job in join(owner_uid, jobs, pods).runs if job.live]
+    running = (p for job in live for p in job.pods if p.phase == "Running" and p.ip and p.index == 0)
     return max(running, key=lambda pod: (pod.created_at or EARLIEST, pod.name), default=None)
 
 
 class ProgressPoller:
-    """Asks the training pods of all resources that reconciles tell of, and remembers the newest answer of each."""
+    """Asks the pods of all resources that reconciles tell of, and remembers the newest answer of each."""
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class ProgressPoller:
         self._at_work: dict[asyncio.Task[None], Key] = {}
 
     def newest(self, meta: Meta) -> ProgressDocument | None:
-        """Return what the resource's training pod last said, and have it asked from now on, as long as it runs."""
+        """Return what the resource's pod last said, and have it asked from now on, as long as it runs."""
         pod = self._pod(meta.key, meta.uid)
         if pod is None:
             self.forget(meta.key)
@@ -96,7 +97,7 @@ class ProgressPoller:
         return followed.answer
 
     def silent_s(self, meta: Meta) -> float:
-        """Return for how long the resource's training pod has been asked and never answered."""
+        """Return for how long the resource's pod has been asked and never answered."""
         followed = self._followed.get(meta.key)
         return 0.0 if followed is None or followed.answer else time.monotonic() - followed.since
 
@@ -179,4 +180,5 @@ def _figures(document: ProgressDocument | None) -> Sequence[object] | None:
     """Return what is shown of an answer and stands still when the training does: not its speed and its time left."""
     if document is None:
         return None
-    return figures(progress_of(document)), document.checkpoint_step, document.resumed_from_step
+    shown = figures(progress_of(document)), document.waiting_for
+    return *shown, document.checkpoint_step, document.resumed_from_step

@@ -98,6 +98,7 @@ def job(
     Raises:
         DocumentTooLarge: if the spec does not fit into an annotation.
     """
+    spec = _on_a_cpu(spec) if resolved and resolved.weights_version else spec
     document = run_document(owner, spec, run, resolved, defaults).to_json()
     if len(document.encode()) > MAX_DOCUMENT_BYTES:
         raise DocumentTooLarge("the spec is larger than 200 KiB; shorten labels or trainingArguments")
@@ -105,6 +106,8 @@ def job(
     together = stage == "train" and spec.num_nodes > 1
     queue = {names.QUEUE: spec.queue_name} if spec.queue_name else {}
     annotations = {names.SPEC_HASH: spec_hash, **({names.RUN_KEY: resolved.run_key} if resolved else {})}
+    if resolved and resolved.weights_version:
+        annotations[names.WEIGHTS_VERSION] = resolved.weights_version
     deadline = spec.active_deadline_seconds if stage == "train" else None
     return {
         "apiVersion": "batch/v1",
@@ -129,6 +132,11 @@ def job(
     }
 
 
+def _on_a_cpu(spec: FineTuneJobSpec) -> FineTuneJobSpec:
+    """Return the spec for a Job that trains nothing, because a version has the weights."""
+    return spec.model_copy(update={"num_nodes": 1, "gpus_per_node": 0})
+
+
 def _retried(spec: FineTuneJobSpec, failures: int) -> dict[str, Any]:
     """Return how one pod is tried again: by the Job itself."""
     return {"backoffLimit": max(0, spec.backoff_limit - failures), "podFailurePolicy": {"rules": failure_rules()}}
@@ -150,19 +158,19 @@ def _all_or_nothing(nodes: int) -> dict[str, Any]:
 
 
 def failure_rules() -> list[dict[str, Any]]:
-    """Return the Job's podFailurePolicy: what is not counted, what is never tried again; all else is counted.
+    """Return the Job's podFailurePolicy: what is not counted, what the Job must not try again; all else is counted.
 
     A disruption goes first: a pod that was evicted may well have exited with a code of the other rules.
     """
     return [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        {"action": "FailJob", "onExitCodes": _codes(Retry.NEVER)},
+        {"action": "FailJob", "onExitCodes": _codes(Retry.NEVER, Retry.PREPARE)},
         {"action": "Ignore", "onExitCodes": _codes(Retry.FREE)},
     ]
 
 
-def _codes(retry: Retry) -> dict[str, Any]:
-    return {"containerName": CONTAINER, "operator": "In", "values": codes_with(retry)}
+def _codes(*retries: Retry) -> dict[str, Any]:
+    return {"containerName": CONTAINER, "operator": "In", "values": codes_with(*retries)}
 
 
 def _pod(owner: Meta, spec: FineTuneJobSpec, stage: Stage, run: str, image: str, defaults: Defaults) -> dict[str, Any]:

@@ -34,6 +34,7 @@ RUN = f"{GROUP}/run"
 
 SPEC_HASH = f"{GROUP}/spec-hash"
 RUN_KEY = f"{GROUP}/run-key"
+WEIGHTS_VERSION = f"{GROUP}/weights-version"
 RUN_DOCUMENT = f"{GROUP}/run-document"
 OWNER_UID = f"{GROUP}/owner-uid"
 """Annotation of a Job that must outlive the garbage collection of its resource, and so has no owner reference."""

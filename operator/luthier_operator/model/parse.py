@@ -63,6 +63,7 @@ def job_view(raw: Raw) -> JobView:
         stage=stage,
         spec_hash=annotations.get(names.SPEC_HASH, ""),
         run_key=annotations.get(names.RUN_KEY),
+        weights_version="".join(printable(annotations.get(names.WEIGHTS_VERSION, "")).split())[:_LONGEST_VERSION],
         suspended=bool(spec.get("suspend")),
         deleting="deletionTimestamp" in metadata,
         ttl_s=spec.get("ttlSecondsAfterFinished"),
@@ -242,6 +243,7 @@ def _started_at(state: Raw) -> datetime | None:
     return found if found and found.timestamp() > 0 else None
 
 
+_LONGEST_VERSION = 64
 _STARTING = ("", "ContainerCreating", "PodInitializing")
 
 

@@ -86,6 +86,8 @@ class JobView:
     """Pods that train together: more than one in an Indexed Job."""
     image: str = ""
     """What its pods run."""
+    weights_version: str = ""
+    """The version whose weights it uses, if it trains nothing."""
     pods: "tuple[PodView, ...]" = ()
     """Those that it made, newest first; joined to it by `ownership`, and not by the store."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from luthier_artifacts import (
+    Holder,
     IntegrityError,
     InvalidUri,
     Lineage,
@@ -204,10 +205,13 @@ def test_what_a_killed_trainer_left_is_swept_once_it_is_old(
         doomed.publish(model, "ab" * 32, Metadata())
     folders = {info.key.split("/")[2] for info in store.list("m/versions")}
     (left,) = folders - {kept}
+    assert registry.claim("cd" * 32, Holder("a", "run a"), trains=True).take() is None
     assert registry.sweep_abandoned() == []
+    assert list(store.list("m/claims"))
     assert {info.key.split("/")[2] for info in store.list("m/versions")} == folders
     clock.advance(days=8)
     assert registry.sweep_abandoned() == [left]
+    assert list(store.list("m/claims")) == []
     assert not [info for info in store.list(f"m/versions/{left}") if info.size > 0]
     clock.advance(days=8)
     assert registry.sweep_abandoned() == [left]
@@ -282,3 +286,22 @@ def test_a_late_writer_of_a_checkpoint_cannot_change_the_one_that_exists(
     verify_folder(tmp_path / "out", registry.get_checkpoint(run_key, 1, tmp_path / "out"))
     assert (tmp_path / "out" / "model.safetensors").read_text() == "fast"
     assert len(list(store.list(f"m/checkpoints/{run_key}/1"))) == 2
+
+
+def test_a_version_is_found_by_its_weights_until_it_is_removed_and_then_another_one_may_be(
+    registry: Registry, store: ObjectStore, clock: Clock, model: Path
+) -> None:
+    weights = "cd" * 32
+    assert registry.find_weights(weights) is None
+    first, second = _publish(registry, clock, model, True, True)
+    registry.record_weights(weights, first)
+    registry.record_weights(weights, second)
+    found = registry.find_weights(weights)
+    assert found and found.version == first
+    registry.delete_version(first)
+    assert registry.find_weights(weights) is None
+    registry.record_weights(weights, second)
+    found = registry.find_weights(weights)
+    assert found and found.version == second
+    store.write(f"m/weights/{weights}.json", b"{")
+    assert registry.find_weights(weights) is None

@@ -19,7 +19,8 @@ from luthier_api.documents import Access, Result, credential_env
 from luthier_artifacts import Registry, StorageConfig, open_registry
 from luthier_trainer.cli import main
 from luthier_trainer.runtime.cpus import limit_threads
-from support.trainer.attempts import FORK_SERVER, Trainer
+from luthier_trainer.runtime.turns import LAPSE_VARIABLE
+from support.trainer.attempts import FORK_SERVER, SOON, Trainer
 from support.trainer.fixtures import reviews, tiny_models
 from support.trainer.models import Rows
 
@@ -118,6 +119,7 @@ def bench(s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setenv(names["AWS_ACCESS_KEY_ID"], s3.access_key)
     monkeypatch.setenv(names["AWS_SECRET_ACCESS_KEY"], s3.secret_key)
     monkeypatch.setenv("LUTHIER_TERMINATION_LOG", str(tmp_path / "termination-log"))
+    monkeypatch.setenv(LAPSE_VARIABLE, SOON)
     client = boto3.client(
         "s3",
         endpoint_url=s3.endpoint,

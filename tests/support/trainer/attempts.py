@@ -17,7 +17,10 @@ from typing import Any
 from luthier_api.documents import Result, read_result
 from luthier_api.exitcodes import ExitCode
 from luthier_dev.waiting import wait_until
+from luthier_trainer.runtime.turns import LAPSE_VARIABLE
 
+# What was killed is not waited for long.
+SOON = "0.6"
 FORK_SERVER = Path(__file__).with_name("fork_server.py")
 
 
@@ -76,9 +79,10 @@ class Trainer:
         here = self.folder / f"attempt-{self.attempts}"
         here.mkdir()
         (here / "run.json").write_text(json.dumps(document))
-        argv = ["train", str(here / "run.json"), "--workspace", str(here / "workspace")]
+        argv = ["train", str(here / "run.json"), "--workspace", str(here / "workspace"), "--port", "0"]
         credentials = {name: value for name, value in os.environ.items() if name.startswith("LUTHIER_OUTPUT_")}
-        environment = credentials | {"LUTHIER_TERMINATION_LOG": str(here / "result.json")} | environment
+        own = {"LUTHIER_TERMINATION_LOG": str(here / "result.json"), LAPSE_VARIABLE: SOON}
+        environment = credentials | own | environment
         assert self.server.stdin and self.server.stdout
         self.server.stdin.write(json.dumps({"argv": argv, "env": environment, "log": str(here / "log")}) + "\n")
         self.server.stdin.flush()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from luthier_api.finetunejob import FineTuneJobSpec
-from luthier_api.keys import data_key, digest_of, run_hash, run_key, spec_hash
+from luthier_api.keys import data_key, digest_of, run_hash, run_key, spec_hash, weights_key
 from luthier_api.training import Hyperparameters, Preprocessing, Split
 
 pytestmark = pytest.mark.unit
@@ -88,6 +88,22 @@ def test_the_run_key_knows_digests_and_not_places() -> None:
     assert run_key(BASE, data_key=key, **digests) == run_key(moved, data_key=key, **digests)
     assert key != data_key(BASE, dataset_digest="e", tokenizer_digest="t")
     assert run_key(BASE, data_key=key, **digests) != run_key(BASE, data_key="other", **digests)
+
+
+def test_the_weights_key_knows_all_that_the_run_key_does_but_what_is_made_of_the_weights() -> None:
+    digests = {"model_digest": "sha256:" + "a" * 64, "data_key": "d" * 64, "image": "i"}
+    made_of_weights = [
+        spec(export=["safetensors"]),
+        spec(evaluation={"gates": [{"metric": "eval_f1_macro", "operator": "GTE", "threshold": "0.9"}]}),
+    ]
+    for other in made_of_weights:
+        assert run_key(other, **digests) != run_key(BASE, **digests)
+        assert weights_key(other, **digests) == weights_key(BASE, **digests)
+    for other in (spec(hyperparameters={"seed": 7}), spec(method={"type": "LoRA"}), spec(precision="fp32")):
+        assert weights_key(other, **digests) != weights_key(BASE, **digests)
+    for name in digests:
+        assert weights_key(BASE, **{**digests, name: "other"}) != weights_key(BASE, **digests)
+    assert run_key(BASE, **digests) == "0c0abab4ecee4e1422329323c6286160383e40d8cb8313c1bf7ce8f8d5e58758"
 
 
 def data_key_of(changed: FineTuneJobSpec, **digests: str) -> str:

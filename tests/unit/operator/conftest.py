@@ -299,8 +299,8 @@ class World:
         """The run key of the present spec, as prepare would find it."""
         return sha(f"run {self.spec.hyperparameters.learning_rate}")
 
-    def prepare_ends(self, *warnings: str) -> None:
-        """Let prepare do its work: the version is found, or the data is prepared."""
+    def prepare_ends(self, *warnings: str, weights_version: str | None = None) -> None:
+        """Let prepare do its work: the version is found, or the data is prepared, and perhaps weights are found."""
         job = self.job("prepare")
         assert job
         key = sha(f"run {_rate(job)}")
@@ -312,6 +312,7 @@ class World:
                 data_key=sha("data"),
                 model_digest=f"sha256:{sha('m')}",
                 dataset_digest=f"sha256:{sha('d')}",
+                weights_version=weights_version,
             )
             counts = {"train_examples": 9, "eval_examples": 1, "labels": 2}
             result = Result(prepared=Prepared(resolved=resolved, warnings=list(warnings), **counts))

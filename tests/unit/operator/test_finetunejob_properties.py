@@ -191,6 +191,11 @@ class Histories(RuleBasedStateMachine):
         if runs(self.world, stage):
             self.world.fails(stage, code)
 
+    @rule()
+    def another_run_trains_the_same(self) -> None:
+        if runs(self.world, "train"):
+            self.world.fails("train", ExitCode.PREPARE_AGAIN)
+
     @rule(stage=stages)
     def crashes(self, stage: str) -> None:
         if runs(self.world, stage):

@@ -146,7 +146,7 @@ def test_a_private_authority_is_mounted_where_the_document_says(make_spec: Any) 
 def test_the_failure_policy_treats_each_exit_code_as_the_table_says(make_spec: Any) -> None:
     """Plays the Job controller's rule: the first rule that matches decides, and what matches none is counted."""
     rules = build(make_spec())["spec"]["podFailurePolicy"]["rules"]
-    wanted = {Retry.NEVER: "FailJob", Retry.FREE: "Ignore", Retry.COUNTED: "Count"}
+    wanted = {Retry.NEVER: "FailJob", Retry.PREPARE: "FailJob", Retry.FREE: "Ignore", Retry.COUNTED: "Count"}
 
     def action(code: int, *, disrupted: bool) -> str:
         for rule in rules:

@@ -70,14 +70,15 @@ def pod(owner: str = "resource", ip: str | None = ANSWERS, **changes: Any) -> Po
         pytest.param([job()], [pod(phase="Pending")], None, id="one that does not run"),
         pytest.param([job()], [pod(phase="Succeeded")], None, id="one that has ended"),
         pytest.param([job()], [pod(ip=None)], None, id="one without an address"),
-        pytest.param([job(stage="prepare")], [pod()], None, id="one of another stage"),
+        pytest.param([job(stage="prepare")], [pod()], "pod", id="the pod of prepare, which may wait for another run"),
+        pytest.param([job(stage="prune")], [pod()], None, id="one of a Job that removes versions"),
         pytest.param([job(outcome="Complete")], [pod()], None, id="one of a Job that has ended"),
         pytest.param([job()], [pod(owner_uid="")], None, id="one with our labels and no owner"),
         pytest.param([job()], [pod(owner_uid="resource")], None, id="one that names the resource as its owner"),
         pytest.param([job(owner_uid="other")], [pod()], None, id="one of another resource's Job"),
     ],
 )
-def test_only_a_running_pod_of_the_resources_own_live_training_is_asked(
+def test_only_a_running_pod_of_the_resources_own_live_run_is_asked(
     jobs: list[JobView], pods: list[PodView], asked: str | None
 ) -> None:
     found = pod_to_ask(jobs, pods, "resource")

@@ -26,6 +26,7 @@ from luthier_trainer.runtime.distributed import World
 from luthier_trainer.runtime.errors import LossNotFinite, Preempted
 from luthier_trainer.runtime.progress import Progress
 from luthier_trainer.runtime.stopping import Stop
+from luthier_trainer.runtime.turns import Turn
 
 RESUME_FILE = "luthier.json"
 
@@ -45,17 +46,24 @@ class ResumePoint(Document):
 
 
 def fit(
-    tuner: Trainer, best: BestWeights, checkpoints: Checkpoints, stop: Stop, world: World, progress: Progress
+    tuner: Trainer,
+    best: BestWeights,
+    checkpoints: Checkpoints,
+    stop: Stop,
+    turn: Turn,
+    world: World,
+    progress: Progress,
 ) -> TrainOutput:
     """Train from the newest checkpoint, or from the beginning, and leave the best weights in the model.
 
     Raises:
         Preempted: when this process, or another one of the world, was asked to stop.
+        AlreadyTraining: when another run has taken over, as while this process hung.
         StorageError: if the checkpoints cannot be read.
         TrainerError: of the training itself; the last good checkpoint is in storage then.
     """
     found = _fetch(checkpoints, world)
-    saver = CheckpointSaver(tuner, best, checkpoints, stop, world)
+    saver = CheckpointSaver(tuner, best, checkpoints, stop, turn, world)
     tuner.add_callback(best)
     tuner.add_callback(saver)
     try:
@@ -135,12 +143,15 @@ class CheckpointSaver(TrainerCallback):
         stored_step: step of the newest checkpoint.
     """
 
-    def __init__(self, tuner: Trainer, best: BestWeights, checkpoints: Checkpoints, stop: Stop, world: World) -> None:
+    def __init__(
+        self, tuner: Trainer, best: BestWeights, checkpoints: Checkpoints, stop: Stop, turn: Turn, world: World
+    ) -> None:
         self.stored_step = 0
         self._tuner = tuner
         self._best = best
         self._checkpoints = checkpoints
         self._stop = stop
+        self._turn = turn
         self._world = world
         self._trains = False
         self._stopping = False
@@ -154,7 +165,8 @@ class CheckpointSaver(TrainerCallback):
         self._trains = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Decide whether to save, after the Trainer's own callback did."""
+        """Decide whether to save, after the Trainer's own callback did; end here if another run has taken over."""
+        self._turn.check()
         if not self._world.is_first or state.global_step >= state.max_steps:
             # `finish` saves less at the end.
             control.should_save = False

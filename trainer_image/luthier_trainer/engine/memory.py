@@ -7,12 +7,14 @@ for what a GPU says.
 
 import ctypes
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
 from luthier_api.training import Hyperparameters
 from luthier_trainer.engine.schedule import BatchLimits
+from luthier_trainer.runtime.errors import GpuOutOfMemory, OutOfMemory
 
 # Tokens of a forward pass where only memory limits it. Beyond these a pass gets longer and not more efficient.
 CPU_TOKENS = 8192
@@ -86,3 +88,23 @@ def release() -> None:
     """Give what torch keeps for later back to the GPU, so that another size can be laid out in it."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def memory_errors(parameters: Hyperparameters) -> Iterator[None]:
+    """Turn out-of-memory errors into failures that say what to lower."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise GpuOutOfMemory(
+            f"The GPU ran out of memory with batchSize {parameters.batch_size} (evalBatchSize "
+            f"{parameters.eval_batch_size}). Lower it and raise gradientAccumulationSteps, or lower maxLength."
+        ) from error
+    except RuntimeError as error:
+        # torch has no class of its own for the host's memory.
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        raise OutOfMemory(
+            f"The host ran out of memory with batchSize {parameters.batch_size}. Raise resources.limits.memory, or "
+            "lower batchSize or maxLength."
+        ) from error

@@ -11,7 +11,9 @@
     ├── LossNotFinite     training diverged
     ├── ExportFailed      the model cannot be exported to a requested format, or computes something else there
     ├── Preempted         the process was asked to stop
-    └── PeerLost          another process of the same training ended
+    ├── PeerLost          another process of the same training ended
+    ├── AlreadyTraining   another run trains the same
+    └── WeightsGone       the version whose weights were to be used does not exist any more
 
     StopRequested         raised by the signal handler; not an Exception, so that no library swallows it
 
@@ -94,6 +96,18 @@ class PeerLost(TrainerError):
 
     # Retried without counting: what counts is the failure of the process that ended.
     exit_code = ExitCode.PREEMPTED
+
+
+class AlreadyTraining(TrainerError):
+    """Another run trains the same; *prepare* waits for it, without a GPU."""
+
+    exit_code = ExitCode.PREPARE_AGAIN
+
+
+class WeightsGone(TrainerError):
+    """The version whose weights were to be used does not exist any more; *prepare* decides anew."""
+
+    exit_code = ExitCode.PREPARE_AGAIN
 
 
 class StopRequested(BaseException):

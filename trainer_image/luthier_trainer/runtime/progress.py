@@ -44,7 +44,11 @@ class Progress:
 
     def enter(self, stage: Stage) -> None:
         """Record the stage that the run enters."""
-        self._update(stage=stage)
+        self._update(stage=stage, waiting_for=None)
+
+    def wait_for(self, run: str) -> None:
+        """Record that another run, which trains the same, is waited for."""
+        self._update(stage="Waiting", waiting_for=run)
 
     def begin_steps(self, total_steps: int, step: int = 0) -> None:
         """Start counting optimizer steps, of which `step` were done by an earlier attempt."""

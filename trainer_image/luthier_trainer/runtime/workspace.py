@@ -66,6 +66,11 @@ class Workspace:
         return self.shared / "resumed"
 
     @property
+    def kept(self) -> Path:
+        """The version whose weights are used, where nothing is trained."""
+        return self.shared / "kept"
+
+    @property
     def artifact(self) -> Path:
         """The folder that is published."""
         return self.root / "artifact"

@@ -40,11 +40,14 @@ def failures_of(job: JobView) -> int:
     """Return the failures of a Job; pods that train together fail together, once."""
     if job.nodes == 1:
         if job.lingering:  # Kubernetes has not counted it yet
-            return job.failed + (job.outcome == "Failed" and failures.job_retry(job) is not Retry.FREE)
+            return job.failed + (job.outcome == "Failed" and failures.job_retry(job) not in _NO_FAILURE)
         # Kubernetes counts every pod with exit code 137 as failed, also one that was only stopped.
         stopped = failures.starts_over(job) and failures.job_retry(job) is Retry.FREE
-        return max(0, job.failed - stopped)
-    return int(job.outcome == "Failed" and failures.job_retry(job) is not Retry.FREE)
+        return max(0, job.failed - (stopped or failures.yields(job)))
+    return int(job.outcome == "Failed" and failures.job_retry(job) not in _NO_FAILURE)
+
+
+_NO_FAILURE = (Retry.FREE, Retry.PREPARE)
 
 
 def latest(job: JobView | None, last: LastFailure | None) -> LastFailure | None:
@@ -69,6 +72,8 @@ def failed_pods(job: JobView) -> list[PodView]:
     else:
         cause = failures.root_cause_pod(job) if job.outcome is not None else None
         failed = [cause] if cause else []
+    if failures.yields(job):  # to another run, which is no failure
+        failed = [pod for pod in failed if failures.retry_of(pod) is not Retry.PREPARE]
     return [pod for pod in failed if not _stopped_by_queue(job, pod)]
 
 

@@ -7,7 +7,7 @@
       4. waiting       a training of an earlier spec may finish (concurrencyPolicy Forbid)
       5. suspended     nothing runs
       6. given_up      a training that is stuck, or lost one of its pods, starts over from its checkpoint
-      7. lost          a result is gone: look the run up again, never train again blindly
+      7. lost          a result is gone, or another run trains the same: look the run up again, or wait in prepare
       8. preparing     inputs, data and storage are checked on a CPU
       9. training      the GPU is requested, only after all that
 

@@ -44,7 +44,8 @@ class Run:
     abandoned: JobView | None = None
     """Its Job that was given up, as long as it exists; see `restarts`."""
     lost: bool = False
-    """Whether a Job, or the pod with its result, existed and is gone."""
+    """Whether its training must begin again with prepare: a Job or the pod with its result is gone, or it ended because
+    another run trains the same."""
 
     @property
     def name(self) -> str:
@@ -119,6 +120,8 @@ def _with_outcomes(before: FineTuneJobStatus, wanted: Wanted, jobs: Sequence[Job
     )
     if run.abandoned and (published := _published_before_its_end(run.abandoned)):
         return _published(record, run, published, now)
+    if run.train is not None and failures.yields(run.train):
+        return replace(record, run=replace(run, lost=True))
     if run.train is not None:
         return record if run.starts_over(run.train, wanted) else _after(record, run, run.train, now)
     if run.status.stage == "Train":

@@ -33,9 +33,9 @@ class ObservedRuns:
 
     jobs: Jobs = field(default_factory=Jobs)
     progress: ProgressDocument | None = None
-    """What the training pod last answered to this operator, if it did."""
+    """What the pod last answered to this operator, if it did."""
     silent_s: float = 0.0
-    """For how long the training pod has not answered this operator."""
+    """For how long the pod has not answered this operator."""
     pod_events: Mapping[str, str] = field(default_factory=dict)
     """{uid of a Job: message of the newest Event that says why its pod is not created or does not start}."""
     workloads: Mapping[str, WorkloadView] = field(default_factory=dict)

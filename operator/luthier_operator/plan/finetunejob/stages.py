@@ -33,7 +33,10 @@ _AGAIN_S = 2.0
 
 
 def lost(s: Situation) -> Decision | None:
-    """A Job, or the pod with its result, is gone. Prepare looks the run up, so nothing that exists is trained again."""
+    """A Job, or the pod with its result, is gone, or another run trains the same.
+
+    Prepare looks the run up or waits for the other one, so nothing that exists is trained again.
+    """
     if s.run is None or not s.run.lost:
         return None
     remains = [job for job in (s.run.prepare, s.run.train) if job]
@@ -50,7 +53,8 @@ def preparing(s: Situation) -> Decision | None:
     prepare = s.run.prepare if s.run else None
     if prepare is None:
         return _begin(s)
-    verdict = _mirrored(s, prepare, verdicts.preparing(_diagnosis(s, prepare), _failure(s, prepare)))
+    verdict = verdicts.preparing(_diagnosis(s, prepare), _failure(s, prepare), s.observed.progress)
+    verdict = _mirrored(s, prepare, verdict)
     return Decision(verdict, s.record, patches=_patches(s, prepare), requeue_after_s=_look_again_s(s, prepare))
 
 
@@ -99,7 +103,9 @@ def training(s: Situation) -> Decision | None:
     if violation := _other_image(s, run):
         return Decision(image_not_allowed(violation), s.record)
     record = replace(s.record, run=replace(run, status=run.status.model_copy(update={"stage": "Train"})))
-    return Decision(verdicts.training(), record, applies=(*_rendezvous(s), _job(s, "train", run.resolved)))
+    kept = run.resolved.weights_version if run.resolved else None
+    meeting = () if kept else _rendezvous(s)
+    return Decision(verdicts.training(kept=kept), record, applies=(*meeting, _job(s, "train", run.resolved)))
 
 
 def _other_image(s: Situation, run: Run) -> str | None:
@@ -111,7 +117,8 @@ def _other_image(s: Situation, run: Run) -> str | None:
 
 
 def _watch(s: Situation, train: JobView) -> Decision:
-    verdict = verdicts.training(_diagnosis(s, train), _failure(s, train), s.observed.progress)
+    diagnosis, failure = _diagnosis(s, train), _failure(s, train)
+    verdict = verdicts.training(diagnosis, failure, s.observed.progress, kept=train.weights_version)
     verdict = _mirrored(s, train, verdict)
     left = s.seconds_left(train)
     if left is not None and left <= 0:

@@ -98,17 +98,29 @@ def name_taken(job: JobView) -> Verdict:
     return Verdict("Waiting", Reason.WAITING_FOR_RUN, text, reconciling=True)
 
 
-def preparing(diagnosis: Diagnosis | None = None, failure: LastFailure | None = None) -> Verdict:
-    """The CPU stage is under way."""
+def preparing(
+    diagnosis: Diagnosis | None = None, failure: LastFailure | None = None, progress: ProgressDocument | None = None
+) -> Verdict:
+    """The CPU stage is under way, or waits for a run of another resource."""
     text = "Inputs are resolved and the data is checked. No GPU is requested yet."
+    if progress is not None and progress.waiting_for and not diagnosis:
+        text = f"Waiting for {clip(progress.waiting_for).rstrip('.')}, which trains the same. No GPU is requested."
+        return Verdict("Waiting", Reason.WAITING_FOR_RUN, text, reconciling=True)
     return _under_way("Preparing", Reason.PREPARING, text, diagnosis, failure)
 
 
 def training(
-    diagnosis: Diagnosis | None = None, failure: LastFailure | None = None, progress: ProgressDocument | None = None
+    diagnosis: Diagnosis | None = None,
+    failure: LastFailure | None = None,
+    progress: ProgressDocument | None = None,
+    kept: str | None = None,
 ) -> Verdict:
-    """The training stage is under way."""
+    """The training stage is under way; `kept` is a version that has the weights, of which only exports are made."""
     text = "The training pod is starting."
+    if kept:
+        stage = f"{progress.stage}. " if progress else ""
+        text = f"{stage}The weights of version {kept} are used, on a CPU: nothing is trained."
+        return _under_way("Training", Reason.TRAINING, text, diagnosis, failure)
     if progress is not None:
         steps = f": step {progress.step} of {progress.total_steps}" if progress.total_steps else ""
         left = f", about {duration(progress.eta_seconds)} left" if steps and progress.eta_seconds else ""

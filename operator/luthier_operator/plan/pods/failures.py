@@ -162,7 +162,7 @@ def root_cause_pod(job: JobView) -> PodView | None:
 def _distance_from_cause(pod: PodView) -> int:
     if pod.disruption is not None:
         return 1
-    return {Retry.NEVER: 0, Retry.COUNTED: 2, Retry.FREE: 3}[retry_of(pod)]
+    return {Retry.NEVER: 0, Retry.PREPARE: 0, Retry.COUNTED: 2, Retry.FREE: 3}[retry_of(pod)]
 
 
 def starts_over(job: JobView) -> bool:
@@ -171,11 +171,16 @@ def starts_over(job: JobView) -> bool:
     That is one whose pods train together, one whose pod another container keeps from ending, and one that ended with
     exit code 137, as it does when memory is short.
     """
-    if job.outcome != "Failed" or job_retry(job) is Retry.NEVER:
+    if job.outcome != "Failed" or job_retry(job) in (Retry.NEVER, Retry.PREPARE):
         return False
     pod = root_cause_pod(job)
     killed = (pod.exit_code if pod else _exit_code(job)) == ExitCode.KILLED
     return job.nodes > 1 or job.lingering or (killed and job.reason == "PodFailurePolicy")
+
+
+def yields(job: JobView) -> bool:
+    """Whether a training has ended because another run trains the same, which prepare waits for."""
+    return job.stage == "train" and job.outcome == "Failed" and job_retry(job) is Retry.PREPARE
 
 
 def job_retry(job: JobView) -> Retry:
