@@ -7,7 +7,7 @@ Everything that others use is exported here. The rooms, from the outside in:
 - `trees`: a folder that exists when its manifest does; `manifest`, `hashing`: what it consists of.
 - `download`, `cache`, `parts`: verified, resumable download through a cache that a node's processes share.
 - `store`: the interface to storage; `s3` (the only module that calls boto3) and `file_store` implement it.
-- `config`, `credentials`, `uri`, `errors`, `probe`: how storage is reached, named, and proved.
+- `config`, `keys`, `credentials`, `renewal`, `uri`, `errors`, `probe`: how storage is reached, named, and proved.
 
 It must not know Kubernetes, torch or what a model is.
 """
@@ -17,6 +17,7 @@ from luthier_artifacts.config import StorageConfig
 from luthier_artifacts.errors import (
     BucketNotFound,
     ConditionalWritesUnsupported,
+    CredentialsExpired,
     IntegrityError,
     InvalidUri,
     ObjectNotFound,
@@ -31,6 +32,7 @@ from luthier_artifacts.inputs import (
     fetch_files,
     fetch_tree,
 )
+from luthier_artifacts.keys import read_keys
 from luthier_artifacts.manifest import FileEntry, Lineage, Manifest, Metadata, tree_digest
 from luthier_artifacts.opening import open_store
 from luthier_artifacts.registry import PublishedVersion, Registry, download_version, open_registry
@@ -41,6 +43,7 @@ __all__ = [
     "Alias",
     "BucketNotFound",
     "ConditionalWritesUnsupported",
+    "CredentialsExpired",
     "FetchedTree",
     "FileEntry",
     "IntegrityError",
@@ -65,6 +68,7 @@ __all__ = [
     "open_registry",
     "open_store",
     "parse_uri",
+    "read_keys",
     "tree_digest",
     "verify_folder",
 ]

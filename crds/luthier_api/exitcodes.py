@@ -37,6 +37,7 @@ class ExitCode(IntEnum):
     EXPORT_FAILED = 75
     STORAGE_UNAVAILABLE = 80
     PREEMPTED = 81
+    CREDENTIALS_EXPIRED = 82
     KILLED = 137
 
 
@@ -84,6 +85,10 @@ OUTCOMES: dict[ExitCode, Outcome] = {
     ExitCode.STORAGE_UNAVAILABLE: Outcome(Reason.STORAGE_UNAVAILABLE, Retry.COUNTED, "Storage did not answer."),
     ExitCode.PREEMPTED: Outcome(
         Reason.PREEMPTED, Retry.FREE, "The pod was asked to stop; the next one goes on from the newest checkpoint."
+    ),
+    # Only whoever renews the Secret can help, and nothing tells the operator of that: it may not read Secrets.
+    ExitCode.CREDENTIALS_EXPIRED: Outcome(
+        Reason.CREDENTIALS_EXPIRED, Retry.FREE, "Put valid keys into the Secret; the next pod uses them."
     ),
     # Without a DisruptionTarget condition a SIGKILL is nearly always the kernel's OOM killer, and would come again.
     ExitCode.KILLED: Outcome(

@@ -23,6 +23,8 @@ from luthier_api.documents.result import (
 )
 from luthier_api.documents.run import (
     CA_BUNDLE_DIR,
+    CREDENTIALS_DIR,
+    CREDENTIALS_VARIABLE,
     GRACE_VARIABLE,
     RUN_DOCUMENT_PATH,
     Access,
@@ -33,6 +35,7 @@ from luthier_api.documents.run import (
     Role,
     RunDocument,
     credential_env,
+    credential_folder,
 )
 from luthier_api.documents.serving import (
     MULTI_LABEL_THRESHOLD,
@@ -46,6 +49,8 @@ from luthier_api.documents.serving import (
 
 __all__ = [
     "CA_BUNDLE_DIR",
+    "CREDENTIALS_DIR",
+    "CREDENTIALS_VARIABLE",
     "GRACE_VARIABLE",
     "MULTI_LABEL_THRESHOLD",
     "RUN_DOCUMENT_PATH",
@@ -75,5 +80,6 @@ __all__ = [
     "ServingDocument",
     "Stage",
     "credential_env",
+    "credential_folder",
     "read_result",
 ]

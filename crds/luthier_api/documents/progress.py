@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from luthier_api.base import Count, Document, Timestamp
+from luthier_api.base import Count, Document, Text, Timestamp
 
 TRAINER_PORT = 8080
 
@@ -30,6 +30,9 @@ class ProgressDocument(Document):
     )
     gpu_memory_bytes: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Peak GPU memory.")
     checkpoint_step: Count | None = Field(default=None, description="Step of the newest checkpoint in storage.")
+    checkpoint_failure: Text | None = Field(
+        default=None, description="Why the last upload of a checkpoint failed; unset once one has succeeded."
+    )
     resumed_from_step: Count | None = Field(
         default=None, description="Step of the checkpoint that this attempt resumed from."
     )
