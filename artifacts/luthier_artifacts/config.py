@@ -6,7 +6,8 @@ that a pod can hold one set for its output and another for its dataset; or else 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,7 @@ class StorageConfig:
         credentials_env: Prefix of environment variables of those names, such as LUTHIER_OUTPUT_.
         credentials_dir: Folder with a file of each of those names, read for each request; it goes before the variables.
         renewal_wait_s: How long a request whose keys have expired meanwhile is tried again, in the hope of others.
+        on_waiting: Is told why a request waits for other keys, and None when it waits no more.
         checksums: boto3's extra checksums on every request; some servers refuse them, so only when required.
         connect_timeout_s: Seconds to wait for a connection.
         read_timeout_s: Seconds to wait for the next bytes of an answer.
@@ -42,6 +44,7 @@ class StorageConfig:
     credentials_env: str | None = None
     credentials_dir: Path | None = None
     renewal_wait_s: float = 0.0
+    on_waiting: Callable[[str | None], object] | None = field(default=None, compare=False, repr=False)
     checksums: ChecksumMode = "when_required"
     connect_timeout_s: float = 5.0
     read_timeout_s: float = 60.0

@@ -12,6 +12,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
+from luthier_artifacts.config import StorageConfig
 from luthier_artifacts.errors import CredentialsExpired
 
 # How often to look, after the first seconds.
@@ -27,8 +28,8 @@ class Renewable(Protocol):
     """Whether storage has accepted its keys before."""
 
     @property
-    def renewal_wait_s(self) -> float:
-        """How long other keys are waited for."""
+    def config(self) -> StorageConfig:
+        """How long other keys are waited for, and who is told."""
 
 
 S = TypeVar("S", bound=Renewable)
@@ -41,18 +42,23 @@ def awaiting_renewal(method: Callable[Concatenate[S, P], R]) -> Callable[Concate
 
     @functools.wraps(method)
     def patiently(store: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        tell = store.config.on_waiting or (lambda why: None)
+
+        def begin_to_wait(state: RetryCallState) -> None:
+            if state.attempt_number == 1 and state.outcome:
+                log.warning("%s The request is tried again until then.", state.outcome.exception())
+                tell(str(state.outcome.exception()))
+
         retrying = Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, CredentialsExpired) and store.accepted),
-            stop=stop_after_delay(store.renewal_wait_s),
+            stop=stop_after_delay(store.config.renewal_wait_s),
             wait=wait_exponential(max=POLL_S),
-            before_sleep=_tell_once,
+            before_sleep=begin_to_wait,
             reraise=True,
         )
-        return retrying(method, store, *args, **kwargs)
+        found = retrying(method, store, *args, **kwargs)
+        if retrying.statistics["attempt_number"] > 1:
+            tell(None)
+        return found
 
     return patiently
-
-
-def _tell_once(state: RetryCallState) -> None:
-    if state.attempt_number == 1 and state.outcome:
-        log.warning("%s The request is tried again until then.", state.outcome.exception())

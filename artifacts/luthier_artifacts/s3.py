@@ -1,7 +1,7 @@
 """The S3 adapter: the only module that calls boto3, and the one place where its errors become ours (see `errors`).
 
-Retries are botocore's own (`standard` mode, bounded attempts and time-outs), but for keys that
-expire (see `renewal`). It must not know what the objects mean.
+Retries are botocore's own (`standard` mode, bounded attempts and time-outs), but for keys that expire (see `renewal`).
+It must not know what the objects mean.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class S3Store(ObjectStore):
 
     def __init__(self, location: Location, config: StorageConfig) -> None:
         self._location = location
-        self._config = config
+        self.config = config
         self.accepted = False
         """Whether storage has accepted the keys before."""
 
@@ -82,12 +82,7 @@ class S3Store(ObjectStore):
     @property
     @override
     def concurrency(self) -> int:
-        return self._config.concurrency
-
-    @property
-    def renewal_wait_s(self) -> float:
-        """How long keys that have expired are waited for."""
-        return self._config.renewal_wait_s
+        return self.config.concurrency
 
     @override
     @awaiting_renewal
@@ -147,7 +142,7 @@ class S3Store(ObjectStore):
         config = TransferConfig(
             multipart_threshold=PART_BYTES,
             multipart_chunksize=PART_BYTES,
-            max_concurrency=self._config.concurrency,
+            max_concurrency=self.config.concurrency,
             preferred_transfer_client="classic",
         )
         subscribers = [_Reporter(progress)] if progress else []
@@ -208,9 +203,9 @@ class S3Store(ObjectStore):
         """Give the client and the object's address; every error of the client leaves as one of ours."""
         full = self._key(key)
         try:
-            yield _client(self._config), {"Bucket": self._location.bucket, "Key": full}
+            yield _client(self.config), {"Bucket": self._location.bucket, "Key": full}
         except (ClientError, BotoCoreError) as error:
-            target = Target(action, self._location.bucket, full, self._config.endpoint, self.accepted)
+            target = Target(action, self._location.bucket, full, self.config.endpoint, self.accepted)
             mapped = to_storage_error(error, target)
             self.accepted |= isinstance(mapped, ObjectNotFound | PreconditionFailed)
             raise mapped from error

@@ -13,7 +13,7 @@ class ConditionType(StrEnum):
     PUBLISHED = "Published"
     AVAILABLE = "Available"
     ADMITTED = "Admitted"
-    CHECKPOINTS_FAILING = "CheckpointsFailing"
+    STORAGE_FAILING = "StorageFailing"
 
 
 class Reason(StrEnum):
@@ -40,7 +40,7 @@ class Reason(StrEnum):
     OTHER_RELEASE = "OtherRelease"
     ADOPTED = "Adopted"
     SIDECAR_RUNNING = "SidecarRunning"
-    CHECKPOINTS_FAILING = "CheckpointsFailing"
+    STORAGE_FAILING = "StorageFailing"
 
     # What stops a run: the user's input.
     INVALID_SPEC = "InvalidSpec"

@@ -77,9 +77,9 @@ def train(
     """
     spec, resolved = run.spec, _resolved(run)
     stop, world, tracker = stop or Stop(), world or World(), tracker or MlflowTracker()
-    registry = open_output(run)
+    registry = open_output(run, progress.record_storage_failure)
     checkpoints = Checkpoints(
-        registry, resolved.run_key, spec.checkpoint, workspace.checkpoints, workspace.resumed, progress
+        open_output(run), resolved.run_key, spec.checkpoint, workspace.checkpoints, workspace.resumed, progress
     )
     if found := world.broadcast(registry.find_run(resolved.run_key) if world.is_first else None):
         return as_published(found, resolved.run_key)

@@ -23,6 +23,7 @@ from luthier_api.documents import ProgressDocument, Stage
 from luthier_trainer.runtime.errors import InvalidSpec
 
 _WINDOW_STEPS = 50
+_LONGEST_SENTENCE = 500
 
 
 class Progress:
@@ -91,7 +92,11 @@ class Progress:
 
     def record_checkpoint(self, step: int) -> None:
         """Record the newest checkpoint in storage."""
-        self._update(checkpoint_step=step)
+        self._update(checkpoint_step=step, storage_failure=None)
+
+    def record_storage_failure(self, why: str | None) -> None:
+        """Record why a checkpoint or the version cannot be stored at present; None once that is over."""
+        self._update(storage_failure=why and why[:_LONGEST_SENTENCE])
 
     def record_metrics(self, values: Mapping[str, float]) -> None:
         """Record the latest values of metrics; values that are not finite are skipped."""
