@@ -179,4 +179,5 @@ def _figures(document: ProgressDocument | None) -> Sequence[object] | None:
     """Return what is shown of an answer and stands still when the training does: not its speed and its time left."""
     if document is None:
         return None
-    return figures(progress_of(document)), document.checkpoint_step, document.resumed_from_step
+    shown = figures(progress_of(document))
+    return shown, document.checkpoint_step, document.resumed_from_step, document.storage_failure
