@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from luthier_api.documents import Access, credential_env
-from luthier_artifacts.keys import ACCESS_KEY, mounted_folder
+from luthier_artifacts.keys import ACCESS_KEY, age_s, mounted_folder
 
 ChecksumMode = Literal["when_required", "when_supported"]
 
@@ -64,6 +64,11 @@ class StorageConfig:
             credentials_env=variable.removesuffix(ACCESS_KEY) if variable else None,
             credentials_dir=folder,
         )
+
+    @property
+    def keys_age_s(self) -> float:
+        """Seconds since the keys in `credentials_dir` were last replaced; 0 if they are not in such a folder."""
+        return age_s(self.credentials_dir) if self.credentials_dir else 0.0
 
     @property
     def path_style(self) -> bool:

@@ -7,6 +7,7 @@ whoever reads them for each request always signs with keys that belong together.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,6 +50,12 @@ def read_folder(folder: Path) -> dict[str, str]:
         if _current(folder) == current:
             return _set(found)
     return {}
+
+
+def age_s(folder: Path) -> float:
+    """Return how long ago the kubelet last replaced the files of a mounted Secret; the Secret may be newer."""
+    link = folder / _CURRENT
+    return time.time() - link.lstat().st_mtime if link.is_symlink() else 0.0
 
 
 def _set(found: Mapping[str, str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -35,6 +36,11 @@ class MountedSecret:
                 (self.folder / name).symlink_to(f"..data/{name}")
         if before:
             shutil.rmtree(before)
+
+    def age(self, seconds: float) -> None:
+        """Make it as if the kubelet had last replaced the files so long ago."""
+        then = time.time() - seconds
+        os.utime(self.folder / "..data", (then, then), follow_symlinks=False)
 
 
 def temporary(token: str) -> dict[str, str]:
