@@ -77,7 +77,7 @@ def train(
     """
     spec, resolved = run.spec, _resolved(run)
     stop, world, tracker = stop or Stop(), world or World(), tracker or MlflowTracker()
-    registry = open_output(run, progress.record_storage_failure)
+    registry = open_output(run, progress.record_waiting)
     checkpoints = Checkpoints(
         open_output(run), resolved.run_key, spec.checkpoint, workspace.checkpoints, workspace.resumed, progress
     )

@@ -165,7 +165,7 @@ def test_the_sentence_says_how_long_it_takes_and_is_not_written_again_before_ano
     assert world.plan().empty
 
 
-EXPIRED = "The keys used for s3://models/x have expired (ExpiredToken); put new ones into the Secret."
+EXPIRED = "Checkpoints cannot be stored: The keys for s3://models/x have expired (ExpiredToken); put new ones into the Secret."
 
 
 def test_checkpoints_that_cannot_be_stored_stand_in_a_condition_and_one_event_until_one_is_stored(world: Any) -> None:
@@ -179,8 +179,7 @@ def test_checkpoints_that_cannot_be_stored_stand_in_a_condition_and_one_event_un
     found = world.condition("StorageFailing")
     assert (found["status"], found["reason"]) == ("True", "StorageFailing")
     assert found["message"] == (
-        f"Checkpoints cannot be stored: {EXPIRED} It is tried again; if the pod is lost before that succeeds, the next "
-        "one continues from step 75."
+        f"{EXPIRED} It is tried again; if the pod is lost before that succeeds, the next one continues from step 75."
     )
     assert (world.ready["reason"], world.events.count("StorageFailing")) == ("Training", 1), "the training goes on"
     world.progress = None
@@ -191,12 +190,12 @@ def test_checkpoints_that_cannot_be_stored_stand_in_a_condition_and_one_event_un
     assert world.condition("StorageFailing") is None
 
 
-def test_a_version_that_cannot_be_stored_says_so_and_is_over_with_the_run(world: Any) -> None:
+def test_a_run_that_waits_for_storage_says_so_and_is_over_with_the_run(world: Any) -> None:
     to_training(world)
-    world.progress = document(stage="Uploading", step=200, storage_failure=EXPIRED)
+    world.progress = document(stage="Uploading", step=200, storage_failure="The run waits for storage: x")
     world.step()
     message = world.condition("StorageFailing")["message"]
-    assert message.startswith("The version cannot be stored: ") and message.endswith("the next one starts over.")
+    assert message.startswith("The run waits for storage: x. ") and message.endswith("the next one starts over.")
     world.progress = None
     world.train_ends()
     world.settle()

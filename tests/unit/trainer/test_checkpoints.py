@@ -112,7 +112,10 @@ def test_an_upload_that_fails_is_told_and_tried_again(
     assert stored.wait(10)
     bench.checkpoints.close()
     assert (calls, registry.checkpoints(RUN)) == ([10, 10, 10], [10])
-    assert told == [None, "busy", "busy"] and bench.progress.document().storage_failure is None
+    assert (
+        told == [None, *["Checkpoints cannot be stored: busy"] * 2]
+        and bench.progress.document().storage_failure is None
+    )
 
 
 def test_a_checkpoint_whose_upload_failed_gives_way_to_a_newer_one(

@@ -159,7 +159,7 @@ class Checkpoints:
             # OSError: the disk under the folder, or a socket that botocore does not know about.
             except (StorageError, OSError) as error:
                 log.warning("the checkpoint of step %d could not be uploaded: %s", now.step, error)
-                self._progress.record_storage_failure(str(error))
+                self._progress.record_storage_failure(f"Checkpoints cannot be stored: {error}")
                 self._try_again(now)
 
     def _try_again(self, failed: _Waiting) -> None:

@@ -95,8 +95,12 @@ class Progress:
         self._update(checkpoint_step=step, storage_failure=None)
 
     def record_storage_failure(self, why: str | None) -> None:
-        """Record why a checkpoint or the version cannot be stored at present; None once that is over."""
+        """Record what cannot be stored, or read, at present and why; None once that is over."""
         self._update(storage_failure=why and why[:_LONGEST_SENTENCE])
+
+    def record_waiting(self, why: str | None) -> None:
+        """Record why the run itself waits for storage; None once it goes on."""
+        self.record_storage_failure(why and f"The run waits for storage: {why}")
 
     def record_metrics(self, values: Mapping[str, float]) -> None:
         """Record the latest values of metrics; values that are not finite are skipped."""

@@ -1,6 +1,6 @@
-"""That a training cannot store its checkpoints or its version: a condition while it is so, and one Event.
+"""That a training cannot store its checkpoints, or waits for storage: a condition while it is so, and one Event.
 
-The pod reports it in its progress. The training goes on all the while, so this is the only sign of what is at stake.
+The pod reports it in its progress. Otherwise all looks well, so this is the only sign of what is at stake.
 """
 
 from luthier_api.conditions import find_condition
@@ -20,7 +20,7 @@ def rows(
         kept = find_condition(before.conditions, ConditionType.STORAGE_FAILING)
         message = kept.message if kept else ""
     elif training and progress and progress.storage_failure:
-        message = f"{_what(progress)}: {clip(progress.storage_failure)} {_at_stake(before, progress)}"
+        message = f"{clip(progress.storage_failure)} {_at_stake(before, progress)}"
     return [(ConditionType.STORAGE_FAILING, True, Reason.STORAGE_FAILING, message)] if message else []
 
 
@@ -30,10 +30,6 @@ def begun(before: FineTuneJobStatus, after: FineTuneJobStatus) -> tuple[EventNot
     if new is None or find_condition(before.conditions, ConditionType.STORAGE_FAILING):
         return ()
     return (EventNote(Reason.STORAGE_FAILING, new.message, warning=True),)
-
-
-def _what(progress: ProgressDocument) -> str:
-    return "The version cannot be stored" if progress.stage == "Uploading" else "Checkpoints cannot be stored"
 
 
 def _at_stake(before: FineTuneJobStatus, progress: ProgressDocument) -> str:
