@@ -165,7 +165,7 @@ def test_the_sentence_says_how_long_it_takes_and_is_not_written_again_before_ano
     assert world.plan().empty
 
 
-EXPIRED = "Checkpoints cannot be stored: The keys for s3://m/x have expired (ExpiredToken); put new ones into the Secret."
+EXPIRED = "Checkpoints cannot be stored: The keys for s3://m/x have expired (ExpiredToken); renew them in the Secret."
 
 
 def test_checkpoints_that_cannot_be_stored_stand_in_a_condition_and_one_event_until_one_is_stored(world: Any) -> None:
