@@ -47,8 +47,9 @@ class ModelDeploymentGatherer:
         """Return why a pod could not be created, or not mount its volumes, if one is missing and has been a while."""
         if server is None or not pods_missing.is_due(server, pods, now):
             return ""
-        if pod := pods_missing.unmounted(pods):
-            return await read_failed_mount(self._kube, resource.meta.namespace, pod.uid)
+        for pod in pods_missing.unmounted(pods):
+            if text := await read_failed_mount(self._kube, resource.meta.namespace, pod.uid):
+                return text
         selector = f"involvedObject.kind=RayCluster,involvedObject.name={server.cluster},type=Warning"
         events = await self._kube.list_by_field("v1", "Event", resource.meta.namespace, selector)
         return newest([event for event in events if event.get("reason") in pods_missing.REASONS])

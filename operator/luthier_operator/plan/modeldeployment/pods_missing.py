@@ -14,6 +14,7 @@ from luthier_operator.plan.pods.diagnosis import Diagnosis, diagnose, diagnose_e
 
 REASONS = ("FailedToCreateHeadPod", "FailedToCreateWorkerPod")
 _FIRST_S, _LATER_S = 2.0, 10.0
+_MOST_ASKED = 3
 
 
 def ask_again_s(server: RayServiceView | None, pods: Sequence[PodView], now: datetime) -> float | None:
@@ -30,17 +31,17 @@ def is_due(server: RayServiceView, pods: Sequence[PodView], now: datetime) -> bo
     return waited_s is not None and waited_s >= _FIRST_S
 
 
-def unmounted(pods: Sequence[PodView]) -> PodView | None:
-    """Return a pod that may lack its volumes."""
-    return next((pod for pod in pods if pod.mounting and not pod.deleting), None)
+def unmounted(pods: Sequence[PodView]) -> list[PodView]:
+    """Return pods that may lack their volumes: a few, because what one of them lacks they all do."""
+    return [pod for pod in pods if pod.mounting and not pod.deleting][:_MOST_ASKED]
 
 
 def _waited_s(server: RayServiceView | None, pods: Sequence[PodView], now: datetime) -> float | None:
     """Return for how long something has been missing; None if nothing is, or if what there is answers."""
     if server is None or not server.cluster or server.deleting or (server.serving and not server.upgrading):
         return None
-    if pod := unmounted(pods):
-        return seconds_since(pod.created_at, now)
+    if waiting := unmounted(pods):
+        return max(seconds_since(pod.created_at, now) for pod in waiting)
     if sum(not pod.ended for pod in pods) > max(server.workers, 1):
         return None  # the head and its workers
     return seconds_since(server.created_at, now)
