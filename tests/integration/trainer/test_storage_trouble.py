@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 from luthier_api.documents import CREDENTIALS_VARIABLE
 from luthier_api.exitcodes import ExitCode
 from luthier_api.reasons import Reason
+from luthier_dev.waiting import wait_until
 from support.temporary_keys import MountedSecret, OneToken, temporary
 from support.trainer.attempts import Trainer, through
 from support.trainer.endings import ending
@@ -199,3 +201,16 @@ def test_keys_that_are_not_renewed_in_time_end_the_pod_and_the_next_one_only_pub
     last = trainer.finish(through(long_run, faulty_server), **here)
     assert last.resumed_from == 24 and not last.steps
     assert ending(bench, "registry", bench.folder / "artifact").steps == 24
+
+
+def test_a_pod_that_waits_for_new_keys_still_stops_when_it_is_asked_to(
+    bench: Any, trainer: Trainer, long_run: dict[str, Any], faulty_server: Any, session: Session
+) -> None:
+    long_run["spec"]["hyperparameters"]["epochs"] = 2
+    long_run = bench.prepared(long_run)
+    session.expire_at(lambda handler: handler.command == "PUT" and "/versions/" in handler.path)
+    attempt = trainer.start(through(long_run, faulty_server), **{CREDENTIALS_VARIABLE: str(session.folder)})
+    wait_until(lambda: None if "again until then" in attempt.log else attempt.log, "the wait", 120, interval_s=0.1)
+    attempt.signal(signal.SIGTERM)
+    begun = time.monotonic()
+    assert attempt.wait() == ExitCode.PREEMPTED and time.monotonic() - begun < 20, attempt.log
