@@ -9,7 +9,7 @@ Everything that others use is exported here. The rooms, from the outside in:
 - `trees`: a folder that exists when its manifest does; `manifest`, `hashing`: what it consists of.
 - `download`, `cache`, `parts`: verified, resumable download through a cache that a node's processes share.
 - `store`: the interface to storage; `s3` (the only module that calls boto3) and `file_store` implement it.
-- `config`, `credentials`, `uri`, `errors`, `probe`: how storage is reached, named, and proved.
+- `config`, `keys`, `credentials`, `renewal`, `uri`, `errors`, `probe`: how storage is reached, named, and proved.
 
 It must not know Kubernetes, torch or what a model is.
 """
@@ -20,6 +20,7 @@ from luthier_artifacts.config import StorageConfig
 from luthier_artifacts.errors import (
     BucketNotFound,
     ConditionalWritesUnsupported,
+    CredentialsExpired,
     IntegrityError,
     InvalidUri,
     ObjectNotFound,
@@ -34,6 +35,7 @@ from luthier_artifacts.inputs import (
     fetch_files,
     fetch_tree,
 )
+from luthier_artifacts.keys import read_keys
 from luthier_artifacts.manifest import FileEntry, Lineage, Manifest, Metadata, tree_digest
 from luthier_artifacts.opening import open_store
 from luthier_artifacts.registry import PublishedVersion, Registry, open_registry
@@ -47,6 +49,7 @@ __all__ = [
     "BucketNotFound",
     "Claim",
     "ConditionalWritesUnsupported",
+    "CredentialsExpired",
     "FetchedTree",
     "FileEntry",
     "Holder",
@@ -72,6 +75,7 @@ __all__ = [
     "open_registry",
     "open_store",
     "parse_uri",
+    "read_keys",
     "tree_digest",
     "verify_folder",
 ]

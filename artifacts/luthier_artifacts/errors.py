@@ -2,7 +2,8 @@
 
     StorageError
     ├── InvalidUri                    the name of a place cannot be right
-    ├── StorageDenied                 the credentials are missing, wrong, expired or not allowed to do this
+    ├── StorageDenied                 the credentials are missing, wrong or not allowed to do this
+    ├── CredentialsExpired            they were right once; with others the same call may succeed (`retryable`)
     ├── BucketNotFound
     ├── ObjectNotFound                also: a version or a checkpoint without a valid manifest
     ├── PreconditionFailed            somebody else wrote first
@@ -30,6 +31,12 @@ class InvalidUri(StorageError):
 
 class StorageDenied(StorageError):
     """Storage does not know the credentials, or they may not do this."""
+
+
+class CredentialsExpired(StorageError):
+    """The credentials were valid and are not any more; whoever issues them has to renew them."""
+
+    retryable: ClassVar[bool] = True
 
 
 class BucketNotFound(StorageError):

@@ -1,6 +1,7 @@
 """The S3 adapter: the only module that calls boto3, and the one place where its errors become ours (see `errors`).
 
-Retries are botocore's own (`standard` mode, bounded attempts and time-outs). It must not know what the objects mean.
+Retries are botocore's own (`standard` mode, bounded attempts and time-outs), but for keys that expire (see `renewal`).
+It must not know what the objects mean.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from typing_extensions import override
 
 from luthier_artifacts.config import StorageConfig
 from luthier_artifacts.credentials import botocore_session
-from luthier_artifacts.errors import IntegrityError, ObjectNotFound, StorageError
-from luthier_artifacts.s3_errors import Target, is_conflict, is_missing, to_storage_error
+from luthier_artifacts.errors import IntegrityError, ObjectNotFound, PreconditionFailed, StorageError
+from luthier_artifacts.renewal import awaiting_renewal
+from luthier_artifacts.s3_errors import Target, is_conflict, is_missing, is_unexplained, to_storage_error
 from luthier_artifacts.store import MAX_DOCUMENT_BYTES, Body, ObjectInfo, ObjectStore, Progress
 from luthier_artifacts.uri import Location, join_key
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
-    from mypy_boto3_s3.type_defs import PutObjectOutputTypeDef
+    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef, PutObjectOutputTypeDef
 
 # 16 MiB parts: few requests for a model of gigabytes, and little lost when one fails.
 PART_BYTES = 16 * 1024 * 1024
@@ -68,7 +70,9 @@ class S3Store(ObjectStore):
 
     def __init__(self, location: Location, config: StorageConfig) -> None:
         self._location = location
-        self._config = config
+        self.config = config
+        self.accepted = False
+        """Whether storage has accepted the keys before."""
 
     @property
     @override
@@ -78,9 +82,10 @@ class S3Store(ObjectStore):
     @property
     @override
     def concurrency(self) -> int:
-        return self._config.concurrency
+        return self.config.concurrency
 
     @override
+    @awaiting_renewal
     def stat(self, key: str) -> ObjectInfo:
         with self._mapped("read", key) as (client, where):
             try:
@@ -90,10 +95,13 @@ class S3Store(ObjectStore):
                     # A HEAD has no body that says which of the two is missing.
                     client.head_bucket(Bucket=self._location.bucket)
                     raise ObjectNotFound(f"{self._shown(key)} does not exist; check the path.") from None
+                if is_unexplained(error):
+                    client.get_object(**where, Range="bytes=0-0")["Body"].close()
                 raise
         return ObjectInfo(key, found["ContentLength"], _plain(found["ETag"]), found["LastModified"])
 
     @override
+    @awaiting_renewal
     def read(self, key: str) -> tuple[bytes, str]:
         with self._mapped("read", key) as (client, where):
             answer = client.get_object(**where)
@@ -103,6 +111,7 @@ class S3Store(ObjectStore):
                 return body.read(), _plain(answer["ETag"])
 
     @override
+    @awaiting_renewal
     def read_range(self, key: str, start: int, length: int, *, etag: str | None = None) -> Body:
         with self._mapped("read", key) as (client, where):
             if etag:
@@ -115,6 +124,7 @@ class S3Store(ObjectStore):
         return Body(int(total), self._chunks(key, answer["Body"]), answer["Body"].close)
 
     @override
+    @awaiting_renewal
     def write(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if if_absent else {}
         if if_match is not None:
@@ -124,23 +134,30 @@ class S3Store(ObjectStore):
 
     @override
     def upload(self, files: Mapping[str, Path], progress: Progress | None = None) -> None:
+        self._upload(dict(files), progress)
+
+    @awaiting_renewal
+    def _upload(self, left: dict[str, Path], progress: Progress | None) -> None:
+        """Upload files, and take those that are there out of `left`."""
         config = TransferConfig(
             multipart_threshold=PART_BYTES,
             multipart_chunksize=PART_BYTES,
-            max_concurrency=self._config.concurrency,
+            max_concurrency=self.config.concurrency,
             preferred_transfer_client="classic",
         )
         subscribers = [_Reporter(progress)] if progress else []
         with self._mapped("write", "") as (client, _), create_transfer_manager(client, config) as manager:
             futures = {
                 key: manager.upload(str(path), self._location.bucket, self._key(key), subscribers=subscribers)
-                for key, path in files.items()
+                for key, path in left.items()
             }
             for key, future in futures.items():
                 with self._mapped("write", key):
                     future.result()
+                del left[key]
 
     @override
+    @awaiting_renewal
     def delete(self, keys: Collection[str]) -> None:
         ordered = list(keys)
         for first in range(0, len(ordered), DELETE_BATCH):
@@ -157,17 +174,23 @@ class S3Store(ObjectStore):
 
     @override
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        folder = self._key(prefix)
-        start = f"{folder}/" if folder else ""
         root = f"{self._location.path}/" if self._location.path else ""
-        with self._mapped("list", prefix) as (client, _):
-            pages = client.get_paginator("list_objects_v2").paginate(Bucket=self._location.bucket, Prefix=start)
-            for page in pages:
-                for found in page.get("Contents", []):
-                    # A key that ends in a slash is a folder that some console made.
-                    if not found["Key"].endswith("/"):
-                        key = found["Key"].removeprefix(root)
-                        yield ObjectInfo(key, found["Size"], _plain(found["ETag"]), found["LastModified"])
+        token: str | None = ""
+        while token is not None:
+            page = self._page(prefix, token)
+            for found in page.get("Contents", []):
+                # A key that ends in a slash is a folder that some console made.
+                if not found["Key"].endswith("/"):
+                    key = found["Key"].removeprefix(root)
+                    yield ObjectInfo(key, found["Size"], _plain(found["ETag"]), found["LastModified"])
+            token = page.get("NextContinuationToken")
+
+    @awaiting_renewal
+    def _page(self, prefix: str, token: str) -> ListObjectsV2OutputTypeDef:
+        folder = self._key(prefix)
+        following: dict[str, Any] = {"ContinuationToken": token} if token else {}
+        with self._mapped("list", prefix) as (client, where):
+            return client.list_objects_v2(Bucket=where["Bucket"], Prefix=f"{folder}/" if folder else "", **following)
 
     def _key(self, key: str) -> str:
         return join_key(self._location.path, key)
@@ -180,10 +203,13 @@ class S3Store(ObjectStore):
         """Give the client and the object's address; every error of the client leaves as one of ours."""
         full = self._key(key)
         try:
-            yield _client(self._config), {"Bucket": self._location.bucket, "Key": full}
+            yield _client(self.config), {"Bucket": self._location.bucket, "Key": full}
         except (ClientError, BotoCoreError) as error:
-            target = Target(action, self._location.bucket, full, self._config.endpoint)
-            raise to_storage_error(error, target) from error
+            target = Target(action, self._location.bucket, full, self.config.endpoint, self.accepted)
+            mapped = to_storage_error(error, target)
+            self.accepted |= isinstance(mapped, ObjectNotFound | PreconditionFailed)
+            raise mapped from error
+        self.accepted = True
 
     def _chunks(self, key: str, body: Any) -> Iterator[bytes]:
         with self._mapped("read", key):

@@ -10,6 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from luthier_artifacts.errors import (
     BucketNotFound,
     ConditionalWritesUnsupported,
+    CredentialsExpired,
     IntegrityError,
     InvalidUri,
     ObjectNotFound,
@@ -28,6 +29,8 @@ class Target:
     bucket: str
     key: str
     endpoint: str | None
+    accepted: bool = False
+    """Whether storage has accepted the keys in use before: what it refuses now was replaced or has run out."""
 
     @property
     def server(self) -> str:
@@ -42,7 +45,9 @@ class Target:
 
 _UNKNOWN_KEY = {"InvalidAccessKeyId", "InvalidClientTokenId", "UnrecognizedClientException"}
 _WRONG_SECRET = {"SignatureDoesNotMatch"}
-_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken"}
+# AWS (S3 and STS), then MinIO, then Alibaba Cloud.
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "RequestExpired"}
+_EXPIRED |= {"InvalidTokenId", "SecurityTokenExpired", "InvalidSecurityToken"}
 _SKEWED = {"RequestTimeTooSkewed"}
 _WRONG_REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
 _NO_BUCKET = {"NoSuchBucket"}
@@ -64,6 +69,11 @@ def is_missing(error: ClientError) -> bool:
     return _code(error) in ("404", "NotFound")
 
 
+def is_unexplained(error: ClientError) -> bool:
+    """Whether a HEAD was refused, which does not say why: expired tokens are answered by 400."""
+    return _code(error) in ("400", "403")
+
+
 def is_conflict(error: BaseException) -> bool:
     """Whether another conditional write of the same key was in flight."""
     return isinstance(error, ClientError) and _code(error) == "ConditionalRequestConflict"
@@ -78,12 +88,16 @@ def to_storage_error(error: ClientError | BotoCoreError, target: Target) -> Stor
 
 def _denied(error: ClientError, target: Target) -> StorageError | None:
     code, server, uri = _code(error), target.server, target.object_uri
+    if code in _EXPIRED:
+        return CredentialsExpired(f"The keys used for {uri} have expired ({code}); put new ones into the Secret.")
+    if code in _UNKNOWN_KEY | _WRONG_SECRET and target.accepted:
+        return CredentialsExpired(
+            f"{server} does not accept the keys used for {uri} any more ({code}); put valid ones into the Secret."
+        )
     if code in _UNKNOWN_KEY:
         return StorageDenied(f"{server} does not know the access key used for {uri}; correct AWS_ACCESS_KEY_ID.")
     if code in _WRONG_SECRET:
         return StorageDenied(f"{server} refused the signature for {uri}; correct AWS_SECRET_ACCESS_KEY.")
-    if code in _EXPIRED:
-        return StorageDenied(f"The session token used for {uri} has expired or is invalid; renew the credentials.")
     if code in _SKEWED:
         return StorageDenied(f"This machine's clock differs too much from that of {server}; correct the clock.")
     if code in ("AccessDenied", "Forbidden", "AllAccessDisabled") or _status(error) in (401, 403):
@@ -121,6 +135,8 @@ def _from_answer(error: ClientError, target: Target) -> StorageError:
 
 def _from_client(error: BotoCoreError, target: Target) -> StorageError:
     server, uri = target.server, target.object_uri
+    if isinstance(error, boto.CredentialRetrievalError) and target.accepted:
+        return CredentialsExpired(f"The keys used for {uri} have expired and could not be renewed: {_line(error)}")
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError):
         return StorageDenied(f"There are no credentials to {target.action} {uri}; name a Secret that holds them.")
     if isinstance(error, boto.SSLError):
@@ -135,5 +151,9 @@ def _from_client(error: BotoCoreError, target: Target) -> StorageError:
             f"{server} did not answer ({type(error).__name__}); check the endpoint and try again."
         )
     if isinstance(error, boto.ParamValidationError | boto.InvalidEndpointConfigurationError):
-        return InvalidUri(f"{uri} is not a place in S3: {' '.join(str(error).split())}")
-    return StorageError(f"The request to {target.action} {uri} at {server} failed: {' '.join(str(error).split())}")
+        return InvalidUri(f"{uri} is not a place in S3: {_line(error)}")
+    return StorageError(f"The request to {target.action} {uri} at {server} failed: {_line(error)}")
+
+
+def _line(error: BotoCoreError) -> str:
+    return " ".join(str(error).split())

@@ -39,8 +39,8 @@ class ResourceStatus(ApiModel):
     phase: Text = Field(default="Pending", description="One word, for display. Programs read the conditions.")
     conditions: Annotated[list[Condition], Field(max_length=16, json_schema_extra=_KEYED_BY_TYPE)] = Field(
         default=[],
-        description="Ready, Reconciling and Stalled as kstatus defines them; Prepared and Published of a FineTuneJob, "
-        "Available of a ModelDeployment.",
+        description="Ready, Reconciling and Stalled as kstatus defines them; Prepared, Published and, while it is so, "
+        "StorageFailing of a FineTuneJob; Available of a ModelDeployment.",
     )
 
 

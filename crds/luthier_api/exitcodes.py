@@ -40,6 +40,7 @@ class ExitCode(IntEnum):
     STORAGE_UNAVAILABLE = 80
     PREEMPTED = 81
     PREPARE_AGAIN = 82
+    CREDENTIALS_EXPIRED = 83
     KILLED = 137
 
 
@@ -92,6 +93,10 @@ OUTCOMES: dict[ExitCode, Outcome] = {
         Reason.WAITING_FOR_RUN,
         Retry.PREPARE,
         "Another run trains the same, or a version whose weights were to be used is gone; prepare looks again.",
+    ),
+    # Only whoever renews the Secret can help, and nothing tells the operator of that: it may not read Secrets.
+    ExitCode.CREDENTIALS_EXPIRED: Outcome(
+        Reason.CREDENTIALS_EXPIRED, Retry.FREE, "Put valid keys into the Secret; the next pod uses them."
     ),
     # Without a DisruptionTarget condition a SIGKILL is nearly always the kernel's OOM killer, and would come again.
     ExitCode.KILLED: Outcome(

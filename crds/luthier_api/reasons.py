@@ -13,6 +13,7 @@ class ConditionType(StrEnum):
     PUBLISHED = "Published"
     AVAILABLE = "Available"
     ADMITTED = "Admitted"
+    STORAGE_FAILING = "StorageFailing"
 
 
 class Reason(StrEnum):
@@ -39,6 +40,7 @@ class Reason(StrEnum):
     OTHER_RELEASE = "OtherRelease"
     ADOPTED = "Adopted"
     SIDECAR_RUNNING = "SidecarRunning"
+    STORAGE_FAILING = "StorageFailing"
 
     # What stops a run: the user's input.
     INVALID_SPEC = "InvalidSpec"
@@ -49,6 +51,7 @@ class Reason(StrEnum):
     BUCKET_NOT_FOUND = "BucketNotFound"
     STORAGE_DENIED = "StorageDenied"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
+    CREDENTIALS_EXPIRED = "CredentialsExpired"
     STORAGE_UNSAFE = "StorageUnsafe"
     INTEGRITY_ERROR = "IntegrityError"
     # ... the run itself

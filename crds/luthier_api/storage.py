@@ -145,6 +145,11 @@ class StorageAccess(ApiModel):
         description="Put the bucket in the path instead of the host name. Default: true with an endpoint.",
     )
 
+    @property
+    def mounts(self) -> bool:
+        """Whether a pod mounts anything of the namespace's for it, which may not be there."""
+        return self.secret_ref is not None or self.ca_bundle is not None
+
     def is_unset(self) -> bool:
         """Tell whether nothing is said here, so that the output's access applies."""
         return all(getattr(self, name) is None for name in StorageAccess.model_fields)

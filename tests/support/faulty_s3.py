@@ -16,6 +16,8 @@ from botocore.credentials import Credentials
 
 from support.s3 import S3
 
+TOKEN_HEADER = "x-amz-security-token"
+
 
 class FaultyServer:
     """Signs each request anew, so that it may change it.
@@ -48,6 +50,7 @@ class FaultyServer:
         """Send the request on, and return status, headers and body of the answer."""
         body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
         left_out = {"authorization", "host", "x-amz-date", "x-amz-content-sha256", "content-length", "expect"}
+        left_out |= {TOKEN_HEADER}
         headers = {
             name: value
             for name, value in handler.headers.items()

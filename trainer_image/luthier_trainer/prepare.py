@@ -52,7 +52,7 @@ def prepare(run: RunDocument, workspace: Workspace, progress: Progress) -> Prepa
     check_dataset(spec)
 
     progress.enter("Downloading")
-    registry = open_output(run)
+    registry = open_output(run, progress.record_waiting)
     registry.probe_conditional_writes()
     dataset = fetch_dataset(run, workspace.dataset)
     model = fetch_model(run, workspace.model, workspace.cache)

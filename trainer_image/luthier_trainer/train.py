@@ -77,7 +77,7 @@ def train(
         TrainerError, StorageError: with one sentence of what is wrong and what to do.
     """
     resolved, world = _resolved(run), world or World()
-    registry = open_output(run)
+    registry = open_output(run, progress.record_waiting)
     with turn_to_train(run, registry, resolved, progress, takes_part=world.is_first) as turn:
         if found := world.broadcast(turn.wait() if world.is_first else None):
             return as_published(found, resolved.run_key)

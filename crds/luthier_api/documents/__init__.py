@@ -24,6 +24,8 @@ from luthier_api.documents.result import (
 )
 from luthier_api.documents.run import (
     CA_BUNDLE_DIR,
+    CREDENTIALS_DIR,
+    CREDENTIALS_VARIABLE,
     GRACE_VARIABLE,
     RUN_DOCUMENT_PATH,
     Access,
@@ -34,6 +36,7 @@ from luthier_api.documents.run import (
     Role,
     RunDocument,
     credential_env,
+    credential_folder,
 )
 from luthier_api.documents.serving import (
     MULTI_LABEL_THRESHOLD,
@@ -53,6 +56,8 @@ from luthier_api.documents.serving import (
 
 __all__ = [
     "CA_BUNDLE_DIR",
+    "CREDENTIALS_DIR",
+    "CREDENTIALS_VARIABLE",
     "GRACE_VARIABLE",
     "MULTI_LABEL_THRESHOLD",
     "RUN_DOCUMENT_PATH",
@@ -88,5 +93,6 @@ __all__ = [
     "ServingDocument",
     "Stage",
     "credential_env",
+    "credential_folder",
     "read_result",
 ]

@@ -33,6 +33,9 @@ class ProgressDocument(Document):
     )
     gpu_memory_bytes: Annotated[int, Field(ge=0)] | None = Field(default=None, description="Peak GPU memory.")
     checkpoint_step: Count | None = Field(default=None, description="Step of the newest checkpoint in storage.")
+    storage_failure: Text | None = Field(
+        default=None, description="What cannot be stored, or read, at present and why; it is tried again."
+    )
     resumed_from_step: Count | None = Field(
         default=None, description="Step of the checkpoint that this attempt resumed from."
     )

@@ -10,6 +10,9 @@ from luthier_api.training import TrainingSpec
 
 RUN_DOCUMENT_PATH = "/etc/luthier/run.json"
 CA_BUNDLE_DIR = "/etc/luthier/ca"
+CREDENTIALS_DIR = "/etc/luthier/credentials"
+# Environment variable that names another folder than CREDENTIALS_DIR.
+CREDENTIALS_VARIABLE = "LUTHIER_CREDENTIALS_DIR"
 # Environment variable of a training pod: seconds between SIGTERM and SIGKILL.
 GRACE_VARIABLE = "LUTHIER_GRACE_S"
 
@@ -17,12 +20,16 @@ GRACE_VARIABLE = "LUTHIER_GRACE_S"
 Role = Literal["output", "model", "dataset"]
 
 
-def credential_env(role: Role) -> dict[str, str]:
-    """Return {key in the user's Secret: environment variable of the pod} for one role.
+def credential_folder(role: Role) -> str:
+    """Return the folder in a pod where each key of one role's Secret is a file of that name.
 
-    Environment variables and not files, because the kubelet then says in the pod's status which Secret or key is
-    missing; for a missing volume it only writes Events.
+    Files and not environment variables, because Kubernetes replaces them about a minute after the Secret has changed.
     """
+    return f"{CREDENTIALS_DIR}/{role}"
+
+
+def credential_env(role: Role) -> dict[str, str]:
+    """Return {key: environment variable that holds it where no such folder is}, as without Kubernetes."""
     keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN")
     return {key: f"LUTHIER_{role.upper()}_{key}" for key in keys}
 
@@ -37,7 +44,9 @@ class Access(Document):
     )
     ca_bundle: Text | None = Field(default=None, description="Path of a PEM file.")
     credentials: Role | None = Field(
-        default=None, description="Whose environment variables hold the keys; unset: the pod's identity."
+        default=None,
+        description="Whose keys are used: those in its folder, or else in its environment variables; unset: the pod's "
+        "identity.",
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
-from luthier_operator.gather.pod_events import last_seen
+from luthier_operator.gather.pod_events import newest, read_failed_mount
 from luthier_operator.gather.server_poller import ServerPoller
 from luthier_operator.kube import ApiNotInstalled, KubeClient
 from luthier_operator.model.parse import meta_of, rayservice_view
@@ -46,13 +46,15 @@ class ModelDeploymentGatherer:
         pods: Sequence[PodView],
         now: datetime,
     ) -> str:
-        """Return why KubeRay could not create a pod, if pods are missing and have been for a while."""
+        """Return why a pod could not be created, or not mount its volumes, if one is missing and has been a while."""
         if server is None or not pods_missing.is_due(server, pods, now):
             return ""
+        for pod in pods_missing.unmounted(pods):
+            if text := await read_failed_mount(self._kube, resource.meta.namespace, pod.uid):
+                return text
         selector = f"involvedObject.kind=RayCluster,involvedObject.name={server.cluster},type=Warning"
         events = await self._kube.list_by_field("v1", "Event", resource.meta.namespace, selector)
-        telling = [event for event in events if event.get("reason") in pods_missing.REASONS]
-        return str(max(telling, key=last_seen).get("message", "")) if telling else ""
+        return newest([event for event in events if event.get("reason") in pods_missing.REASONS])
 
     def _followed(self, resource: ModelDeploymentResource) -> FineTuneJobView | None:
         reference = resource.spec.model.fine_tune_job_ref

@@ -181,4 +181,4 @@ def _figures(document: ProgressDocument | None) -> Sequence[object] | None:
     if document is None:
         return None
     shown = figures(progress_of(document)), document.waiting_for
-    return *shown, document.checkpoint_step, document.resumed_from_step
+    return *shown, document.checkpoint_step, document.resumed_from_step, document.storage_failure

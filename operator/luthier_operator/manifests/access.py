@@ -1,16 +1,18 @@
-"""How a pod is given its way to storage: what the document says, the environment from Secrets, the CA bundles.
+"""How a pod is given its way to storage: what the document says, and the Secrets and CA bundles that are mounted.
 
-Credentials are environment variables with `secretKeyRef`, because the kubelet then says in the pod's status which
-Secret or key is missing. The operator itself never reads a Secret.
+Credentials are files, because the kubelet replaces those when the Secret changes, and environment variables never. It
+says only in an Event of the pod which Secret or key is missing. The operator itself never reads a Secret.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from luthier_api.documents import CA_BUNDLE_DIR, Access, Role, credential_env
+from luthier_api.documents import CA_BUNDLE_DIR, Access, Role, credential_env, credential_folder
 from luthier_api.storage import StorageAccess
 
+# What the names of the volumes with keys begin with; the role follows.
+CREDENTIALS_VOLUME = "credentials-"
 _S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
@@ -36,28 +38,10 @@ class Grant:
         )
 
 
-def environment(grants: Iterable[Grant]) -> list[dict[str, Any]]:
-    """Return the container's variables for the Secrets of these grants."""
-    return [
-        {
-            "name": variable,
-            "valueFrom": {
-                "secretKeyRef": {
-                    "name": grant.storage.secret_ref.name,
-                    "key": key,
-                    "optional": key not in (("HF_TOKEN",) if grant.hub else _S3_KEYS),
-                }
-            },
-        }
-        for grant in grants
-        if grant.storage.secret_ref
-        for key, variable in credential_env(grant.role).items()
-    ]
-
-
-def ca_volumes(grants: Iterable[Grant]) -> list[dict[str, Any]]:
-    """Return the pod's volumes for the CA bundles of these grants."""
-    return [
+def volumes(grants: Sequence[Grant]) -> list[dict[str, Any]]:
+    """Return the pod's volumes for the Secrets and CA bundles of these grants."""
+    secrets = [_credentials(grant, ref.name) for grant in grants if (ref := grant.storage.secret_ref)]
+    bundles = [
         {
             "name": f"ca-{grant.role}",
             "configMap": {"name": bundle.name, "items": [{"key": bundle.key, "path": bundle.key}]},
@@ -65,12 +49,26 @@ def ca_volumes(grants: Iterable[Grant]) -> list[dict[str, Any]]:
         for grant in grants
         if (bundle := grant.storage.ca_bundle)
     ]
+    return [*secrets, *bundles]
 
 
-def ca_mounts(grants: Iterable[Grant]) -> list[dict[str, Any]]:
-    """Return the container's mounts of those volumes."""
-    return [
-        {"name": f"ca-{grant.role}", "mountPath": f"{CA_BUNDLE_DIR}/{grant.role}", "readOnly": True}
+def mounts(grants: Sequence[Grant]) -> list[dict[str, Any]]:
+    """Return the container's mounts of those volumes. No subPath: what is mounted so is never replaced."""
+    secrets = {
+        f"{CREDENTIALS_VOLUME}{grant.role}": credential_folder(grant.role)
         for grant in grants
-        if grant.storage.ca_bundle
+        if grant.storage.secret_ref
+    }
+    bundles = {f"ca-{grant.role}": f"{CA_BUNDLE_DIR}/{grant.role}" for grant in grants if grant.storage.ca_bundle}
+    return [{"name": name, "mountPath": path, "readOnly": True} for name, path in (secrets | bundles).items()]
+
+
+def _credentials(grant: Grant, secret: str) -> dict[str, Any]:
+    """Return the volume of one Secret: the keys that it must hold, and those that it may."""
+    required = ("HF_TOKEN",) if grant.hub else _S3_KEYS
+    allowed = tuple(key for key in credential_env(grant.role) if key not in required)
+    sources = [
+        {"secret": {"name": secret, "items": [{"key": key, "path": key} for key in keys], "optional": optional}}
+        for keys, optional in ((required, False), (allowed, True))
     ]
+    return {"name": f"{CREDENTIALS_VOLUME}{grant.role}", "projected": {"sources": sources}}

@@ -19,8 +19,8 @@ from luthier_api.documents import (
 from luthier_api.exitcodes import Retry, codes_with
 from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_api.training import TrainingSpec
-from luthier_operator.manifests import claims, pods, rendezvous
-from luthier_operator.manifests.access import Grant, ca_mounts, ca_volumes, environment
+from luthier_operator.manifests import access, claims, pods, rendezvous
+from luthier_operator.manifests.access import Grant
 from luthier_operator.model import names
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.names import Component, Stage
@@ -212,20 +212,20 @@ def trainer_pod(
                 "command": ["python", "-m", "luthier_trainer"],
                 "args": [command, RUN_DOCUMENT_PATH],
                 "workingDir": _WORK,
-                "env": pods.environment(defaults, [*_fixed_environment(), *environment(given)]),
+                "env": pods.environment(defaults, _fixed_environment()),
                 "resources": pods.resources(spec.prepare_resources, defaults.prepare),
                 "securityContext": {**pods.CONTAINER_SECURITY, "readOnlyRootFilesystem": True},
                 "terminationMessagePath": TERMINATION_MESSAGE_PATH,
                 "terminationMessagePolicy": "File",
                 "volumeMounts": [
-                    # By subPath, so that the CA bundles can be mounted beside it in the same directory.
+                    # By subPath, so that keys and CA bundles can be mounted beside it in the same directory.
                     {"name": "run", "mountPath": RUN_DOCUMENT_PATH, "subPath": _FILE, "readOnly": True},
                     {"name": "work", "mountPath": _WORK},
-                    *ca_mounts(given),
+                    *access.mounts(given),
                 ],
             }
         ],
-        "volumes": [{"name": "run", **_document_file()}, {"name": "work", "emptyDir": {}}, *ca_volumes(given)],
+        "volumes": [{"name": "run", **_document_file()}, {"name": "work", "emptyDir": {}}, *access.volumes(given)],
     }
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from luthier_api.documents import SERVE_PORT, Mirror, RevisionConfig, Route, ServerConfig
 from luthier_api.keys import digest_of
 from luthier_api.modeldeployment import ModelDeploymentSpec, Redis
-from luthier_operator.manifests import pods
-from luthier_operator.manifests.access import Grant, ca_mounts, ca_volumes, environment
+from luthier_operator.manifests import access, pods
+from luthier_operator.manifests.access import Grant
 from luthier_operator.model import names
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.views import Meta
@@ -316,13 +316,13 @@ def _worker(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defa
     runtime = spec.runtime
     container = {
         **_container("ray-worker", spec, defaults),
-        "env": pods.environment(defaults, [{"name": "LUTHIER_CACHE", "value": CACHE_DIR}, *environment([grant])]),
+        "env": pods.environment(defaults, [{"name": "LUTHIER_CACHE", "value": CACHE_DIR}]),
         "resources": pods.resources(runtime.resources, defaults.serve, gpus=runtime.gpus_per_replica),
-        "volumeMounts": [{"name": "cache", "mountPath": CACHE_DIR}, *ca_mounts([grant])],
+        "volumeMounts": [{"name": "cache", "mountPath": CACHE_DIR}, *access.mounts([grant])],
     }
     pod = {
         "containers": [container],
-        "volumes": [{"name": "cache", "emptyDir": {}}, *ca_volumes([grant])],
+        "volumes": [{"name": "cache", "emptyDir": {}}, *access.volumes([grant])],
         "automountServiceAccountToken": False,
         "topologySpreadConstraints": [
             {

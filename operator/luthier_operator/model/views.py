@@ -152,6 +152,12 @@ class PodView:
         """Whether it has come to an end, well or not."""
         return self.phase in ("Succeeded", "Failed")
 
+    @property
+    def mounting(self) -> bool:
+        """Whether a node has it and no container of it has started: it mounts volumes, or pulls an image."""
+        starting = self.waiting_reason in ("ContainerCreating", "PodInitializing")
+        return self.phase == "Pending" and bool(self.node) and starting
+
 
 @dataclass(frozen=True)
 class WorkloadView:

@@ -16,6 +16,7 @@ from luthier_api.documents import RevisionConfig
 from luthier_api.reasons import Reason
 from luthier_artifacts import (
     BucketNotFound,
+    CredentialsExpired,
     IntegrityError,
     InvalidUri,
     ObjectNotFound,
@@ -35,12 +36,15 @@ DEFAULT_CACHE = "/var/cache/luthier"
 PATIENCE_ENV = "LUTHIER_LOAD_PATIENCE_S"
 DEFAULT_PATIENCE_S = 120.0
 RETRY_DELAY_S = 3.0
+# The kubelet brings a Secret that has changed into a running pod within a minute or two.
+MOUNT_DELAY_S = 120.0
 
 logger = logging.getLogger("ray.serve")
 
 _REASONS: list[tuple[type[StorageError], Reason]] = [
     (IntegrityError, Reason.INTEGRITY_ERROR),
     (StorageDenied, Reason.STORAGE_DENIED),
+    (CredentialsExpired, Reason.CREDENTIALS_EXPIRED),
     (BucketNotFound, Reason.BUCKET_NOT_FOUND),
     (ObjectNotFound, Reason.MODEL_NOT_FOUND),
     (InvalidUri, Reason.INVALID_SPEC),
@@ -95,14 +99,19 @@ def cache_folder() -> Path:
 def _fetch(config: RevisionConfig, folder: Path, cache: Path) -> None:
     deadline = time.monotonic() + float(os.environ.get(PATIENCE_ENV, DEFAULT_PATIENCE_S))
     needed = partial(needed_files, config.engine, gpus=config.gpus_per_replica)
+    storage = StorageConfig.from_access(config.access)
     while True:
         try:
-            storage = StorageConfig.from_access(config.access)
             download_version(config.model_uri, folder, storage, cache=cache, digest=config.digest, choose=needed)
             return
         except StorageError as error:
-            if not error.retryable or time.monotonic() + RETRY_DELAY_S > deadline:
+            if not _may_pass(error, storage) or time.monotonic() + RETRY_DELAY_S > deadline:
                 reason = next((reason for kind, reason in _REASONS if isinstance(error, kind)), Reason.CRASHED)
                 raise LoadError(reason, str(error)) from error
             logger.warning("%s Retrying in %s s.", error, RETRY_DELAY_S)
         time.sleep(RETRY_DELAY_S)
+
+
+def _may_pass(error: StorageError, storage: StorageConfig) -> bool:
+    """Whether trying again may help: also for keys that were replaced in the Secret, and in this pod not yet."""
+    return error.retryable or (isinstance(error, StorageDenied) and storage.keys_age_s > MOUNT_DELAY_S)

@@ -162,13 +162,19 @@ CASES = (
     Case("storage-down", "Storage does not answer", "StorageUnavailable", says(
         ExitCode.STORAGE_UNAVAILABLE, "http://minio:9000 does not answer: connection refused. Check endpoint."), ONCE,
         retried=COUNTED),
+    Case("keys-expired", "The keys have expired", "Retrying", says(
+        ExitCode.CREDENTIALS_EXPIRED, "The keys used for s3://models/sentiment have expired (ExpiredToken); put new "
+        "ones into the Secret.", "train"), cause="CredentialsExpired", retried=ALWAYS),
     Case("image", "The image cannot be pulled", "ImagePullFailed", lambda of: of.waits(
         "ErrImagePull", 'failed to resolve reference "registry.example.com/trainer:9": not found'),
         {"image": "registry.example.com/trainer:9"}, retried=HEALS),
     Case("forbidden-image", "The image is not on the operator's list", "ImageNotAllowed",
          spec={"image": "docker.io/somebody/trainer:1"}),
-    Case("no-secret", "The Secret is missing", "MissingSecret", lambda of: of.waits(
-        "CreateContainerConfigError", 'secret "s3" not found'), retried=HEALS),
+    Case("no-secret", "The Secret is missing", "MissingSecret", lambda of: of.cannot_mount(
+        'MountVolume.SetUp failed for volume "credentials-output" : secret "s3" not found'), retried=HEALS),
+    Case("no-key", "The Secret lacks a key", "MissingSecret", lambda of: of.cannot_mount(
+        'MountVolume.SetUp failed for volume "credentials-output" : references non-existent secret key: '
+        "AWS_ACCESS_KEY_ID"), retried=HEALS),
     Case("no-account", "The ServiceAccount is missing", "MissingServiceAccount", spec={"serviceAccountName": "trainer"},
          retried=HEALS),
     Case("no-authorities", "The ConfigMap is missing", "MissingConfigMap", lambda of: of.cannot_mount(

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -21,13 +22,22 @@ import boto3
 import numpy as np
 import pytest
 
-from luthier_api.documents import SERVING_DOCUMENT_FILE, Access, RevisionConfig, Route, ServerConfig
+from luthier_api.documents import (
+    CREDENTIALS_VARIABLE,
+    SERVING_DOCUMENT_FILE,
+    Access,
+    RevisionConfig,
+    Route,
+    ServerConfig,
+)
 from luthier_api.reasons import Reason
 from luthier_artifacts import PublishedVersion
+from luthier_serving.compute import loading
 from luthier_serving.compute.engines import open_engine
 from luthier_serving.compute.loading import load_model
 from luthier_serving.compute.model import open_model
 from luthier_serving.errors import LoadError
+from support.temporary_keys import MountedSecret
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -308,6 +318,31 @@ def test_a_storage_failure_is_a_reason_and_one_sentence(
         load_model(models.revision("rev", models.first, **changes))
     assert failure.value.reason is reason
     assert "\n" not in str(failure.value) and len(str(failure.value)) > 40
+
+
+def test_a_replica_that_starts_after_the_secret_has_changed_uses_its_new_keys(
+    models: Any, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = s3.server.reader.environment("")
+    revoked = keys | {"AWS_ACCESS_KEY_ID": "a-stranger"}
+    monkeypatch.setenv("RAYON_NUM_THREADS", "1")
+    monkeypatch.setenv(CREDENTIALS_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(loading, "RETRY_DELAY_S", 0.1)
+    secret = MountedSecret(tmp_path / "output", **keys)
+    for replica, old in (("first", False), ("second", False), ("third", True)):
+        # Without it, the second would find the version in the cache.
+        monkeypatch.setenv("LUTHIER_CACHE", str(tmp_path / replica))
+        revision = models.revision(replica, models.first)
+        if replica == "second":
+            secret.replace(**revoked)
+            with pytest.raises(LoadError) as failure:
+                load_model(revision)
+            assert failure.value.reason is Reason.STORAGE_DENIED, "the pod has the Secret as it is"
+            continue
+        if old:  # ... and now perhaps not yet
+            secret.age(600)
+            threading.Timer(0.5, lambda: secret.replace(**keys)).start()
+        assert load_model(revision)
 
 
 def publish_changed(models: Any, s3: Any, tmp_path: Path) -> PublishedVersion:

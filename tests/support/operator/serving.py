@@ -16,7 +16,15 @@ from luthier_operator.model import names
 from luthier_operator.model.actions import Plan
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.resources import ModelDeploymentResource
-from luthier_operator.model.views import ApplicationView, FineTuneJobView, Meta, PodReport, RayServiceView, Refusal
+from luthier_operator.model.views import (
+    ApplicationView,
+    FineTuneJobView,
+    Meta,
+    PodReport,
+    PodView,
+    RayServiceView,
+    Refusal,
+)
 from luthier_operator.plan.modeldeployment.policies import ObservedServing, plan_modeldeployment
 
 DEFAULTS = Defaults(trainer_image="trainer:1", server_image="server:1")
@@ -63,13 +71,14 @@ class Cluster:
         self.kuberay = True
         self.refused: Refusal | None = None
         self.pod_event = ""
+        self.pods: tuple[PodView, ...] = ()
 
     def plan(self) -> Plan:
         resource = ModelDeploymentResource(self.meta, self.spec, self.status)
         observed = ObservedServing(
             self.server,
             self.job,
-            (),
+            self.pods,
             self.reports(),
             self.kuberay,
             pod_event=self.pod_event,

@@ -128,7 +128,7 @@ def test_every_exit_code_but_success_has_one_meaning_and_one_retry_rule() -> Non
     assert sorted(code for retry in Retry for code in codes_with(retry)) == sorted(int(code) for code in OUTCOMES)
     assert outcome_of(3).reason is Reason.CRASHED
     assert outcome_of(ExitCode.OUT_OF_MEMORY).retry is Retry.NEVER
-    assert codes_with(Retry.FREE) == [ExitCode.PREEMPTED]
+    assert codes_with(Retry.FREE) == [ExitCode.PREEMPTED, ExitCode.CREDENTIALS_EXPIRED]
     assert codes_with(Retry.COUNTED) == [ExitCode.CRASHED, ExitCode.STORAGE_UNAVAILABLE]
 
 

@@ -65,6 +65,7 @@ NEVER, COUNTED, FREE = Retry.NEVER, Retry.COUNTED, Retry.FREE
         pytest.param(ended(65), "InvalidData", NEVER, "Correct the data", id="bad data"),
         pytest.param(ended(69), "StorageDenied", NEVER, "Check the Secret", id="storage denied"),
         pytest.param(ended(80), "StorageUnavailable", COUNTED, "did not answer", id="storage down"),
+        pytest.param(ended(82), "CredentialsExpired", FREE, "valid keys into the Secret", id="keys expired"),
         pytest.param(ended(137, reason="OOMKilled"), "OutOfMemory", NEVER, "limit of 2Gi", id="killed for memory"),
         pytest.param(ended(1, reason="OOMKilled"), "OutOfMemory", NEVER, "limit of 2Gi", id="a child was, too"),
         pytest.param(ended(137, OF_MEMORY), "OutOfMemory", NEVER, "too little", id="killed, and it says for memory"),
@@ -261,3 +262,21 @@ def test_attempts_of_jobs_that_were_given_up_are_counted_too() -> None:
     assert failures.job_failure(with_pods(job, [ended(int(ExitCode.CRASHED))]), earlier=2).message.startswith(
         "4 attempts failed"
     )
+
+
+MOUNT = 'MountVolume.SetUp failed for volume "credentials-dataset" : '
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (f'{MOUNT}secret "s3" not found', 'secret "s3" not found. Create that Secret'),
+        (
+            f"{MOUNT}references non-existent secret key: HF_TOKEN",
+            "Add that key to the Secret that dataset.secretRef na",
+        ),
+    ],
+)
+def test_a_secret_that_cannot_be_mounted_is_named_or_the_field_that_names_it(message: str, words: str) -> None:
+    found = diagnose_event(message)
+    assert found.reason is Reason.MISSING_SECRET and words in found.message

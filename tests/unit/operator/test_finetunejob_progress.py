@@ -157,3 +157,48 @@ def test_the_sentence_says_how_long_it_takes_and_is_not_written_again_before_ano
     assert world.ready["message"] == "Training: step 5 of 69, about 4m10s left."
     world.progress = ProgressDocument(stage="Training", step=5, total_steps=69, eta_seconds=240, **at)
     assert world.plan().empty
+
+
+EXPIRED = "Checkpoints cannot be stored: The keys for s3://m/x have expired (ExpiredToken); renew them in the Secret."
+
+
+def test_checkpoints_that_cannot_be_stored_stand_in_a_condition_and_one_event_until_one_is_stored(world: Any) -> None:
+    to_training(world)
+    world.progress = document(step=90, checkpoint_step=75)
+    world.step()
+    assert world.condition("StorageFailing") is None
+    for step in (100, 110):
+        world.progress = document(step=step, checkpoint_step=75, storage_failure=EXPIRED)
+        world.step()
+    found = world.condition("StorageFailing")
+    assert (found["status"], found["reason"]) == ("True", "StorageFailing")
+    assert found["message"] == (
+        f"{EXPIRED} It is tried again; if the pod is lost before that succeeds, the next one continues from step 75."
+    )
+    assert (world.ready["reason"], world.events.count("StorageFailing")) == ("Training", 1), "the training goes on"
+    world.progress = None
+    world.step()
+    assert world.condition("StorageFailing") == found, "while no pod answers, what is known stays"
+    world.progress = document(step=120, checkpoint_step=120)
+    world.step()
+    assert world.condition("StorageFailing") is None
+
+
+def test_a_run_that_waits_for_storage_says_so_and_is_over_with_the_run(world: Any) -> None:
+    to_training(world)
+    world.progress = document(stage="Uploading", step=200, storage_failure="The run waits for storage: x")
+    world.step()
+    message = world.condition("StorageFailing")["message"]
+    assert message.startswith("The run waits for storage: x. ") and message.endswith("the next one starts over.")
+    world.progress = None
+    world.train_ends()
+    world.settle()
+    assert world.condition("StorageFailing") is None and world.ready["status"] == "True"
+
+
+def test_what_a_pod_says_of_storage_is_one_bounded_line(world: Any) -> None:
+    to_training(world)
+    world.progress = document(storage_failure="no\nway\x1b[31m" * 80)
+    world.step()
+    message = world.condition("StorageFailing")["message"]
+    assert message.isprintable() and len(message) < 1000

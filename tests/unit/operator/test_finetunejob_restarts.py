@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from luthier_api.documents import ProgressDocument
+from luthier_api.documents import Failure, ProgressDocument, Result
 from luthier_api.exitcodes import ExitCode
+from luthier_api.reasons import Reason
 from support.operator.stories import to_training, wait
 
 pytestmark = pytest.mark.unit
@@ -295,3 +296,64 @@ def test_suspending_a_queued_run_deletes_its_job_and_never_writes_its_suspend(wo
     world.settle()
     assert world.job(stage)["spec"]["suspend"] is True
     assert "attempts" not in world.status
+
+
+KEYS_EXPIRED = Result(
+    failure=Failure(reason=Reason.CREDENTIALS_EXPIRED, message="The keys have expired; put new ones into the Secret.")
+).to_termination_message()
+
+
+def test_keys_that_have_expired_are_no_failure_and_the_next_pod_tries_the_secret_again(world: Any) -> None:
+    job = to_training(world, backoffLimit=0)
+    for _ in range(3):
+        world.end(job, ExitCode.CREDENTIALS_EXPIRED, KEYS_EXPIRED, final=False)
+        world.settle()
+        assert (world.ready["reason"], world.status["phase"]) == ("Retrying", "Training")
+        assert world.ready["message"] == "Trying again after: The keys have expired; put new ones into the Secret."
+        world.running(job)
+        wait(world, 1)
+    assert world.status["attempts"] == {"failed": 0, "preempted": 3}
+    world.train_ends()
+    world.settle()
+    assert world.ready["status"] == "True"
+
+
+def test_pods_of_several_nodes_whose_keys_have_expired_start_over_after_a_minute_and_without_counting(
+    world: Any,
+) -> None:
+    job = to_training(world, numNodes=2, backoffLimit=0)
+    world.end(job, ExitCode.CREDENTIALS_EXPIRED, KEYS_EXPIRED)
+    job["status"]["conditions"][0]["lastTransitionTime"] = f"{world.now:%Y-%m-%dT%H:%M:%SZ}"
+    world.step()
+    assert world.job("train", live=False)["metadata"]["uid"] == job["metadata"]["uid"], "nothing is hammered"
+    assert world.ready["message"].startswith("Trying again after: The keys have expired")
+    assert 50 < world.plan().requeue_after_s <= 60
+    wait(world, 61)
+    restart(world)
+    assert world.status["attempts"] == {"failed": 0, "preempted": 1}
+    world.train_ends()
+    world.settle()
+    assert world.ready["status"] == "True" and len(world.trained) == 1
+
+
+@pytest.mark.parametrize("reason", ["ContainerCreating", "PodInitializing"])
+def test_a_pod_that_may_lack_its_secret_is_asked_about_and_one_with_nothing_to_mount_is_not(
+    world: Any, reason: str
+) -> None:
+    def asks() -> float | None:
+        found: float | None = world.plan().requeue_after_s
+        return found
+
+    world.settle()
+    made = world.pod(
+        world.job("prepare"), phase="Pending", containerStatuses=[{"state": {"waiting": {"reason": reason}}}]
+    )
+    world.settle()
+    assert asks() is None, "no node has it yet"
+    made["spec"] = {**made["spec"], "nodeName": "n1"}
+    assert 0 < (asks() or 0) <= 10
+    world.pod_events = {
+        world.job("prepare")["metadata"]["uid"]: 'MountVolume.SetUp failed for volume "x" : secret "s3" not found'
+    }
+    world.settle()
+    assert world.ready["reason"] == "MissingSecret"

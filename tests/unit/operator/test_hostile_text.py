@@ -39,9 +39,9 @@ MARK = "zq9"
 # node, or a quantity.
 NAMES = (
     ".containers[].image",
-    ".containers[].env[].valueFrom.secretKeyRef.name",
     ".containers[].volumeMounts[].mountPath",
     ".volumes[].configMap.",
+    ".volumes[].projected.sources[].secret.name",
     ".volumes[].persistentVolumeClaim.claimName",
     ".imagePullSecrets[].name",
     ".serviceAccountName",

@@ -62,7 +62,8 @@ def test_every_pod_keeps_to_the_restricted_standard_and_has_no_kubernetes_creden
         "capabilities": {"drop": ["ALL"]},
         "readOnlyRootFilesystem": True,
     }
-    assert {next(iter(set(v) - {"name"})) for v in made["volumes"]} <= {"downwardAPI", "emptyDir", "configMap"}
+    kinds = {next(iter(set(v) - {"name"})) for v in made["volumes"]}
+    assert kinds <= {"downwardAPI", "emptyDir", "configMap", "projected"}
 
 
 def test_the_training_pod_has_time_for_its_last_checkpoint_and_knows_how_much(make_spec: Any) -> None:
@@ -101,37 +102,43 @@ SECRET = {"secretRef": {"name": "other"}}
 
 
 @pytest.mark.parametrize(
-    ("changes", "roles", "required"),
+    ("changes", "expected"),
     [
-        pytest.param(
-            {}, {"OUTPUT"}, {"OUTPUT_AWS_ACCESS_KEY_ID", "OUTPUT_AWS_SECRET_ACCESS_KEY"}, id="the output's for all"
-        ),
+        pytest.param({}, {"output": ("s3", {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"})}, id="the output's for all"),
         pytest.param(
             {"model": {"uri": "hf://bert", **SECRET}},
-            {"OUTPUT", "MODEL"},
-            {"OUTPUT_AWS_ACCESS_KEY_ID", "OUTPUT_AWS_SECRET_ACCESS_KEY", "MODEL_HF_TOKEN"},
+            {"output": ("s3", {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}), "model": ("other", {"HF_TOKEN"})},
             id="a hub needs only a token",
         ),
         pytest.param(
             {"dataset": {"train": {"uri": "s3://data/a.csv"}, **SECRET}},
-            {"OUTPUT", "DATASET"},
             {
-                *("OUTPUT_AWS_ACCESS_KEY_ID", "OUTPUT_AWS_SECRET_ACCESS_KEY"),
-                *("DATASET_AWS_ACCESS_KEY_ID", "DATASET_AWS_SECRET_ACCESS_KEY"),
+                "output": ("s3", {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}),
+                "dataset": ("other", {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}),
             },
             id="data with a Secret of its own",
         ),
-        pytest.param({"output": {"name": "m", "uri": "s3://models/"}}, set(), set(), id="the pod's own identity"),
+        pytest.param({"output": {"name": "m", "uri": "s3://models/"}}, {}, id="the pod's own identity"),
     ],
 )
-def test_credentials_come_from_the_secrets_that_the_spec_names(
-    make_spec: Any, changes: dict[str, Any], roles: set[str], required: set[str]
+def test_credentials_are_files_of_the_secrets_that_the_spec_names_and_never_variables(
+    make_spec: Any, changes: dict[str, Any], expected: dict[str, tuple[str, set[str]]]
 ) -> None:
-    secrets = [e for e in container(make_spec(**changes))["env"] if "valueFrom" in e]
-    assert len({e["name"] for e in secrets}) == len(secrets)
-    assert {e["name"].split("_")[1] for e in secrets} == roles
-    needed = {e["name"] for e in secrets if not e["valueFrom"]["secretKeyRef"]["optional"]}
-    assert needed == {f"LUTHIER_{name}" for name in required}
+    """Files, and not by subPath, because only those are replaced when the Secret changes."""
+    made, found = pod(make_spec(**changes)), {}
+    assert not [each for each in made["containers"][0]["env"] if "valueFrom" in each]
+    volumes = {volume["name"]: volume["projected"]["sources"] for volume in made["volumes"] if "projected" in volume}
+    for mount in made["containers"][0]["volumeMounts"]:
+        if mount["name"] not in volumes:
+            continue
+        required, optional = (source["secret"] for source in volumes.pop(mount["name"]))
+        assert mount["readOnly"] and "subPath" not in mount and required["name"] == optional["name"]
+        assert (required["optional"], optional["optional"]) == (False, True)
+        every = [item for source in (required, optional) for item in source["items"]]
+        assert all(item["key"] == item["path"] for item in every) and len(every) == 4
+        role = mount["mountPath"].removeprefix("/etc/luthier/credentials/")
+        found[role] = (required["name"], {item["key"] for item in required["items"]})
+    assert found == expected and not volumes
 
 
 def test_a_private_authority_is_mounted_where_the_document_says(make_spec: Any) -> None:

@@ -14,7 +14,7 @@ from luthier_api.reasons import ConditionType, Reason
 from luthier_operator.manifests.rayservice import read_layout
 from luthier_operator.model import names
 from luthier_operator.model.parse import rayservice_view
-from luthier_operator.model.views import ApplicationView, FineTuneJobView, Refusal
+from luthier_operator.model.views import ApplicationView, FineTuneJobView, PodView, Refusal
 from luthier_operator.plan.modeldeployment.policies import plan_unreadable
 from support.operator.serving import DEFAULTS, FOLLOWING, Cluster, job, serving, version
 
@@ -309,7 +309,8 @@ def test_secrets_reach_the_workers_and_not_the_head() -> None:
     config = serving(version("v-a")).manifest["spec"]["rayClusterConfig"]
     head = json.dumps(config["headGroupSpec"])
     worker = json.dumps(config["workerGroupSpecs"])
-    assert "secretKeyRef" not in head and '"keys"' in worker
+    assert "credentials" not in head and '"keys"' in worker
+    assert "/etc/luthier/credentials/output" in worker and "secretKeyRef" not in worker
     assert config["authOptions"] == {"mode": "token"}
 
 
@@ -411,6 +412,25 @@ def test_a_refused_pod_is_said_with_the_field_that_helps_until_the_server_answer
     assert ready and ready[1] == Reason.POD_REFUSED and "runtime.resources" in ready[2]
     cluster.pod_event = ""
     cluster.server = replace(cluster.server, refused="")
+    cluster.settle()
+    ready = cluster.condition(ConditionType.READY)
+    assert ready and ready[1] == Reason.SERVING and cluster.plan().requeue_after_s is None
+
+
+def test_a_replica_whose_secret_is_missing_is_asked_about_and_says_so_until_it_is_there() -> None:
+    cluster = Cluster()
+    cluster.carry_out(cluster.plan())
+    assert cluster.server
+    cluster.server = replace(cluster.server, created_at=cluster.now, cluster="sentiment-abc")
+    head = PodView("head", "ray-1", "Running", cluster.now, node="n1")
+    worker = PodView("w", "ray-1", "Pending", cluster.now, node="n1", waiting_reason="PodInitializing")
+    cluster.pods = (head, worker)
+    assert cluster.plan().requeue_after_s == 2.0
+    cluster.pod_event = 'MountVolume.SetUp failed for volume "credentials-output" : secret "keys" not found'
+    cluster.carry_out(cluster.plan())
+    ready = cluster.condition(ConditionType.READY)
+    assert ready and ready[1] == Reason.MISSING_SECRET and "Create that Secret" in ready[2]
+    cluster.pod_event, cluster.pods = "", (head, replace(worker, phase="Running", waiting_reason=""))
     cluster.settle()
     ready = cluster.condition(ConditionType.READY)
     assert ready and ready[1] == Reason.SERVING and cluster.plan().requeue_after_s is None

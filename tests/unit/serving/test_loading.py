@@ -9,6 +9,7 @@ from luthier_api.documents import RevisionConfig
 from luthier_api.reasons import Reason
 from luthier_artifacts import (
     BucketNotFound,
+    CredentialsExpired,
     IntegrityError,
     InvalidUri,
     ObjectNotFound,
@@ -89,8 +90,9 @@ def test_a_version_is_downloaded_verified_and_opened_as_its_config_says(use: Any
     assert list((tmp_path / "cache").iterdir()) == [], "the working folder is removed"
 
 
-def test_an_outage_of_storage_is_waited_out(use: Any) -> None:
-    storage = use(*[StorageUnavailable("connection refused")] * 10)
+@pytest.mark.parametrize("failure", [StorageUnavailable("connection refused"), CredentialsExpired("renew them")])
+def test_an_outage_of_storage_and_keys_that_are_renewed_late_are_waited_out(use: Any, failure: StorageError) -> None:
+    storage = use(*[failure] * 10)
     assert load_model(CONFIG) == "the model"
     assert len(storage.downloads) == 11
     assert storage.now == 10 * loading.RETRY_DELAY_S
@@ -105,6 +107,16 @@ def test_storage_is_waited_for_only_as_long_as_the_setting_says(
     with pytest.raises(LoadError, match="StorageUnavailable: connection refused"):
         load_model(CONFIG)
     assert len(storage.downloads) == downloads
+
+
+def test_keys_that_are_not_renewed_in_time_have_a_reason_of_their_own(
+    use: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUTHIER_LOAD_PATIENCE_S", "0")
+    use(CredentialsExpired("renew them"))
+    with pytest.raises(LoadError) as error:
+        load_model(CONFIG)
+    assert error.value.reason is Reason.CREDENTIALS_EXPIRED
 
 
 @pytest.mark.parametrize(

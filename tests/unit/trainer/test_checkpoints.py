@@ -90,13 +90,16 @@ def test_never_begins_anew(registry: Registry, tmp_path: Path) -> None:
     assert registry.checkpoints(RUN) == []
 
 
-def test_an_upload_that_fails_is_tried_again(
+def test_an_upload_that_fails_is_told_and_tried_again(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench, put, calls = Bench(registry, tmp_path / "here"), registry.put_checkpoint, []
+    bench, put = Bench(registry, tmp_path / "here"), registry.put_checkpoint
+    calls: list[int] = []
+    told: list[str | None] = []
     stored = threading.Event()
 
     def fail_twice(run_key: str, step: int, folder: Path) -> Manifest:
+        told.append(bench.progress.document().storage_failure)
         calls.append(step)
         if len(calls) < 3:
             raise StorageUnavailable("busy")
@@ -109,6 +112,10 @@ def test_an_upload_that_fails_is_tried_again(
     assert stored.wait(10)
     bench.checkpoints.close()
     assert (calls, registry.checkpoints(RUN)) == ([10, 10, 10], [10])
+    assert (
+        told == [None, *["Checkpoints cannot be stored: busy"] * 2]
+        and bench.progress.document().storage_failure is None
+    )
 
 
 def test_a_checkpoint_whose_upload_failed_gives_way_to_a_newer_one(

@@ -12,6 +12,7 @@ from luthier_api.reasons import Reason
 from luthier_artifacts import (
     BucketNotFound,
     ConditionalWritesUnsupported,
+    CredentialsExpired,
     IntegrityError,
     InvalidUri,
     ObjectNotFound,
@@ -43,6 +44,7 @@ pytestmark = pytest.mark.unit
         (MemoryError(), ExitCode.OUT_OF_MEMORY),
         (InvalidUri("x"), ExitCode.INVALID_SPEC),
         (StorageDenied("x"), ExitCode.STORAGE_DENIED),
+        (CredentialsExpired("x"), ExitCode.CREDENTIALS_EXPIRED),
         (BucketNotFound("x"), ExitCode.BUCKET_NOT_FOUND),
         (ObjectNotFound("x"), ExitCode.INPUT_NOT_FOUND),
         (StorageUnavailable("x"), ExitCode.STORAGE_UNAVAILABLE),

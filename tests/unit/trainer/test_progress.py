@@ -93,3 +93,15 @@ def test_a_taken_port_is_refused_with_the_fix() -> None:
 
 def test_the_progress_document_is_json_on_the_wire() -> None:
     assert json.loads(Progress().document().to_json())["stage"] == "Starting"
+
+
+def test_a_run_that_waits_for_storage_says_why_and_a_stored_checkpoint_ends_that() -> None:
+    progress = Progress()
+    progress.record_waiting("the keys have expired.")
+    assert progress.document().storage_failure == "The run waits for storage: the keys have expired."
+    progress.record_waiting(None)
+    assert progress.document().storage_failure is None
+    progress.record_storage_failure("x" * 2000)
+    assert len(progress.document().storage_failure or "") == 500
+    progress.record_checkpoint(7)
+    assert progress.document().storage_failure is None

@@ -37,7 +37,7 @@ class Checkpoints:
         settings: of the spec.
         folder: where they wait, on the file system that the training writes to.
         resumed: where the one that is resumed is downloaded to.
-        progress: shows the newest one in storage.
+        progress: shows the newest one in storage, and why a newer one is not there.
         retry_after_s: how long to wait after an upload that failed.
     """
 
@@ -159,6 +159,7 @@ class Checkpoints:
             # OSError: the disk under the folder, or a socket that botocore does not know about.
             except (StorageError, OSError) as error:
                 log.warning("the checkpoint of step %d could not be uploaded: %s", now.step, error)
+                self._progress.record_storage_failure(f"Checkpoints cannot be stored: {error}")
                 self._try_again(now)
 
     def _try_again(self, failed: _Waiting) -> None:

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import cast
 
-from luthier_api.documents import Access, credential_env
-from luthier_artifacts import StorageDenied, StorageUnavailable
+from luthier_api.documents import Access
+from luthier_artifacts import StorageDenied, StorageUnavailable, read_keys
 from luthier_trainer.models.base_model import is_wanted
 from luthier_trainer.runtime.errors import InputNotFound, InvalidSpec
 
@@ -35,8 +35,8 @@ def download(uri: str, revision: str | None, access: Access, folder: Path) -> st
     http_error = cast(type[Exception], HfHubHTTPError.__bases__[0])
 
     repository = uri.removeprefix(HUB_SCHEME).strip("/")
-    variable = credential_env(access.credentials or "model")["HF_TOKEN"]
-    api = HfApi(endpoint=access.endpoint, token=os.environ.get(variable) or os.environ.get("HF_TOKEN") or None)
+    token = read_keys(access.credentials or "model").get("HF_TOKEN") or os.environ.get("HF_TOKEN")
+    api = HfApi(endpoint=access.endpoint, token=token or None)
     try:
         info = api.model_info(repository, revision=revision)
         files = [file.rfilename for file in info.siblings or [] if is_wanted(file.rfilename)]

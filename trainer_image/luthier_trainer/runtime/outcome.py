@@ -12,6 +12,7 @@ from luthier_api.exitcodes import OUTCOMES, ExitCode
 from luthier_artifacts import (
     BucketNotFound,
     ConditionalWritesUnsupported,
+    CredentialsExpired,
     IntegrityError,
     InvalidUri,
     ObjectNotFound,
@@ -28,6 +29,7 @@ _PLACE_CHARACTERS = 200
 _STORAGE: dict[type[StorageError], ExitCode] = {
     InvalidUri: ExitCode.INVALID_SPEC,
     StorageDenied: ExitCode.STORAGE_DENIED,
+    CredentialsExpired: ExitCode.CREDENTIALS_EXPIRED,
     BucketNotFound: ExitCode.BUCKET_NOT_FOUND,
     ObjectNotFound: ExitCode.INPUT_NOT_FOUND,
     StorageUnavailable: ExitCode.STORAGE_UNAVAILABLE,

@@ -23,6 +23,7 @@ from luthier_api.documents import ProgressDocument, Stage
 from luthier_trainer.runtime.errors import InvalidSpec
 
 _WINDOW_STEPS = 50
+_LONGEST_SENTENCE = 500
 
 
 class Progress:
@@ -95,7 +96,15 @@ class Progress:
 
     def record_checkpoint(self, step: int) -> None:
         """Record the newest checkpoint in storage."""
-        self._update(checkpoint_step=step)
+        self._update(checkpoint_step=step, storage_failure=None)
+
+    def record_storage_failure(self, why: str | None) -> None:
+        """Record what cannot be stored, or read, at present and why; None once that is over."""
+        self._update(storage_failure=why and why[:_LONGEST_SENTENCE])
+
+    def record_waiting(self, why: str | None) -> None:
+        """Record why the run itself waits for storage; None once it goes on."""
+        self.record_storage_failure(why and f"The run waits for storage: {why}")
 
     def record_metrics(self, values: Mapping[str, float]) -> None:
         """Record the latest values of metrics; values that are not finite are skipped."""

@@ -1,19 +1,20 @@
 """Which Events to ask for, and when: those that say why a pod is not created, or cannot mount its volumes.
 
-Only Events report that an admission check refused a pod, or that a ConfigMap to be mounted does not exist, and nothing
-wakes the operator for them. Asking costs a request, so it begins after two seconds and grows rarer. Nothing is asked
-about a Job without `startTime`: the Job controller has not come to it yet, as when there are thousands.
+Only Events report that an admission check refused a pod, or that a Secret or ConfigMap to be mounted does not exist,
+and nothing wakes the operator for them. Asking costs a request, so it begins after two seconds and grows rarer. Nothing
+is asked about a Job without `startTime`: the Job controller has not come to it yet, as when there are thousands.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_operator.model.timestamps import seconds_since
 from luthier_operator.model.views import JobView
 
+FAILED_MOUNT: Final = "FailedMount"
 _FIRST_S = 2.0
 _LATER_S = 10.0
 
@@ -52,11 +53,10 @@ def _about(spec: FineTuneJobSpec, job: JobView, now: datetime) -> EventQuery | N
         waited_s = seconds_since(job.started_at, now)
         return None if job.active else EventQuery(job.uid, job.uid, "FailedCreate", waited_s)
     pod = job.pods[0]
-    # Without a ConfigMap to mount, a pod whose container is being created only pulls its image.
-    if _mounts(spec) and pod.phase == "Pending" and pod.node and pod.waiting_reason == "ContainerCreating":
-        return EventQuery(job.uid, pod.uid, "FailedMount", seconds_since(pod.created_at, now))
+    if pod.mounting and _mounts(spec):
+        return EventQuery(job.uid, pod.uid, FAILED_MOUNT, seconds_since(pod.created_at, now))
     return None
 
 
 def _mounts(spec: FineTuneJobSpec) -> bool:
-    return any(part.ca_bundle is not None for part in (spec.output, spec.model, spec.dataset))
+    return any(part.mounts for part in (spec.output, spec.model, spec.dataset))

@@ -8,19 +8,25 @@ the queue.
 It takes two steps, so that it may be cut off anywhere. First only the status is written: it names the Job by its uid,
 and holds how many failures it brought. A Job that is named so is no longer the run's training; it is then deleted, and
 when it is gone a new one of the same name is created.
+
+Where the keys have expired, that waits a little: whoever renews the Secret needs time, and nobody tells the operator.
 """
 
 from dataclasses import replace
+from datetime import datetime
 
 from luthier_api.exitcodes import Retry
 from luthier_api.finetunejob import Attempts, LastFailure
 from luthier_api.reasons import Reason
+from luthier_operator.model.timestamps import seconds_since
 from luthier_operator.model.views import JobView
 from luthier_operator.plan.finetunejob import crashes, stuck
 from luthier_operator.plan.finetunejob.attempts import failures_of
 from luthier_operator.plan.finetunejob.runs import Run, RunRecord, ended
 from luthier_operator.plan.finetunejob.situation import Situation
 from luthier_operator.plan.pods import failures
+
+_PAUSE_S = 60.0
 
 
 def due(s: Situation) -> RunRecord | None:
@@ -30,6 +36,8 @@ def due(s: Situation) -> RunRecord | None:
         return None
     failed = failures_of(job)
     if s.run.starts_over(job, s.wanted):
+        if pause_s(job, s.now):
+            return None
         failure = failures.job_failure(job)
         after = give_up(s, job, failed, failure)
         return after.with_disruption() if _uncounted_disruption(s, job, failure) else after
@@ -37,6 +45,17 @@ def due(s: Situation) -> RunRecord | None:
         deadline_s = s.spec.progress_deadline_seconds
         return give_up(s, train, failed + 1, stuck.failure(train.pods, s.resource.status.progress, deadline_s, s.now))
     return None
+
+
+def pause_s(job: JobView, now: datetime) -> float | None:
+    """Return how long a Job that failed because the keys have expired is left as it is, if it still is.
+
+    Between the pods of one that trains alone, the Job controller pauses by itself, for up to ten minutes.
+    """
+    if not failures.starts_over(job) or failures.job_failure(job).reason != Reason.CREDENTIALS_EXPIRED:
+        return None
+    left_s = _PAUSE_S - seconds_since(job.ended_at, now)
+    return left_s if left_s > 0 else None
 
 
 def _uncounted_disruption(s: Situation, job: JobView, failure: LastFailure) -> bool:

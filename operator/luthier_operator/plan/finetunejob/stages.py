@@ -15,7 +15,7 @@ from luthier_operator.model.actions import Apply, Patch
 from luthier_operator.model.names import Stage
 from luthier_operator.model.timestamps import rfc3339
 from luthier_operator.model.views import JobView
-from luthier_operator.plan.finetunejob import crashes, events_to_ask, verdicts, version_pruning
+from luthier_operator.plan.finetunejob import crashes, events_to_ask, restarts, verdicts, version_pruning
 from luthier_operator.plan.finetunejob.runs import Run
 from luthier_operator.plan.finetunejob.situation import (
     Decision,
@@ -170,7 +170,10 @@ def _failure(s: Situation, job: JobView) -> LastFailure | None:
 def _look_again_s(s: Situation, job: JobView) -> float | None:
     """Return when to look again for what nothing wakes the operator for: Events about pods that cannot be created."""
     queries = events_to_ask.queries(s.spec, [job], s.now)
-    return min((query.again_s for query in queries), default=None)
+    times = [query.again_s for query in queries]
+    if pause_s := restarts.pause_s(job, s.now):
+        times.append(pause_s)
+    return min(times, default=None)
 
 
 def _rendezvous(s: Situation) -> tuple[Apply, ...]:

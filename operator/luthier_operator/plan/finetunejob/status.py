@@ -16,7 +16,7 @@ from luthier_api.training import Output
 from luthier_operator.model.actions import EventNote
 from luthier_operator.model.timestamps import rfc3339, rfc3339_if_known
 from luthier_operator.model.views import JobView, Meta
-from luthier_operator.plan.finetunejob import stuck
+from luthier_operator.plan.finetunejob import storage_failing, stuck
 from luthier_operator.plan.finetunejob.runs import RunRecord
 from luthier_operator.plan.verdict import Verdict
 
@@ -32,7 +32,7 @@ def status_of(
 ) -> FineTuneJobStatus:
     """Return the whole new status; `output` is where the run's checkpoints lie, if that is what the spec says now."""
     training = record.run is not None and record.run.status.stage == "Train"
-    same_run = before.current_run and record.run and before.current_run.name == record.run.name
+    same_run = bool(before.current_run and record.run and before.current_run.name == record.run.name)
     kept = before.progress if same_run else None
     shown = _shown(progress, kept, now) if training else None
     message = verdict.message
@@ -45,7 +45,7 @@ def status_of(
         phase=verdict.phase,
         conditions=merge_conditions(
             before.conditions,
-            _conditions(verdict, message, record),
+            [*_conditions(verdict, message, record), *storage_failing.rows(before, progress, training and same_run)],
             generation=meta.generation,
             now=rfc3339(now),
         ),
@@ -153,13 +153,14 @@ def replaced(jobs: Sequence[JobView]) -> tuple[EventNote, ...]:
 
 
 def transitions(before: FineTuneJobStatus, after: FineTuneJobStatus) -> tuple[EventNote, ...]:
-    """Return an Event if the reason, or the version that answers, has changed; and one if there are new warnings."""
+    """Return an Event if the reason, or the version that answers, has changed, and those of what else is new."""
     new = find_condition(after.conditions, ConditionType.READY)
     assert new is not None
     old = find_condition(before.conditions, ConditionType.READY)
     notes: tuple[EventNote, ...] = ()
     if after.warnings and after.warnings != before.warnings:
         notes = (EventNote(Reason.PREPARED_WITH_WARNINGS, " ".join(after.warnings), warning=True),)
+    notes += storage_failing.begun(before, after)
     versions = [status.artifact.version if status.artifact else None for status in (before, after)]
     if old and old.reason == new.reason and (versions[0] == versions[1] or new.status != "True"):
         return notes

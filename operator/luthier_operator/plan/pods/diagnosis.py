@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from luthier_api.reasons import Reason
+from luthier_operator.manifests.access import CREDENTIALS_VOLUME
 from luthier_operator.model.sanitize import printable
 from luthier_operator.model.views import PodView
 
@@ -60,14 +61,20 @@ def _lost(pod: PodView) -> Diagnosis:
 
 
 _THEN = "and the run continues by itself."
+_NO_SECRET = "Create that Secret in the resource's namespace"
+# For a key that is missing, the kubelet names the volume and not the Secret.
+_KEYS_OF = re.compile(rf'volume "{CREDENTIALS_VOLUME}(\w+)"')
 
 
 def _unstartable(text: str) -> Diagnosis:
     """Return what the kubelet's message about something that a container needs and does not get means."""
     start = f"The pod cannot start: {clip(text)}"
     low = text.lower()
-    if "secret" in low and ("not found" in low or "couldn't find key" in low):
-        what = "Add that key to the Secret" if "find key" in low else "Create that Secret in the resource's namespace"
+    lacks_key = "non-existent secret key" in low or ("secret" in low and "couldn't find key" in low)
+    if lacks_key or ("secret" in low and "not found" in low):
+        volume = _KEYS_OF.search(text)
+        whose = f" that {volume[1]}.secretRef names" if volume else ""
+        what = f"Add that key to the Secret{whose}" if lacks_key else _NO_SECRET
         return Diagnosis(Reason.MISSING_SECRET, f"{start} {what}, {_THEN}")
     if "configmap" in low and ("not found" in low or "couldn't find key" in low or "non-existent" in low):
         what = "Create that ConfigMap, with the key that the spec names, in the resource's namespace"
