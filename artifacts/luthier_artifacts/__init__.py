@@ -25,11 +25,12 @@ from luthier_artifacts.errors import (
     StorageError,
     StorageUnavailable,
 )
-from luthier_artifacts.hashing import describe_folder, verify_folder
+from luthier_artifacts.hashing import describe_folder, sha256_of, verify_folder
 from luthier_artifacts.inputs import (
     FetchedTree,
     fetch_files,
     fetch_tree,
+    names_matching,
 )
 from luthier_artifacts.manifest import FileEntry, Lineage, Manifest, Metadata, tree_digest
 from luthier_artifacts.opening import open_store
@@ -62,9 +63,11 @@ __all__ = [
     "download_version",
     "fetch_files",
     "fetch_tree",
+    "names_matching",
     "open_registry",
     "open_store",
     "parse_uri",
+    "sha256_of",
     "tree_digest",
     "verify_folder",
 ]

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from luthier_api.base import AnyDecimal, ApiModel, Fraction, Text, cel
-from luthier_api.dataset import Column, DataFile, DataFormat, Dataset, Label, Preprocessing, Quality, Split
+from luthier_api.data_files import Column, DataFile, DataFormat
+from luthier_api.dataset import Dataset, Label, Preprocessing, Quality, Split
 from luthier_api.hyperparameters import (
     DEFAULT_GLOBAL_BATCH,
     EarlyStopping,

@@ -49,10 +49,12 @@ def grants(spec: FineTuneJobSpec) -> dict[str, Grant]:
     """Return {part of the spec: how it is reached}; what names no access of its own is reached like the output."""
     output = Grant("output", spec.output)
     hub = spec.model.uri.startswith("hf://")
+    # Of a dataset that reads from both, the Secret needs the keys of S3.
+    all_of_hub = all(file.uri.startswith(("hf://", "https://")) for file in spec.dataset.files())
     return {
         "output": output,
         "model": output if spec.model.is_unset() and not hub else Grant("model", spec.model, hub),
-        "dataset": output if spec.dataset.is_unset() else Grant("dataset", spec.dataset),
+        "dataset": output if spec.dataset.is_unset() else Grant("dataset", spec.dataset, all_of_hub),
     }
 
 

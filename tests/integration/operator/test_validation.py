@@ -269,6 +269,36 @@ DIGEST = "sha256:" + "0" * 64
                         {"uri": "pvc://models/bert", "endpoint": "https://minio.example.com"},
                         "pvc:// needs no storage access",
                     ),
+                    ("spec.dataset.train.uri", "https://example.com/a.csv", "give the sha256 of a file from https://"),
+                    ("spec.dataset.train.uri", "http://example.com/a.csv", "http:// is not read, because anybody"),
+                    ("spec.dataset.train.uri", "https://u:p@example.com/a.csv", "https://host/path (without a user"),
+                    ("spec.dataset.train.uri", "https://example.com/data/", "must name a .csv, .tsv, .jsonl or"),
+                    ("spec.dataset.train.uri", "hf://owner/name", "hf://datasets/owner/name"),
+                    ("spec.dataset.train.sha256", "A" * 64, "must be 64 digits 0-9 and a-f, as sha256sum prints"),
+                    ("spec.dataset.train.split", "train", "revision, config and split apply to hf://datasets only"),
+                    (
+                        "spec.dataset.train",
+                        {"uri": "s3://data/shards/", "sha256": "a" * 64},
+                        "sha256 is of one file",
+                    ),
+                    (
+                        "spec.dataset.train",
+                        {"uri": "hf://datasets/owner/name/train.csv", "split": "train"},
+                        "config and split choose among the files",
+                    ),
+                    (
+                        "spec.dataset",
+                        {"train": {"uri": "hf://datasets/owner/name"}, "endpoint": "https://minio.example.com"},
+                        "endpoint, region and forcePathStyle apply to s3:// data only",
+                    ),
+                    (
+                        "spec.dataset",
+                        {
+                            "train": {"uri": "https://example.com/a.csv", "sha256": "a" * 64},
+                            "secretRef": {"name": "s3"},
+                        },
+                        "https:// is read without credentials",
+                    ),
                     ("spec.model.uri", "s3://models/a//b", "the path must not contain '//'"),
                     ("spec.model.uri", "hf://a/b/c", "write a Hugging Face Hub model as hf://owner/name"),
                     ("spec.output.uri", "s3://models/../x", "the path must not contain '//'"),
@@ -391,6 +421,18 @@ def test_the_least_that_a_user_may_say_is_accepted(namespace: Any, resource: dic
                 },
             },
             id="shards, a label map and several labels",
+        ),
+        pytest.param(
+            {
+                "dataset": {
+                    "train": {"uri": "hf://datasets/owner/name", "revision": "v1", "config": "en", "split": "train"},
+                    "eval": {"uri": "https://example.com/a.csv.gz?download=1", "sha256": "a" * 64},
+                    "test": {"uri": "hf://datasets/owner/name/data/test-*.parquet"},
+                    "secretRef": {"name": "hub"},
+                    "caBundle": {"name": "corporate"},
+                },
+            },
+            id="data from a hub and from the web",
         ),
     ],
 )

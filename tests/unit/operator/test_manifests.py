@@ -121,6 +121,21 @@ SECRET = {"secretRef": {"name": "other"}}
             },
             id="data with a Secret of its own",
         ),
+        pytest.param(
+            {"dataset": {"train": {"uri": "hf://datasets/owner/name"}, **SECRET}},
+            {"OUTPUT", "DATASET"},
+            {"OUTPUT_AWS_ACCESS_KEY_ID", "OUTPUT_AWS_SECRET_ACCESS_KEY", "DATASET_HF_TOKEN"},
+            id="data of a hub needs only a token",
+        ),
+        pytest.param(
+            {"dataset": {"train": {"uri": "hf://datasets/owner/name"}, "test": {"uri": "s3://data/a.csv"}, **SECRET}},
+            {"OUTPUT", "DATASET"},
+            {
+                *("OUTPUT_AWS_ACCESS_KEY_ID", "OUTPUT_AWS_SECRET_ACCESS_KEY"),
+                *("DATASET_AWS_ACCESS_KEY_ID", "DATASET_AWS_SECRET_ACCESS_KEY"),
+            },
+            id="data of both needs the keys of storage",
+        ),
         pytest.param({"output": {"name": "m", "uri": "s3://models/"}}, set(), set(), id="the pod's own identity"),
     ],
 )

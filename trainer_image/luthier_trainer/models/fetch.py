@@ -9,8 +9,8 @@ from pathlib import Path
 from luthier_api.documents import RunDocument
 from luthier_artifacts import describe_folder, fetch_tree, tree_digest
 from luthier_trainer.models.base_model import is_wanted
-from luthier_trainer.models.hub import HUB_SCHEME, download
 from luthier_trainer.runtime.errors import InputNotFound
+from luthier_trainer.runtime.hub import HUB_SCHEME, HubRepository
 from luthier_trainer.runtime.storage import input_storage
 
 
@@ -33,8 +33,11 @@ def fetch_model(run: RunDocument, folder: Path, cache: Path) -> FetchedModel:
     model = run.spec.model
     if model.uri.startswith(HUB_SCHEME):
         revision = run.resolved.model_revision if run.resolved else model.revision
-        commit = download(model.uri, revision, run.model_access, folder)
-        return FetchedModel(folder, digest_of_model(folder), commit)
+        name = model.uri.removeprefix(HUB_SCHEME).strip("/")
+        repository = HubRepository(model.uri, "model", name, revision, run.model_access, "model")
+        snapshot = repository.snapshot()
+        repository.download(snapshot.commit, [name for name in snapshot.names if is_wanted(name)], folder)
+        return FetchedModel(folder, digest_of_model(folder), snapshot.commit)
     tree = fetch_tree(model.uri, folder, input_storage(run, run.model_access), cache=cache, wanted=is_wanted)
     if not tree.files:
         raise InputNotFound(

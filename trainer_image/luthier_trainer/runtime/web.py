@@ -1,0 +1,163 @@
+"""Downloads a file from https://, whose sha256 is known. The one place that asks a web server.
+
+The address is the user's, and may be any that the pod can reach. So nothing of what a server answers is shown or kept
+but a file of that sha256, no credentials are sent, every redirect must lead to https:// again, and sizes are bounded.
+Proxies are those of the environment (HTTPS_PROXY, NO_PROXY).
+"""
+
+import hashlib
+import os
+import ssl
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from luthier_artifacts import IntegrityError, StorageDenied, StorageUnavailable
+from luthier_trainer.runtime.errors import InputNotFound, InvalidData
+
+WEB_SCHEME = "https://"
+# Environment variable, for podEnv of the chart: the largest file that is downloaded.
+MAX_BYTES_VARIABLE = "LUTHIER_MAX_DOWNLOAD_BYTES"
+MAX_BYTES = 20 * 1024**3
+MAX_REDIRECTS = 5
+ATTEMPTS = 4
+TIMEOUT_S = 60.0
+_REDIRECTS = {301, 302, 303, 307, 308}
+
+
+def download_file(url: str, sha256: str, path: Path, ca_bundle: Path | None = None) -> None:
+    """Download a file, or leave nothing.
+
+    Args:
+        url: https://host/path.
+        sha256: of the file, 64 hex digits.
+        path: where it is to lie.
+        ca_bundle: PEM file with authorities that are trusted besides the usual ones.
+
+    Raises:
+        StorageError: if the server refuses, does not answer, or has another file.
+        InputNotFound: if it has none.
+        InvalidData: if the file is too large.
+    """
+    # Only runs that read from the web pay for this import.
+    import httpx2
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arriving = path.with_name(f".{path.name}.arriving")
+    try:
+        with httpx2.Client(verify=_trust(ca_bundle), timeout=TIMEOUT_S, headers=_HEADERS) as client:
+            found, kind = _stream(client, url, arriving)
+        if found != sha256:
+            raise IntegrityError(_other_file(url, sha256, found, kind))
+        arriving.replace(path)
+    # What the client says of a proxy that it cannot use.
+    except (ImportError, ValueError) as error:
+        raise StorageUnavailable(f"The proxy that the environment names cannot be used: {error}") from error
+    finally:
+        arriving.unlink(missing_ok=True)
+
+
+# Packed by the server, the bytes would be others than the user has hashed.
+_HEADERS = {"User-Agent": "luthier", "Accept-Encoding": "identity"}
+
+
+@retry(
+    retry=retry_if_exception_type(StorageUnavailable),
+    stop=stop_after_attempt(ATTEMPTS),
+    wait=wait_random_exponential(multiplier=0.5, max=8),
+    reraise=True,
+)
+def _stream(client: Any, url: str, path: Path) -> tuple[str, str]:
+    """Write what lies at an address into a file; return its sha256 and what the server calls it."""
+    import httpx2
+
+    limit = int(os.environ.get(MAX_BYTES_VARIABLE) or MAX_BYTES)
+    try:
+        for _ in range(MAX_REDIRECTS + 1):
+            with client.stream("GET", url) as answer:
+                if answer.status_code in _REDIRECTS and "location" in answer.headers:
+                    url = _next(url, str(answer.url.join(answer.headers["location"])))
+                    continue
+                _check(answer.status_code, url)
+                return _save(answer, path, limit, url), answer.headers.get("content-type", "")
+    except httpx2.HTTPError as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise StorageDenied(
+                f"The certificate of {urlsplit(url).netloc} is not trusted; set caBundle to its authority's."
+            ) from error
+        reason = str(error) or type(error).__name__
+        raise StorageUnavailable(f"{urlsplit(url).netloc} did not serve {shown(url)}: {reason}") from error
+    raise InputNotFound(f"{shown(url)} leads from one address to the next, more than {MAX_REDIRECTS} times.")
+
+
+def _next(url: str, location: str) -> str:
+    if not location.startswith(WEB_SCHEME):
+        raise InputNotFound(
+            f"{shown(url)} leads to {shown(location)}, which is not https:// and is not followed; take an address "
+            "that stays with https://."
+        )
+    return location
+
+
+def _check(status: int, url: str) -> None:
+    if status == 200:
+        return
+    if status in (401, 403, 407):
+        raise StorageDenied(
+            f"{urlsplit(url).netloc} does not give {shown(url)} to everybody (HTTP {status}), and no credentials are "
+            "sent; copy the file to s3://."
+        )
+    if status in (408, 425, 429) or status >= 500:
+        raise StorageUnavailable(f"{urlsplit(url).netloc} did not serve {shown(url)} (HTTP {status}); try again later.")
+    raise InputNotFound(f"{shown(url)} does not exist (HTTP {status}); check the address.")
+
+
+def _save(answer: Any, path: Path, limit: int, url: str) -> str:
+    """Write the body into a file, and return its sha256."""
+    announced = answer.headers.get("content-length", "")
+    digest, size = hashlib.sha256(), int(announced) if announced.isdigit() else 0
+    if size <= limit:
+        size = 0
+        with path.open("wb") as file:
+            for data in answer.iter_raw():
+                size += len(data)
+                if size > limit:
+                    break
+                digest.update(data)
+                file.write(data)
+    if size > limit:
+        raise InvalidData(
+            f"{shown(url)} is larger than {limit:,} bytes, which is the limit here; copy it to s3://, or have the "
+            f"administrator raise {MAX_BYTES_VARIABLE} in podEnv."
+        )
+    return digest.hexdigest()
+
+
+def _other_file(url: str, wanted: str, found: str, kind: str) -> str:
+    page = kind.partition(";")[0].strip() == "text/html"
+    advice = (
+        "it is a web page: take the address of the file itself"
+        if page
+        else "check the address, or if the file may have changed, look at it and give its new sha256"
+    )
+    return f"{shown(url)} has the sha256 {found}, and the spec says {wanted}; {advice}."
+
+
+def shown(url: str) -> str:
+    """Return an address for people: without its query, which may hold a signature."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _trust(ca_bundle: Path | None) -> ssl.SSLContext:
+    import httpx2
+
+    context: ssl.SSLContext = httpx2.create_ssl_context()
+    if ca_bundle is not None:
+        try:
+            context.load_verify_locations(ca_bundle)
+        except (OSError, ssl.SSLError) as error:
+            raise StorageDenied(f"caBundle {ca_bundle} holds no certificates that can be read: {error}") from error
+    return context
