@@ -128,7 +128,8 @@ class Progress(ApiModel):
     step: Count = Field(default=0, description="Optimizer steps completed.")
     total_steps: Count = Field(default=0, description="Optimizer steps in total.")
     epoch: Text = Field(default="0", description="Epochs completed, with decimals.")
-    eta_seconds: Count | None = Field(default=None, description="Estimated time left at the current speed.")
+    eta: Text | None = Field(default=None, description="Estimated time left at the current speed, such as 4m10s.")
+    eta_seconds: Count | None = Field(default=None, description="The same in seconds.")
     examples_per_second: Text | None = Field(default=None, description="Training examples per second.")
     tokens_per_second: Text | None = Field(
         default=None, description="Training tokens per second, not counting padding."

@@ -14,7 +14,7 @@ from luthier_api.finetunejob import ArtifactStatus, CheckpointStatus, FineTuneJo
 from luthier_api.reasons import ConditionType, Reason
 from luthier_api.training import Output
 from luthier_operator.model.actions import EventNote
-from luthier_operator.model.timestamps import rfc3339, rfc3339_if_known
+from luthier_operator.model.timestamps import duration, rfc3339, rfc3339_if_known
 from luthier_operator.model.views import JobView, Meta
 from luthier_operator.plan.finetunejob import stuck
 from luthier_operator.plan.finetunejob.runs import RunRecord
@@ -124,7 +124,7 @@ def _shown(document: ProgressDocument | None, kept: Progress | None, now: dateti
 
 def figures(progress: Progress) -> Progress:
     """Return the progress without what changes although no step is finished: speed and time left."""
-    unsteady = ("eta_seconds", "examples_per_second", "tokens_per_second", "changed_at")
+    unsteady = ("eta", "eta_seconds", "examples_per_second", "tokens_per_second", "changed_at")
     return progress.model_copy(update=dict.fromkeys(unsteady))
 
 
@@ -138,6 +138,7 @@ def progress_of(document: ProgressDocument) -> Progress:
         step=document.step,
         total_steps=document.total_steps,
         epoch=decimal_text(document.epoch, 3),
+        eta=duration(document.eta_seconds) if document.eta_seconds is not None else None,
         eta_seconds=round(document.eta_seconds) if document.eta_seconds is not None else None,
         examples_per_second=decimal_text(speed, 3) if speed is not None else None,
         tokens_per_second=decimal_text(tokens, 3) if tokens is not None else None,
