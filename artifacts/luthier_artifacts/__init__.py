@@ -30,6 +30,7 @@ from luthier_artifacts.inputs import (
     FetchedTree,
     fetch_files,
     fetch_tree,
+    list_tree,
     names_matching,
 )
 from luthier_artifacts.manifest import FileEntry, Lineage, Manifest, Metadata, tree_digest
@@ -63,6 +64,7 @@ __all__ = [
     "download_version",
     "fetch_files",
     "fetch_tree",
+    "list_tree",
     "names_matching",
     "open_registry",
     "open_store",

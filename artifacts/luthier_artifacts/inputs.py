@@ -61,6 +61,15 @@ def fetch_tree(
     return _fetch(store, _tree(store, wanted), dest, cache)
 
 
+def list_tree(uri: str, config: StorageConfig | None = None, *, wanted: Wanted | None = None) -> list[ObjectInfo]:
+    """List what `fetch_tree` would download: what is there is the same as long as this is.
+
+    Raises:
+        ObjectNotFound: if there are no files.
+    """
+    return _tree(open_store(uri, config), wanted)
+
+
 def fetch_files(
     uri: str,
     dest: Path,

@@ -59,8 +59,8 @@ class DataFormat(ApiModel):
     separator: Character | None = Field(
         default=None,
         description="Character between cells of .csv and .tsv files. Unset: a comma or a tab, as the name says, or the "
-        "one of comma, semicolon, tab and | by which the first line has all columns. A first line such as sep=; says it "
-        "too, and is no row.",
+        "one of comma, semicolon, tab and | by which the first line has all columns. A first line such as sep=; says "
+        "it too, and is no row.",
     )
     quoting: Literal["auto", "quotes", "none"] = Field(
         default="auto",

@@ -24,6 +24,7 @@ from luthier_api.documents.result import (
 from luthier_api.documents.run import (
     CA_BUNDLE_DIR,
     GRACE_VARIABLE,
+    MODEL_CACHE_VARIABLE,
     RUN_DOCUMENT_PATH,
     Access,
     Origin,
@@ -47,6 +48,7 @@ from luthier_api.documents.serving import (
 __all__ = [
     "CA_BUNDLE_DIR",
     "GRACE_VARIABLE",
+    "MODEL_CACHE_VARIABLE",
     "MULTI_LABEL_THRESHOLD",
     "RUN_DOCUMENT_PATH",
     "SERVE_PORT",

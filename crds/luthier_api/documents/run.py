@@ -11,6 +11,8 @@ RUN_DOCUMENT_PATH = "/etc/luthier/run.json"
 CA_BUNDLE_DIR = "/etc/luthier/ca"
 # Environment variable of a training pod: seconds between SIGTERM and SIGKILL.
 GRACE_VARIABLE = "LUTHIER_GRACE_S"
+# And of one that is given a cache of base models: the folder where it is mounted.
+MODEL_CACHE_VARIABLE = "LUTHIER_MODEL_CACHE"
 
 
 Role = Literal["output", "model", "dataset"]

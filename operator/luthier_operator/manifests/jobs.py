@@ -19,7 +19,7 @@ from luthier_api.documents import (
 from luthier_api.exitcodes import Retry, codes_with
 from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_api.training import TrainingSpec
-from luthier_operator.manifests import claims, pods, rendezvous
+from luthier_operator.manifests import claims, model_cache, pods, rendezvous
 from luthier_operator.manifests.access import Grant, ca_mounts, ca_volumes, environment
 from luthier_operator.model import names
 from luthier_operator.model.defaults import Defaults
@@ -174,6 +174,7 @@ def _pod(owner: Meta, spec: FineTuneJobSpec, stage: Stage, run: str, image: str,
     (container,) = pod["containers"]
     container["volumeMounts"] += claims.mounts(spec, stage)
     pod["volumes"] += claims.volumes(spec, stage)
+    model_cache.mount(pod, defaults)
     if not training:
         return pod
     meeting = rendezvous.environment(owner, spec, names.job_name(run, stage))

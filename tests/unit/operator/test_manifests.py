@@ -322,3 +322,21 @@ def test_a_cluster_that_assigns_uids_gets_pods_without_one_and_every_container_t
     environment = pods.environment(defaults, [{"name": "HOME", "value": "/tmp"}])
     assert {each["name"]: each["value"] for each in environment} == {"HTTPS_PROXY": "http://proxy:3128", "HOME": "/tmp"}
     assert pods.security(DEFAULTS) == pods.POD_SECURITY and not pods.environment(DEFAULTS)
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train"])
+def test_the_cache_of_base_models_is_mounted_where_the_operator_has_one_set(make_spec: Any, stage: str) -> None:
+    spec = make_spec(model={"uri": "pvc://models/bert"})
+    without, cached = (
+        build(spec, stage, defaults)["spec"]["template"]["spec"]
+        for defaults in (DEFAULTS, replace(DEFAULTS, model_cache_claim="models"))
+    )
+    assert "LUTHIER_MODEL_CACHE" not in str(without) and "fsGroupChangePolicy" not in str(without)
+    found = cached["containers"][0]
+    (folder,) = (each["value"] for each in found["env"] if each["name"] == "LUTHIER_MODEL_CACHE")
+    (mounted,) = (each for each in found["volumeMounts"] if each["mountPath"] == folder)
+    assert "readOnly" not in mounted
+    (volume,) = (each for each in cached["volumes"] if each["name"] == mounted["name"])
+    assert volume["persistentVolumeClaim"] == {"claimName": "models"}
+    assert cached["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
+    assert len({each["name"] for each in cached["volumes"]}) == len(cached["volumes"])

@@ -45,6 +45,11 @@ class HubRepository:
     access: Access
     role: Role
 
+    @property
+    def endpoint(self) -> str | None:
+        """The hub's URL; None for the public one."""
+        return self.access.endpoint or os.environ.get("HF_ENDPOINT") or None
+
     def at(self, revision: str) -> Self:
         """Return the same repository at another revision."""
         return replace(self, revision=revision)
@@ -80,7 +85,7 @@ class HubRepository:
 
         variable = credential_env(self.access.credentials or self.role)["HF_TOKEN"]
         return HfApi(
-            endpoint=self.access.endpoint or os.environ.get("HF_ENDPOINT") or None,
+            endpoint=self.endpoint,
             token=os.environ.get(variable) or os.environ.get("HF_TOKEN") or None,
         )
 
