@@ -168,6 +168,9 @@ class ArtifactStatus(ApiModel):
 class VersionStatus(ArtifactStatus):
     """A version that a spec of this resource produced or reused, most recently used first."""
 
+    metrics: Metrics = Field(
+        default={}, description="The metric to compare versions by. All are in artifact, and in the version's files."
+    )
     spec_hash: Sha256 = Field(description="Hash of the spec that produced or reused this version.")
     run_key: Sha256 = Field(description="Hash of everything that determined the result.")
     chosen_at: Timestamp = Field(description="When a spec last produced or reused this version.")

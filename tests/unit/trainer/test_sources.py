@@ -21,7 +21,7 @@ from luthier_artifacts import IntegrityError, StorageDenied, StorageUnavailable
 from luthier_dev.pki import Authority
 from luthier_trainer.data.dataset import FetchedDataset, fetch_dataset
 from luthier_trainer.runtime import web
-from luthier_trainer.runtime.errors import InputNotFound, InvalidData
+from luthier_trainer.runtime.errors import InputNotFound, InvalidData, InvalidSpec
 from support.trainer.hub import Hub, serving
 
 pytestmark = pytest.mark.unit
@@ -186,7 +186,9 @@ def test_a_file_from_the_web_is_the_same_data_as_the_file(server: Web, tmp_path:
 
 
 def refusal(server: Web, folder: Path, path: str, sha256: str = SHA256) -> str:
-    with pytest.raises((IntegrityError, StorageDenied, StorageUnavailable, InputNotFound, InvalidData)) as refused:
+    with pytest.raises(
+        (IntegrityError, StorageDenied, StorageUnavailable, InputNotFound, InvalidData, InvalidSpec)
+    ) as refused:
         fetched(folder, server.access(), train={"uri": f"{server.url}{path}", "sha256": sha256})
     assert not any(path.is_file() for path in (folder / "dataset").rglob("*")), "nothing is left"
     return str(refused.value).replace(server.url, "https://host")
@@ -285,6 +287,21 @@ def test_the_proxy_of_the_environment_is_used_but_for_hosts_that_need_none(
             assert contents(found) == {"train": [CSV]}
         proxy.shutdown()
     assert Proxy.asked == ["data.example.com:443"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:99999", "a..b", "a" * 64])
+def test_an_address_that_is_none_is_told_and_nothing_crashes(server: Web, tmp_path: Path, host: str) -> None:
+    with pytest.raises((InvalidSpec, StorageUnavailable), match=f"https://{host}/a.csv"):
+        fetched(tmp_path, train={"uri": f"https://{host}/a.csv", "sha256": SHA256})
+
+
+def test_a_redirect_to_what_is_no_address_and_a_limit_that_is_no_number_are_told(
+    server: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answers["/a.csv"] = (302, {"Location": "https://[::1/a.csv"}, b"")
+    assert "is no address that can be asked, or leads to none" in refusal(server, tmp_path, "/a.csv")
+    monkeypatch.setenv(web.MAX_BYTES_VARIABLE, "20Gi")
+    assert "LUTHIER_MAX_DOWNLOAD_BYTES is '20Gi', which is no number of bytes" in refusal(server, tmp_path, "/a.csv")
 
 
 def test_a_proxy_that_cannot_be_used_is_named(server: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,20 +49,21 @@ def fetch_dataset(run: RunDocument, folder: Path) -> FetchedDataset:
         # What an earlier attempt left may be of other files.
         shutil.rmtree(folder / part, ignore_errors=True)
         found = _fetch(run, part, file, folder / part)
-        digests[part] = [(format_of(name), sha256) for name, sha256 in found.items()]
-        files[part] = [SourceFile(folder / part / name, name) for name in found]
+        digests[part] = [(format_of(source.name), sha256) for source, sha256 in found]
+        files[part] = [source for source, _ in found]
         names[part] = last_part(file.uri)
     return FetchedDataset(files, names, f"sha256:{digest_of(digests)}")
 
 
-def _fetch(run: RunDocument, part: PartName, file: DataFile, folder: Path) -> dict[str, str]:
-    """Download the files of one part into a folder; return {name: sha256}, in order."""
+def _fetch(run: RunDocument, part: PartName, file: DataFile, folder: Path) -> list[tuple[SourceFile, str]]:
+    """Download the files of one part into a folder; return each with its sha256, in order."""
     config = input_storage(run, run.dataset_access)
     if file.uri.startswith(WEB_SCHEME):
         assert file.sha256
-        name = last_part(file.uri)
-        download_file(file.uri, file.sha256, folder / name, config.ca_bundle)
-        return {name: file.sha256}
+        # An address may be longer than the name of a file.
+        source = SourceFile(folder / "download", last_part(file.uri))
+        download_file(file.uri, file.sha256, source.path, config.ca_bundle)
+        return [(source, file.sha256)]
     if file.uri.startswith(HUB_DATASET):
         # The output's endpoint and keys are those of S3.
         access = run.dataset_access if run.dataset_access.credentials == "dataset" else Access()
@@ -76,7 +77,7 @@ def _fetch(run: RunDocument, part: PartName, file: DataFile, folder: Path) -> di
                 f"{name} has the sha256 {sha256}, and the spec says {file.sha256}; if the file may have changed, look "
                 "at it and give its new sha256."
             )
-    return found
+    return [(SourceFile(folder / name, name), sha256) for name, sha256 in found.items()]
 
 
 def last_part(uri: str) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from luthier_artifacts import IntegrityError, StorageDenied, StorageUnavailable
-from luthier_trainer.runtime.errors import InputNotFound, InvalidData
+from luthier_trainer.runtime.errors import InputNotFound, InvalidData, InvalidSpec
 
 WEB_SCHEME = "https://"
 # Environment variable, for podEnv of the chart: the largest file that is downloaded.
@@ -40,6 +40,7 @@ def download_file(url: str, sha256: str, path: Path, ca_bundle: Path | None = No
         StorageError: if the server refuses, does not answer, or has another file.
         InputNotFound: if it has none.
         InvalidData: if the file is too large.
+        InvalidSpec: if the address is none.
     """
     # Only runs that read from the web pay for this import.
     import httpx2
@@ -47,14 +48,18 @@ def download_file(url: str, sha256: str, path: Path, ca_bundle: Path | None = No
     path.parent.mkdir(parents=True, exist_ok=True)
     arriving = path.with_name(f".{path.name}.arriving")
     try:
-        with httpx2.Client(verify=_trust(ca_bundle), timeout=TIMEOUT_S, headers=_HEADERS) as client:
-            found, kind = _stream(client, url, arriving)
+        client = httpx2.Client(verify=_trust(ca_bundle), timeout=TIMEOUT_S, headers=_HEADERS)
+    except (ImportError, ValueError) as error:
+        raise StorageUnavailable(f"The proxy that the environment names cannot be used: {error}") from error
+    try:
+        with client:
+            found, kind = _stream(client, url, arriving, _limit())
         if found != sha256:
             raise IntegrityError(_other_file(url, sha256, found, kind))
         arriving.replace(path)
-    # What the client says of a proxy that it cannot use.
-    except (ImportError, ValueError) as error:
-        raise StorageUnavailable(f"The proxy that the environment names cannot be used: {error}") from error
+    # The second is how Python says that a host name cannot be one.
+    except (httpx2.InvalidURL, UnicodeError) as error:
+        raise InvalidSpec(f"{shown(url)} is no address that can be asked, or leads to none: {error}") from error
     finally:
         arriving.unlink(missing_ok=True)
 
@@ -69,11 +74,10 @@ _HEADERS = {"User-Agent": "luthier", "Accept-Encoding": "identity"}
     wait=wait_random_exponential(multiplier=0.5, max=8),
     reraise=True,
 )
-def _stream(client: Any, url: str, path: Path) -> tuple[str, str]:
+def _stream(client: Any, url: str, path: Path, limit: int) -> tuple[str, str]:
     """Write what lies at an address into a file; return its sha256 and what the server calls it."""
     import httpx2
 
-    limit = int(os.environ.get(MAX_BYTES_VARIABLE) or MAX_BYTES)
     try:
         for _ in range(MAX_REDIRECTS + 1):
             with client.stream("GET", url) as answer:
@@ -90,6 +94,13 @@ def _stream(client: Any, url: str, path: Path) -> tuple[str, str]:
         reason = str(error) or type(error).__name__
         raise StorageUnavailable(f"{urlsplit(url).netloc} did not serve {shown(url)}: {reason}") from error
     raise InputNotFound(f"{shown(url)} leads from one address to the next, more than {MAX_REDIRECTS} times.")
+
+
+def _limit() -> int:
+    said = os.environ.get(MAX_BYTES_VARIABLE) or str(MAX_BYTES)
+    if not said.isdigit():
+        raise InvalidSpec(f"{MAX_BYTES_VARIABLE} is {said!r}, which is no number of bytes; correct it in podEnv.")
+    return int(said)
 
 
 def _next(url: str, location: str) -> str:
