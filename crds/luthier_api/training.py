@@ -96,8 +96,8 @@ class Model(Input):
             ),
             (
                 "!self.uri.startsWith('hf://')"
-                " || !(has(self.endpoint) || has(self.region) || has(self.caBundle) || has(self.forcePathStyle))",
-                "endpoint, region, caBundle and forcePathStyle apply to s3:// models only",
+                " || !(has(self.endpoint) || has(self.region) || has(self.forcePathStyle))",
+                "endpoint, region and forcePathStyle apply to s3:// models only",
             ),
             (
                 "!self.uri.startsWith('hf://') || self.uri.matches('^hf://[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?/?$')",

@@ -431,6 +431,7 @@ def test_the_least_that_a_user_may_say_is_accepted(namespace: Any, resource: dic
                     "secretRef": {"name": "hub"},
                     "caBundle": {"name": "corporate"},
                 },
+                "model": {"uri": "hf://owner/name", "caBundle": {"name": "corporate"}},
             },
             id="data from a hub and from the web",
         ),

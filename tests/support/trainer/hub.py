@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,12 +49,14 @@ class Hub:
 
 
 @contextmanager
-def serving(**folders: Path) -> Iterator[Hub]:
-    """Serve folders as repositories, as long as the block is entered; see `Hub.folders`."""
+def serving(context: ssl.SSLContext | None = None, **folders: Path) -> Iterator[Hub]:
+    """Serve folders as repositories, as long as the block is entered; see `Hub.folders`. With a context, by TLS."""
     hub = Hub(folders)
     handler = type("Handler", (_Handler,), {"hub": hub})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        hub.endpoint = f"http://127.0.0.1:{server.server_port}"
+        if context:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        hub.endpoint = f"{'https' if context else 'http'}://127.0.0.1:{server.server_port}"
         Thread(target=server.serve_forever, daemon=True).start()
         yield hub
         server.shutdown()

@@ -124,6 +124,33 @@ def test_names_that_look_like_patterns_are_names(hub: Hub, tmp_path: Path) -> No
     assert contents(fetched(tmp_path, train={"uri": "hf://datasets/luthier/reviews/a[1].csv"})) == {"train": [b"1"]}
 
 
+def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
+    """Return a private authority's certificate, and what a server of this machine shows that it has signed."""
+    folder.mkdir()
+    made = Authority(folder)
+    pair = made.issue("web", "web", hosts=["127.0.0.1", "data.example.com"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    return made.pair.certificate, context
+
+
+def test_a_hub_behind_a_private_authority_is_trusted_by_the_ca_bundle_and_not_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whatever the process has set is put back at the end.
+    monkeypatch.setenv("SSL_CERT_FILE", ssl.get_default_verify_paths().cafile or "")
+    certificate, context = authority(tmp_path / "pki")
+    train = {"uri": "hf://datasets/luthier/reviews"}
+    with serving(context, **{"datasets/luthier/reviews": repository(tmp_path / "r", train_csv="1")}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        with pytest.raises(StorageDenied, match=r"The certificate of the hub of .* is not trusted; set caBundle"):
+            fetched(tmp_path / "1", train=train)
+        found = fetched(tmp_path / "2", Access(ca_bundle=str(certificate)), train=train)
+    assert contents(found) == {"train": [b"1"]}
+    with pytest.raises(StorageDenied, match="holds no certificates that can be read"):
+        fetched(tmp_path / "3", Access(ca_bundle=str(tmp_path / "none.crt")), train=train)
+
+
 @dataclass
 class Web:
     """A web server with a certificate of a private authority; `answers` are {path: (status, headers, body)}."""
@@ -142,12 +169,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     monkeypatch.setattr(web._stream.retry, "wait", wait_none())  # type: ignore[attr-defined]
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    (tmp_path / "pki").mkdir()
-    authority = Authority(tmp_path / "pki")
-    pair = authority.issue("web", "web", hosts=["127.0.0.1", "data.example.com"])
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pair.certificate, pair.key)
-    site = Web("", authority.pair.certificate, {})
+    certificate, context = authority(tmp_path / "pki")
+    site = Web("", certificate, {})
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

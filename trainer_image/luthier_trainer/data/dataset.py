@@ -66,7 +66,10 @@ def _fetch(run: RunDocument, part: PartName, file: DataFile, folder: Path) -> li
         return [(source, file.sha256)]
     if file.uri.startswith(HUB_DATASET):
         # The output's endpoint and keys are those of S3.
-        access = run.dataset_access if run.dataset_access.credentials == "dataset" else Access()
+        token = run.dataset_access.credentials == "dataset"
+        access = Access(
+            credentials="dataset" if token else None, ca_bundle=str(config.ca_bundle) if config.ca_bundle else None
+        )
         found = {name: sha256_of(folder / name) for name in fetch_hub_files(file, part, access, folder)}
     else:
         tree = fetch_files(file.uri, folder, config, wanted=is_known)

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, cast
 from luthier_api.documents import Access, Role, credential_env
 from luthier_artifacts import StorageDenied, StorageUnavailable
 from luthier_trainer.runtime.errors import InputNotFound, InvalidSpec
+from luthier_trainer.runtime.trust import trust_in_this_process
 
 HUB_SCHEME = "hf://"
 
@@ -34,7 +35,7 @@ class HubRepository:
         kind: what is in it.
         name: owner/name.
         revision: a commit, tag or branch; None is the main branch.
-        access: endpoint and credentials.
+        access: endpoint, credentials and authorities.
         role: whose token it is, where the access names none.
     """
 
@@ -81,8 +82,12 @@ class HubRepository:
 
     def _api(self) -> Any:
         # Only runs that name a hub pay for this import.
-        from huggingface_hub import HfApi
+        from huggingface_hub import HfApi, close_session
 
+        if self.access.ca_bundle:
+            trust_in_this_process(Path(self.access.ca_bundle))
+            # A client that there is already was made without.
+            close_session()
         variable = credential_env(self.access.credentials or self.role)["HF_TOKEN"]
         return HfApi(
             endpoint=self.endpoint,
@@ -118,6 +123,10 @@ class HubRepository:
         except HFValidationError as error:
             raise InvalidSpec(f"{self.uri} does not name a {self.kind}; write {_FORM[self.kind]}.") from error
         except (http_error, LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise StorageDenied(
+                    f"The certificate of the hub of {self.uri} is not trusted; set caBundle to its authority's."
+                ) from error
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise StorageUnavailable(f"The hub did not serve {self.uri}: {reason}") from error
 

@@ -7,7 +7,6 @@ Proxies are those of the environment (HTTPS_PROXY, NO_PROXY).
 
 import hashlib
 import os
-import ssl
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +15,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from luthier_artifacts import IntegrityError, StorageDenied, StorageUnavailable
 from luthier_trainer.runtime.errors import InputNotFound, InvalidData, InvalidSpec
+from luthier_trainer.runtime.trust import trusting
 
 WEB_SCHEME = "https://"
 # Environment variable, for podEnv of the chart: the largest file that is downloaded.
@@ -42,13 +42,13 @@ def download_file(url: str, sha256: str, path: Path, ca_bundle: Path | None = No
         InvalidData: if the file is too large.
         InvalidSpec: if the address is none.
     """
-    # Only runs that read from the web pay for this import.
+    # Only runs that read from the web or a hub pay for this import.
     import httpx2
 
     path.parent.mkdir(parents=True, exist_ok=True)
     arriving = path.with_name(f".{path.name}.arriving")
     try:
-        client = httpx2.Client(verify=_trust(ca_bundle), timeout=TIMEOUT_S, headers=_HEADERS)
+        client = httpx2.Client(verify=trusting(ca_bundle), timeout=TIMEOUT_S, headers=_HEADERS)
     except (ImportError, ValueError) as error:
         raise StorageUnavailable(f"The proxy that the environment names cannot be used: {error}") from error
     try:
@@ -160,15 +160,3 @@ def shown(url: str) -> str:
     """Return an address for people: without its query, which may hold a signature."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def _trust(ca_bundle: Path | None) -> ssl.SSLContext:
-    import httpx2
-
-    context: ssl.SSLContext = httpx2.create_ssl_context()
-    if ca_bundle is not None:
-        try:
-            context.load_verify_locations(ca_bundle)
-        except (OSError, ssl.SSLError) as error:
-            raise StorageDenied(f"caBundle {ca_bundle} holds no certificates that can be read: {error}") from error
-    return context
