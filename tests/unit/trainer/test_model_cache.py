@@ -140,6 +140,24 @@ def test_many_writers_and_readers_at_once_see_whole_models_or_none(cache: ModelC
     assert not list((cache.folder / "arriving").iterdir())
 
 
+def test_of_two_writers_of_a_model_the_second_uses_what_the_first_has_put(
+    cache: ModelCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = model_folder(tmp_path / "model")
+    digest = digest_of_model(folder)
+    copy = model_cache._copy
+
+    def copy_while_another_writes(source: Path, target: Path) -> None:
+        copy(source, target)
+        monkeypatch.setattr(model_cache, "_copy", copy)
+        cache.put("first", digest, folder)
+
+    monkeypatch.setattr(model_cache, "_copy", copy_while_another_writes)
+    cache.put("second", digest, folder)
+    assert [cache.get(each, tmp_path / each) for each in ("first", "second")] == [digest, digest]
+    assert "not kept" not in caplog.text and kept(cache) == [digest.removeprefix("sha256:")]
+
+
 @pytest.mark.parametrize("what", ["gone", "a file"])
 def test_a_volume_that_cannot_be_used_holds_no_run_up(
     cache: ModelCache, tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str

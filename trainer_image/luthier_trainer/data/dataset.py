@@ -65,11 +65,8 @@ def _fetch(run: RunDocument, part: PartName, file: DataFile, folder: Path) -> li
         download_file(file.uri, file.sha256, source.path, config.ca_bundle)
         return [(source, file.sha256)]
     if file.uri.startswith(HUB_DATASET):
-        # The output's endpoint and keys are those of S3.
-        token = run.dataset_access.credentials == "dataset"
-        access = Access(
-            credentials="dataset" if token else None, ca_bundle=str(config.ca_bundle) if config.ca_bundle else None
-        )
+        # The endpoint and the keys that may be those of the output are of S3.
+        access = Access(ca_bundle=str(config.ca_bundle) if config.ca_bundle else None)
         found = {name: sha256_of(folder / name) for name in fetch_hub_files(file, part, access, folder)}
     else:
         tree = fetch_files(file.uri, folder, config, wanted=is_known)
