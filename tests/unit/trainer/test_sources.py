@@ -76,13 +76,14 @@ def test_each_part_reads_the_split_of_its_name_and_no_other_file_is_downloaded(h
     assert set(hub.tokens) == {None}, "the keys of the output are not for the hub"
 
 
-def test_another_revision_is_another_data_set(hub: Hub, tmp_path: Path) -> None:
+def test_another_revision_is_another_data_set(hub: Hub, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     hub.folders["datasets/luthier/reviews"] = repository(tmp_path / "main", train_csv="new")
     hub.folders["datasets/luthier/reviews@v1"] = repository(tmp_path / "v1", train_csv="old")
     train = {"uri": "hf://datasets/luthier/reviews"}
     new, old = fetched(tmp_path / "1", train=train), fetched(tmp_path / "2", train={**train, "revision": "v1"})
     assert (contents(new), contents(old)) == ({"train": [b"new"]}, {"train": [b"old"]})
     assert new.digest != old.digest
+    assert not capfd.readouterr().err, "no progress bars, which are no lines of a log"
     with pytest.raises(InputNotFound, match="hf://datasets/luthier/reviews has no revision 'v2'"):
         fetched(tmp_path / "3", train={**train, "revision": "v2"})
 

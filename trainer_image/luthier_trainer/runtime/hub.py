@@ -83,7 +83,10 @@ class HubRepository:
     def _api(self) -> Any:
         # Only runs that name a hub pay for this import.
         from huggingface_hub import HfApi, close_session
+        from huggingface_hub.utils import disable_progress_bars
 
+        # They are no lines of a log.
+        disable_progress_bars()
         if self.access.ca_bundle:
             trust_in_this_process(Path(self.access.ca_bundle))
             # A client that there is already was made without.
