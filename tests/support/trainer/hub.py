@@ -84,8 +84,11 @@ class _Handler(BaseHTTPRequestHandler):
         if with_body:
             self.wfile.write(body)
 
-    def api(self, kind: str, owner: str, name: str, what: str = "revision", *rest: str) -> tuple[int, Any, bytes]:
-        revision = rest[0] if rest else "main"
+    def api(self, kind: str, *parts: str) -> tuple[int, Any, bytes]:
+        if kind not in ("models", "datasets") or len(parts) < 2:
+            return 404, {}, b""  # what the library asks besides
+        owner, name, what, *rest = (*parts, "revision")
+        revision = rest[0] if len(parts) > 3 else "main"
         found = self.hub.find(kind, f"{owner}/{name}", revision)
         if found is None:
             known = self.hub.knows(kind, f"{owner}/{name}")

@@ -83,7 +83,7 @@ class HubRepository:
     def _api(self) -> Any:
         # Only runs that name a hub pay for this import.
         from huggingface_hub import HfApi, close_session
-        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # documented
 
         # They are no lines of a log.
         disable_progress_bars()
