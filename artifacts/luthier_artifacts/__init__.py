@@ -29,11 +29,13 @@ from luthier_artifacts.errors import (
     StorageError,
     StorageUnavailable,
 )
-from luthier_artifacts.hashing import describe_folder, verify_folder
+from luthier_artifacts.hashing import describe_folder, sha256_of, verify_folder
 from luthier_artifacts.inputs import (
     FetchedTree,
     fetch_files,
     fetch_tree,
+    list_tree,
+    names_matching,
 )
 from luthier_artifacts.keys import read_keys
 from luthier_artifacts.manifest import FileEntry, Lineage, Manifest, Metadata, tree_digest
@@ -72,10 +74,13 @@ __all__ = [
     "download_version",
     "fetch_files",
     "fetch_tree",
+    "list_tree",
+    "names_matching",
     "open_registry",
     "open_store",
     "parse_uri",
     "read_keys",
+    "sha256_of",
     "tree_digest",
     "verify_folder",
 ]

@@ -7,7 +7,7 @@ bytes, and a file that changes while it is read is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,15 @@ def fetch_tree(
     return _fetch(store, _tree(store, wanted), dest, cache)
 
 
+def list_tree(uri: str, config: StorageConfig | None = None, *, wanted: Wanted | None = None) -> list[ObjectInfo]:
+    """List what `fetch_tree` would download: what is there is the same as long as this is.
+
+    Raises:
+        ObjectNotFound: if there are no files.
+    """
+    return _tree(open_store(uri, config), wanted)
+
+
 def fetch_files(
     uri: str,
     dest: Path,
@@ -102,11 +111,29 @@ def fetch_files(
     return _fetch(store, infos, dest, cache)
 
 
+def names_matching(names: Iterable[str], path: str) -> list[str]:
+    """Return, in order, those of a folder's names that a path names, by the rules of `fetch_files`."""
+    if path.endswith("/"):
+        return sorted(name for name in names if name.startswith(path) and not _is_hidden(name[len(path) :]))
+    folder, slash, pattern = path.rpartition("/")
+    matches = re.compile(re.escape(folder + slash) + _regex(pattern)).fullmatch
+    hidden = pattern.startswith(".")
+    return sorted(name for name in names if matches(name) and (hidden or not _is_hidden(name[len(folder + slash) :])))
+
+
 def _matching(store: ObjectStore, pattern: str) -> list[ObjectInfo]:
     """List the files directly in a store's folder whose names match; a hidden one only if the pattern begins so."""
-    matches = re.compile("[^/]*".join(re.escape(piece) for piece in pattern.split("*"))).fullmatch
+    matches = re.compile(_regex(pattern)).fullmatch
     hidden = pattern.startswith(".")
-    return [info for info in store.list() if matches(info.key) and (hidden or not info.key.startswith("."))]
+    return [info for info in store.list() if matches(info.key) and (hidden or not _is_hidden(info.key))]
+
+
+def _regex(pattern: str) -> str:
+    return "[^/]*".join(re.escape(piece) for piece in pattern.split("*"))
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in path.split("/"))
 
 
 def _fetch(store: ObjectStore, infos: list[ObjectInfo], dest: Path, cache: Path | None) -> FetchedTree:
@@ -124,7 +151,7 @@ def _fetch(store: ObjectStore, infos: list[ObjectInfo], dest: Path, cache: Path 
 
 
 def _tree(store: ObjectStore, wanted: Wanted | None) -> list[ObjectInfo]:
-    found = [info for info in store.list() if not any(part.startswith(".") for part in info.key.split("/"))]
+    found = [info for info in store.list() if not _is_hidden(info.key)]
     if not found:
         raise ObjectNotFound(f"{store.uri} holds no files; check the path.")
     return [info for info in found if wanted is None or wanted(info.key)]

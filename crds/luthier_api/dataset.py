@@ -1,126 +1,18 @@
-"""The labelled examples of a FineTuneJob: files, columns, cleaning, split, and the limits that they must keep."""
+"""The labelled examples of a FineTuneJob: files, cleaning, split, and the limits that they must keep."""
 
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from luthier_api.base import ApiModel, Fraction, OpenFraction, PositiveCount, cel, decimal_type
-from luthier_api.storage import NO_ACCESS_TO_A_CLAIM, DataUri, StorageAccess
+from luthier_api.data_files import DataFile
+from luthier_api.storage import NO_ACCESS_TO_A_CLAIM, StorageAccess
 
-Column = Annotated[str, Field(min_length=1, max_length=256)]
 Label = Annotated[str, Field(min_length=1, max_length=256)]
 
-
-LABEL_COLUMN_OR_COLUMNS = "give either labelColumn or labelColumns, not both"
-TEXT_COLUMN_OR_COLUMNS = "give either textColumn or textColumns, not both"
-NO_SEPARATOR_OF_COLUMNS = "labelSeparator separates labels in one cell: remove it, or labelColumns"
 SAME_LABEL_COLUMNS = "give the same labelColumns for all files of the dataset, or for none"
-ONE_CHARACTER = "must be one character"
 NOTHING_TO_LEARN_FROM = "fraction and testFraction must add up to less than 1, so that training examples are left"
-
-
-def _one_character(value: str) -> str:
-    if len(value) != 1 and value != "\\t":
-        raise ValueError(ONE_CHARACTER)
-    return value
-
-
-# A tab is one character in double quotes in YAML, and two in single quotes or none.
-Character = Annotated[
-    str,
-    Field(min_length=1, max_length=2, json_schema_extra=cel((r"size(self) == 1 || self == r'\t'", ONE_CHARACTER))),
-    AfterValidator(_one_character),
-]
-Columns = Annotated[
-    list[Column], Field(min_length=1, max_length=256, json_schema_extra={"x-kubernetes-list-type": "set"})
-]
-
-
-class DataFormat(ApiModel):
-    """How the bytes of text files are read, where their names do not say enough."""
-
-    separator: Character | None = Field(
-        default=None,
-        description="Character between cells of .csv and .tsv files. Unset: a comma or a tab, as the name says, or the "
-        "one of comma, semicolon, tab and | by which the first line has all columns.",
-    )
-    quoting: Literal["auto", "quotes", "none"] = Field(
-        default="auto",
-        description="quotes: cells may be in double quotes, as RFC 4180 says. none: a double quote is a character like "
-        "any other, as in the files of GLUE. auto: quotes, except in a .tsv file in which they cannot be meant so.",
-    )
-    encoding: Annotated[str, Field(min_length=1, max_length=32)] | None = Field(
-        default=None,
-        description="Encoding of the text, under its Python name, such as cp1252, utf-16 or gb18030. Unset: UTF-8, or "
-        "what a byte order mark says.",
-    )
-    escape: Character | None = Field(
-        default=None, description="Character that makes the next one ordinary in .csv and .tsv files, such as \\."
-    )
-
-    def said(self) -> dict[str, str]:
-        """Return what differs from the defaults."""
-        wire: dict[str, str] = self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
-        return wire
-
-
-class DataFile(ApiModel):
-    """One labelled file, or several of the same format."""
-
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            ("!has(self.labelColumns) || self.labelColumn == 'label'", LABEL_COLUMN_OR_COLUMNS),
-            ("!has(self.textColumns) || self.textColumn == 'text'", TEXT_COLUMN_OR_COLUMNS),
-            ("!has(self.labelColumns) || !has(self.labelSeparator)", NO_SEPARATOR_OF_COLUMNS),
-        )
-    )
-
-    uri: DataUri = Field(
-        description="s3://bucket/key, pvc://claim/path or file:///path of a .csv, .tsv, .jsonl or .parquet file, "
-        "optionally with .gz. A trailing / reads all such files below the folder; * in the last part reads "
-        "all that match, in the order of their names. A claim is a PersistentVolumeClaim in the same "
-        "namespace, mounted read-only."
-    )
-    text_column: Column = Field(
-        default="text",
-        description="Column that holds the text; for token-classification the words, as a list or separated by white "
-        "space.",
-    )
-    text_columns: Columns | None = Field(
-        default=None,
-        description="Instead of textColumn: columns whose texts are joined by a space, in this order. Empty ones are "
-        "left out.",
-    )
-    text_pair_column: Column | None = Field(
-        default=None, description="Column that holds a second text, for tasks on pairs of texts."
-    )
-    label_column: Column = Field(
-        default="label",
-        description="Column that holds the label; for multi-label and token-classification several labels, as a list "
-        "or separated by labelSeparator; for regression a number.",
-    )
-    label_columns: Columns | None = Field(
-        default=None,
-        description="Instead of labelColumn, for multi-label: one column of 0 and 1 for each label, which has the "
-        "column's name.",
-    )
-    label_separator: Annotated[str, Field(min_length=1, max_length=8)] | None = Field(
-        default=None,
-        description="Separator between the labels in one cell. Default: a comma for multi-label, white space for token-"
-        "classification.",
-    )
-    format: DataFormat = Field(default=DataFormat(), description="How the text of the files is read.")
-
-    @model_validator(mode="after")
-    def _columns_are_said_once(self) -> "DataFile":
-        if self.label_columns and self.label_column != "label":
-            raise ValueError(LABEL_COLUMN_OR_COLUMNS)
-        if self.text_columns and self.text_column != "text":
-            raise ValueError(TEXT_COLUMN_OR_COLUMNS)
-        if self.label_columns and self.label_separator:
-            raise ValueError(NO_SEPARATOR_OF_COLUMNS)
-        return self
 
 
 class Split(ApiModel):
@@ -231,6 +123,19 @@ class Dataset(StorageAccess):
                 " || (has(self.eval) && !self.eval.uri.startsWith('pvc://'))"
                 " || (has(self.test) && !self.test.uri.startsWith('pvc://'))",
                 NO_ACCESS_TO_A_CLAIM,
+            ),
+            (
+                "!(has(self.endpoint) || has(self.region) || has(self.forcePathStyle))"
+                " || !self.train.uri.matches('^(https|hf)://')"
+                " || (has(self.eval) && !self.eval.uri.matches('^(https|hf)://'))"
+                " || (has(self.test) && !self.test.uri.matches('^(https|hf)://'))",
+                "endpoint, region and forcePathStyle apply to s3:// data only",
+            ),
+            (
+                "!has(self.secretRef) || !self.train.uri.startsWith('https://')"
+                " || (has(self.eval) && !self.eval.uri.startsWith('https://'))"
+                " || (has(self.test) && !self.test.uri.startsWith('https://'))",
+                "https:// is read without credentials: remove secretRef, or copy the file to s3://",
             ),
         )
     )

@@ -129,7 +129,8 @@ class Progress(ApiModel):
     step: Count = Field(default=0, description="Optimizer steps completed.")
     total_steps: Count = Field(default=0, description="Optimizer steps in total.")
     epoch: Text = Field(default="0", description="Epochs completed, with decimals.")
-    eta_seconds: Count | None = Field(default=None, description="Estimated time left at the current speed.")
+    eta: Text | None = Field(default=None, description="Estimated time left at the current speed, such as 4m10s.")
+    eta_seconds: Count | None = Field(default=None, description="The same in seconds.")
     examples_per_second: Text | None = Field(default=None, description="Training examples per second.")
     tokens_per_second: Text | None = Field(
         default=None, description="Training tokens per second, not counting padding."
@@ -168,6 +169,9 @@ class ArtifactStatus(ApiModel):
 class VersionStatus(ArtifactStatus):
     """A version that a spec of this resource produced or reused, most recently used first."""
 
+    metrics: Metrics = Field(
+        default={}, description="The metric to compare versions by. All are in artifact, and in the version's files."
+    )
     spec_hash: Sha256 = Field(description="Hash of the spec that produced or reused this version.")
     run_key: Sha256 = Field(description="Hash of everything that determined the result.")
     chosen_at: Timestamp = Field(description="When a spec last produced or reused this version.")

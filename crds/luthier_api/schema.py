@@ -109,7 +109,7 @@ _AGE = _column("Age", ".metadata.creationTimestamp", "Time since creation.", "da
 _FINETUNEJOB_COLUMNS = [
     _column("Phase", ".status.phase", "What is going on."),
     _column("Progress", ".status.progress.percent", "Percent of the training steps.", "integer"),
-    _column("ETA", ".status.progress.etaSeconds", "Seconds of training left.", "integer"),
+    _column("ETA", ".status.progress.eta", "Time of training left."),
     _column("F1", ".status.artifact.metrics.eval_f1_macro", "Macro F1 of the version."),
     _column("Version", ".status.artifact.version", "Version that this spec produced."),
     _AGE,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from luthier_api.base import ApiModel, DnsLabel, ObjectName, cel
 
@@ -19,14 +19,26 @@ _CLAIM = r"pvc://[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/"
 _FILE = rf"file:///({_PATH})?"
 OUTPUT_URI = rf"^({_BUCKET}(/{_PATH}|/)?|{_FILE})$"
 INPUT_URI = rf"^({_BUCKET}/{_PATH}|hf://[^\s]+|{_CLAIM}({_PATH})?|{_FILE})$"
-DATA_URI = rf"^({_BUCKET}/{_PATH}|{_CLAIM}{_PATH}|{_FILE})$"
+HUB_DATASET = "hf://datasets/"
+_HUB_DATASET = r"hf://datasets/[\w.-]+/[\w.-]+"
+# No user:password@, which would stand in the resource for all to read, and no fragment.
+_WEB = r"https://[a-zA-Z0-9]([-a-zA-Z0-9.]*[a-zA-Z0-9])?(:[0-9]{1,5})?/[^\s#]+"
+DATA_URI = rf"^({_BUCKET}/{_PATH}|{_HUB_DATASET}(/({_PATH})?)?|{_WEB}|{_CLAIM}{_PATH}|{_FILE})$"
 _PLAIN_PATH = (
     "!self.matches('/[.]{1,2}(/|$)|[^:/]//')",
     "the path must not contain '//', and no part of it may be '.' or '..'",
 )
+_ENDING = "[.](csv|tsv|jsonl|ndjson|parquet)([.]gz)?"
+# Of a web address, what stands before the query names the file.
 _KNOWN_FORMAT = (
-    "self.matches('(?i)(/|[*][^/]*|[.](csv|tsv|jsonl|ndjson|parquet)([.]gz)?)$')",
-    "must name a .csv, .tsv, .jsonl or .parquet file, optionally with .gz, or a folder with a trailing /",
+    f"self.startsWith('https://') ? self.matches('(?i)^[^?]*{_ENDING}([?].*)?$') : "
+    f"self.matches('(?i)(^hf://datasets/[^/]+/[^/]+|/|[*][^/]*|{_ENDING})$')",
+    "must name a .csv, .tsv, .jsonl or .parquet file, optionally with .gz, or, but for https://, a folder with a "
+    "trailing /",
+)
+NO_PLAIN_HTTP = (
+    "http:// is not read, because anybody on the way could change the data: write https:// and give its sha256, or "
+    "copy the file to s3://"
 )
 _STAR_AT_THE_END = ("!self.matches('[*][^/]*/')", "* is allowed in the last part of the path only")
 NO_ACCESS_TO_A_CLAIM = (
@@ -37,7 +49,10 @@ _WHERE_A_MODEL_LIES = (
     "must be s3://bucket/folder, hf://owner/name, pvc://claim/folder or file:///folder; a model of the hub has an "
     "owner: hf://google-bert/bert-base-uncased"
 )
-_WHERE_DATA_LIES = "must be s3://bucket/key, pvc://claim/path or file:///path; copy a file from elsewhere there first"
+_WHERE_DATA_LIES = (
+    "must be s3://bucket/key, hf://datasets/owner/name, https://host/path (without a user and #), pvc://claim/path or "
+    "file:///path; copy a file from elsewhere there first"
+)
 _WHERE_VERSIONS_LIE = "must be s3://bucket/prefix/ or file:///folder"
 # Models that go without their owner in tutorials.
 _HUB_OWNERS = {
@@ -50,7 +65,18 @@ _HUB_OWNERS = {
     **dict.fromkeys(("gpt2", "gpt2-medium"), "openai-community"),
     **dict.fromkeys(("t5-small", "t5-base"), "google-t5"),
 }
+# And data sets.
+_HUB_DATASET_OWNERS = {
+    **dict.fromkeys(("imdb", "sst2", "snli"), "stanfordnlp"),
+    **dict.fromkeys(("glue", "multi_nli"), "nyu-mll"),
+    **{"emotion": "dair-ai", "conll2003": "eriktks", "tweet_eval": "cardiffnlp", "ag_news": "fancyzhx"},
+    "rotten_tomatoes": "cornell-movie-review-data",
+}
 _HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)/?")
+_HUB_DATASET_PAGE = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([\w.-]+/[\w.-]+)(?:/viewer.*|/tree/main|/)?"
+)
+_HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
 def proposed_uri(value: str) -> str | None:
@@ -59,23 +85,52 @@ def proposed_uri(value: str) -> str | None:
         return f"hf://{_HUB_OWNERS[value]}/{value}"
     if page := _HUB_PAGE.fullmatch(value):
         return f"hf://{page[1]}"
+    if local := _local_uri(value):
+        return local
+    return f"hf://{value}" if _HUB_NAME.fullmatch(value) else None
+
+
+def proposed_data_uri(value: str) -> str | None:
+    """Return what was probably meant by a name that is no URI of data; None if nobody can tell."""
+    if page := _HUB_DATASET_PAGE.fullmatch(value):
+        return f"{HUB_DATASET}{page[1]}"
+    if local := _local_uri(value):
+        return local
+    name = value.removeprefix("hf://").removeprefix("datasets/")
+    if name in _HUB_DATASET_OWNERS:
+        return f"{HUB_DATASET}{_HUB_DATASET_OWNERS[name]}/{name}"
+    return f"{HUB_DATASET}{name}" if _HUB_NAME.fullmatch(name) and not is_file(name) else None
+
+
+def is_file(name: str) -> bool:
+    """Tell by its ending whether a name is that of a file of data."""
+    return re.search(f"(?i){_ENDING}$", name) is not None
+
+
+def _local_uri(value: str) -> str | None:
     if value.startswith("/"):
         return PurePosixPath(value).as_uri()
     if value.startswith("file:/") and not value.startswith("file://"):
         return f"file:///{value.removeprefix('file:/')}"
-    return f"hf://{value}" if re.fullmatch(r"\w[\w.-]*/[\w.-]+", value) else None
+    return None
 
 
 def _of_form(pattern: str, message: str, propose: Callable[[str], str | None] = lambda value: None) -> Any:
     """Return the check of a URI that says what is accepted, where a pattern would only show itself."""
 
     def check(value: str) -> str:
-        if re.fullmatch(pattern, value):
+        if re.fullmatch(pattern, value) and not _HUB_DATASET_PAGE.fullmatch(value):
             return value
         proposal = propose(value)
         raise ValueError(f"{value!r} is not understood; write {proposal}" if proposal else f"{value!r} {message}")
 
     return AfterValidator(check)
+
+
+def _no_plain_http(value: object) -> object:
+    if isinstance(value, str) and value.startswith("http://") and not _HUB_DATASET_PAGE.fullmatch(value):
+        raise ValueError(NO_PLAIN_HTTP)
+    return value
 
 
 def _rule(pattern: str, message: str) -> tuple[str, str]:
@@ -91,9 +146,16 @@ DataUri = Annotated[
     str,
     Field(
         max_length=1024,
-        json_schema_extra=cel(_rule(DATA_URI, _WHERE_DATA_LIES), _PLAIN_PATH, _KNOWN_FORMAT, _STAR_AT_THE_END),
+        json_schema_extra=cel(
+            (f"self.startsWith('http://') || self.matches(r'{DATA_URI}')", _WHERE_DATA_LIES),
+            ("!self.startsWith('http://')", NO_PLAIN_HTTP),
+            _PLAIN_PATH,
+            _KNOWN_FORMAT,
+            _STAR_AT_THE_END,
+        ),
     ),
-    _of_form(DATA_URI, _WHERE_DATA_LIES),
+    BeforeValidator(_no_plain_http),
+    _of_form(DATA_URI, _WHERE_DATA_LIES, proposed_data_uri),
 ]
 OutputUri = Annotated[
     str,

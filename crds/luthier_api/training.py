@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from luthier_api.base import AnyDecimal, ApiModel, Fraction, Text, cel
-from luthier_api.dataset import Column, DataFile, DataFormat, Dataset, Label, Preprocessing, Quality, Split
+from luthier_api.data_files import Column, DataFile, DataFormat
+from luthier_api.dataset import Dataset, Label, Preprocessing, Quality, Split
 from luthier_api.hyperparameters import (
     DEFAULT_GLOBAL_BATCH,
     EarlyStopping,
@@ -95,8 +96,8 @@ class Model(Input):
             ),
             (
                 "!self.uri.startsWith('hf://')"
-                " || !(has(self.endpoint) || has(self.region) || has(self.caBundle) || has(self.forcePathStyle))",
-                "endpoint, region, caBundle and forcePathStyle apply to s3:// models only",
+                " || !(has(self.endpoint) || has(self.region) || has(self.forcePathStyle))",
+                "endpoint, region and forcePathStyle apply to s3:// models only",
             ),
             (
                 "!self.uri.startsWith('hf://') || self.uri.matches('^hf://[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?/?$')",

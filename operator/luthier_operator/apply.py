@@ -100,7 +100,9 @@ class Writes:
             self._tell("apply", apply.manifest["metadata"]["name"])
         if plan.status is not None and (merge := merge_patch(self.status.to_wire(), plan.status)):
             version = await self.applier.status(self.meta, version, merge)
-            self._tell("status", str(plan.status.get("phase")))
+            # A training has other figures every ten seconds, which are in the status and in metrics.
+            level = logging.INFO if _state(plan.status) != _state(self.status.to_wire()) else logging.DEBUG
+            self._tell("status", str(plan.status.get("phase")), level)
             self._count_gpu_seconds(plan.status)
         for note in plan.events:
             await self.applier.event(self.meta, note, self.now)
@@ -111,12 +113,18 @@ class Writes:
             self._tell("finalizer", "removed")
         return plan.requeue_after_s
 
-    def _tell(self, what: str, detail: str) -> None:
+    def _tell(self, what: str, detail: str, level: int = logging.INFO) -> None:
         metrics.WRITES.labels(what).inc()
-        logger.info("%s %s", what, detail)
+        logger.log(level, "%s %s", what, detail)
 
     def _count_gpu_seconds(self, status: Mapping[str, Any]) -> None:
         """Count what a status adds to what it said before. It is written once, by one operator."""
         used = [each.get("usage", {}).get("gpuSeconds", 0) for each in (self.status.to_wire(), status)]
         if used[1] > used[0]:
             metrics.GPU_SECONDS.labels(self.meta.namespace).inc(used[1] - used[0])
+
+
+def _state(status: Mapping[str, Any]) -> object:
+    """Return what a status says without its figures: the phase, and why each condition is as it is."""
+    conditions = status.get("conditions", [])
+    return status.get("phase"), [(each["type"], each["status"], each["reason"]) for each in conditions]

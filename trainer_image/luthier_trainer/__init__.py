@@ -10,6 +10,6 @@ A room imports only rooms below it (import-linter's layers in pyproject.toml; ea
     cli > prepare | train | remove | merge > publish | tracking > data > export | checkpointing > models > engine > spec
     > tasks > formats > runtime
 
-Storage is read and written through `luthier_artifacts` alone. Kubernetes is not known here: a run document comes in, a
-Result goes out.
+Storage is read and written through `luthier_artifacts` alone, hubs and the web through `runtime.hub` and `runtime.web`.
+Kubernetes is not known here: a run document comes in, a Result goes out.
 """

@@ -15,6 +15,8 @@ CREDENTIALS_DIR = "/etc/luthier/credentials"
 CREDENTIALS_VARIABLE = "LUTHIER_CREDENTIALS_DIR"
 # Environment variable of a training pod: seconds between SIGTERM and SIGKILL.
 GRACE_VARIABLE = "LUTHIER_GRACE_S"
+# And of one that is given a cache of base models: the folder where it is mounted.
+MODEL_CACHE_VARIABLE = "LUTHIER_MODEL_CACHE"
 
 
 Role = Literal["output", "model", "dataset"]

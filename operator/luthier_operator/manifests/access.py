@@ -23,7 +23,7 @@ class Grant:
     role: Role
     storage: StorageAccess
     hub: bool = False
-    """Whether it leads to a model hub, where the Secret need hold nothing but HF_TOKEN."""
+    """Whether it leads to a hub, where the Secret need hold nothing but HF_TOKEN."""
 
     @property
     def access(self) -> Access:

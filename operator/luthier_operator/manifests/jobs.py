@@ -19,7 +19,7 @@ from luthier_api.documents import (
 from luthier_api.exitcodes import Retry, codes_with
 from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_api.training import TrainingSpec
-from luthier_operator.manifests import access, claims, pods, rendezvous
+from luthier_operator.manifests import access, claims, model_cache, pods, rendezvous
 from luthier_operator.manifests.access import Grant
 from luthier_operator.model import names
 from luthier_operator.model.defaults import Defaults
@@ -49,10 +49,12 @@ def grants(spec: FineTuneJobSpec) -> dict[str, Grant]:
     """Return {part of the spec: how it is reached}; what names no access of its own is reached like the output."""
     output = Grant("output", spec.output)
     hub = spec.model.uri.startswith("hf://")
+    # Of a dataset that reads from both, the Secret needs the keys of S3.
+    all_of_hub = all(file.uri.startswith(("hf://", "https://")) for file in spec.dataset.files())
     return {
         "output": output,
         "model": output if spec.model.is_unset() and not hub else Grant("model", spec.model, hub),
-        "dataset": output if spec.dataset.is_unset() else Grant("dataset", spec.dataset),
+        "dataset": output if spec.dataset.is_unset() else Grant("dataset", spec.dataset, all_of_hub),
     }
 
 
@@ -180,6 +182,7 @@ def _pod(owner: Meta, spec: FineTuneJobSpec, stage: Stage, run: str, image: str,
     (container,) = pod["containers"]
     container["volumeMounts"] += claims.mounts(spec, stage)
     pod["volumes"] += claims.volumes(spec, stage)
+    model_cache.mount(pod, defaults)
     if not training:
         return pod
     meeting = rendezvous.environment(owner, spec, names.job_name(run, stage))

@@ -40,6 +40,8 @@ class Defaults:
     """Whether pods name a uid; some clusters, such as OpenShift, assign one and refuse others."""
     pod_env: Mapping[str, str] = field(default_factory=dict)
     """Environment variables of every pod, such as proxies."""
+    model_cache_claim: str = ""
+    """PersistentVolumeClaim of each namespace that is the cache of base models; empty: there is none."""
     allowed_images: tuple[str, ...] = ()
     """Images that a resource may name: whole references, or prefixes that end in `/`. Empty allows all."""
 

@@ -31,3 +31,15 @@ def parse_time(text: str | None) -> datetime | None:
 def seconds_since(moment: datetime | None, now: datetime) -> float:
     """Return how long ago a time was; 0 if it is not known."""
     return (now - moment).total_seconds() if moment else 0.0
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it, in its two largest units: 4m10s, 2h5m, 3d4h."""
+    left = round(seconds)
+    units = [(86400, "d"), (3600, "h"), (60, "m"), (1, "s")]
+    parts: list[str] = []
+    for size, unit in units:
+        count, left = divmod(left, size)
+        if count or parts:
+            parts.append(f"{count}{unit}" if count else "")
+    return "".join(parts[:2]) or "0s"

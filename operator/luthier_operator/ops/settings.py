@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from luthier_api.base import OBJECT_NAME
 from luthier_operator.model.defaults import Defaults, LeaseTerms, PodResources
 from luthier_operator.model.image_reference import normal_entry
 
@@ -68,6 +69,7 @@ class Settings(BaseModel):
     )
     assign_user: bool = _DEFAULTS.assign_user
     pod_env: Environment = _DEFAULTS.pod_env
+    model_cache_claim: Annotated[str, Field(pattern=rf"^$|{OBJECT_NAME}", max_length=253)] = _DEFAULTS.model_cache_claim
     lease_name: str = ""
     lease_namespace: str = ""
     pod_name: str = ""
@@ -139,4 +141,5 @@ class Settings(BaseModel):
             allowed_images=self.allowed_images,
             assign_user=self.assign_user,
             pod_env=dict(self.pod_env),
+            model_cache_claim=self.model_cache_claim,
         )

@@ -43,6 +43,19 @@ def test_the_least_that_a_user_may_say_is_accepted(namespace: Any, resource: dic
             },
             id="shards, a label map and several labels",
         ),
+        pytest.param(
+            {
+                "dataset": {
+                    "train": {"uri": "hf://datasets/owner/name", "revision": "v1", "config": "en", "split": "train"},
+                    "eval": {"uri": "https://example.com/a.csv.gz?download=1", "sha256": "a" * 64},
+                    "test": {"uri": "hf://datasets/owner/name/data/test-*.parquet"},
+                    "secretRef": {"name": "hub"},
+                    "caBundle": {"name": "corporate"},
+                },
+                "model": {"uri": "hf://owner/name", "caBundle": {"name": "corporate"}},
+            },
+            id="data from a hub and from the web",
+        ),
     ],
 )
 def test_what_is_allowed_is_accepted_and_read_by_the_operator(namespace: Any, said: dict[str, Any]) -> None:

@@ -133,7 +133,7 @@ def test_numbers_in_operator_env_reach_the_pod_as_they_are_written(namespace: An
 
 def test_openshift_chooses_the_uid_and_every_pod_gets_the_environment_of_the_cluster(namespace: Any) -> None:
     values = {"assignUser": False, "podEnv": {"HTTPS_PROXY": "http://proxy:3128", "N": 1}}
-    values["imagePullSecrets"] = ["a", {"name": "b"}]
+    values |= {"imagePullSecrets": ["a", {"name": "b"}], "modelCache": {"claimName": "models"}}
     (deployment,) = (each for each in rendered(namespace.name, values) if each["kind"] == "Deployment")
     pod = deployment["spec"]["template"]["spec"]
     assert not {"runAsUser", "runAsGroup"} & set(pod["securityContext"]) and pod["securityContext"]["runAsNonRoot"]
@@ -141,4 +141,5 @@ def test_openshift_chooses_the_uid_and_every_pod_gets_the_environment_of_the_clu
     environment = {each["name"]: each.get("value", "") for each in pod["containers"][0]["env"]}
     settings = Settings.from_environment(environment)
     defaults = settings.defaults()
+    assert defaults.model_cache_claim == "models"
     assert not defaults.assign_user and defaults.pod_env == {"HTTPS_PROXY": "http://proxy:3128", "N": "1"}

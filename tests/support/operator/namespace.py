@@ -61,6 +61,9 @@ class Namespace:
         """Play both pods of a run."""
         self.prepare_ends(key)
         self.train_ends(key, version)
+        self.await_version(version)
+
+    def await_version(self, version: str) -> None:
         self.until(version, lambda: self.version == version)
 
     def prepare_ends(self, key: str = "a") -> None:

@@ -41,6 +41,11 @@ CONTEXT: dict[str, Node] = {
         f"dataset.{file}.textPairColumn": {"dataset": {"train": {"textPairColumn": "second"}}}
         for file in ("eval", "test")
     },
+    **{
+        f"dataset.{file}.{field}": {"dataset": {file: {"uri": "hf://datasets/owner/name"}}}
+        for file in ("train", "eval", "test")
+        for field in ("revision", "config", "split")
+    },
     "tracking.mlflow": {"tracking": {"mlflow": {"uri": "http://mlflow"}}},
     **{f"{part}.caBundle": {part: {"caBundle": {"name": "ca"}}} for part in ("model", "dataset", "output")},
 }
@@ -60,6 +65,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
 }
 ENDINGS: dict[str, tuple[Any, Any]] = {
     ".uri": ("s3://place/one.csv", "s3://place/other.csv"),
+    ".sha256": ("a" * 64, "b" * 64),
     ".labelColumns": (["a", "b"], ["b", "a"]),
     ".textColumns": (["a", "b"], ["b", "a"]),
     ".separator": (";", "|"),
@@ -69,7 +75,10 @@ ENDINGS: dict[str, tuple[Any, Any]] = {
 
 ACCESS = ("secretRef.", "endpoint", "region", "caBundle.", "forcePathStyle")
 PLACES = {"model.uri", "model.revision", "output.uri", "output.name"} | {
-    f"dataset.{file}.uri" for file in ("train", "eval", "test")
+    f"dataset.{file}.{field}"
+    for file in ("train", "eval", "test")
+    # The digest of the bytes that these lead to is in the keys.
+    for field in ("uri", "sha256", "revision", "config", "split")
 }
 
 

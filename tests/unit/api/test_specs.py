@@ -167,6 +167,60 @@ def test_what_nobody_can_guess_is_refused_with_what_is_accepted(uri: str) -> Non
         Model.model_validate({"uri": uri})
 
 
+@pytest.mark.parametrize(
+    ("uri", "proposal"),
+    [
+        ("imdb", "hf://datasets/stanfordnlp/imdb"),
+        ("stanfordnlp/imdb", "hf://datasets/stanfordnlp/imdb"),
+        ("hf://stanfordnlp/imdb", "hf://datasets/stanfordnlp/imdb"),
+        ("hf://datasets/glue", "hf://datasets/nyu-mll/glue"),
+        ("https://huggingface.co/datasets/nyu-mll/glue", "hf://datasets/nyu-mll/glue"),
+        ("https://huggingface.co/datasets/nyu-mll/glue/viewer/cola/train", "hf://datasets/nyu-mll/glue"),
+        ("/data/my reviews.csv", "file:///data/my%20reviews.csv"),
+    ],
+)
+def test_data_that_is_named_by_its_name_alone_is_refused_with_what_was_meant(uri: str, proposal: str) -> None:
+    with pytest.raises(ValidationError, match=f"'{uri}' is not understood; write {proposal} "):
+        DataFile.model_validate({"uri": uri})
+    DataFile.model_validate({"uri": proposal})
+
+
+WEB = "https://example.com/reviews.csv"
+HUB = "hf://datasets/owner/name"
+
+
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [
+        ({"uri": WEB}, "give the sha256 of a file from https://"),
+        ({"uri": WEB, "sha256": "A" * 64}, "must be 64 digits 0-9 and a-f, as sha256sum prints them"),
+        ({"uri": "http://example.com/reviews.csv"}, "http:// is not read, because anybody on the way could change"),
+        ({"uri": "https://user:secret@example.com/a.csv", "sha256": "a" * 64}, "without a user"),
+        ({"uri": "s3://data/shards/", "sha256": "a" * 64}, "sha256 is of one file"),
+        ({"uri": "s3://data/a-*.csv", "sha256": "a" * 64}, "sha256 is of one file"),
+        ({"uri": HUB, "sha256": "a" * 64}, "sha256 is of one file"),
+        ({"uri": "s3://data/a.csv", "split": "train"}, "revision, config and split apply to hf://datasets only"),
+        ({"uri": f"{HUB}/train.csv", "config": "en"}, "config and split choose among the files"),
+    ],
+)
+def test_a_source_of_data_that_says_too_little_or_too_much_is_refused(file: dict[str, str], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        DataFile.model_validate(file)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        {"uri": f"{WEB}?download=1", "sha256": "a" * 64},
+        {"uri": "s3://data/a.csv", "sha256": "a" * 64},
+        {"uri": f"{HUB}/data/train.csv", "sha256": "a" * 64, "revision": "v1"},
+        {"uri": f"{HUB}/", "config": "en", "split": "train", "revision": "refs/convert/parquet"},
+    ],
+)
+def test_a_source_of_data_may_be_pinned(file: dict[str, str]) -> None:
+    assert DataFile.model_validate(file).to_wire().items() >= file.items()
+
+
 @pytest.mark.parametrize("name", ["a b.csv", "größe,neu.csv", "my%20data.csv", "データ.csv", "(1) copy & paste.csv"])
 @pytest.mark.parametrize("scheme", ["s3://data/", "pvc://data/", "file:///data/"])
 def test_names_of_files_are_whatever_people_call_them(scheme: str, name: str) -> None:

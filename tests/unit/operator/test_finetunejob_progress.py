@@ -8,7 +8,7 @@ import pytest
 
 from luthier_api.documents import ProgressDocument
 from luthier_api.exitcodes import ExitCode
-from luthier_operator.plan.finetunejob.verdicts import duration
+from luthier_operator.model.timestamps import duration
 from support.operator.stories import to_training
 
 pytestmark = pytest.mark.unit
@@ -29,7 +29,7 @@ def test_progress_is_shown_while_training_and_kept_until_the_next_answer(world: 
     )
     world.step()
     shown = world.status["progress"]
-    assert (shown["percent"], shown["etaSeconds"], shown["step"]) == (step // 2, 12, step)
+    assert (shown["percent"], shown["eta"], shown["etaSeconds"], shown["step"]) == (step // 2, "12s", 12, step)
     message = world.ready["message"]
     world.progress = None
     plan = world.step()

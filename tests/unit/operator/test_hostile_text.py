@@ -124,6 +124,7 @@ _FITTING = {
     "separator": "$",
     "escape": "$",
     "digest": f"sha256:{HEX}",
+    "sha256": HEX,
 }
 
 
@@ -142,7 +143,15 @@ def test_every_text_of_a_finetunejob_reaches_its_pods_only_as_data_or_as_a_name_
         # Columns are named or listed.
         for name in ("textColumn", "labelColumn", "labelSeparator"):
             del raw["dataset"][file][name]
-    raw["dataset"]["train"]["uri"] = f"pvc://{MARK}/{MARK}.csv"
+    # Each kind of place has fields of its own.
+    for file, uri, others in (
+        ("train", f"pvc://{MARK}/{MARK}.csv", ("revision", "config", "split")),
+        ("eval", f"hf://datasets/{MARK}/{MARK}", ("sha256",)),
+        ("test", f"https://{MARK}.example.com/{MARK}.csv", ("revision", "config", "split")),
+    ):
+        raw["dataset"][file]["uri"] = uri
+        for name in others:
+            del raw["dataset"][file][name]
     raw["tracking"]["mlflow"]["uri"] = f"http://{MARK}"
     raw["evaluation"]["gates"][0]["threshold"] = "0.5"
     del raw["dataset"]["split"], raw["hyperparameters"]

@@ -99,26 +99,37 @@ def test_the_run_document_reaches_the_pod_as_a_file(make_spec: Any) -> None:
 
 
 SECRET = {"secretRef": {"name": "other"}}
+S3_KEYS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        pytest.param({}, {"output": ("s3", {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"})}, id="the output's for all"),
+        pytest.param({}, {"output": ("s3", S3_KEYS)}, id="the output's for all"),
         pytest.param(
             {"model": {"uri": "hf://bert", **SECRET}},
-            {"output": ("s3", {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}), "model": ("other", {"HF_TOKEN"})},
+            {"output": ("s3", S3_KEYS), "model": ("other", {"HF_TOKEN"})},
             id="a hub needs only a token",
         ),
         pytest.param(
             {"dataset": {"train": {"uri": "s3://data/a.csv"}, **SECRET}},
             {
-                "output": ("s3", {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}),
-                "dataset": ("other", {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}),
+                "output": ("s3", S3_KEYS),
+                "dataset": ("other", S3_KEYS),
             },
             id="data with a Secret of its own",
         ),
         pytest.param({"output": {"name": "m", "uri": "s3://models/"}}, {}, id="the pod's own identity"),
+        pytest.param(
+            {"dataset": {"train": {"uri": "hf://datasets/owner/name"}, **SECRET}},
+            {"output": ("s3", S3_KEYS), "dataset": ("other", {"HF_TOKEN"})},
+            id="data of a hub needs only a token",
+        ),
+        pytest.param(
+            {"dataset": {"train": {"uri": "hf://datasets/owner/name"}, "test": {"uri": "s3://data/a.csv"}, **SECRET}},
+            {"output": ("s3", S3_KEYS), "dataset": ("other", S3_KEYS)},
+            id="data of both needs the keys of storage",
+        ),
     ],
 )
 def test_credentials_are_files_of_the_secrets_that_the_spec_names_and_never_variables(
@@ -314,3 +325,21 @@ def test_a_cluster_that_assigns_uids_gets_pods_without_one_and_every_container_t
     environment = pods.environment(defaults, [{"name": "HOME", "value": "/tmp"}])
     assert {each["name"]: each["value"] for each in environment} == {"HTTPS_PROXY": "http://proxy:3128", "HOME": "/tmp"}
     assert pods.security(DEFAULTS) == pods.POD_SECURITY and not pods.environment(DEFAULTS)
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train"])
+def test_the_cache_of_base_models_is_mounted_where_the_operator_has_one_set(make_spec: Any, stage: str) -> None:
+    spec = make_spec(model={"uri": "pvc://models/bert"})
+    without, cached = (
+        build(spec, stage, defaults)["spec"]["template"]["spec"]
+        for defaults in (DEFAULTS, replace(DEFAULTS, model_cache_claim="models"))
+    )
+    assert "LUTHIER_MODEL_CACHE" not in str(without) and "fsGroupChangePolicy" not in str(without)
+    found = cached["containers"][0]
+    (folder,) = (each["value"] for each in found["env"] if each["name"] == "LUTHIER_MODEL_CACHE")
+    (mounted,) = (each for each in found["volumeMounts"] if each["mountPath"] == folder)
+    assert "readOnly" not in mounted
+    (volume,) = (each for each in cached["volumes"] if each["name"] == mounted["name"])
+    assert volume["persistentVolumeClaim"] == {"claimName": "models"}
+    assert cached["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
+    assert len({each["name"] for each in cached["volumes"]}) == len(cached["volumes"])

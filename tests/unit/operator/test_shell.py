@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from luthier_api.finetunejob import FineTuneJobStatus
+from luthier_operator.apply import Applier, Writes
 from luthier_operator.kube.errors import (
     ApiNotInstalled,
     ClusterError,
@@ -24,8 +27,9 @@ from luthier_operator.kube.errors import (
     Unexpected,
     error_of,
 )
+from luthier_operator.model.actions import Plan
 from luthier_operator.model.merge_patch import merge_patch
-from luthier_operator.model.views import Key
+from luthier_operator.model.views import Key, Meta
 from luthier_operator.ops.settings import Settings, SettingsError
 from luthier_operator.store.store import Store, owner_of
 from luthier_operator.store.workqueue import RetryLater, WorkQueue
@@ -273,3 +277,31 @@ def test_settings_are_read_from_the_environment() -> None:
 def test_a_bad_setting_is_named(environment: dict[str, str], named: str) -> None:
     with pytest.raises(SettingsError, match=named):
         Settings.from_environment(environment)
+
+
+class Accepting(Applier):
+    """Writes nothing, and is content."""
+
+    def __init__(self) -> None: ...
+
+    async def status(self, meta: Meta, version: int, merge: dict[str, object]) -> int:
+        return version + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "level"),
+    [
+        ({"progress": {"step": 2, "totalSteps": 9, "changedAt": "2026-01-01T00:00:00Z"}}, "DEBUG"),
+        ({"phase": "Succeeded"}, "INFO"),
+    ],
+)
+async def test_figures_of_a_training_are_no_news_for_the_log(
+    caplog: pytest.LogCaptureFixture, change: dict[str, Any], level: str
+) -> None:
+    before = FineTuneJobStatus(phase="Training")
+    meta = Meta("FineTuneJob", "team", "reviews", "uid", 1)
+    with caplog.at_level(logging.DEBUG, "luthier_operator.apply"):
+        await Writes(Accepting(), meta, 1, before, "now").carry_out(Plan(status=before.to_wire() | change))
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        (level, f"status {change.get('phase', 'Training')}")
+    ]

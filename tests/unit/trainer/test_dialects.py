@@ -107,6 +107,39 @@ def test_the_spec_says_how_a_file_is_written(tmp_path: Path) -> None:
     assert read(tmp_path, "a.csv", escaped, format={"escape": "\\"}) == [('a "b", c', "1")]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "separator"),
+    [
+        ("a.csv", "sep=;\ntext;label\ngood;pos\n", "';'"),
+        ("a.csv", "SEP=;\r\n\r\ntext;label\r\ngood;pos\r\n", "';'"),
+        ("a.csv", '"sep=,"\ntext,label\ngood,pos\n', "','"),
+        ("a.csv", "sep=;;\ntext;label\ngood;pos\n", "';'"),
+        ("a.csv", "sep=^\ntext^label\ngood^pos\n", "'^'"),
+        ("a.csv", "sep=\t\ntext\tlabel\ngood\tpos\n", "tab"),
+        ("a.tsv", 'sep=\t\ntext\tlabel\n"good" it was\tpos\n', "tab"),
+        # Both marks give the header all columns, so that the line alone decides.
+        ("a.csv", "sep=;\ntext;label;a,text,label\ngood;pos;x\n", "';'"),
+    ],
+)
+def test_a_first_line_that_tells_excel_the_separator_is_heeded_and_is_no_header(
+    tmp_path: Path, name: str, content: str, separator: str
+) -> None:
+    for encoding in ("utf-8-sig", "utf-16"):
+        rows, told = how(tmp_path, name, content.encode(encoding))
+        assert rows in ([("good", "pos")], [('"good" it was', "pos")])
+        assert f"separated by {separator}," in told
+
+
+def test_lines_are_counted_with_the_one_for_excel_and_the_spec_comes_before_it(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match=r"a\.csv, line 3 has 3 cells and the header has 2"):
+        read(tmp_path, "a.csv", b"sep=;\ntext;label\na;b;c\n")
+    said = read(tmp_path, "a.csv", b"sep=;\ntext|label\na;b|pos\n", format={"separator": "|"})
+    assert said == [("a;b", "pos")]
+    with pytest.raises(InvalidData, match=r"a\.csv holds only blank lines"):
+        read(tmp_path, "a.csv", b"sep=;\n")
+    assert read(tmp_path, "a.csv", b"text,label\nsep=;,pos\n") == [("sep=;", "pos")], "a text of the data"
+
+
 GERMAN = "text;label\nÜber „Äpfel“ – 5 €;gut\nnaja, geht so;schlecht\n"
 CHINESE = "text,label\n这部电影很好看，推荐,好\n太差了,坏\n"
 

@@ -26,8 +26,7 @@ from luthier_api.artifact_files import ADAPTER_FOLDER
 from luthier_api.base import Digest, Document, Text
 from luthier_api.documents import SERVING_DOCUMENT_FILE, Resolved, RunDocument
 from luthier_api.training import Label, Task
-from luthier_trainer.models.base_model import TOKENIZER_FILES, check_base_model
-from luthier_trainer.models.fetch import digest_of_model
+from luthier_trainer.models.base_model import TOKENIZER_FILES, check_base_model, digest_of_model
 from luthier_trainer.models.load import load_model
 from luthier_trainer.models.methods import Trainable, release, with_adapters
 from luthier_trainer.runtime.errors import InvalidModel

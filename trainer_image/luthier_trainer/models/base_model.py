@@ -21,6 +21,7 @@ from luthier_api.artifact_files import (
     WEIGHTS_FILE,
     WEIGHTS_INDEX_FILE,
 )
+from luthier_artifacts import describe_folder, tree_digest
 from luthier_trainer.runtime.errors import InvalidModel, InvalidSpec
 from luthier_trainer.spec.transformers_source import model_types
 
@@ -86,6 +87,11 @@ def is_wanted(path: str) -> bool:
         return False
     suffixes = PurePosixPath(path).suffixes
     return path == CONFIG_FILE or path in TOKENIZER_FILES or ".safetensors" in suffixes
+
+
+def digest_of_model(folder: Path) -> str:
+    """Return the digest over the files of a local folder that are the model."""
+    return tree_digest(entry for entry in describe_folder(folder) if is_wanted(entry.path))
 
 
 def check_base_model(folder: Path, uri: str, *, auto_class: str, max_length: int, pairs: bool = False) -> BaseModel:

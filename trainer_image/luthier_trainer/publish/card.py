@@ -6,14 +6,16 @@ Format: https://huggingface.co/docs/hub/model-cards
 """
 
 import math
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from luthier_api.artifact_files import CARD_FILE
 from luthier_api.documents import RunDocument
+from luthier_api.storage import HUB_DATASET
 from luthier_api.training import MethodType
+from luthier_trainer.data.dataset import last_part
 from luthier_trainer.formats.prepared import PreparedFolder
 from luthier_trainer.publish.findings import Findings
 from luthier_trainer.publish.report import number
@@ -87,6 +89,7 @@ def card_data(run: RunDocument, findings: Findings) -> ModelCardData:
         # The front matter can only name models of a hub; the text names any other base model.
         base_model=spec.model.uri.removeprefix(_HUB).split("@")[0] if spec.model.uri.startswith(_HUB) else None,
         base_model_relation="finetune" if spec.model.uri.startswith(_HUB) else None,
+        datasets=_hub_datasets(run) or None,
         library_name="transformers",
         pipeline_tag=task_of(spec.task).pipeline_tag,
         tags=sorted({"luthier", spec.task.value, *(["lora"] if spec.method.type in _LOW_RANK else [])}),
@@ -99,13 +102,18 @@ def card_data(run: RunDocument, findings: Findings) -> ModelCardData:
 _LOW_RANK = (MethodType.LORA, MethodType.QLORA)
 
 
+def _hub_datasets(run: RunDocument) -> list[str]:
+    uris = [file.uri for file in run.spec.dataset.files() if file.uri.startswith(HUB_DATASET)]
+    return sorted({"/".join(uri.removeprefix(HUB_DATASET).split("/")[:2]) for uri in uris})
+
+
 def _results(run: RunDocument, split: str, evaluation: Evaluation) -> list[EvalResult]:
-    dataset = PurePosixPath(run.spec.dataset.train.uri)
+    dataset = last_part(run.spec.dataset.train.uri)
     return [
         EvalResult(
             task_type=task_of(run.spec.task).pipeline_tag,
-            dataset_type=dataset.name.split(".")[0] or "dataset",
-            dataset_name=dataset.name,
+            dataset_type=dataset.split(".")[0].rstrip("/") or "dataset",
+            dataset_name=dataset.rstrip("/"),
             dataset_split=split,
             metric_type=_HUB_METRICS[name],
             metric_name=metric_title(name),

@@ -10,11 +10,11 @@ from datetime import datetime
 from luthier_api.base import decimal_text
 from luthier_api.conditions import find_condition, merge_conditions
 from luthier_api.documents import ProgressDocument
-from luthier_api.finetunejob import ArtifactStatus, CheckpointStatus, FineTuneJobStatus, Progress
+from luthier_api.finetunejob import ArtifactStatus, CheckpointStatus, FineTuneJobStatus, Progress, VersionStatus
 from luthier_api.reasons import ConditionType, Reason
 from luthier_api.training import Output
 from luthier_operator.model.actions import EventNote
-from luthier_operator.model.timestamps import rfc3339, rfc3339_if_known
+from luthier_operator.model.timestamps import duration, rfc3339, rfc3339_if_known
 from luthier_operator.model.views import JobView, Meta
 from luthier_operator.plan.finetunejob import storage_failing, stuck
 from luthier_operator.plan.finetunejob.runs import RunRecord
@@ -52,8 +52,8 @@ def status_of(
         current_run=record.run.status if record.run else None,
         progress=shown,
         checkpoint=_checkpoint(record, output, progress, before.checkpoint if same_run else None),
-        artifact=_artifact(record),
-        versions=list(record.versions),
+        artifact=_artifact(record, before.artifact),
+        versions=[_in_list(version) for version in record.versions],
         attempts=record.attempts,
         last_failure=record.last_failure,
         warnings=list(record.warnings),
@@ -89,12 +89,28 @@ _PREPARED = {True: "The inputs are known and the data passed its checks.", False
 _PUBLISHED = {True: "A version answers this spec.", False: "No version answers this spec yet."}
 
 
-def _artifact(record: RunRecord) -> ArtifactStatus | None:
-    """Return the version chosen last: that of the spec, or until it has one, that of the spec before."""
+# What one version is compared with another by: the first of these that there is.
+_HEADLINES = ("eval_f1_macro", "eval_f1_entities", "eval_rmse", "eval_loss")
+
+
+def _in_list(version: VersionStatus) -> VersionStatus:
+    """Return a version as the list has it: all metrics would fill the screen once for each version."""
+    shown = next((name for name in _HEADLINES if name in version.metrics), None)
+    return version.model_copy(update={"metrics": {shown: version.metrics[shown]} if shown else {}})
+
+
+def _artifact(record: RunRecord, before: ArtifactStatus | None) -> ArtifactStatus | None:
+    """Return the version chosen last: that of the spec, or until it has one, that of the spec before.
+
+    It alone has all metrics, as long as it is the one: a version that an edit comes back to has what the list has.
+    """
     if not record.versions:
         return None
-    fields = record.versions[0].model_dump(include=set(ArtifactStatus.model_fields))
-    return ArtifactStatus(**fields)
+    artifact = ArtifactStatus(**record.versions[0].model_dump(include=set(ArtifactStatus.model_fields)))
+    same = before is not None and (before.version, before.digest) == (artifact.version, artifact.digest)
+    if before and same and len(before.metrics) > len(artifact.metrics):
+        return artifact.model_copy(update={"metrics": before.metrics})
+    return artifact
 
 
 def _checkpoint(
@@ -124,7 +140,7 @@ def _shown(document: ProgressDocument | None, kept: Progress | None, now: dateti
 
 def figures(progress: Progress) -> Progress:
     """Return the progress without what changes although no step is finished: speed and time left."""
-    unsteady = ("eta_seconds", "examples_per_second", "tokens_per_second", "changed_at")
+    unsteady = ("eta", "eta_seconds", "examples_per_second", "tokens_per_second", "changed_at")
     return progress.model_copy(update=dict.fromkeys(unsteady))
 
 
@@ -138,6 +154,7 @@ def progress_of(document: ProgressDocument) -> Progress:
         step=document.step,
         total_steps=document.total_steps,
         epoch=decimal_text(document.epoch, 3),
+        eta=duration(document.eta_seconds) if document.eta_seconds is not None else None,
         eta_seconds=round(document.eta_seconds) if document.eta_seconds is not None else None,
         examples_per_second=decimal_text(speed, 3) if speed is not None else None,
         tokens_per_second=decimal_text(tokens, 3) if tokens is not None else None,

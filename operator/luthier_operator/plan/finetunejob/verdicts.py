@@ -10,6 +10,7 @@ from luthier_api.documents import ProgressDocument, Published
 from luthier_api.finetunejob import FineTuneJobStatus, LastFailure, VersionStatus
 from luthier_api.reasons import ConditionType, Reason
 from luthier_operator.model.actions import EventNote
+from luthier_operator.model.timestamps import duration
 from luthier_operator.model.views import JobView, Refusal
 from luthier_operator.plan.finetunejob.runs import RunRecord
 from luthier_operator.plan.pods.diagnosis import Diagnosis, clip
@@ -126,18 +127,6 @@ def training(
         left = f", about {duration(progress.eta_seconds)} left" if steps and progress.eta_seconds else ""
         text = f"{progress.stage}{steps}{left}."
     return _under_way("Training", Reason.TRAINING, text, diagnosis, failure)
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people say it, in its two largest units: 4m10s, 2h5m, 3d4h."""
-    left = round(seconds)
-    units = [(86400, "d"), (3600, "h"), (60, "m"), (1, "s")]
-    parts: list[str] = []
-    for size, unit in units:
-        count, left = divmod(left, size)
-        if count or parts:
-            parts.append(f"{count}{unit}" if count else "")
-    return "".join(parts[:2]) or "0s"
 
 
 def _under_way(

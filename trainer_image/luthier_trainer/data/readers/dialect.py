@@ -4,6 +4,7 @@ What the spec says, holds. What it leaves open is decided only where the file le
 """
 
 import csv
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from luthier_trainer.data.readers.rows import Columns, separator_name
 
 _SEPARATORS = (",", ";", "\t", "|")
 _QUOTE = '"'
+# The quotes, and separators that fill the row up, are those of a program that has saved the file again.
+_FOR_EXCEL = re.compile(r'"?sep=([^\w\s"]|\t)"?[,;\t|]*', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,23 @@ def dialect_of(lines: Callable[[], Iterator[str]], format_: DataFormat, columns:
         columns: that are looked for.
         usual: separator of files that are called so.
     """
-    header = next((line for line in lines() if line.strip()), "")
-    separator = _character(format_.separator) or _separator(header, columns, usual)
+    beginning = (line for line in lines() if line.strip())
+    header = next(beginning, "")
+    said = separator_said(header)
+    if said is not None:
+        header = next(beginning, "")
+    separator = _character(format_.separator) or said or _separator(header, columns, usual)
     quotes = format_.quoting == "quotes"
     if format_.quoting == "auto":
-        quotes = separator != "\t" or bool(format_.escape) or _may_be_quoted(lines(), header)
+        rows = (line for line in lines() if separator_said(line) is None)
+        quotes = separator != "\t" or bool(format_.escape) or _may_be_quoted(rows, header)
     return Dialect(separator, quotes, format_.quoting != "auto", _character(format_.escape))
+
+
+def separator_said(line: str) -> str | None:
+    """Return the separator that a first line such as `sep=;` says, which is for Excel alone and no row; else None."""
+    found = _FOR_EXCEL.fullmatch(line.rstrip("\r\n"))
+    return found[1] if found else None
 
 
 def _character(said: str | None) -> str | None:

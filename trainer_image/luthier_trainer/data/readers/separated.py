@@ -6,7 +6,7 @@ from functools import partial
 from typing import IO
 
 from luthier_api.training import DataFormat
-from luthier_trainer.data.readers.dialect import Dialect, dialect_of, is_doubtful
+from luthier_trainer.data.readers.dialect import Dialect, dialect_of, is_doubtful, separator_said
 from luthier_trainer.data.readers.rows import (
     MAX_CELL_BYTES,
     Columns,
@@ -77,7 +77,7 @@ class _Rows:
             if fault := self._reading.take_line_fault():
                 self._fault(fault, header)
                 continue
-            if not cells:
+            if not cells or (header is None and separator_said(self._of_row[0]) is not None):
                 continue
             if header is None:
                 header = [cell.strip() for cell in cells]
