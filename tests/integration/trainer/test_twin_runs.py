@@ -58,7 +58,7 @@ def when_it_waits(bench: Any, act: Callable[[], None]) -> Iterator[None]:
 
 
 def claim(bench: Any, document: dict[str, Any]) -> dict[str, Any]:
-    key = f"registry/sentiment/claims/{document['resolved']["weightsKey"]}.json"
+    key = f"registry/sentiment/claims/{document['resolved']['weightsKey']}.json"
     bucket, _, prefix = bench.uri.removeprefix("s3://").partition("/")
     found: dict[str, Any] = json.loads(bench.client.get_object(Bucket=bucket, Key=f"{prefix}/{key}")["Body"].read())
     return found
@@ -122,7 +122,7 @@ def test_a_training_that_finds_another_at_work_ends_before_it_loads_anything(
 ) -> None:
     document = bench.prepared(document)
     other = bench.registry.claim(
-        document["resolved"]["runKey"], Holder("a", "run a-1 of FineTuneJob team/a"), trains=True
+        document["resolved"]["weightsKey"], Holder("a", "run a-1 of FineTuneJob team/a"), trains=True
     )
     assert other.take() is None
     ended = bench.run("train", of(SECOND, document))
