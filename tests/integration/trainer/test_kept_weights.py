@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from luthier_api.exitcodes import ExitCode
+from luthier_trainer.export import exporter
+from luthier_trainer.runtime.errors import ExportFailed
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -84,6 +86,30 @@ def test_weights_are_trained_again_when_their_version_is_gone_and_a_run_under_wa
     assert ended.code == ExitCode.PREPARE_AGAIN
     assert ended.message == (f"The version {first.version}, whose weights were to be used, is gone: run prepare again.")
     assert bench.run("prepare", other).result.prepared.resolved.weights_version is None
+
+
+def test_an_export_that_fails_after_training_keeps_the_weights_for_the_same_spec_with_and_without_it(
+    bench: Any, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(model: Any, path: Path, *_: Any, **__: Any) -> None:
+        path.write_bytes(b"half a model")
+        raise ExportFailed("The model cannot be written as ONNX.")
+
+    both = changed(document, export=["safetensors", "onnx"])
+    with monkeypatch.context() as patched:
+        patched.setattr(exporter, "export_onnx", fails)
+        failed = bench.run("run", both)
+    assert failed.code == ExitCode.EXPORT_FAILED
+    (version,) = bench.registry.list_versions()
+    assert failed.message == (
+        f"The model cannot be written as ONNX. The trained weights are version {version}, which answers the same spec "
+        "with export: [safetensors]; they are not trained again."
+    )
+    assert not [path for path in files(bench, version) if "onnx" in path]
+    alone = bench.run("prepare", changed(document, export=["safetensors"])).result.published
+    assert (alone.version, alone.reused) == (version, True)
+    again = bench.run("prepare", both).result.prepared.resolved
+    assert again.weights_version == version
 
 
 def test_a_record_that_names_a_version_of_other_weights_is_not_believed(bench: Any, document: dict[str, Any]) -> None:

@@ -58,7 +58,7 @@ def when_it_waits(bench: Any, act: Callable[[], None]) -> Iterator[None]:
 
 
 def claim(bench: Any, document: dict[str, Any]) -> dict[str, Any]:
-    key = f"registry/sentiment/claims/{document['resolved']['runKey']}.json"
+    key = f"registry/sentiment/claims/{document['resolved']['weightsKey']}.json"
     bucket, _, prefix = bench.uri.removeprefix("s3://").partition("/")
     found: dict[str, Any] = json.loads(bench.client.get_object(Bucket=bucket, Key=f"{prefix}/{key}")["Body"].read())
     return found
@@ -122,7 +122,7 @@ def test_a_training_that_finds_another_at_work_ends_before_it_loads_anything(
 ) -> None:
     document = bench.prepared(document)
     other = bench.registry.claim(
-        document["resolved"]["runKey"], Holder("a", "run a-1 of FineTuneJob team/a"), trains=True
+        document["resolved"]["weightsKey"], Holder("a", "run a-1 of FineTuneJob team/a"), trains=True
     )
     assert other.take() is None
     ended = bench.run("train", of(SECOND, document))
@@ -136,17 +136,25 @@ def test_a_training_that_finds_another_at_work_ends_before_it_loads_anything(
     assert other.lost_to is None
 
 
+@pytest.mark.parametrize("asked_to_stop", [False, True], ids=["goes on", "asked to stop"])
 def test_a_training_that_hung_and_was_taken_over_ends_and_leaves_the_claim_alone(
-    bench: Any, trainer: Trainer, twin_run: dict[str, Any]
+    bench: Any, trainer: Trainer, twin_run: dict[str, Any], asked_to_stop: bool
 ) -> None:
     attempt = training(trainer, bench, twin_run)
     attempt.signal(signal.SIGSTOP)
     holder = Holder("b", "run b-1 of FineTuneJob team/b")
-    other = bench.registry.claim(twin_run["resolved"]["runKey"], holder, trains=True, lapse_s=0.6)
+    other = bench.registry.claim(twin_run["resolved"]["weightsKey"], holder, trains=True, lapse_s=0.6)
     wait_until(lambda: (found := other.take()) and found.about, "the takeover", timeout_s=60, interval_s=0.05)
+    if asked_to_stop:
+        attempt.signal(signal.SIGTERM)
     attempt.signal(signal.SIGCONT)
-    assert attempt.wait() == ExitCode.PREPARE_AGAIN, attempt.log
-    assert "trained by run b-1 of FineTuneJob team/b" in attempt.result.failure.message
+    code = attempt.wait()
+    assert attempt.result.failure
+    if asked_to_stop:
+        assert code == ExitCode.PREEMPTED and "the checkpoint of step" in attempt.result.failure.message, attempt.log
+    else:
+        assert code == ExitCode.PREPARE_AGAIN, attempt.log
+        assert "trained by run b-1 of FineTuneJob team/b" in attempt.result.failure.message
     assert claim(bench, twin_run)["holder"] == "b" and not claim(bench, twin_run).get("released")
     assert bench.registry.list_versions() == []
 
@@ -154,7 +162,7 @@ def test_a_training_that_hung_and_was_taken_over_ends_and_leaves_the_claim_alone
 def test_without_kubernetes_the_second_training_waits_itself(bench: Any, document: dict[str, Any]) -> None:
     document = bench.prepared(document)
     holder = Holder("a", "run a-1 of FineTuneJob team/a")
-    other = bench.registry.claim(document["resolved"]["runKey"], holder, trains=True, lapse_s=0.6)
+    other = bench.registry.claim(document["resolved"]["weightsKey"], holder, trains=True, lapse_s=0.6)
     assert other.take() is None
     other.keep_alive()
     with when_it_waits(bench, other.release):

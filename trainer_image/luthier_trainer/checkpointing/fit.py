@@ -166,13 +166,15 @@ class CheckpointSaver(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Decide whether to save, after the Trainer's own callback did; end here if another run has taken over."""
-        self._turn.check()
         if not self._world.is_first or state.global_step >= state.max_steps:
             # `finish` saves less at the end.
             control.should_save = False
         if self._must_stop():
+            # Also if another run has taken over, as the next one of the same resource may: no finished step is lost.
             self._stopping, control.should_save = True, True
             self._evaluation_due, control.should_evaluate = control.should_evaluate, False
+        else:
+            self._turn.check()
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

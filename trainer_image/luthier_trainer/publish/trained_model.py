@@ -5,15 +5,16 @@ The last part of *train*, after training and where an earlier version has the we
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from luthier_api.artifact_files import INT8_ONNX_FILE
 from luthier_api.documents import Published, Resolved, RunDocument
+from luthier_api.keys import run_key
 from luthier_api.training import ExportFormat
-from luthier_artifacts import PublishedVersion, Registry
+from luthier_artifacts import PublishedVersion, Registry, StorageError
 from luthier_trainer.checkpointing.checkpoints import Checkpoints
 from luthier_trainer.engine.finetuner import FineTuner
 from luthier_trainer.engine.memory import memory_errors
@@ -24,11 +25,13 @@ from luthier_trainer.publish.artifact import build_artifact, metadata_of
 from luthier_trainer.publish.findings import Findings
 from luthier_trainer.publish.published import as_published
 from luthier_trainer.runtime.distributed import World
+from luthier_trainer.runtime.errors import ExportFailed
 from luthier_trainer.runtime.progress import Progress
 from luthier_trainer.runtime.stopwatch import Stopwatch
 from luthier_trainer.runtime.workspace import Workspace
 from luthier_trainer.spec.metric_gates import gates_missed_by, missed_gates
-from luthier_trainer.tasks.interface import TaskModule
+from luthier_trainer.tasks.evaluation import Evaluation
+from luthier_trainer.tasks.interface import Predictions, TaskModule
 from luthier_trainer.tasks.registry import task_of
 
 log = logging.getLogger(__name__)
@@ -79,7 +82,7 @@ def publish_trained(work: Work, trained: Trained, measured: Callable[[dict[str, 
         measured: is told the metrics, and after how many steps.
     """
     run, prepared, task, world, tuner = work.run, work.prepared, work.task, work.world, trained.tuner
-    progress, clock, resolved, workspace = work.progress, work.clock, work.resolved, work.workspace
+    progress, clock, resolved = work.progress, work.clock, work.resolved
     spec, labels, metrics = run.spec, prepared.data.labels, dict(trained.metrics)
 
     # Measure: the evaluation split, which selected the best weights, then the test split, which selected nothing.
@@ -94,26 +97,53 @@ def publish_trained(work: Work, trained: Trained, measured: Callable[[dict[str, 
             metrics |= named("test_", {"loss": tested.loss, **test.metrics})
     progress.record_metrics(metrics)
     measured(metrics, trained.steps)
-    missed = missed_gates(spec.evaluation, metrics)
 
-    # Export. The first process speaks for all from here on.
+    # Export and publish. The first process speaks for all from here on.
     if not world.is_first:
         return world.receive(Published)
-    progress.enter("Exporting")
+    found = _Measured(answers, metrics, evaluation, test)
+    try:
+        version = _export_and_publish(work, trained, found)
+    except ExportFailed as error:
+        raise ExportFailed(f"{error} {_keep_weights(work, trained, found)}".strip()) from error
+    published = as_published(version, resolved.run_key)
+    if trained.checkpoints:
+        trained.checkpoints.delete_all()
+    progress.enter("Done")
+    log.info("seconds: %s", " ".join(f"{name}={seconds:.1f}" for name, seconds in clock.seconds.items()))
+    return world.broadcast(published)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What the model says of the evaluation split, and how good that is."""
+
+    answers: Predictions
+    metrics: dict[str, float]
+    evaluation: Evaluation
+    test: Evaluation | None
+
+
+def _export_and_publish(work: Work, trained: Trained, measured: _Measured) -> PublishedVersion:
+    run, prepared, workspace, clock = work.run, work.prepared, work.workspace, work.clock
+    spec, padding = run.spec, trained.tuner.forward.padding
+    work.progress.enter("Exporting")
     with clock.part("export"):
-        padding = tuner.forward.padding
         exports = export_model(
-            trained.model, workspace.artifact, spec, task, prepared, answers, padding=padding, threads=work.threads
+            *(trained.model, workspace.artifact, spec, work.task, prepared, measured.answers),
+            padding=padding,
+            threads=work.threads,
         )
-        # What a server loads where there is one; its fp32 forms compute what was measured above.
+        missed = missed_gates(spec.evaluation, measured.metrics)
+        # What a server loads where there is one; its fp32 forms compute what was measured.
         for export in exports:
             if export.format is ExportFormat.ONNX_INT8 and not missed:
                 missed = gates_missed_by(INT8_ONNX_FILE, export.texts, spec.evaluation, export.metrics)
         findings = Findings(
-            metrics=metrics,
+            metrics=measured.metrics,
             missed_gates=missed,
-            evaluation=evaluation,
-            test=test,
+            evaluation=measured.evaluation,
+            test=measured.test,
             history=trained.history,
             steps=trained.steps,
             best_step=trained.best_step,
@@ -124,17 +154,34 @@ def publish_trained(work: Work, trained: Trained, measured: Callable[[dict[str, 
             seconds=clock.seconds,
         )
         build_artifact(workspace, run, trained.model, work.base, prepared, findings)
-
-    # Publish.
-    progress.enter("Uploading")
+    work.progress.enter("Uploading")
     with clock.part("upload"):
-        version = _publish(work.registry, workspace, run, resolved, prepared, findings)
-    published = as_published(version, resolved.run_key)
+        return _publish(work.registry, workspace, run, work.resolved, prepared, findings)
+
+
+def _keep_weights(work: Work, trained: Trained, measured: _Measured) -> str:
+    """Publish the weights alone, as the same spec with `export: [safetensors]` would; return a sentence about that.
+
+    An export that fails is then no reason to train again.
+    """
+    spec = work.run.spec.model_copy(update={"export": [ExportFormat.SAFETENSORS]})
+    inputs = work.resolved
+    key = run_key(spec, model_digest=inputs.model_digest, data_key=inputs.data_key, image=inputs.image)
+    resolved = inputs.model_copy(update={"run_key": key})
+    alone = replace(work, run=work.run.model_copy(update={"spec": spec, "resolved": resolved}), resolved=resolved)
+    for path in work.workspace.artifact.glob("*.onnx*"):
+        path.unlink()
+    try:
+        version = _export_and_publish(alone, trained, measured)
+    except StorageError as error:
+        log.warning("the trained weights could not be published: %s", error)
+        return ""
     if trained.checkpoints:
         trained.checkpoints.delete_all()
-    progress.enter("Done")
-    log.info("seconds: %s", " ".join(f"{name}={seconds:.1f}" for name, seconds in clock.seconds.items()))
-    return world.broadcast(published)
+    return (
+        f"The trained weights are version {version.version}, which answers the same spec with export: [safetensors]; "
+        "they are not trained again."
+    )
 
 
 def _publish(
