@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from luthier_api.documents import MODEL_CACHE_VARIABLE, Access, Resolved, RunDocument
-from luthier_trainer.models import model_cache
+from luthier_artifacts import StorageConfig
+from luthier_trainer.models import fetch, model_cache
 from luthier_trainer.models.base_model import digest_of_model
 from luthier_trainer.models.fetch import FetchedModel, fetch_model
 from luthier_trainer.models.model_cache import ModelCache
@@ -172,6 +173,25 @@ def test_a_volume_that_cannot_be_used_holds_no_run_up(
     assert cache.get("a", tmp_path / "found") is None
     cache.put("a", digest_of_model(folder), folder)
     assert "not kept in the cache of models" in caplog.text
+
+
+def test_a_folder_in_storage_is_taken_from_the_cache_as_long_as_no_file_of_it_changes(
+    cache: ModelCache, tmp_path: Path
+) -> None:
+    """By file://, whose etags change with the files as those of S3 do; only S3's are cached."""
+    place = model_folder(tmp_path / "place")
+
+    def fetched_by(pod: str) -> str:
+        folder = tmp_path / pod
+        return fetch._of_storage(place.as_uri(), StorageConfig(), folder / "model", folder / "cache", cache).digest
+
+    first, second = fetched_by("1"), fetched_by("2")
+    assert first == second == digest_of_model(place)
+    assert (tmp_path / "1" / "cache").exists() and not (tmp_path / "2" / "cache").exists(), "nothing is downloaded"
+    (place / "picture.png").write_bytes(b"another picture")
+    assert fetched_by("3") == first and not (tmp_path / "3" / "cache").exists()
+    (place / "model.safetensors").write_bytes(b"WEIGHTS")
+    assert fetched_by("4") == digest_of_model(place) != first
 
 
 @pytest.fixture
