@@ -36,9 +36,9 @@ class Meta:
     generation: int
     deleting: bool = False
     retry: str = ""
+    finalizers: tuple[str, ...] = ()
     wishes: Mapping[str, str] = field(default_factory=dict)
     """Annotations by which a user steers a rollout once: {promote, pause, abort or skip: its value}."""
-    finalizers: tuple[str, ...] = ()
 
     @property
     def held(self) -> bool:
