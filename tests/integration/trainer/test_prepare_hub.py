@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from luthier_api.documents import MODEL_CACHE_VARIABLE, credential_env
+from luthier_api.documents import credential_env
 from luthier_api.exitcodes import ExitCode
 from support.trainer.hub import COMMIT, serving
 
@@ -34,16 +34,6 @@ def test_a_hubs_revision_is_resolved_to_its_commit(
     assert missing.code == ExitCode.INPUT_NOT_FOUND
     assert silent.code == ExitCode.STORAGE_UNAVAILABLE
     assert missing.message == "hf://luthier/other does not exist, or is private and HF_TOKEN gives no access to it."
-
-
-def test_a_model_in_storage_is_downloaded_once_where_pods_share_a_cache(
-    bench: Any, document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "models").mkdir()
-    monkeypatch.setenv(MODEL_CACHE_VARIABLE, str(tmp_path / "models"))
-    first, second = bench.run("prepare", document), bench.run("prepare", document)
-    assert first.result.prepared.resolved == second.result.prepared.resolved
-    assert ["taken from the cache of models" in each.log for each in (first, second)] == [False, True]
 
 
 def test_a_data_set_of_a_hub_is_the_same_run_as_its_file_in_storage(
