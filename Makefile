@@ -9,7 +9,7 @@ UNIT := tests/unit tests/integration/artifacts
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e gpu gpu-kit gpu-proof test-older mutants lint generate failures bench bench-prepare bench-trainer bench-job bench-operator kills soak images cluster cluster-down clean constraints
+.PHONY: help demo test unit integration e2e gpu gpu-kit gpu-proof test-older mutants lint generate failures bench bench-prepare bench-trainer bench-job bench-operator bench-progress bench-serving kills soak images cluster cluster-down clean constraints
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ bench-operator: .venv/.full ## The operator at 1,000 to 10,000 resources beside 
 
 bench-progress: .venv/.full ## Measure what polling 500 running pods for progress costs the operator (minutes)
 	@$(PY) -m benchmarks.operator_progress
+
+bench-serving: .venv/.full ## Luthier's server beside five others on one core, CPU per request and latency; ARGS="Q2 Luthier" chooses
+	@PYTHONPATH=tests $(PY) -W ignore -m benchmarks.serving_bench $(ARGS)
 
 kills: .venv/.full ## Kill the operator after each of its writes, in four lives; writes docs/kills.md
 	@$(PY) -m luthier_dev binaries
