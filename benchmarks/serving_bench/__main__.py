@@ -19,7 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="serving_bench", description=__doc__)
     parser.add_argument("sides", nargs="*", help=f"of {', '.join(SIDES)}; default: {' '.join(DEFAULT)}")
     parser.add_argument("--rounds", type=int, default=2, help="the sides take turns so many times")
-    parser.add_argument("--seconds", type=int, default=4, help="of each load")
+    parser.add_argument("--seconds", type=int, default=3, help="of each load")
     parser.add_argument("--table", action="store_true", help="print the tables only")
     arguments = parser.parse_args()
     if unknown := set(arguments.sides) - set(SIDES):
@@ -43,7 +43,7 @@ def measure(sides: list[str], rounds: int, seconds: int) -> None:
     expected = Expected.of(model, [text for each in texts.values() for text in each])
     about = {"rounds": rounds, "seconds_of_each_load": seconds, "texts": describe(model, texts)}
     samples: list[Sample] = []
-    with usage.on_core(usage.LOAD_CORE):
+    with usage.on_cores(usage.LOAD_CORE):
         for number in range(rounds):
             for side in sides:
                 found = one(side, artifact, texts, expected, seconds)

@@ -97,7 +97,7 @@ def _sample(case: Case, seen: Seen, cpu_s: float, wall_s: float) -> Sample:
         "seconds": round(seen.seconds, 3),
         "cpu_s": round(cpu_s, 3),
         "wall_s": round(wall_s, 3),
-        "per_s": round(seen.good / seen.seconds, 1),
+        "per_s": round(seen.good / seen.until_last_s, 1),
         "in_time_per_s": round(seen.in_time_per_s, 1),
         "p50_ms": round(seen.percentile_ms(50), 2),
         "p99_ms": round(seen.percentile_ms(99), 2),

@@ -12,7 +12,9 @@ import base64
 import json
 import subprocess
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,11 +39,13 @@ class Seen:
 
     Attributes:
         seconds: how long it sent.
+        until_last_s: how long it took until the last answer.
         latencies_ms: sorted, of answers with status 200.
         answers: all of them.
     """
 
     seconds: float
+    until_last_s: float
     latencies_ms: np.ndarray
     answers: list[Answer]
 
@@ -76,8 +80,10 @@ def closed_loop(url: str, texts: list[str], clients: int, seconds: int, folder: 
     measured = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("MEASURED"))[9:])
     found = [line.split(" ", 1) for line in answers.read_text().splitlines()]
     values, counts = np.array(measured["latencies_us"]).reshape(-1, 2).T
+    took_s = measured["microseconds"] / 1e6
     return Seen(
-        seconds=measured["microseconds"] / 1e6,
+        seconds=took_s,
+        until_last_s=took_s,
         latencies_ms=np.repeat(values / 1000, counts),
         answers=[Answer(int(status), body) for status, body in found] + [Answer(0, "")] * measured["socket_errors"],
     )
@@ -100,6 +106,15 @@ def open_loop(url: str, texts: list[str], rate: float, seconds: int, folder: Pat
     bodies = [base64.b64decode(row["body"] or "").decode() for row in rows]
     return Seen(
         seconds=seconds,
+        until_last_s=max(_end_s(row) for row in rows) - min(_start_s(row) for row in rows),
         latencies_ms=np.array(good),
         answers=[Answer(row["code"], body) for row, body in zip(rows, bodies, strict=True)],
     )
+
+
+def _start_s(row: dict[str, Any]) -> float:
+    return datetime.fromisoformat(row["timestamp"]).timestamp()
+
+
+def _end_s(row: dict[str, Any]) -> float:
+    return _start_s(row) + float(row["latency"]) / 1e9

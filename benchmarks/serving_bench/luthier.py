@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shlex
 import subprocess
 import tarfile
 import tempfile
@@ -27,7 +28,7 @@ from luthier_operator.model.views import Meta
 
 BEFORE = "c8342e9"
 _PACKAGES = ("crds", "artifacts", "serving")
-_SETTING = re.compile(r"\b(RAY_[A-Z_]+)=(\S+)")
+_ENV = re.compile(r"^ENV ((?:.*\\\n)*.*)$", re.MULTILINE)
 
 
 @contextmanager
@@ -94,12 +95,19 @@ def serve_config_before(artifact: Artifact) -> dict[str, Any]:
 def _server(name: str, checkout: Path, config: Mapping[str, Any]) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as cache:
         environment = {
-            **dict(_SETTING.findall((checkout / "serving" / "Dockerfile").read_text())),
+            **_image_settings(checkout / "serving" / "Dockerfile"),
             "PYTHONPATH": ":".join(str(checkout / package) for package in _PACKAGES),
             "LUTHIER_CACHE": cache,
         }
         with ray_serve(name, config, environment) as url:
             yield url
+
+
+def _image_settings(dockerfile: Path) -> dict[str, str]:
+    """Return Ray's settings in the environment of the image."""
+    instructions = " ".join(_ENV.findall(dockerfile.read_text())).replace("\\\n", " ")
+    settings = dict(each.split("=", 1) for each in shlex.split(instructions))
+    return {name: value for name, value in settings.items() if name.startswith("RAY_")}
 
 
 def _check_out(commit: str, folder: Path) -> None:

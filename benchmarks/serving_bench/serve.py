@@ -14,12 +14,14 @@ from integration.serving.conftest import LocalRay
 from benchmarks.serving_bench import usage
 from luthier_dev.waiting import wait_until
 
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 180.0
 
 
 @contextmanager
 def ray_serve(name: str, config: Mapping[str, Any], environment: Mapping[str, str]) -> Iterator[str]:
-    """Start Ray on the server's core, put a Serve config, and give its URL; end Ray at the end.
+    """Start Ray, move it to the server's core, put a Serve config, and give its URL; end Ray at the end.
+
+    On one core that others use too, Ray's own start takes longer than it allows. Replicas and HAProxy come after it.
 
     Args:
         name: of the side.
@@ -28,9 +30,10 @@ def ray_serve(name: str, config: Mapping[str, Any], environment: Mapping[str, st
     """
     ray = LocalRay(extra_env={**environment, **usage.mark(name)})
     try:
-        with usage.on_core(usage.SERVER_CORE):
+        with usage.on_cores(usage.SERVER_CORE, usage.LOAD_CORE):
             ray.launch()
         ray.wait_started()
+        usage.pin(usage.SERVER_CORE)
         http = {**config.get("http_options", {}), "host": "127.0.0.1", "port": ray.http_port}
         wait_until(lambda: _put(ray, {**config, "http_options": http}), f"{name}'s dashboard", _TIMEOUT_S)
         for application in config["applications"]:

@@ -30,7 +30,7 @@ from luthier_dev.processes import Program, end, free_ports, start_child
 from luthier_dev.waiting import wait_until
 
 PEERS = Path(__file__).with_name("peers")
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 180.0
 _PIN = re.compile(r"^([a-z0-9-]+)==(\S+)", re.MULTILINE)
 # Ray's own defaults, in place of what Luthier's image sets.
 _STOCK_RAY = {
@@ -83,7 +83,7 @@ def _program(name: str, artifact: Artifact, argv: list[str]) -> Iterator[str]:
     environment = {**_served(artifact), "PORT": str(port), "BENTOML_PORT": str(port)}
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
-        with usage.on_core(usage.SERVER_CORE):
+        with usage.on_cores(usage.SERVER_CORE):
             process = start_child(Program(name, argv, environment), log, usage.SCOPE)
 
         def missing() -> str | None:

@@ -25,14 +25,23 @@ def mark(program: str) -> dict[str, str]:
 
 
 @contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """Give processes that are started meanwhile one core; their own children inherit it."""
+def on_cores(*cores: int) -> Iterator[None]:
+    """Give processes that are started meanwhile these cores; their own children inherit them."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def pin(core: int) -> None:
+    """Move every thread of the server to one core; what they start later inherits it."""
+    for process in processes():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for thread in process.threads():
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(thread.id, {core})
 
 
 def processes() -> list[psutil.Process]:
