@@ -1,4 +1,4 @@
-"""`python -m benchmarks.serving_bench [SIDE ...]`: measure, keep the samples, print the tables."""
+"""`python -m benchmarks.serving_bench [SIDE ...]`: measure, keep the samples, write the tables to docs/figures.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("sides", nargs="*", help=f"of {', '.join(SIDES)}; default: {' '.join(DEFAULT)}")
     parser.add_argument("--rounds", type=int, default=2, help="the sides take turns so many times")
     parser.add_argument("--seconds", type=int, default=3, help="of each load")
-    parser.add_argument("--table", action="store_true", help="print the tables only")
+    parser.add_argument("--table", action="store_true", help="write and print the tables of what was measured before")
     arguments = parser.parse_args()
     if unknown := set(arguments.sides) - set(SIDES):
         parser.error(f"no such side: {', '.join(sorted(unknown))}")
@@ -29,6 +29,9 @@ def main() -> None:
             measure(arguments.sides or DEFAULT, arguments.rounds, arguments.seconds)
         except (DevError, WrongAnswer) as error:
             raise SystemExit(f"serving_bench: {error}") from error
+    elif not results.PATH.exists():
+        raise SystemExit(f"There is no {results.PATH} yet: measure without --table first.")
+    results.write_page()
     print(results.tables())
 
 

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving_bench.cases import CASES, CLIENTS, RATES, Case, Sample
+from luthier_dev.paths import REPOSITORY
 from support.results import as_lines
 
 PATH = Path(__file__).parents[1] / "results" / "serving.json"
+PAGE = REPOSITORY / "docs" / "figures.md"
+_BEGIN, _END = "<!-- written by make bench-serving -->\n", "<!-- end -->"
 REST = "at rest"
 MOST = Case("mixed", clients=CLIENTS[-1]).name
 ONE = Case("mixed", clients=1).name
@@ -60,6 +63,15 @@ class Figures:
         return self.of(
             side, case, lambda sample: 1000 * (sample["cpu_s"] - rest * sample["wall_s"]) / max(sample["answered"], 1)
         )
+
+
+def write_page() -> None:
+    """Put the tables into the page of figures, between the two marks."""
+    before, _, rest = PAGE.read_text().partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    about = json.loads(PATH.read_text())["about"]
+    measured = f"{about['at']}, {about['machine']}, load average {about['load_average'][0]} at the end."
+    PAGE.write_text(f"{before}{_BEGIN}\n{measured}\n\n{tables()}\n\n{_END}{after}")
 
 
 def tables() -> str:
