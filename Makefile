@@ -93,6 +93,9 @@ bench-operator: .venv/.full ## The operator at 1,000 to 10,000 resources beside 
 bench-progress: .venv/.full ## Measure what polling 500 running pods for progress costs the operator (minutes)
 	@$(PY) -m benchmarks.operator_progress
 
+bench-serving: .venv/.full ## Luthier's server beside five others on one core, CPU per request and latency; ARGS="Q2 Luthier" chooses
+	@PYTHONPATH=tests $(PY) -W ignore -m benchmarks.serving_bench $(ARGS)
+
 kills: .venv/.full ## Kill the operator after each of its writes, in four lives; writes docs/kills.md
 	@$(PY) -m luthier_dev binaries
 	rm -f benchmarks/results/kills.json

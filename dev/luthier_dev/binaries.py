@@ -349,4 +349,11 @@ SOURCES = [
     ),
     Source("kind", "sigs.k8s.io/kind", versions.KIND, {"kind": "sigs.k8s.io/kind"}, usually_s=15),
     Source("kwok", "sigs.k8s.io/kwok", versions.KWOK, {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, usually_s=60),
+    Source(
+        "vegeta",
+        "github.com/tsenart/vegeta/v12",
+        versions.VEGETA,
+        {"vegeta": "github.com/tsenart/vegeta/v12"},
+        usually_s=75,
+    ),
 ]

@@ -7,18 +7,14 @@ virtual environment of its own under $LUTHIER_HOME, made once for each release.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from luthier_dev import steps, versions
+from luthier_dev import environments, versions
 from luthier_dev.errors import NotReady
-from luthier_dev.locks import locked
-from luthier_dev.paths import layout
 from luthier_dev.processes import dies_with_us, free_ports
 from luthier_dev.waiting import wait_until
 
@@ -79,26 +75,8 @@ def start_mlflow(folder: Path) -> MlflowServer:
 
 def ensure() -> Path:
     """Return the virtual environment that holds the server; install it where it is not there."""
-    folder = layout().home / f"mlflow-{versions.MLFLOW}"
-    with locked("mlflow", "installing MLflow"):
-        done = folder / ".done"
-        if not done.exists():
-            with steps.step(f"Install MLflow {versions.MLFLOW}", usually_s=30):
-                shutil.rmtree(folder, ignore_errors=True)
-                _install(folder, f"mlflow=={versions.MLFLOW}")
-            done.touch()
-    return folder
-
-
-def _install(folder: Path, requirement: str) -> None:
-    uv = shutil.which("uv", path=f"{layout().home / 'tools' / 'bin'}:{os.environ.get('PATH', '')}")
-    python = str(folder / "bin" / "python")
-    if uv:
-        steps.run_logged([sys.executable, "-m", "venv", "--without-pip", str(folder)])
-        steps.run_logged([uv, "pip", "install", "--system-certs", "--python", python, requirement])
-    else:
-        steps.run_logged([sys.executable, "-m", "venv", str(folder)])
-        steps.run_logged([python, "-m", "pip", "install", requirement])
+    name = f"mlflow-{versions.MLFLOW}"
+    return environments.ensure(name, f"MLflow {versions.MLFLOW}", [f"mlflow=={versions.MLFLOW}"], usually_s=30)
 
 
 def _missing(server: MlflowServer, log: Path) -> str | None:
