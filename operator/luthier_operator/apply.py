@@ -12,7 +12,7 @@ from typing import Any
 from luthier_api.base import ApiModel
 from luthier_operator.kube import KubeClient, Refused
 from luthier_operator.model import names
-from luthier_operator.model.actions import Apply, Delete, EventNote, Manifest, Patch, Plan
+from luthier_operator.model.actions import Apply, Delete, EventNote, Manifest, Patch, Plan, Scale
 from luthier_operator.model.merge_patch import merge_patch
 from luthier_operator.model.views import Meta
 from luthier_operator.ops import metrics
@@ -36,6 +36,10 @@ class Applier:
     async def patch(self, patch: Patch) -> None:
         """Change one field of a Job."""
         self._store.wrote(patch.kind, await self._kube.patch(patch))
+
+    async def scale(self, scale: Scale) -> None:
+        """Change the size of a Ray cluster."""
+        await self._kube.scale(scale)
 
     async def apply(self, apply: Apply) -> None:
         """Make an object exist."""
@@ -95,6 +99,9 @@ class Writes:
         for patch in plan.patches:
             await self.applier.patch(patch)
             self._tell("patch", patch.name)
+        for scale in plan.scales:
+            await self.applier.scale(scale)
+            self._tell("scale", scale.name)
         for apply in plan.applies:
             await self.applier.apply(apply)
             self._tell("apply", apply.manifest["metadata"]["name"])

@@ -73,6 +73,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [ray.io]
   resources: [rayservices]
   verbs: [get, list, watch, create, patch, delete]
+# The number of a server's workers, which KubeRay does not take from an edited RayService.
+- apiGroups: [ray.io]
+  resources: [rayclusters]
+  verbs: [patch]
 # Of servers: one replica at a time when nodes are drained.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]

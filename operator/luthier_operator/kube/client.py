@@ -9,6 +9,7 @@ answer may have been carried out.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -19,7 +20,7 @@ from luthier_api import API_VERSION
 from luthier_operator.kube.access import Access
 from luthier_operator.kube.errors import Conflict, Exists, Gone, Transient, error_of
 from luthier_operator.model import names
-from luthier_operator.model.actions import Delete, EventNote, Manifest, Patch
+from luthier_operator.model.actions import Delete, EventNote, Manifest, Patch, Scale
 from luthier_operator.model.views import Meta
 
 _PLURALS = {
@@ -28,6 +29,7 @@ _PLURALS = {
     "Job": "jobs",
     "Pod": "pods",
     "RayService": "rayservices",
+    "RayCluster": "rayclusters",
     "Event": "events",
     "Service": "services",
     "Workload": "workloads",
@@ -40,6 +42,7 @@ _METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 _PAGE = 500
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
+_JSON_PATCH = "application/json-patch+json"
 _CONNECT_S = 10.0
 
 
@@ -92,6 +95,19 @@ class KubeClient:
             return await self._request("PATCH", path, patch.merge, _MERGE)
         except Gone:
             return None
+
+    async def scale(self, scale: Scale) -> None:
+        """Set the size of a Ray cluster's only group of workers; nothing if the cluster is gone."""
+        group = "/spec/workerGroupSpecs/0"
+        values: dict[str, Any] = {"minReplicas": scale.fewest, "maxReplicas": scale.most}
+        if scale.replicas is not None:
+            values["replicas"] = scale.replicas
+        if scale.remove:
+            values["scaleStrategy"] = {"workersToDelete": list(scale.remove)}
+        body = [{"op": "add", "path": f"{group}/{name}", "value": value} for name, value in values.items()]
+        path = _path("ray.io/v1", "RayCluster", scale.namespace, scale.name)
+        with suppress(Gone):
+            await self._request("PATCH", path, body, _JSON_PATCH)
 
     async def delete(self, target: Delete) -> Manifest | None:
         """Delete an object and wait for its dependents before it goes; None if it, or what had its uid, is gone."""

@@ -201,7 +201,7 @@ def rayservice(
             names.REVISION: layout.stable.name,
         }
     body = {"serveConfigV2": serve_config(owner, spec, layout), "rayClusterConfig": cluster}
-    annotations = {names.SPEC_HASH: digest_of(body), names.CLUSTER_HASH: digest_of(cluster)}
+    annotations = {names.SPEC_HASH: digest_of(body), names.CLUSTER_HASH: digest_of(_without_size(cluster))}
     if layout.previous:
         annotations[names.PREVIOUS] = json.dumps(dict(layout.previous.args), sort_keys=True)
     return {
@@ -218,9 +218,16 @@ def rayservice(
     }
 
 
+def _without_size(cluster: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the Ray cluster's part without the number of its workers, of which KubeRay makes no second cluster."""
+    size = ("replicas", "minReplicas", "maxReplicas")
+    groups = [{k: v for k, v in group.items() if k not in size} for group in cluster["workerGroupSpecs"]]
+    return {**cluster, "workerGroupSpecs": groups}
+
+
 def cluster_config(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defaults) -> dict[str, Any]:
     """Return the Ray cluster's part, in which no version of the model may stand."""
-    fewest, most = _workers(spec)
+    fewest, most = workers_of(spec)
     config: dict[str, Any] = {
         "rayVersion": defaults.ray_version,
         # Whoever reaches Ray's ports can run code in the pods: they are closed by a token from the first day.
@@ -290,7 +297,7 @@ def replicas_of(spec: ModelDeploymentSpec) -> tuple[int, int]:
     return (scaling.min_replicas, scaling.max_replicas) if scaling else (spec.replicas or 1, spec.replicas or 1)
 
 
-def _workers(spec: ModelDeploymentSpec) -> tuple[int, int]:
+def workers_of(spec: ModelDeploymentSpec) -> tuple[int, int]:
     """Return the fewest and the most pods. Two revisions cannot share a GPU, so a rollout needs as many pods again."""
     fewest, most = replicas_of(spec)
     return fewest, most * 2 if spec.runtime.gpus_per_replica else most
@@ -301,7 +308,7 @@ def _head(owner: Meta, spec: ModelDeploymentSpec, defaults: Defaults) -> dict[st
     placed = spec.runtime.model_copy(update={"service_account_name": None, "node_selector": {}})
     limits = {"requests": dict(defaults.serve_head.requests), "limits": dict(defaults.serve_head.limits)}
     container = {**_container("ray-head", spec, defaults), "resources": limits}
-    fewest, most = _workers(spec)
+    fewest, most = workers_of(spec)
     pod = {
         "containers": [container],
         # Ray's autoscaler, which runs beside the head, asks Kubernetes for pods; nothing else here talks to it.

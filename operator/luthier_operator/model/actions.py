@@ -36,6 +36,26 @@ class Patch:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """The size of a Ray cluster's only group of workers, which KubeRay does not take from an edited RayService.
+
+    Attributes:
+        name: name of the RayCluster.
+        replicas: workers that there are to be; None leaves that to Ray's autoscaler.
+        fewest: the fewest that the autoscaler keeps.
+        most: the most that it makes.
+        remove: pods that are to go first.
+    """
+
+    namespace: str
+    name: str
+    replicas: int | None
+    fewest: int
+    most: int
+    remove: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Apply:
     """An object that is to exist.
 
@@ -70,6 +90,7 @@ class Plan:
     """Whether the resource is given the finalizer first, so that it waits for its own end."""
     deletes: tuple[Delete, ...] = ()
     patches: tuple[Patch, ...] = ()
+    scales: tuple[Scale, ...] = ()
     applies: tuple[Apply, ...] = ()
     status: Mapping[str, Any] | None = None
     """The whole new status in wire form, or None when it is what the resource already has."""
@@ -84,5 +105,5 @@ class Plan:
     @property
     def empty(self) -> bool:
         """Whether nothing is to be written."""
-        writes = (self.hold, self.deletes, self.patches, self.applies, self.events, self.release)
+        writes = (self.hold, self.deletes, self.patches, self.scales, self.applies, self.events, self.release)
         return not any(writes) and self.status is None

@@ -171,6 +171,8 @@ def rayservice_view(raw: Raw) -> RayServiceView:
         invalid=printable(ready.get("message", "")) if ready.get("reason") == "RayServiceValidationFailed" else None,
         workers=cluster.get("desiredWorkerReplicas", 0),
         ready_workers=cluster.get("readyWorkerReplicas", 0),
+        fewest_workers=cluster.get("minWorkerReplicas", 0),
+        most_workers=cluster.get("maxWorkerReplicas", 0),
         spec_hash=metadata.get("annotations", {}).get(names.SPEC_HASH, ""),
         cluster_hash=metadata.get("annotations", {}).get(names.CLUSTER_HASH, ""),
         previous=metadata.get("annotations", {}).get(names.PREVIOUS, ""),

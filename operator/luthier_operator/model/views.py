@@ -214,6 +214,9 @@ class RayServiceView:
     """Why KubeRay does not accept the RayService, if it does not."""
     workers: int
     ready_workers: int
+    fewest_workers: int = 0
+    most_workers: int = 0
+    """Bounds of the number of workers; 0 and 0 while KubeRay has not said them."""
     spec_hash: str = ""
     """Hash of all that the operator applied, from its annotation."""
     cluster_hash: str = ""

@@ -66,6 +66,8 @@ class Cluster:
         self.held: str | None = None
         """Revision in the server replica's process; None: there is no replica."""
         self.load_failure = ""
+        self.replicas = {"pod-1": True}
+        """Pods that have had a server replica, and whether they have one now."""
         self.counts: dict[str, RevisionCounts] = {}
         """What the replica has counted in the present window, by version."""
         self.kuberay = True
@@ -101,7 +103,7 @@ class Cluster:
             models=models,
             counts={revisions[version]: counts for version, counts in self.counts.items() if version in revisions},
         )
-        return [PodReport("pod-1", report)]
+        return [PodReport(pod, report if there else None) for pod, there in self.replicas.items()]
 
     def carry_out(self, plan: Plan, *, actions: int | None = None) -> None:
         """Carry out the first so many of a plan's writes; all of them if not told."""

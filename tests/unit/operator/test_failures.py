@@ -65,7 +65,7 @@ NEVER, COUNTED, FREE = Retry.NEVER, Retry.COUNTED, Retry.FREE
         pytest.param(ended(65), "InvalidData", NEVER, "Correct the data", id="bad data"),
         pytest.param(ended(69), "StorageDenied", NEVER, "Check the Secret", id="storage denied"),
         pytest.param(ended(80), "StorageUnavailable", COUNTED, "did not answer", id="storage down"),
-        pytest.param(ended(82), "CredentialsExpired", FREE, "valid keys into the Secret", id="keys expired"),
+        pytest.param(ended(83), "CredentialsExpired", FREE, "valid keys into the Secret", id="keys expired"),
         pytest.param(ended(137, reason="OOMKilled"), "OutOfMemory", NEVER, "limit of 2Gi", id="killed for memory"),
         pytest.param(ended(1, reason="OOMKilled"), "OutOfMemory", NEVER, "limit of 2Gi", id="a child was, too"),
         pytest.param(ended(137, OF_MEMORY), "OutOfMemory", NEVER, "too little", id="killed, and it says for memory"),

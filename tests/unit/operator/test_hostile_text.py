@@ -167,6 +167,8 @@ def test_every_text_of_a_finetunejob_reaches_its_pods_only_as_data_or_as_a_name_
 def test_every_text_of_a_modeldeployment_reaches_its_pods_only_as_a_name_in_its_own_namespace() -> None:
     raw = complete("ModelDeployment")
     raw["model"] = {"fineTuneJobRef": {"name": MARK, "version": MARK}}
+    # Steps and a mirror hold numbers; the header's name goes to the server, which compares it.
+    raw["rollout"] = {"sticky": {"header": MARK}}
     spec = ModelDeploymentSpec.model_validate({**raw, "autoscaling": None})
     access = StorageAccess.model_validate({"secretRef": {"name": MARK}, "caBundle": {"name": MARK, "key": MARK}})
     owner = Meta("ModelDeployment", "team", "reviews", "uid-1", 1)

@@ -13,6 +13,7 @@ from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStat
 from luthier_api.reasons import ConditionType, Reason
 from luthier_operator.manifests.rayservice import read_layout
 from luthier_operator.model import names
+from luthier_operator.model.actions import Scale
 from luthier_operator.model.parse import rayservice_view
 from luthier_operator.model.views import ApplicationView, FineTuneJobView, PodView, Refusal
 from luthier_operator.plan.modeldeployment.policies import plan_unreadable
@@ -285,6 +286,48 @@ def test_a_version_that_stays_without_its_replicas_is_a_failure_after_the_deadli
     assert cluster.condition(ConditionType.STALLED) == ("True", Reason.PROGRESS_DEADLINE_EXCEEDED, said)
 
 
+def at_size(cluster: Cluster, fewest: int, most: int) -> None:
+    """Let KubeRay report the size of its cluster."""
+    assert cluster.server
+    cluster.server = replace(
+        cluster.server, cluster="sentiment-abc", workers=fewest, fewest_workers=fewest, most_workers=most
+    )
+
+
+def test_more_replicas_are_pods_of_the_same_ray_cluster_which_only_the_cluster_itself_can_be_told() -> None:
+    cluster = serving(version("v-a"))
+    before = cluster.server
+    at_size(cluster, 1, 1)
+    assert cluster.plan().empty
+    cluster.spec = ModelDeploymentSpec.model_validate({**FOLLOWING, "replicas": 3})
+    plan = cluster.plan()
+    assert plan.scales == (Scale("default", "sentiment-abc", 3, 3, 3),)
+    cluster.carry_out(plan)
+    assert before and cluster.server and cluster.server.cluster_hash == before.cluster_hash
+    at_size(cluster, 3, 3)
+    assert not cluster.plan().scales
+
+
+def test_fewer_replicas_leave_first_and_then_the_pods_that_hold_none() -> None:
+    cluster = serving(version("v-a"), spec={**FOLLOWING, "replicas": 2})
+    at_size(cluster, 2, 2)
+    cluster.spec = ModelDeploymentSpec.model_validate({**FOLLOWING, "replicas": 1})
+    cluster.replicas = {"pod-1": True, "pod-2": True}
+    plan = cluster.plan()
+    assert plan.applies and not plan.scales, "both pods still hold one"
+    cluster.carry_out(plan)
+    cluster.replicas = {"pod-1": False, "pod-2": True}
+    assert cluster.plan().scales == (Scale("default", "sentiment-abc", 1, 1, 1, ("pod-1",)),)
+
+
+def test_bounds_of_the_autoscaler_are_changed_and_the_number_is_left_to_it() -> None:
+    cluster = serving(version("v-a"), spec={**FOLLOWING, "autoscaling": {"minReplicas": 1, "maxReplicas": 2}})
+    at_size(cluster, 1, 2)
+    more = {**FOLLOWING, "autoscaling": {"minReplicas": 1, "maxReplicas": 5}}
+    cluster.spec = ModelDeploymentSpec.model_validate(more)
+    assert cluster.plan().scales == (Scale("default", "sentiment-abc", None, 1, 5),)
+
+
 def test_a_cluster_that_may_grow_may_ask_for_pods_and_a_fixed_one_may_not() -> None:
     grows = Cluster({**FOLLOWING, "autoscaling": {"minReplicas": 1, "maxReplicas": 3}})
     fixed = Cluster({**FOLLOWING, "replicas": 2})
@@ -328,7 +371,7 @@ def test_whatever_happens_only_a_running_revision_is_given_requests_and_it_ends_
     for letter, what, seconds in history:
         cluster.job = job(version(f"v-{letter}"), *(version(f"v-{other}") for other in "abc" if other != letter))
         plan = cluster.plan()
-        for apply in plan.applies:
+        for apply in (each for each in plan.applies if each.manifest["kind"] == "RayService"):
             layout = read_layout(apply.manifest["spec"]["serveConfigV2"])
             assert layout and sum(layout.weights.values()) == 100
             for name in (name for name, weight in layout.weights.items() if weight):

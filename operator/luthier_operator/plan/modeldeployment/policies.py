@@ -18,7 +18,7 @@ from typing import Any
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_operator.manifests import rayservice as manifests
 from luthier_operator.manifests.rayservice import Application, Layout
-from luthier_operator.model.actions import Apply, Delete, Plan
+from luthier_operator.model.actions import Apply, Delete, Plan, Scale
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.resources import ModelDeploymentResource
 from luthier_operator.model.views import FineTuneJobView, Meta, PodReport, PodView, RayServiceView, Refusal
@@ -92,6 +92,7 @@ class Decision:
     update: str | None = None
     deletes: tuple[Delete, ...] = ()
     applies: tuple[Apply, ...] = ()
+    scales: tuple[Scale, ...] = ()
     requeue_after_s: float | None = None
 
 
@@ -127,6 +128,7 @@ def plan_modeldeployment(
     return Plan(
         deletes=decision.deletes,
         applies=decision.applies,
+        scales=decision.scales,
         status=None if status == resource.status else status.to_wire(),
         events=transitions(resource.status, status),
         requeue_after_s=decision.requeue_after_s,
@@ -244,6 +246,7 @@ def rolling_out(s: Situation) -> Decision | None:
         step=step,
         update=wanted.name,
         applies=_applies(s, s.target, step.layout),
+        scales=_scales(s),
         requeue_after_s=_sooner(step.wake_s, pods_missing.ask_again_s(s.server, s.observed.pods, s.now)),
     )
 
@@ -280,6 +283,26 @@ def _applies(s: Situation, target: Target, layout: Layout) -> tuple[Apply, ...]:
     if unchanged or (s.server and s.server.deleting):
         return ()
     return (Apply(manifests.disruption_budget(s.resource.meta, s.spec)), Apply(manifest))
+
+
+def _scales(s: Situation) -> tuple[Scale, ...]:
+    """Return the size that the Ray cluster is to have, if it has another one.
+
+    Fewer pods come last: Ray Serve takes its replicas away first, and those pods go that hold none.
+    """
+    server = s.server
+    if server is None or server.deleting or server.upgrading or not server.most_workers:
+        return ()
+    fewest, most = manifests.workers_of(s.spec)
+    if (server.fewest_workers, server.most_workers) == (fewest, most):
+        return ()
+    ready = [each.pod for each in s.observed.reports if each.report and each.report.ready]
+    empty = [each.pod for each in s.observed.reports if each.pod not in ready]
+    if fewest < server.workers and len(ready) > fewest:
+        return ()
+    count = None if s.spec.autoscaling else fewest
+    remove = tuple(sorted(empty))[: max(server.workers - fewest, 0)] if count is not None else ()
+    return (Scale(s.resource.meta.namespace, server.cluster, count, fewest, most, remove),)
 
 
 def _manifest(s: Situation, target: Target, layout: Layout) -> dict[str, Any]:
