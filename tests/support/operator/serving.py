@@ -60,6 +60,8 @@ class Cluster:
         self.load_failure = ""
         self.counts: dict[str, RevisionCounts] = {}
         """What the replica has counted in the present window, by version."""
+        self.others: list[ServerReport] = []
+        """What other replicas say."""
         self.kuberay = True
         self.refused: Refusal | None = None
         self.pod_event = ""
@@ -92,7 +94,8 @@ class Cluster:
             models=models,
             counts={revisions[version]: counts for version, counts in self.counts.items() if version in revisions},
         )
-        return [PodReport("pod-1", report)]
+        more = [PodReport(f"pod-{number}", each) for number, each in enumerate(self.others, 2)]
+        return [PodReport("pod-1", report), *more]
 
     def carry_out(self, plan: Plan, *, actions: int | None = None) -> None:
         """Carry out the first so many of a plan's writes; all of them if not told."""
