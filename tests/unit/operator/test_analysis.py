@@ -11,6 +11,7 @@ from luthier_operator.plan.modeldeployment.analysis import Figures, Judgement, f
 pytestmark = pytest.mark.unit
 
 WINDOW = "rev-b/0"
+IN_SERVICE = Figures(requests=1000)
 
 
 def report(window: str = WINDOW, **counts: RevisionCounts) -> ServerReport:
@@ -23,7 +24,7 @@ def figures(*counts: RevisionCounts) -> Figures:
     return figures_of([report(b=each) for each in counts], "rev-b", WINDOW)
 
 
-def judged(canary: Figures, stable: Figures = Figures(requests=1000), **analysis: Any) -> Judgement:
+def judged(canary: Figures, stable: Figures = IN_SERVICE, **analysis: Any) -> Judgement:
     return judge(Analysis.model_validate({"minRequests": 10, **analysis}), canary, stable, 30.0)
 
 
@@ -44,7 +45,12 @@ def test_the_counts_of_all_replicas_are_added_up() -> None:
 
 def test_what_a_replica_counted_in_another_step_or_of_another_revision_is_left_out() -> None:
     counts = RevisionCounts(requests=10, errors=10)
-    reports = [report("rev-b/1", b=counts), report("", b=counts), report(a=counts), report(b=RevisionCounts(requests=1))]
+    reports = [
+        report("rev-b/1", b=counts),
+        report("", b=counts),
+        report(a=counts),
+        report(b=RevisionCounts(requests=1)),
+    ]
     assert figures_of(reports, "rev-b", WINDOW) == Figures(requests=1)
 
 
@@ -61,6 +67,7 @@ def test_without_requests_there_are_no_figures() -> None:
         ({-64: 1}, 2.0**-8),
         ({80: 1, 8: 1000}, 2.0),
         ({8: 10}, 2.0),
+        ({8: 9, 80: 1}, 1024.0),
     ],
 )
 def test_the_p99_is_the_upper_edge_of_the_bucket_that_holds_it(latency: dict[int, int], p99_ms: float) -> None:

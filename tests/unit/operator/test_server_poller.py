@@ -185,8 +185,9 @@ async def test_no_more_than_its_slots_are_asked_at_the_same_time_and_all_in_turn
     class Slow:
         """Answers when it is told to, and remembers how many were asked at once."""
 
-        now = most = 0
-        seen: set[str] = set()
+        def __init__(self) -> None:
+            self.now = self.most = 0
+            self.seen: set[str] = set()
 
         async def read(self, ip: str) -> ServerReport | None:
             self.now += 1

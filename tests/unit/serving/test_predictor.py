@@ -464,6 +464,67 @@ async def test_a_mirror_that_hangs_holds_nobody_up_and_is_bounded() -> None:
     assert counters.report()["canary"].agreement == 3.0
 
 
+async def test_a_mirror_gives_way_while_a_quarter_of_the_places_is_taken() -> None:
+    held, counters = HeldRevision(), Counters()
+    server = Predictor(counters, lambda revision, texts: None)
+    mirror = Mirror(revision="canary", percent=100)
+    server.configure(
+        config(mirror=mirror, max_queued_requests=8, header_routing=True),
+        [Target("stable", 100, True, respond), Target("canary", 0, False, held.send)],
+    )
+    busy = [asyncio.create_task(server.predict(["a"], {"x-luthier-revision": "canary"})) for _ in range(2)]
+    await held.started.wait()
+    await server.predict(["b"])
+    assert counters.report()["canary"].dropped == 1, "with this request, three of eight places were taken"
+    held.released.set()
+    await asyncio.gather(*busy)
+    await server.predict(["c"])
+    await copies(server)
+    assert (counters.report()["canary"].dropped, counters.report()["canary"].compared) == (1, 1)
+
+
+async def test_only_answers_of_the_stable_revision_are_copied_and_to_a_canary_that_is_there() -> None:
+    mirror = Mirror(revision="canary", percent=100)
+    server, counters = split(mirror=mirror, weights={"stable": 0, "canary": 100})
+    await server.predict(["a"])
+    await copies(server)
+    assert (counters.report()["canary"].requests, counters.report()["canary"].compared) == (1, 0)
+    server.configure(config(mirror=mirror), by_name(held_open(), {"stable": 100}, local="stable"))
+    assert (await server.predict(["a"]))[0] == "stable"
+
+
+async def test_a_copy_that_the_canary_fails_is_an_error_and_is_not_compared() -> None:
+    mirror = Mirror(revision="canary", percent=100)
+    server, counters = split(Unavailable("It is gone."), mirror=mirror, weights={"stable": 100, "canary": 0})
+    assert (await server.predict(["a"]))[0] == "stable"
+    await copies(server)
+    counts = counters.report()["canary"]
+    assert (counts.requests, counts.errors, counts.compared) == (1, 1, 0)
+
+
+async def test_a_list_of_which_a_canary_fails_one_text_is_answered_by_the_stable_revision() -> None:
+    async def poisoned(texts: list[Text]) -> Answer:
+        return answer(["poison" if text == "b" else text for text in texts], version="canary")
+
+    counters = Counters()
+    server = Predictor(counters, lambda revision, texts: None)
+    server.configure(config(), [Target("stable", 0, True, respond), Target("canary", 100, False, poisoned)])
+    revision, found = await server.predict(["a", "b", "c"])
+    assert revision == "stable" and all(row.error is None for row in found.rows)
+    assert counters.report()["canary"].errors == 1
+
+
+async def test_places_are_shared_by_the_replicas_and_rounded_up() -> None:
+    assert [predictor(respond, max_queued_requests=9, replicas=n).max_pending for n in (1, 2, 4, 20)] == [9, 5, 3, 1]
+
+
+def held_open() -> asyncio.Event:
+    """Return an event that holds nothing back."""
+    found = asyncio.Event()
+    found.set()
+    return found
+
+
 async def test_a_revision_that_leaves_this_process_answers_what_it_has_first() -> None:
     held = HeldRevision()
     server = predictor(held.send, local="rev-1")
