@@ -422,6 +422,28 @@ def test_another_pod_shape_moves_to_a_second_cluster_without_a_canary_on_the_fir
     assert cluster.weights() == {"v-b": 100} and cluster.layout.canary is None
 
 
+def test_a_new_version_while_a_second_cluster_comes_up_goes_there_at_once() -> None:
+    cluster = serving(version("v-a"), spec=rollout(steps=STEPS))
+    bigger = {**rollout(steps=STEPS), "runtime": {"resources": {"limits": {"memory": "3Gi"}}}}
+    cluster.spec = ModelDeploymentSpec.model_validate(bigger)
+    cluster.carry_out(cluster.plan())
+    assert cluster.server
+    cluster.server = replace(cluster.server, upgrading=True, applications={})
+    cluster.job = job(version("v-b"), version("v-a"))
+    cluster.carry_out(cluster.plan())
+    assert cluster.weights() == {"v-b": 100} and cluster.layout.canary is None
+
+
+def test_a_first_version_that_never_answered_is_replaced_at_once_by_the_next() -> None:
+    cluster = Cluster(rollout(steps=STEPS))
+    cluster.broken = {"v-a"}
+    cluster.settle(3)
+    assert cluster.weights() == {"v-a": 100} and not cluster.status.history
+    cluster.job = job(version("v-b"), version("v-a"))
+    step(cluster)
+    assert cluster.weights() == {"v-b": 100} and cluster.layout.canary is None
+
+
 WISHES = st.sampled_from(["promote", "pause", "abort", "skip"])
 EVENTS = st.lists(
     st.tuples(
