@@ -330,7 +330,7 @@ class RevisionStatus(ApiModel):
     state: Literal["Starting", "Running", "Unhealthy", "Failed", "Draining"] = Field(
         description="State of the revision."
     )
-    since: Timestamp = Field(description="When it was added.")
+    since: Timestamp = Field(description="Since when it is in this state.")
     message: Text | None = Field(default=None, description="Why it is not running.")
     requests: Count | None = Field(default=None, description="Requests to it in the present step.")
     error_rate: Text | None = Field(default=None, description="Share of them that it failed.")

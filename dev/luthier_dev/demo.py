@@ -112,7 +112,7 @@ def _train_and_serve(scene: Scene, manifest: str) -> dict[str, Any]:
         job = scene.job.wait_until_ready(TRAINING_S, describe_training)
     artifact: dict[str, Any] = job["status"]["artifact"]
     _print_quality(artifact)
-    with steps.step("Serve it: a Ray cluster, the front, the first revision", usually_s=25):
+    with steps.step("Serve it: a Ray cluster, and the server with the first version", usually_s=25):
         scene.deployment.wait_until_ready(SERVING_S, describe_serving)
     scene.show()
     return artifact

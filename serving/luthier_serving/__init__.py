@@ -1,14 +1,16 @@
 """The server of Luthier: Ray Serve applications that answer HTTP with a model from the registry.
 
-    client --HTTP--> front (owns `/` for good) --batches, by handle--> revision (one application per model version)
+    client --HTTP--> server (owns `/`): HTTP, queue and the stable model in one process
+                        └──batches, by handle──> revision: the canary, an application of its own during a rollout
 
 The rooms, from the top down; none imports one above it:
 
-- `replica`: the application at `/`: HTTP, validation, batching, and the split of traffic between revisions.
-- `revision`: the application of one model version, which computes batches.
+- `replica`: a replica of the application at `/`: HTTP, validation, batching, the stable revision's model, the split of
+  traffic between it and a canary, and what the operator is told of both.
+- `revision`: the application of a canary, which computes batches in a process of its own.
 - `compute`: from texts to values: the verified artifact, its tokenizer, batches, and an engine.
 - `tasks`: what logits mean and how an answer presents it, one module for each task.
-- `answers`, `errors`: what travels between the two applications, and what can go wrong.
+- `answers`, `errors`: what a model and a queue exchange, also between two processes, and what can go wrong.
 
 Ray is imported by the two applications, `replica.handles` and `replica.metrics` only; torch by the torch engine only.
 """

@@ -1,4 +1,4 @@
-"""What travels between the front and a revision: plain tuples, cheap to pickle."""
+"""What a model answers: plain tuples, cheap to pickle, since a canary's come from another process."""
 
 from typing import NamedTuple
 

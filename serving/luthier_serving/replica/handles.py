@@ -1,4 +1,4 @@
-"""The one place that calls another Ray Serve application: the front's connection to a revision.
+"""The one place that calls another Ray Serve application: a server replica's connection to a canary.
 
 Maps the errors of such a call, once: if a replica dies, its batch is sent again, since a prediction may safely be
 computed twice; anything else becomes a `RequestError` with a sentence.

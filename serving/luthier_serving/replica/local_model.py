@@ -18,6 +18,8 @@ from luthier_serving.compute.model import Model
 from luthier_serving.errors import LoadError
 
 RETRY_S = 10.0
+# A report with a longer one would be refused; libraries put pages into theirs.
+MAX_MESSAGE = 1000
 # What may mend itself, or be mended in the Secret that is mounted here, without another pod.
 WAITS = frozenset({Reason.STORAGE_DENIED, Reason.STORAGE_UNAVAILABLE, Reason.BUCKET_NOT_FOUND, Reason.MODEL_NOT_FOUND})
 
@@ -106,7 +108,7 @@ class LocalModel:
             state = ModelState(
                 revision=self._wanted.name,
                 state="Failed" if failed else "Loading",
-                message=str(failed) if failed else "",
+                message=str(failed)[:MAX_MESSAGE] if failed else "",
             )
             states.append(state)
         return states

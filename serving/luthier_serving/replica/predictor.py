@@ -156,7 +156,7 @@ class Predictor:
         stable = self._fallback if self._fallback and self._fallback is not target else None
         try:
             answer = await self._ask(target, texts)
-        except Unavailable as error:
+        except RequestError as error:
             if stable is None:
                 raise
             logger.warning("revision %s failed a request (%s); the stable one answers it", target.revision, error)
@@ -176,7 +176,8 @@ class Predictor:
             return answer
         except asyncio.CancelledError:
             # A client that left says nothing about the revision; one that was kept waiting too long does.
-            failed = time.perf_counter() - started >= self.config.request_timeout_s
+            # The time limit began a moment before this revision was asked.
+            failed = time.perf_counter() - started >= 0.9 * self.config.request_timeout_s
             raise
         finally:
             self._counters.observe(target.revision, time.perf_counter() - started, failed=failed)

@@ -1,4 +1,4 @@
-"""The application of one model version. It has no route and is called by handle.
+"""The application of one model version while it is a canary. It has no route and is called by handle.
 
 `app` is what RayServices name, `luthier_serving.revision:app`. The path is API: an operator that is newer than the
 server's image writes it too.

@@ -1,4 +1,4 @@
-"""The application of one model version: computes batches for the front, which calls it by handle; it has no route.
+"""The application of a canary: computes batches for the server's replicas, which call it by handle; it has no route.
 
 `app` is the builder that Ray Serve imports; its args are a `RevisionConfig`. A replica downloads and verifies the
 artifact before it is ready, so that Ray sends it nothing earlier; if that fails, the application's status message says

@@ -1,6 +1,6 @@
 """What a model's output means: one small module for each task, behind one interface.
 
-    revision: logits -> decode -> values      front: values -> result -> JSON; fields -> OpenAPI
+    compute: logits -> decode -> values      replica: values -> result -> JSON; fields -> OpenAPI
 
 Nothing else in the server knows one task from another: a new task is a module here and an entry below. Both halves of a
 task are in one module, because one reads what the other wrote. `interface` defines what a task is given and returns,

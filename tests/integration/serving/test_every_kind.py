@@ -200,7 +200,7 @@ def load(version: Published, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Mo
 
 
 def answers(model: Model, texts: list[Text]) -> list[dict[str, Any]]:
-    """Return what the front would answer."""
+    """Return what the server would answer."""
     rows = model.predict(texts)
     assert [row.error for row in rows] == [None] * len(texts)
     return [

@@ -70,6 +70,8 @@ class Cluster:
         """Pods that have had a server replica, and whether they have one now."""
         self.counts: dict[str, RevisionCounts] = {}
         """What the replica has counted in the present window, by version."""
+        self.others: list[ServerReport] = []
+        """What other replicas say."""
         self.kuberay = True
         self.refused: Refusal | None = None
         self.pod_event = ""
@@ -103,7 +105,8 @@ class Cluster:
             models=models,
             counts={revisions[version]: counts for version, counts in self.counts.items() if version in revisions},
         )
-        return [PodReport(pod, report if there else None) for pod, there in self.replicas.items()]
+        mine = [PodReport(pod, report if there else None) for pod, there in self.replicas.items()]
+        return [*mine, *(PodReport(f"other-{number}", each) for number, each in enumerate(self.others))]
 
     def carry_out(self, plan: Plan, *, actions: int | None = None) -> None:
         """Carry out the first so many of a plan's writes; all of them if not told."""

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthier_api.conditions import find_condition
+from luthier_api.documents import ModelState, ServerReport
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_api.reasons import ConditionType, Reason
 from luthier_operator.manifests.rayservice import read_layout
@@ -46,7 +47,7 @@ def test_a_new_version_starts_beside_the_old_one_which_goes_only_after_it_has_no
     cluster.carry_out(cluster.plan())
     assert cluster.weights() == {"v-a": 0, "v-b": 100}
     cluster.carry_out(cluster.plan())
-    assert cluster.weights() == {"v-a": 0, "v-b": 100}, "the front may not have heard of it yet"
+    assert cluster.weights() == {"v-a": 0, "v-b": 100}, "the replicas may not have heard of it yet"
     cluster.now += timedelta(seconds=DEFAULTS.drain_s + 1)
     cluster.carry_out(cluster.plan())
     assert cluster.weights() == {"v-b": 100} and cluster.layout.canary, "the replica does not hold it yet"
@@ -326,6 +327,37 @@ def test_bounds_of_the_autoscaler_are_changed_and_the_number_is_left_to_it() -> 
     more = {**FOLLOWING, "autoscaling": {"minReplicas": 1, "maxReplicas": 5}}
     cluster.spec = ModelDeploymentSpec.model_validate(more)
     assert cluster.plan().scales == (Scale("default", "sentiment-abc", None, 1, 5),)
+
+
+def test_a_replica_that_is_only_starting_says_nothing_about_a_version_in_service() -> None:
+    for strategy in ("Canary", "InPlace"):
+        cluster = serving(version("v-a"), spec={**FOLLOWING, "rollout": {"strategy": strategy}})
+        cluster.job = job(version("v-b"), version("v-a"))
+        cluster.settle(8)
+        cluster.now += timedelta(days=7)
+        name = cluster.layout.stable.name
+        for model in (
+            ModelState(revision=name, state="Loading"),
+            ModelState(revision=name, state="Failed", message="StorageDenied: the keys have expired."),
+        ):
+            cluster.others = [ServerReport(replica="replica-2", ready=False, models=[model])]
+            cluster.carry_out(cluster.plan())
+            assert cluster.weights() == {"v-b": 100}
+            assert cluster.condition(ConditionType.READY) == ("True", Reason.SERVING, "Version v-b answers requests.")
+            assert cluster.status.ready_replicas == 1 and not cluster.status.rejected
+
+
+def test_a_version_is_the_servers_own_only_once_every_replica_that_answers_holds_it() -> None:
+    cluster = serving(version("v-a"))
+    cluster.job = job(version("v-b"), version("v-a"))
+    late = ServerReport(replica="replica-2", ready=True, models=[ModelState(revision="rev-other", state="Ready")])
+    cluster.others = [late]
+    cluster.settle(8)
+    assert cluster.layout.canary is not None and cluster.layout.stable.version == "v-b"
+    assert cluster.status.rollout and cluster.status.rollout.stage == "Loading"
+    cluster.others = []
+    cluster.settle(1)
+    assert cluster.layout.canary is None
 
 
 def test_a_cluster_that_may_grow_may_ask_for_pods_and_a_fixed_one_may_not() -> None:

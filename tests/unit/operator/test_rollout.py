@@ -183,6 +183,7 @@ def test_a_stable_version_that_does_not_answer_holds_no_healthy_one_back() -> No
     cluster.applications[names.SERVER] = ApplicationView("UNHEALTHY", "A replica died.")
     cluster.kuberay_observes()
     cluster.carry_out(cluster.plan())
+    assert cluster.weights() == {"v-a": 95, "v-b": 5}, "it may be well again in a moment"
     cluster.now += timedelta(seconds=DEFAULTS.settle_s)
     cluster.carry_out(cluster.plan())
     assert cluster.weights() == {"v-a": 0, "v-b": 100}
@@ -196,6 +197,53 @@ def test_a_canary_that_crashes_after_it_has_all_requests_gives_them_back() -> No
     cluster.carry_out(cluster.plan())
     assert cluster.weights() == {"v-a": 100, "v-b": 0}
     assert stalled(cluster)[0] == Reason.REVISION_FAILED
+
+
+def test_abort_works_until_the_replicas_load_the_new_version() -> None:
+    cluster = canary(serving(version("v-a")))
+    assert cluster.weights() == {"v-a": 0, "v-b": 100}
+    cluster.meta = replace(cluster.meta, wishes={"abort": "1"})
+    step(cluster)
+    assert cluster.weights() == {"v-a": 100, "v-b": 0}
+    assert stalled(cluster)[0] == Reason.ROLLED_BACK
+
+
+def test_the_old_model_is_not_given_up_for_one_whose_replica_is_just_being_started_again() -> None:
+    cluster = canary(serving(version("v-a")))
+    step(cluster, DEFAULTS.drain_s - 1)
+    [name] = [name for name in cluster.applications if name != names.SERVER]
+    cluster.applications[name] = ApplicationView("UNHEALTHY", "A replica died.")
+    cluster.kuberay_observes()
+    cluster.now += timedelta(seconds=1)
+    cluster.carry_out(cluster.plan())
+    assert cluster.weights() == {"v-a": 0, "v-b": 100} and cluster.layout.stable.version == "v-a"
+    step(cluster, 1)
+    step(cluster, 1)
+    assert cluster.layout.stable.version == "v-b"
+
+
+def test_a_canary_stays_until_the_replicas_say_that_they_hold_the_version() -> None:
+    cluster = canary(serving(version("v-a")))
+    cluster.now += timedelta(seconds=DEFAULTS.drain_s)
+    cluster.carry_out(cluster.plan())
+    assert cluster.layout.stable.version == "v-b" and cluster.layout.canary
+    cluster.held = None
+    for _ in range(3):
+        cluster.now += timedelta(seconds=30)
+        cluster.carry_out(cluster.plan())
+    assert cluster.layout.canary, "nobody was heard, so nobody is known to hold it"
+    step(cluster)
+    step(cluster)
+    assert cluster.layout.canary is None
+
+
+def test_a_pause_that_was_asked_for_while_it_starts_holds_the_first_step() -> None:
+    cluster = serving(version("v-a"), spec=rollout(steps=[{"trafficPercent": 5}, {"trafficPercent": 25}]))
+    cluster.meta = replace(cluster.meta, wishes={"pause": "1"})
+    canary(cluster)
+    for _ in range(3):
+        step(cluster, 600)
+    assert cluster.weights() == {"v-a": 95, "v-b": 5} and cluster.status.handled == {"pause": "1"}
 
 
 ANALYSIS = {"intervalSeconds": 10, "minRequests": 50}
@@ -319,9 +367,10 @@ def test_a_measure_in_dry_run_only_reports_and_no_auto_rollback_only_holds() -> 
 
 
 def test_without_the_replicas_word_a_step_with_an_analysis_is_held() -> None:
-    cluster = canary(serving(version("v-a"), spec=rollout(steps=STEPS, analysis={**ANALYSIS, "maxErrorRate": "0.01"})))
+    analysis = {**ANALYSIS, "maxErrorRate": "0.01", "onInconclusive": "Promote"}
+    cluster = canary(serving(version("v-a"), spec=rollout(steps=STEPS, analysis=analysis)))
     cluster.held = None
-    for _ in range(3):
+    for _ in range(6):
         cluster.now += timedelta(seconds=300)
         cluster.carry_out(cluster.plan())
     assert cluster.weights() == {"v-a": 95, "v-b": 5}
@@ -368,6 +417,28 @@ def test_another_pod_shape_moves_to_a_second_cluster_without_a_canary_on_the_fir
     cluster = serving(version("v-a"), spec=rollout(steps=STEPS))
     bigger = {**rollout(steps=STEPS), "runtime": {"resources": {"limits": {"memory": "3Gi"}}}}
     cluster.spec = ModelDeploymentSpec.model_validate(bigger)
+    cluster.job = job(version("v-b"), version("v-a"))
+    step(cluster)
+    assert cluster.weights() == {"v-b": 100} and cluster.layout.canary is None
+
+
+def test_a_new_version_while_a_second_cluster_comes_up_goes_there_at_once() -> None:
+    cluster = serving(version("v-a"), spec=rollout(steps=STEPS))
+    bigger = {**rollout(steps=STEPS), "runtime": {"resources": {"limits": {"memory": "3Gi"}}}}
+    cluster.spec = ModelDeploymentSpec.model_validate(bigger)
+    cluster.carry_out(cluster.plan())
+    assert cluster.server
+    cluster.server = replace(cluster.server, upgrading=True, applications={})
+    cluster.job = job(version("v-b"), version("v-a"))
+    cluster.carry_out(cluster.plan())
+    assert cluster.weights() == {"v-b": 100} and cluster.layout.canary is None
+
+
+def test_a_first_version_that_never_answered_is_replaced_at_once_by_the_next() -> None:
+    cluster = Cluster(rollout(steps=STEPS))
+    cluster.broken = {"v-a"}
+    cluster.settle(3)
+    assert cluster.weights() == {"v-a": 100} and not cluster.status.history
     cluster.job = job(version("v-b"), version("v-a"))
     step(cluster)
     assert cluster.weights() == {"v-b": 100} and cluster.layout.canary is None

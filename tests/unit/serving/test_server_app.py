@@ -309,6 +309,15 @@ async def test_a_revision_that_cannot_be_loaded_in_place_is_tried_again_and_repo
     assert await versions(replica) == {"two"}
 
 
+async def test_a_library_that_says_pages_of_what_went_wrong_does_not_silence_the_report(
+    replica: Any, loading: Loading
+) -> None:
+    loading.failures = [LoadError(Reason.INVALID_MODEL, "no " * 5000)] * 3
+    await replica.reconfigure(config(stable=NEXT, routes=routes(two=100)).to_wire())
+    await until(lambda: replica._report().models[-1].state == "Failed")
+    assert replica._report().models[-1].message.startswith("InvalidModel: no no")
+
+
 async def test_a_revision_that_is_not_wanted_any_more_when_it_is_loaded_is_not_taken(
     replica: Any, loading: Loading
 ) -> None:

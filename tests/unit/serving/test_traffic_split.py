@@ -40,6 +40,12 @@ def test_a_user_whom_a_canary_has_met_meets_it_at_a_larger_share_too(percent: in
     assert met <= {user for user in range(300) if more.of_key(f"user-{user}") == "canary"}
 
 
+def test_a_user_s_revision_depends_on_nothing_but_its_key_and_the_weights() -> None:
+    # Replicas are processes of their own: what one chooses, another must choose too.
+    split = TrafficSplit({"stable": 50, "canary": 50})
+    assert [split.of_key(f"user-{user}") for user in range(6)] == ["stable"] * 2 + ["canary"] * 4
+
+
 def test_of_many_users_each_revision_has_its_share() -> None:
     split = TrafficSplit({"stable": 90, "canary": 10})
     found = [split.of_key(f"user-{user}") for user in range(10_000)]

@@ -60,10 +60,14 @@ def wishes_of(meta: Meta, status: ModelDeploymentStatus) -> frozenset[str]:
 
 
 def held(answers: Sequence[ServerReport], revision: str) -> bool | None:
-    """Return whether every server replica that answers computes the revision itself; None if none answers."""
-    if not answers:
+    """Return whether every replica that answers requests computes the revision itself; None if none does.
+
+    One that starts answers no requests until it holds the revision: it says nothing about how the others do.
+    """
+    ready = [answer for answer in answers if answer.ready]
+    if not ready:
         return None
-    return all(any(m.revision == revision and m.state == "Ready" for m in answer.models) for answer in answers)
+    return all(any(m.revision == revision and m.state == "Ready" for m in answer.models) for answer in ready)
 
 
 def _same_stage(before: RolloutStatus | None, layout: Layout, stage: Stage | None) -> bool:
@@ -82,7 +86,8 @@ def _stable(
     view = server.applications.get(names.SERVER)
     state, message = state_of(view.status if view else None), view.message if view else ""
     name = layout.stable.name
-    failures = [m.message for a in answers for m in a.models if m.revision == name and m.state == "Failed"]
+    loading = [m for answer in answers if answer.ready for m in answer.models if m.revision == name]
+    failures = [model.message for model in loading if model.state == "Failed"]
     if failures and layout.previous and not layout.canary:
         state = "Failed"  # loaded in place, beside a revision that works
     text = f"LoadError: {failures[0]}" if failures else message

@@ -40,7 +40,8 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # Threads that spin between requests take CPU time from the front and from the other revision in the pod.
+        # Threads that spin between requests take CPU time from HTTP, in this process, and from the other revision in
+        # the pod.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         path = str(folder / chosen)
