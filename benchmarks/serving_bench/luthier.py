@@ -60,7 +60,7 @@ def serve_config(artifact: Artifact) -> dict[str, Any]:
         retry="",
     )
     owner = Meta("ModelDeployment", "default", artifact.name, "uid", 1)
-    config: dict[str, Any] = json.loads(rayservice.serve_config(owner, spec, [revision], {revision.name: 100}))
+    config: dict[str, Any] = json.loads(rayservice.serve_config(owner, spec, rayservice.Layout(revision)))
     return config
 
 

@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from typing import Any
 
-from integration.serving.conftest import LocalRay
-
 from benchmarks.serving_bench import usage
 from luthier_dev.waiting import wait_until
+from support.serving.local_ray import LocalRay
 
 _TIMEOUT_S = 180.0
 

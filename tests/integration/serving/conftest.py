@@ -1,203 +1,25 @@
-"""A real Ray on this machine, configured over its dashboard as KubeRay does it; and real artifacts in the real S3."""
+"""A real Ray on this machine, and real artifacts in the real S3."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import secrets
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from luthier_api.documents import (
-    SERVER_REPORT_PATH,
     SERVING_DOCUMENT_FILE,
     Access,
     RevisionConfig,
-    ServerConfig,
-    ServerReport,
 )
 from luthier_api.training import Task
 from luthier_artifacts import Metadata, PublishedVersion, StorageConfig, open_registry
-from luthier_dev.processes import free_ports
-from luthier_dev.waiting import wait_until
 from support.serving.artifact import make_artifact, serving_document
-
-START_TIMEOUT_S = 90.0
-# What the image sets, beside what keeps this Ray to itself.
-IMAGE_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-    "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-    "RAY_SERVE_HAPROXY_RETRIES": "10",
-    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
-}
-
-
-@dataclass
-class LocalRay:
-    """One Ray head with token authentication, its own folder, its own ports, and a small object store."""
-
-    # Short, because Ray puts Unix sockets below it, whose paths may have 107 characters.
-    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="lray-", dir="/tmp")))
-    token: str = field(default_factory=lambda: secrets.token_hex(16))
-    extra_env: dict[str, str] = field(default_factory=dict)
-
-    def launch(self) -> None:
-        """Begin to start; `wait_started` waits until it has."""
-        self.http_port, dashboard, gcs, agent, client, metrics, ha_metrics, ha_stats, report = free_ports(9)
-        self.report_url = f"http://127.0.0.1:{report}{SERVER_REPORT_PATH}"
-        self.dashboard_url = f"http://127.0.0.1:{dashboard}/api/serve/applications/"
-        self.url = f"http://127.0.0.1:{self.http_port}"
-        self.metrics_url = f"http://127.0.0.1:{metrics}/metrics"
-        haproxy = self.folder / "haproxy"
-        self._env = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))},
-            **IMAGE_SETTINGS,
-            **self.extra_env,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "RAY_AUTH_MODE": "token",
-            "LUTHIER_REPORT_PORT": str(report),
-            "RAY_AUTH_TOKEN": self.token,
-            "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
-            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
-            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
-            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "state"),
-            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(ha_metrics),
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(ha_stats),
-        }
-        command = [
-            *("ray", "start", "--head", f"--port={gcs}", f"--temp-dir={self.folder}", "--num-cpus=6"),
-            *("--object-store-memory=80000000", "--disable-usage-stats"),
-            *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"),
-            *(f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}"),
-        ]
-        with (self.folder / "start.log").open("wb") as log:
-            self._starting = subprocess.Popen(command, env=self._env, stdout=log, stderr=log)
-
-    def wait_started(self) -> None:
-        assert self._starting.wait(START_TIMEOUT_S) == 0, (self.folder / "start.log").read_text()
-
-    def stop(self) -> None:
-        """End every process that this Ray started, by the token in its environment, and no other Ray's."""
-        wait_until(self._kill_the_rest, "the end of Ray", timeout_s=20, interval_s=0.1)
-        shutil.rmtree(self.folder)
-
-    def _kill_the_rest(self) -> str | None:
-        running = self.processes()
-        for pid in running:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return f"processes {running} run" if running else None
-
-    def processes(self) -> list[int]:
-        mark = f"RAY_AUTH_TOKEN={self.token}".encode()
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                try:
-                    environment = (entry / "environ").read_bytes()
-                except (FileNotFoundError, ProcessLookupError, PermissionError):
-                    continue
-                if mark in environment.split(b"\0"):
-                    found.append(int(entry.name))
-        return found
-
-    def deploy(self, config: ServerConfig, *own: RevisionConfig) -> None:
-        """Put a configuration, as the operator composes it (serving/README.md); `own` are applications of their own."""
-        applications = [
-            {
-                "name": "server",
-                "import_path": "luthier_serving.server:app",
-                "route_prefix": "/",
-                "args": {"gpusPerReplica": 0},
-                "deployments": [{"name": "Server", "num_replicas": 1, "user_config": config.to_wire()}],
-            },
-            *(
-                {
-                    "name": revision.name,
-                    "import_path": "luthier_serving.revision:app",
-                    "route_prefix": None,
-                    "args": revision.to_wire(),
-                    "deployments": [{"name": "Revision", "num_replicas": 1}],
-                }
-                for revision in own
-            ),
-        ]
-        body = {
-            "proxy_location": "EveryNode",
-            "http_options": {"host": "127.0.0.1", "port": self.http_port, "keep_alive_timeout_s": 90},
-            "logging_config": {"encoding": "JSON", "enable_access_log": False},
-            "applications": applications,
-        }
-        self._dashboard_request("PUT", json.dumps(body).encode())
-
-    def applications(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self._dashboard_request("GET"))["applications"]
-        return found
-
-    def report(self) -> ServerReport:
-        """Return what the server replica says of itself, as the operator asks it."""
-        with urllib.request.urlopen(self.report_url, timeout=5) as reply:
-            return ServerReport.from_json(reply.read())
-
-    def served_version(self) -> str | None:
-        """Return the version that answers, or None while none does."""
-        request = urllib.request.Request(
-            f"{self.url}/predict", b'{"text": "film"}', {"Content-Type": "application/json"}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=10) as reply:
-                version: str = reply.headers["X-Luthier-Version"]
-                return version
-        except OSError:
-            return None
-
-    @staticmethod
-    def wait_until(condition: Callable[[], Any], timeout_s: float) -> Any:
-        """Return what the condition returns as soon as it is true."""
-        found: list[Any] = []
-
-        def missing() -> str | None:
-            found.append(condition())
-            return None if found[-1] else f"the condition is {found[-1]!r}"
-
-        wait_until(missing, "the server", timeout_s, interval_s=0.1)
-        return found[-1]
-
-    def wait_for(self, name: str, *statuses: str, timeout_s: float = 60) -> dict[str, Any]:
-        """Return an application once it has one of the statuses."""
-
-        def found() -> dict[str, Any] | None:
-            application: dict[str, Any] | None = self.applications().get(name)
-            return application if application and application["status"] in statuses else None
-
-        application: dict[str, Any] = self.wait_until(found, timeout_s)
-        return application
-
-    def _dashboard_request(self, method: str, body: bytes | None = None) -> bytes:
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"}
-        request = urllib.request.Request(self.dashboard_url, body, headers, method=method)
-        with urllib.request.urlopen(request, timeout=30) as reply:
-            content: bytes = reply.read()
-            return content
+from support.serving.local_ray import LocalRay
 
 
 @dataclass(frozen=True)
