@@ -402,6 +402,20 @@ def test_in_place_and_blue_green_return_to_the_version_before(strategy: str) -> 
     assert cluster.plan().empty
 
 
+def test_a_long_outage_of_a_version_in_service_does_not_bring_the_one_before_back() -> None:
+    cluster = serving(version("v-a"), spec=rollout(strategy="InPlace"))
+    cluster.job = job(version("v-b"), version("v-a"))
+    cluster.settle()
+    assert cluster.weights() == {"v-b": 100}
+    cluster.applications[names.SERVER] = ApplicationView("UNHEALTHY", "A replica died.")
+    cluster.held = None
+    cluster.kuberay_observes()
+    for _ in range(3):
+        cluster.carry_out(cluster.plan())
+        cluster.now += timedelta(hours=1)
+    assert cluster.weights() == {"v-b": 100} and not cluster.status.rejected
+
+
 def test_blue_green_builds_another_ray_cluster_and_the_others_do_not() -> None:
     clusters = {}
     for strategy in ("Canary", "InPlace", "BlueGreen"):

@@ -39,6 +39,7 @@ def rollout_of(
         canary=_canary(server, layout, status, stage, now),
         held=held(answers, layout.stable.name),
         served=bool(status.history),
+        settled=bool(status.history) and status.history[0].name == layout.stable.name,
         stage_s=stage_s,
         judgement=_judgement(resource, layout, going, answers, stage_s, now),
         failures=going.failures if going and stage == "Step" else 0,

@@ -51,6 +51,7 @@ class Situation:
         canary: how it stands with the canary.
         held: whether every server replica computes the stable revision in its own process; None if none was asked.
         served: whether some revision has ever answered requests.
+        settled: whether the stable revision has been in service, so that trouble is no reason to go back.
         stage_s: for how long the present stage or step lasts, in seconds.
         judgement: what the figures of the present step say; None without an analysis, or before the interval is over.
         failures: judgements of this step that have failed before.
@@ -66,6 +67,7 @@ class Situation:
     canary: Seen | None = None
     held: bool | None = True
     served: bool = True
+    settled: bool = False
     stage_s: float = 0.0
     judgement: Judgement | None = None
     failures: int = 0
@@ -189,15 +191,10 @@ def _in_service(s: Situation, layout: Layout, times: Times) -> Step:
     if here:
         return Step(layout)
     late = s.stable.age_s > times.deadline_s
-    failed = s.stable.state == "Failed"
-    if layout.previous and not s.upgrading and (failed or late):
-        message = s.stable.message or f"no replica held it within {times.deadline_s:.0f} s"
-        return Step(
-            Layout(layout.previous), rejection=Rejection(layout.stable, "Failed" if failed else "Late", message)
-        )
-    if layout.previous and late:
-        message = s.stable.message or f"its Ray cluster was not ready within {times.deadline_s:.0f} s"
-        return Step(Layout(layout.previous), rejection=Rejection(layout.stable, "Late", message))
+    failed = s.stable.state == "Failed" and not s.upgrading
+    if layout.previous and not s.settled and (failed or late):
+        cause: Cause = "Failed" if failed else "Late"
+        return Step(Layout(layout.previous), rejection=Rejection(layout.stable, cause, s.stable.message))
     return Step(layout, late=late and not failed, wake_s=max(times.deadline_s - s.stable.age_s + 1, 1))
 
 
