@@ -34,8 +34,11 @@ GPU_SECONDS = Counter(
 )
 MISSED = Counter("luthier_watch_missed", "Objects of which a watch did not tell, found by the audit.", ["change"])
 RESTARTS = Counter("luthier_watch_restarts", "Times that all watches ended and began anew.")
-PROGRESS_REQUESTS = Counter("luthier_progress_requests", "Times that a training pod was asked for its progress.")
-PROGRESS_FAILURES = Counter("luthier_progress_failures", "Training pods that did not tell their progress when asked.")
+PROGRESS_REQUESTS = Counter(
+    "luthier_progress_requests",
+    "Times that a training pod was asked for its progress, or a server replica for its report.",
+)
+PROGRESS_FAILURES = Counter("luthier_progress_failures", "Pods that gave no usable answer when asked.")
 
 Phases = Callable[[Literal["FineTuneJob", "ModelDeployment"]], Iterable[str]]
 """The phase of every resource of a kind."""

@@ -1,7 +1,8 @@
 """When a batch leaves, and what is in it: the policy of one revision's queue, without clock, event loop or network.
 
 A chunk is a part of a request that is never divided: one text, or a few of a list. The n-th chunk of a request takes
-its turn as if it had come n turns later, so a list of a thousand texts lets everybody else pass between its chunks.
+its turn as if it had come n turns later, so a list of a thousand texts lets everybody else pass between its chunks. A
+turn is a batch that leaves, or the turn of the last chunk in it.
 
 A revision in this process computes one batch at a time: the next leaves when that has come back, and holds no more than
 takes about `target_s`, so that whoever comes in meanwhile waits no longer. A revision of its own gets its batches
@@ -91,13 +92,16 @@ class BatchQueue(Generic[ChunkT]):
             return []
         batch: list[ChunkT] = []
         room = self._room()
+        # Each batch is a turn: a list has its own however many single texts come meanwhile.
+        turn = self._turn + 1
         while self._chunks and (not batch or self._chunks[0].chunk.size <= room):
             entry = heapq.heappop(self._chunks)
             self._texts -= entry.chunk.size
             if not entry.chunk.cancelled:
-                self._turn = max(self._turn, entry.turn)
+                turn = max(turn, entry.turn)
                 batch.append(entry.chunk)
                 room -= entry.chunk.size
+        self._turn = turn
         self.in_flight += 1
         return batch
 

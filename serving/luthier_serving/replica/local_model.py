@@ -122,7 +122,8 @@ class LocalModel:
             try:
                 model = await asyncio.to_thread(self._load, config)
                 break
-            except LoadError as error:
+            except Exception as raised:
+                error = raised if isinstance(raised, LoadError) else _unexpected(raised)
                 self._failure = error
                 if not self._started and error.reason not in WAITS:
                     return  # Ray starts another replica, and says why.
@@ -149,3 +150,9 @@ class LocalModel:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
         return task
+
+
+def _unexpected(error: Exception) -> LoadError:
+    """Return what nobody foresaw, such as a full disk, as something that is told and tried again."""
+    logger.error("loading a revision failed", exc_info=error)
+    return LoadError(Reason.CRASHED, f"The model cannot be loaded: {type(error).__name__}: {error}")

@@ -255,6 +255,7 @@ def test_while_a_second_ray_cluster_comes_up_requests_are_answered_and_it_is_not
     cluster = serving(version("v-a"))
     assert cluster.server
     cluster.server = replace(cluster.server, upgrading=True, applications={})
+    cluster.held = None  # KubeRay's word alone, which is about the new cluster
     cluster.carry_out(cluster.plan())
     available, ready = cluster.condition(ConditionType.AVAILABLE), cluster.condition(ConditionType.READY)
     assert available is not None and available[0] == "True"

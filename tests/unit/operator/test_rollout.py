@@ -66,11 +66,27 @@ def test_a_canary_gets_its_share_step_by_step_and_then_all() -> None:
     assert cluster.weights() == {"v-a": 75, "v-b": 25}
     step(cluster, 299)
     assert cluster.weights() == {"v-a": 75, "v-b": 25}, "each step has its own time"
+    assert cluster.status.current_version == "v-a"
     step(cluster, 1)
     assert cluster.weights() == {"v-a": 0, "v-b": 100}
+    cluster.carry_out(cluster.plan())
+    assert cluster.status.current_version == "v-b"
     cluster.settle(4)
     assert cluster.weights() == {"v-b": 100} and cluster.status.rollout is None
     assert [each.version for each in cluster.status.history] == ["v-b", "v-a"]
+
+
+def test_a_step_has_its_own_time_also_if_the_operator_ends_before_it_has_written_the_status() -> None:
+    cluster = canary(serving(version("v-a"), spec=rollout(steps=STEPS)))
+    cluster.now += timedelta(seconds=300)
+    cluster.carry_out(cluster.plan(), actions=2)
+    assert cluster.weights() == {"v-a": 75, "v-b": 25}
+    assert cluster.status.rollout and cluster.status.rollout.step == 1, "the status was not written"
+    for seconds in (1, 299):
+        step(cluster, seconds)
+        assert cluster.weights() == {"v-a": 75, "v-b": 25}
+    step(cluster, 1)
+    assert cluster.weights() == {"v-a": 0, "v-b": 100}
 
 
 def test_a_version_that_was_in_service_lately_returns_without_steps() -> None:

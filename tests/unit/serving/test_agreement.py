@@ -35,8 +35,8 @@ def test_a_request_of_several_texts_counts_the_mean_and_its_first_flip() -> None
 
 def test_the_shift_of_confidence_is_the_mean_over_the_texts_that_both_answered() -> None:
     lost = Row([], "The model failed on this text.")
-    found = agreement(answered([0.1, 0.9], [0.2, 0.8], lost), answered([0.3, 0.7], [0.2, 0.8], lost))
-    assert found == Agreement(1.0, pytest.approx(0.1), None)
+    found = agreement(answered([0.1, 0.9], [0.4, 0.6], lost), answered([0.3, 0.7], [0.2, 0.8], lost))
+    assert found == Agreement(1.0, pytest.approx(0.2), None)
 
 
 @pytest.mark.parametrize(("one", "two"), [(0, 1), (1, 0)])

@@ -113,6 +113,17 @@ def test_a_list_takes_turns_with_those_that_come_after_it() -> None:
     assert [chunk.number for chunk in waiting.take(0.1)] == [100, 4, 5]
 
 
+def test_a_list_has_its_turns_although_single_texts_never_stop_coming() -> None:
+    waiting, left = queue(texts=1), []
+    for number in range(5):
+        waiting.add(TextChunk(number), now=0.0, after=number)
+    for number in range(100, 112):
+        waiting.add(TextChunk(number), now=0.0)
+        left += [chunk.number for chunk in waiting.take(0.0)]
+        waiting.returned("replica-1", 0.0)
+    assert {0, 1, 2, 3, 4} <= set(left) and 100 in left[:2]
+
+
 def test_one_batch_at_a_time_that_takes_about_as_long_as_asked() -> None:
     waiting: BatchQueue[TextChunk] = BatchQueue(BatchLimits(texts=32, target_s=0.05))
     for number in range(40):

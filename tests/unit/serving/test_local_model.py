@@ -41,7 +41,7 @@ class Replica:
     def __init__(self) -> None:
         self.seen: list[str] = []
         self.models: dict[str, weakref.ref[LoadedModel]] = {}
-        self.failures: list[LoadError] = []
+        self.failures: list[Exception] = []
         self.may_load, self.may_drain = threading.Event(), asyncio.Event()
         self.may_load.set()
         self.may_drain.set()
@@ -136,6 +136,20 @@ async def test_a_failure_is_told_until_it_is_mended_and_the_old_model_answers(re
     assert held and (await held.send(["a"])).model.version == "one"
     await replica.until_held("two")
     assert [(each.revision, each.state, each.message) for each in replica.local.states()] == [("two", "Ready", "")]
+
+
+async def test_what_nobody_foresaw_is_told_too_and_tried_again(replica: Replica) -> None:
+    replica.failures = [OSError("No space left on device")] * 4
+    replica.local.want(revision("two"), elsewhere=False)
+    await replica.until(lambda: replica.local.states()[-1].state == "Failed")
+    said = "Crashed: The model cannot be loaded: OSError: No space left on device"
+    assert replica.local.states()[-1].message == said
+    await replica.until_held("two")
+    first = Replica()
+    first.failures = [OSError("No space left on device")]
+    first.local.want(revision("one"), elsewhere=False)
+    with pytest.raises(LoadError, match="No space left"):
+        await first.local.wait()
 
 
 async def test_the_first_model_waits_for_storage_and_for_nothing_else(replica: Replica) -> None:

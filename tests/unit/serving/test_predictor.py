@@ -266,6 +266,20 @@ async def test_a_revision_that_stays_keeps_its_queue_and_takes_the_new_limits() 
     assert held.batches == [["first"], ["waits"]]
 
 
+async def test_new_weights_let_no_second_batch_into_this_process() -> None:
+    held = HeldRevision()
+    server = predictor(held.send, local="rev-1")
+    asked = [asyncio.create_task(server.predict(["first"]))]
+    await held.started.wait()
+    server.configure(config(), targets(held.send, config(), "rev-1"))
+    asked.append(asyncio.create_task(server.predict(["second"])))
+    await asyncio.sleep(0.01)
+    assert held.batches == [["first"]], "one is being computed"
+    held.released.set()
+    await asyncio.gather(*asked)
+    assert held.batches == [["first"], ["second"]]
+
+
 async def test_new_batch_limits_apply_to_a_queue_that_is_open() -> None:
     held = HeldRevision()
     server = predictor(held.send, max_batch_texts=2)

@@ -371,5 +371,6 @@ async def test_it_is_ready_when_a_revision_with_weight_answers(
         await replica.reconfigure(config(stable=STABLE, routes=routes(own=own, one=0, **{own: 100})).to_wire())
         with pytest.raises(Unavailable, match="No model answers yet"):
             await replica._ready()
+    monkeypatch.setattr(server, "READY_TIMEOUT_S", 10)
     await replica.reconfigure(config(stable=STABLE, routes=routes(own="two", one=0, two=100)).to_wire())
     assert (await replica._ready()).version == "two"
