@@ -392,6 +392,18 @@ def test_without_the_replicas_word_a_step_with_an_analysis_is_held() -> None:
     assert cluster.weights() == {"v-a": 95, "v-b": 5}
 
 
+def test_a_rollout_that_no_replica_can_be_asked_about_says_so_and_keeps_the_canary() -> None:
+    cluster = canary(serving(version("v-a")))
+    cluster.replicas = {}
+    for _ in range(4):
+        cluster.now += timedelta(seconds=20)
+        cluster.carry_out(cluster.plan())
+        cluster.kuberay_observes()
+    assert cluster.layout.canary is not None and cluster.layout.stable.version == "v-b"
+    ready = cluster.condition(ConditionType.READY)
+    assert ready is not None and "No server replica can be asked on port 8001" in ready[2]
+
+
 def test_an_analysis_without_steps_has_one_step_of_its_own() -> None:
     cluster = canary(serving(version("v-a"), spec=rollout(analysis={**ANALYSIS, "maxErrorRate": "0.01"})))
     assert cluster.weights() == {"v-a": 90, "v-b": 10}

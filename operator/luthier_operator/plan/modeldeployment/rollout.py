@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from luthier_api.documents import SERVER_REPORT_PORT
 from luthier_api.modeldeployment import RejectedRevision, Rollout, RolloutStep
 from luthier_api.reasons import Reason
 from luthier_operator.manifests.rayservice import Application, Layout
@@ -324,7 +325,9 @@ def _load(s: Situation, layout: Layout, times: Times) -> Step:
     if s.held:
         return Step(Layout(layout.stable))
     late = s.stage_s > times.deadline_s
-    return Step(layout, "Loading", s.stable.message, late=late, wake_s=times.deadline_s)
+    unasked = f"no server replica can be asked on port {SERVER_REPORT_PORT}: does a NetworkPolicy forbid it?"
+    message = unasked if s.held is None else s.stable.message
+    return Step(layout, "Loading", message, late=late, wake_s=times.deadline_s)
 
 
 def _reject(
