@@ -35,7 +35,7 @@ class ModelDeploymentGatherer:
             except ApiNotInstalled:
                 installed = False
         followed, pods = self._followed(resource), self._store.pods(meta.key)
-        reports = self._servers.reports(meta.key, pods)
+        reports = self._servers.reports(meta.key, [pod for pod in pods if pod.component == "worker"])
         event = await self._pod_event(resource, rayservice, pods, now)
         return ObservedServing(rayservice, followed, pods, reports, kuberay_installed=installed, pod_event=event)
 

@@ -125,6 +125,7 @@ def pod_view(raw: Raw) -> PodView:
         memory_limit=_main(raw["spec"]["containers"]).get("resources", {}).get("limits", {}).get("memory"),
         gpus=_gpus(raw["spec"]),
         outlived_by=outlived_by,
+        component=metadata.get("labels", {}).get(names.COMPONENT, ""),
     )
 
 

@@ -146,6 +146,8 @@ class PodView:
     gpus: int = 0
     outlived_by: tuple[str, ...] = ()
     """Containers that admission put beside its own and that run on after its end, or failed though it did not."""
+    component: str = ""
+    """What it is for, from its label: head or worker of a server."""
 
     @property
     def ended(self) -> bool:

@@ -25,6 +25,12 @@ def ask_again_s(server: RayServiceView | None, pods: Sequence[PodView], now: dat
     return min(waited_s, _LATER_S) if waited_s >= _FIRST_S else _FIRST_S - max(waited_s, 0.0)
 
 
+def workers(server: RayServiceView | None, pods: Sequence[PodView]) -> int:
+    """Return how many workers a server has: pods, if any is known; KubeRay's count may be an old one."""
+    there = sum(1 for pod in pods if pod.component == "worker" and not pod.ended and not pod.deleting)
+    return there or (server.workers if server else 0)
+
+
 def is_due(server: RayServiceView, pods: Sequence[PodView], now: datetime) -> bool:
     """Whether pods, or volumes of one, are missing, and there was time to make them."""
     waited_s = _waited_s(server, pods, now)

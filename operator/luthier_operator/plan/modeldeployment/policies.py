@@ -122,6 +122,7 @@ def plan_modeldeployment(
         update=decision.update,
         available=situation.available and not resource.spec.suspend,
         server=situation.server,
+        workers=pods_missing.workers(situation.server, observed.pods),
         reports=observed.reports,
     )
     status = status_of(resource, decision.verdict, outlook, now)
@@ -294,14 +295,17 @@ def _scales(s: Situation) -> tuple[Scale, ...]:
     if server is None or server.deleting or server.upgrading or not server.most_workers:
         return ()
     fewest, most = manifests.workers_of(s.spec)
-    if (server.fewest_workers, server.most_workers) == (fewest, most):
+    workers = pods_missing.workers(server, s.observed.pods)
+    # KubeRay says the new bounds only when it next has another reason to write its status.
+    there = workers == fewest and not s.spec.autoscaling
+    if there or (server.fewest_workers, server.most_workers) == (fewest, most):
         return ()
     ready = [each.pod for each in s.observed.reports if each.report and each.report.ready]
     empty = [each.pod for each in s.observed.reports if each.pod not in ready]
-    if fewest < server.workers and len(ready) > fewest:
+    if fewest < workers and len(ready) > fewest:
         return ()
     count = None if s.spec.autoscaling else fewest
-    remove = tuple(sorted(empty))[: max(server.workers - fewest, 0)] if count is not None else ()
+    remove = tuple(sorted(empty))[: max(workers - fewest, 0)] if count is not None else ()
     return (Scale(s.resource.meta.namespace, server.cluster, count, fewest, most, remove),)
 
 

@@ -52,6 +52,7 @@ class Outlook:
     update: str | None
     available: bool
     server: RayServiceView | None
+    workers: int = 0
     reports: Sequence[PodReport] = ()
 
     @property
@@ -86,7 +87,7 @@ def status_of(
             before.conditions, _conditions(verdict, outlook), generation=meta.generation, now=rfc3339(now)
         ),
         url=f"http://{names.serve_service(meta.name)}.{meta.namespace}.svc:{SERVE_PORT}" if server else None,
-        replicas=server.workers if server else 0,
+        replicas=outlook.workers,
         ready_replicas=_ready_replicas(outlook),
         selector=f"{names.MODELDEPLOYMENT}={meta.name},{names.COMPONENT}=worker",
         current_revision=current.name if current else None,
