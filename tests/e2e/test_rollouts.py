@@ -312,7 +312,7 @@ def test_an_operator_that_restarts_in_the_middle(deployment: Deployment, url: st
 def kill_replica(deployment: Deployment, pod: str) -> None:
     """End the server replica's process in a pod, as a crash does."""
     script = (
-        "for p in /proc/[0-9]*; do grep -q 'ServeReplica:server' $p/cmdline 2>/dev/null && kill -9 ${p#/proc/}; done"
+        "for p in /proc/[0-9]*; do grep -q '[S]erveReplica:server' $p/cmdline 2>/dev/null && kill -9 ${p#/proc/}; done"
     )
     deployment.site.kubectl("exec", "--namespace", NAMESPACE, pod, "-c", "ray-worker", "--", "sh", "-c", script)
 
