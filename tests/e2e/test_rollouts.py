@@ -311,9 +311,9 @@ def test_an_operator_that_restarts_in_the_middle(deployment: Deployment, url: st
 
 def kill_replica(deployment: Deployment, pod: str) -> None:
     """End the server replica's process in a pod, as a crash does."""
-    script = (
-        "for p in /proc/[0-9]*; do grep -q '[S]erveReplica:server' $p/cmdline 2>/dev/null && kill -9 ${p#/proc/}; done"
-    )
+    # In brackets, so that the shell itself is not found by its own command line.
+    found = "grep -q '[S]erveReplica:server' $p/cmdline 2>/dev/null"
+    script = f"for p in /proc/[0-9]*; do if {found}; then kill -9 ${{p#/proc/}}; fi; done"
     deployment.site.kubectl("exec", "--namespace", NAMESPACE, pod, "-c", "ray-worker", "--", "sh", "-c", script)
 
 
