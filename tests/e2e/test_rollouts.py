@@ -425,9 +425,8 @@ def test_without_redis_the_heads_death_is_an_outage_that_ends_by_itself(deployme
         deployment.until("well again", lambda s: s.ready_replicas == 1, 120)
     told(load)
     unsaid = [at for at, said in seconds if not said]
-    print(
-        f"    Available was untrue in seconds {unsaid[:1]} to {unsaid[-1:]}; failures: {load.failures[:1]} to {load.failures[-1:]}"
-    )
+    print(f"    Available was untrue in seconds {unsaid[:1]} to {unsaid[-1:]}")
+    print(f"    failures: {load.failures[:1]} to {load.failures[-1:]}")
     with deployment.load(url) as load:
         wait_until(lambda: None if load.now > 10 else "the load goes on", "10 s of load", 30)
     assert load.failures == []
