@@ -65,7 +65,7 @@ def prepare(run: RunDocument, workspace: Workspace, progress: Progress) -> Prepa
     )
 
     resolved = resolve(run, dataset, model, base)
-    with turn_to_prepare(run, registry, resolved, progress) as turn:
+    with turn_to_prepare(run, open_output(run), resolved, progress) as turn:
         made, found = None, turn.wait()
         if found is None:
             progress.enter("Downloading")

@@ -78,7 +78,8 @@ def train(
     """
     resolved, world = _resolved(run), world or World()
     registry = open_output(run, progress.record_waiting)
-    with turn_to_train(run, registry, resolved, progress, takes_part=world.is_first) as turn:
+    # Heartbeats and checkpoints do not wait for new keys: the next one comes soon, and says why this one failed.
+    with turn_to_train(run, open_output(run), resolved, progress, takes_part=world.is_first) as turn:
         if found := world.broadcast(turn.wait() if world.is_first else None):
             return as_published(found, resolved.run_key)
         clock, tracker = Stopwatch(), tracker or MlflowTracker()
@@ -106,7 +107,7 @@ def _fit(work: Work, turn: Turn, stop: Stop, tracker: MlflowTracker, bar: bool) 
     spec, task, base, prepared, clock = run.spec, work.task, work.base, work.prepared, work.clock
     labels = prepared.data.labels
     checkpoints = Checkpoints(
-        work.registry, resolved.run_key, spec.checkpoint, workspace.checkpoints, workspace.resumed, progress
+        open_output(run), resolved.run_key, spec.checkpoint, workspace.checkpoints, workspace.resumed, progress
     )
 
     # Device and precision.
