@@ -212,7 +212,7 @@ async def test_a_namespace_full_of_pods_that_hang_does_not_delay_another(pods: P
         await pods.asked(ANSWERS, already + 6)
         took = asyncio.get_running_loop().time() - begun
         assert pods.requests[HANGS] == 4, "no namespace holds more than its share"
-    assert took < 1.5
+    assert took < 4, "one hang takes 5 s"
 
 
 async def test_namespaces_take_turns_where_slots_are_short(pods: Pods) -> None:
