@@ -183,6 +183,6 @@ class LocalRay:
     def _dashboard_request(self, method: str, body: bytes | None = None) -> bytes:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"}
         request = urllib.request.Request(self.dashboard_url, body, headers, method=method)
-        with urllib.request.urlopen(request, timeout=30) as reply:
+        with urllib.request.urlopen(request, timeout=START_TIMEOUT_S) as reply:
             content: bytes = reply.read()
             return content
