@@ -40,6 +40,7 @@ from luthier_api.documents.run import (
     credential_folder,
 )
 from luthier_api.documents.serving import (
+    LATENCY_BUCKETS_PER_OCTAVE,
     MULTI_LABEL_THRESHOLD,
     SERVE_PORT,
     SERVER_REPORT_PATH,
@@ -60,6 +61,7 @@ __all__ = [
     "CREDENTIALS_DIR",
     "CREDENTIALS_VARIABLE",
     "GRACE_VARIABLE",
+    "LATENCY_BUCKETS_PER_OCTAVE",
     "MODEL_CACHE_VARIABLE",
     "MULTI_LABEL_THRESHOLD",
     "RUN_DOCUMENT_PATH",

@@ -130,6 +130,8 @@ class ModelState(Document):
     message: Text = Field(default="", description="Why it cannot be loaded; it is tried again.")
 
 
+# Buckets of one eighth of an octave: a quantile is read to within 9 percent.
+LATENCY_BUCKETS_PER_OCTAVE = 8
 # 2^-12.5 ms to 2^25 ms, which is nine hours.
 LatencyBucket = Annotated[int, Field(ge=-100, le=200)]
 

@@ -8,11 +8,9 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
-from luthier_api.documents import RevisionCounts
+from luthier_api.documents import LATENCY_BUCKETS_PER_OCTAVE, RevisionCounts
 from luthier_serving.replica.agreement import Agreement
 
-# Buckets of one eighth of an octave: a quantile is read to within 9 percent.
-BUCKETS_PER_OCTAVE = 8
 _MAX_FLIPS = 100
 
 
@@ -85,4 +83,4 @@ class Counters:
 def bucket(seconds: float) -> int:
     """Return the key of a time in `RevisionCounts.latency`."""
     milliseconds = max(seconds * 1000, 2.0**-8)
-    return math.ceil(math.log2(milliseconds) * BUCKETS_PER_OCTAVE)
+    return math.ceil(math.log2(milliseconds) * LATENCY_BUCKETS_PER_OCTAVE)

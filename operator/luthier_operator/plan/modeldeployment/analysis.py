@@ -11,11 +11,10 @@ from decimal import Decimal
 from typing import Literal
 
 from luthier_api.base import decimal_text
-from luthier_api.documents import RevisionCounts, ServerReport
+from luthier_api.documents import LATENCY_BUCKETS_PER_OCTAVE, RevisionCounts, ServerReport
 from luthier_api.modeldeployment import Analysis
 
 QUANTILE = 0.99
-BUCKETS_PER_OCTAVE = 8
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,7 @@ def _quantile_ms(counts: Sequence[RevisionCounts]) -> float | None:
     for key in sorted(total):
         place -= total[key]
         if place <= 0:
-            return float(2 ** (key / BUCKETS_PER_OCTAVE))
+            return float(2 ** (key / LATENCY_BUCKETS_PER_OCTAVE))
     return None
 
 
