@@ -126,8 +126,12 @@ def specs(draw: st.DrawFn, kind: str) -> Node:
         st.lists(st.sampled_from(everywhere), min_size=1, max_size=2, unique_by=lambda each: each[0])
     ):
         inner: Any = spec
+        schema = SCHEMAS[kind]
         for name in path[:-1]:
-            inner = inner.setdefault(name, {})
+            schema = schema["properties"][name]
+            if isinstance(inner, dict) and name not in inner:
+                inner[name] = {field: draw(values(schema["properties"][field])) for field in schema.get("required", ())}
+            inner = inner.get(name) if isinstance(inner, dict) else None
         if isinstance(inner, dict):
             inner[path[-1]] = draw(values(node))
     return spec
