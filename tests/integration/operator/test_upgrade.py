@@ -37,7 +37,7 @@ NEW = {
 }
 
 # Their server has another shape now, and its pods have the Secret mounted, so KubeRay is given another Ray cluster to
-# move to, once. The ModelDeployment says so.
+# move to, once. The ModelDeployment in service says so, and that the old cluster answers until then.
 MOVED = {"deploying", "serving"}
 
 
@@ -154,6 +154,16 @@ class World:
             changes[each.phase] = {path for path in then.keys() | now.keys() if then.get(path) != now.get(path)}
         return {phase: paths for phase, paths in changes.items() if paths}
 
+    def available(self) -> dict[str, str]:
+        """{phase: what the condition Available says}, where it is true."""
+        return {
+            each.phase: condition["message"]
+            for each, now in zip(self.recordings, self.now("modeldeployments"), strict=True)
+            for raw in now
+            for condition in raw.get("status", {}).get("conditions", [])
+            if condition["type"] == "Available" and condition["status"] == "True"
+        }
+
     def _send(self, objects: list[Raw], *verb: str) -> None:
         if objects:
             document = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
@@ -196,10 +206,10 @@ def test_an_upgrade_from_0_1_0_restarts_no_run_and_writes_nothing_that_is_not_ne
     after = world.versions()
     assert before.keys() == after.keys(), "a child was made or deleted"
     changed = {name for name, version in before.items() if after[name] != version}
-    expected = {"finetunejobs": set(NEW), "rayservices": MOVED, "modeldeployments": MOVED}
+    expected = {"finetunejobs": set(NEW), "rayservices": MOVED, "modeldeployments": {"serving"}}
     assert changed == {name for name in before if name.split()[0] in expected.get(name.split()[1], ())}
     assert world.changes(was) == NEW
     once = {f"PATCH {kind}": len(phases) for kind, phases in expected.items()}
-    # The one in service tells by an Event that it moves.
     others = {"PATCH poddisruptionbudgets": len(MOVED), "POST events": 1}
     assert Counter(written) == once | others, "each only once"
+    assert world.available() == {"serving": "Version v1 answers requests."}

@@ -79,8 +79,10 @@ class Situation:
             return any(each.report and each.report.ready for each in self.observed.reports)
         if not self.server.serving:
             return False
-        # KubeRay reports only the new cluster of two, while the old one answers.
-        return self.server.upgrading or self.rollout.stable.state == "Running"
+        # KubeRay reports only the new cluster of two, while the old one answers, and neither before it has read the
+        # new configuration. One that an earlier release wrote is not read here.
+        lags = self.server.observed_generation < self.server.generation
+        return self.layout is None or self.server.upgrading or lags or self.rollout.stable.state == "Running"
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def status_of(
 ) -> ModelDeploymentStatus:
     """Return the whole new status."""
     meta, before = resource.meta, resource.status
-    current, server = outlook.answering, outlook.server
+    server, current = outlook.server, _current(before, outlook)
     failure = before.last_failure
     if verdict.stalled:
         failure = LastFailure(reason=verdict.reason, message=verdict.message)
@@ -84,14 +84,14 @@ def status_of(
         observed_generation=meta.generation,
         phase=verdict.phase,
         conditions=merge_conditions(
-            before.conditions, _conditions(verdict, outlook), generation=meta.generation, now=rfc3339(now)
+            before.conditions, _conditions(verdict, outlook, current[1]), generation=meta.generation, now=rfc3339(now)
         ),
         url=f"http://{names.serve_service(meta.name)}.{meta.namespace}.svc:{SERVE_PORT}" if server else None,
         replicas=outlook.workers,
         ready_replicas=_ready_replicas(outlook),
         selector=f"{names.MODELDEPLOYMENT}={meta.name},{names.COMPONENT}=worker",
-        current_revision=current.name if current else None,
-        current_version=current.version if current else None,
+        current_revision=current[0],
+        current_version=current[1],
         update_revision=outlook.update,
         revisions=_revisions(before, outlook, now),
         rollout=_rollout(resource, outlook, now),
@@ -237,8 +237,17 @@ def _handled(resource: ModelDeploymentResource, outlook: Outlook) -> dict[str, s
     return {**kept, **{wish: wishes[wish] for wish in sorted(done)}}
 
 
-def _conditions(verdict: Verdict, outlook: Outlook) -> list[tuple[ConditionType, bool, Reason, str]]:
-    answers = outlook.answering.version if outlook.answering else None
+def _current(before: ModelDeploymentStatus, outlook: Outlook) -> tuple[str | None, str | None]:
+    """Return the revision and the version with the most requests; the last ones known, if an earlier release's."""
+    if outlook.server is None:
+        return None, None
+    now = outlook.answering
+    return (now.name, now.version) if now else (before.current_revision, before.current_version)
+
+
+def _conditions(
+    verdict: Verdict, outlook: Outlook, answers: str | None
+) -> list[tuple[ConditionType, bool, Reason, str]]:
     availability = f"Version {answers} answers requests." if outlook.available else "No request is answered."
     rows = [
         (ConditionType.READY, verdict.ready, verdict.reason, verdict.message),
