@@ -11,7 +11,7 @@ IN_TWO := -n 2 --dist loadgroup
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e rollouts gpu gpu-kit gpu-proof test-older mutants lint generate failures bench bench-prepare bench-trainer bench-job bench-operator kills soak images cluster cluster-down clean constraints
+.PHONY: help demo test unit integration e2e rollouts gitops gpu gpu-kit gpu-proof test-older mutants lint generate failures bench bench-prepare bench-trainer bench-job bench-operator kills soak images cluster cluster-down clean constraints
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ e2e: .venv/.full ## End-to-end tests on a real one-node cluster with the chart i
 
 rollouts: .venv/.full ## Rollouts and outages on a real cluster under load: no request may fail; a quarter of an hour
 	$(PYTEST) -m rollouts -v
+
+gitops: .venv/.full ## The main job by Git alone, with Flux on a real cluster; builds Flux the first time
+	$(PYTEST) -m gitops -v -s
 
 gpu: .venv/.full ## Tests that need an NVIDIA GPU; skipped without one
 	$(PYTEST) -m gpu tests/gpu

@@ -6,6 +6,7 @@ and renamed, so a build that was cut off leaves nothing half. Compiler caches ar
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -123,6 +124,11 @@ def kueue_manifests() -> Path:
     return layout().share / f"kueue-{versions.KUEUE}"
 
 
+def flux_manifests(controller: str) -> Path:
+    """Folder with the kustomizations of one of Flux's controllers, kept when it is built."""
+    return layout().share / f"{controller}-{versions.FLUX}"
+
+
 def _build(source: Source, program: str) -> None:
     folder = layout().build / "go" / source.name.lower()
     shutil.rmtree(folder, ignore_errors=True)
@@ -196,6 +202,20 @@ def _prepare_kubernetes(go: Go, source: Source) -> None:
     go.run("mod", "tidy")
 
 
+def _prepare_replaced(go: Go, source: Source) -> None:
+    """Require the source with the replacements of its own go.mod, which Go ignores in a module that is required."""
+    (go.folder / "go.mod").write_text(_WRAPPER.format(name=source.name.lower()))
+    go.run("mod", "download", f"{source.module}@v{source.version}")
+    module = Path(go.output("env", "GOMODCACHE")) / f"{source.module}@v{source.version}"
+    # Those by a relative path are modules of the same release, which the source requires by their version too.
+    for each in json.loads(go.output("mod", "edit", "-json", str(module / "go.mod"))).get("Replace") or []:
+        old, new = each["Old"]["Path"], each["New"]
+        if "Version" in new:
+            go.run("mod", "edit", f"-replace={old}={new['Path']}@{new['Version']}")
+    _import_programs(go, source)
+    go.run("get", f"{source.module}@v{source.version}")
+
+
 def _prepare_own(go: Go, source: Source) -> None:
     """A program of ours that needs the standard library only."""
     assert source.main
@@ -217,6 +237,14 @@ def _keep_kueue_manifests(module: Path) -> None:
     _keep(module / "config", kueue_manifests())
 
 
+def _keep_source_manifests(module: Path) -> None:
+    _keep(module / "config", flux_manifests("source-controller"))
+
+
+def _keep_kustomize_manifests(module: Path) -> None:
+    _keep(module / "config", flux_manifests("kustomize-controller"))
+
+
 def _keep(folder: Path, target: Path) -> None:
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -226,7 +254,12 @@ def _keep(folder: Path, target: Path) -> None:
 
 
 # What must be there beside a program for it to count as built.
-_KEPT = {"ray-operator": kuberay_crds, "kueue": kueue_manifests}
+_KEPT: dict[str, Callable[[], Path]] = {
+    "ray-operator": kuberay_crds,
+    "kueue": kueue_manifests,
+    "source-controller": lambda: flux_manifests("source-controller"),
+    "kustomize-controller": lambda: flux_manifests("kustomize-controller"),
+}
 
 
 def _go_environment() -> dict[str, str]:
@@ -329,6 +362,24 @@ SOURCES = [
         {"kueue": "sigs.k8s.io/kueue/cmd/kueue"},
         usually_s=100,
         finish=_keep_kueue_manifests,
+    ),
+    Source(
+        "source-controller",
+        "github.com/fluxcd/source-controller",
+        versions.FLUX,
+        {"source-controller": "github.com/fluxcd/source-controller"},
+        usually_s=150,
+        prepare=_prepare_replaced,
+        finish=_keep_source_manifests,
+    ),
+    Source(
+        "kustomize-controller",
+        "github.com/fluxcd/kustomize-controller",
+        versions.FLUX,
+        {"kustomize-controller": "github.com/fluxcd/kustomize-controller"},
+        usually_s=150,
+        prepare=_prepare_replaced,
+        finish=_keep_kustomize_manifests,
     ),
     Source(
         "pause",

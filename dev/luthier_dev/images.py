@@ -99,6 +99,16 @@ CATALOGUE = {
             arguments={"PROGRAM": "kueue"},
             public=f"registry.k8s.io/kueue/kueue:v{versions.KUEUE}",
         ),
+        *(
+            Image(
+                f"luthier-{controller}",
+                "dev/static/Dockerfile",
+                program=controller,
+                arguments={"PROGRAM": controller},
+                public=f"ghcr.io/fluxcd/{controller}:v{versions.FLUX}",
+            )
+            for controller in ("source-controller", "kustomize-controller")
+        ),
         Image(
             "luthier-coredns",
             "dev/static/Dockerfile",

@@ -11,6 +11,7 @@ COREDNS = "1.13.1"
 HELM = "3.22.0"
 KUBERAY = "1.6.2"
 KUEUE = "0.16.2"
+FLUX = "1.9.6"  # of its source-controller and its kustomize-controller; 1.10 needs a newer Go
 KUBECONFORM = "0.8.0"
 KIND = "0.31.0"
 KWOK = "0.8.0"
