@@ -1,4 +1,4 @@
-"""A Git repository and a real server for it: `git http-backend` behind a WSGI server, which pods of the cluster reach."""
+"""A Git repository and a real server for it, which the cluster reaches: `git http-backend` behind a WSGI server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CGI = ("REQUEST_METHOD", "QUERY_STRING", "CONTENT_TYPE", "REMOTE_ADDR", "HTTP_C
 
 
 class _Quiet(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *args: Any) -> None:
         pass
 
 
