@@ -34,6 +34,7 @@ IMAGE_SETTINGS = {
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     "RAY_SERVE_HAPROXY_RETRIES": "10",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
+    "RAY_worker_niceness": "0",
 }
 
 
