@@ -22,7 +22,7 @@ from luthier_dev.processes import free_ports
 from luthier_dev.waiting import wait_until
 
 START_TIMEOUT_S = 90.0
-# What the image sets, beside what keeps this Ray to itself.
+# What the image and the operator set, beside what keeps this Ray to itself.
 IMAGE_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -31,9 +31,10 @@ IMAGE_SETTINGS = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request",
     "RAY_SERVE_HAPROXY_RETRIES": "10",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
+    "RAY_worker_niceness": "0",
 }
 
 
