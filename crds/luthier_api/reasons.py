@@ -83,10 +83,12 @@ class Reason(StrEnum):
     DEPLOYING = "Deploying"
     ROLLING_OUT = "RollingOut"
     SERVING = "Serving"
+    IDLE = "Idle"
     UNAVAILABLE = "Unavailable"
     # ... and what stops it.
     MODEL_NOT_FOUND = "ModelNotFound"
     KUBERAY_NOT_INSTALLED = "KubeRayNotInstalled"
     REVISION_FAILED = "RevisionFailed"
+    ADAPTER_FAILED = "AdapterFailed"
     ROLLED_BACK = "RolledBack"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"

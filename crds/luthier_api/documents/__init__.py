@@ -5,11 +5,13 @@ operator --Removal--> remove
 result     prepare, train, remove --Result--> operator, in the pod's termination message
 progress   train --ProgressDocument over HTTP--> operator
 serving    train --ServingDocument in the artifact, as luthier.json--> server
+adapter    train --AdapterDocument beside the weights of LoRA, as luthier-adapter.json--> server
 operator --ServerConfig, RevisionConfig in the RayService--> server
 server --ServerReport over HTTP--> operator
 """
 
 from luthier_api.artifact_files import SERVING_DOCUMENT_FILE
+from luthier_api.documents.adapter import AdapterDocument
 from luthier_api.documents.progress import TRAINER_PORT, ProgressDocument, Stage
 from luthier_api.documents.result import (
     TERMINATION_MESSAGE_BYTES,
@@ -45,9 +47,12 @@ from luthier_api.documents.serving import (
     SERVE_PORT,
     SERVER_REPORT_PATH,
     SERVER_REPORT_PORT,
+    AdapterConfig,
+    AdapterState,
     Mirror,
     ModelState,
     Padding,
+    ReplicaStart,
     RevisionConfig,
     RevisionCounts,
     Route,
@@ -73,6 +78,9 @@ __all__ = [
     "TERMINATION_MESSAGE_PATH",
     "TRAINER_PORT",
     "Access",
+    "AdapterConfig",
+    "AdapterDocument",
+    "AdapterState",
     "DocumentError",
     "Failure",
     "ModelState",
@@ -85,6 +93,7 @@ __all__ = [
     "Published",
     "Removal",
     "Removed",
+    "ReplicaStart",
     "Resolved",
     "Result",
     "RevisionConfig",

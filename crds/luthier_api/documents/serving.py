@@ -64,6 +64,15 @@ class RevisionConfig(Document):
     )
 
 
+class AdapterConfig(Document):
+    """A LoRA version that is computed over the base model of a revision."""
+
+    name: Text = Field(description="Name by which requests choose it.")
+    uri: Text = Field(description="Folder of the version.")
+    version: Text = Field(description="Version of the artifact.")
+    digest: Digest = Field(description="Digest that the manifest must have.")
+
+
 class Route(Document):
     """A share of the traffic."""
 
@@ -96,6 +105,10 @@ class ServerConfig(Document):
         "background; until then requests go to its own application or, without one, to the revision before it.",
     )
     routes: Annotated[list[Route], Field(max_length=16)] = Field(default=[], description="Weights; empty answers 503.")
+    # Absent where there are none, so that nothing changes for who has none.
+    adapters: Annotated[list[AdapterConfig], Field(max_length=64)] | None = Field(
+        default=None, description="Adapters over the base model of each revision, from the storage of `stable`."
+    )
     window: Text = Field(
         default="", description="Name of the window over which requests are counted; a new name begins at zero."
     )
@@ -122,12 +135,34 @@ class ServerConfig(Document):
     max_text_characters: Annotated[int, Field(ge=1)] = Field(default=100_000, description="Characters of one text.")
 
 
+# A replica may say anything.
+Seconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
+
+
 class ModelState(Document):
     """A revision in the process of a server replica."""
 
     revision: Text = Field(description="Name of the revision.")
     state: Literal["Loading", "Ready", "Failed"] = Field(description="What it is doing.")
     message: Text = Field(default="", description="Why it cannot be loaded; it is tried again.")
+
+
+class AdapterState(Document):
+    """An adapter in the process of a server replica."""
+
+    name: Text = Field(description="Its name.")
+    digest: Digest = Field(description="Its digest.")
+    state: Literal["Loading", "Ready", "Failed"] = Field(description="What it is doing.")
+    message: Text = Field(default="", description="Why it cannot be loaded; it is tried again.")
+
+
+class ReplicaStart(Document):
+    """How a server replica started: times of its node's clock, in seconds of the Unix epoch, and durations."""
+
+    began: Seconds = Field(description="When its code began, after Ray and the imports.")
+    ready: Seconds = Field(description="When it held its first model.")
+    download_s: Seconds = Field(description="How long the download and its verification took.")
+    load_s: Seconds = Field(description="How long the engine took to load it.")
 
 
 # Buckets of one eighth of an octave: a quantile is read to within 9 percent.
@@ -172,3 +207,7 @@ class ServerReport(Document):
         default={}, description="Counts by revision."
     )
     pending: Count = Field(default=0, description="Requests accepted and not yet answered.")
+    adapters: Annotated[list[AdapterState], Field(max_length=64)] = Field(
+        default=[], description="Adapters that it holds, or is to hold."
+    )
+    start: ReplicaStart | None = Field(default=None, description="How it started; null until it has.")
