@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from luthier_api.documents import SERVE_PORT, Mirror, RevisionConfig, Route, ServerConfig
+from luthier_api.documents import SERVE_PORT, AdapterConfig, Mirror, RevisionConfig, Route, ServerConfig
 from luthier_api.keys import digest_of
 from luthier_api.modeldeployment import ModelDeploymentSpec, Redis
-from luthier_operator.manifests import access, pods
+from luthier_operator.manifests import access, pods, scaling
 from luthier_operator.manifests.access import Grant
 from luthier_operator.model import names
 from luthier_operator.model.defaults import Defaults
@@ -92,8 +92,8 @@ def revision(
     return Application(name, version, {**args, "name": name})
 
 
-def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout) -> str:
-    """Return serveConfigV2: the server, and the canary if there is one."""
+def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout, *, awake: bool = False) -> str:
+    """Return serveConfigV2: the server, and the canary if there is one; `awake` keeps a replica at all times."""
     canary, rollout = layout.canary, spec.rollout
     revisions = [layout.stable, *([canary] if canary and canary.name != layout.stable.name else [])]
     mirror = rollout.mirror if canary and canary.name != layout.stable.name and layout.step is not None else None
@@ -115,17 +115,24 @@ def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout) -> str:
         else None,
         sticky_header=rollout.sticky.header if rollout.sticky else None,
         header_routing=rollout.header_routing,
-        replicas=replicas_of(spec)[0],
+        replicas=max(replicas_of(spec)[0], 1),
         max_batch_wait_ms=spec.runtime.max_batch_wait_ms,
         max_queued_requests=spec.runtime.max_queued_requests,
+        adapters=_adapters(spec) or None,
     )
+    server = {
+        "name": "Server",
+        "user_config": config.to_wire(),
+        **scaling.scale(spec, awake=awake),
+        **scaling.hold(spec),
+    }
     entries: list[dict[str, Any]] = [
         {
             "name": names.SERVER,
             "import_path": "luthier_serving.server:app",
             "route_prefix": "/",
             "args": {"gpusPerReplica": spec.runtime.gpus_per_replica},
-            "deployments": [{"name": "Server", "user_config": config.to_wire(), **_scale(spec)}],
+            "deployments": [server],
         },
     ]
     if canary:
@@ -135,7 +142,7 @@ def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout) -> str:
                 "import_path": "luthier_serving.revision:app",
                 "route_prefix": None,
                 "args": dict(canary.args),
-                "deployments": [{"name": "Revision", **_scale(spec)}],
+                "deployments": [{"name": "Revision", **_canary_config(spec), **scaling.scale(spec, awake=True)}],
             }
         )
     return json.dumps(
@@ -147,6 +154,23 @@ def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout) -> str:
         },
         sort_keys=True,
     )
+
+
+def _adapters(spec: ModelDeploymentSpec) -> list[AdapterConfig]:
+    return [
+        AdapterConfig(name=each.name, uri=each.uri.rstrip("/"), version=version_of(each.uri), digest=each.digest)
+        for each in spec.adapters
+    ]
+
+
+def _canary_config(spec: ModelDeploymentSpec) -> dict[str, Any]:
+    adapters = [each.to_wire() for each in _adapters(spec)]
+    return {"user_config": {"adapters": adapters}} if adapters else {}
+
+
+def version_of(uri: str) -> str:
+    """Return the version that the URI of its folder ends with."""
+    return uri.rstrip("/").rpartition("/")[2]
 
 
 def read_layout(text: str, previous: str = "") -> Layout | None:
@@ -173,24 +197,14 @@ def _application(args: Mapping[str, Any]) -> Application:
     return Application(args["name"], args["version"], args)
 
 
-def _scale(spec: ModelDeploymentSpec) -> dict[str, Any]:
-    """Return the options that scale a revision; in `args` a change of them would replace the replicas."""
-    if spec.autoscaling is None:
-        return {"num_replicas": spec.replicas or 1}
-    scaling = spec.autoscaling
-    return {
-        "autoscaling_config": {
-            "min_replicas": scaling.min_replicas,
-            "max_replicas": scaling.max_replicas,
-            "target_ongoing_requests": scaling.target_ongoing_requests,
-            "upscale_delay_s": scaling.upscale_delay_seconds,
-            "downscale_delay_s": scaling.downscale_delay_seconds,
-        }
-    }
-
-
 def rayservice(
-    owner: Meta, spec: ModelDeploymentSpec, *, layout: Layout, grant: Grant, defaults: Defaults
+    owner: Meta,
+    spec: ModelDeploymentSpec,
+    *,
+    layout: Layout,
+    grant: Grant,
+    defaults: Defaults,
+    awake: bool = False,
 ) -> dict[str, Any]:
     """Return the manifest; annotations hold a hash of all of it, so that an unchanged one is not applied again."""
     cluster = cluster_config(owner, spec, grant, defaults)
@@ -200,7 +214,7 @@ def rayservice(
             **template["metadata"].get("annotations", {}),
             names.REVISION: layout.stable.name,
         }
-    body = {"serveConfigV2": serve_config(owner, spec, layout), "rayClusterConfig": cluster}
+    body = {"serveConfigV2": serve_config(owner, spec, layout, awake=awake), "rayClusterConfig": cluster}
     annotations = {names.SPEC_HASH: digest_of(body), names.CLUSTER_HASH: digest_of(_without_size(cluster))}
     if layout.previous:
         annotations[names.PREVIOUS] = json.dumps(dict(layout.previous.args), sort_keys=True)
@@ -243,7 +257,8 @@ def cluster_config(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, default
         "workerGroupSpecs": [
             {
                 "groupName": "replicas",
-                "replicas": fewest,
+                # A server that may sleep is awake when it is made.
+                "replicas": max(fewest, 1),
                 "minReplicas": fewest,
                 "maxReplicas": most,
                 "rayStartParams": {"num-cpus": _SLOTS_PER_POD, "object-store-memory": _OBJECT_STORE_BYTES},
@@ -285,7 +300,7 @@ def disruption_budget(owner: Meta, spec: ModelDeploymentSpec) -> dict[str, Any]:
             "ownerReferences": [pods.owner_reference(owner)],
         },
         "spec": {
-            "minAvailable": replicas_of(spec)[0] - 1,
+            "minAvailable": max(replicas_of(spec)[0] - 1, 0),
             "selector": {"matchLabels": {names.MODELDEPLOYMENT: owner.name, names.COMPONENT: "worker"}},
         },
     }

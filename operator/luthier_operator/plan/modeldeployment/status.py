@@ -25,8 +25,9 @@ from luthier_operator.model import names
 from luthier_operator.model.actions import EventNote
 from luthier_operator.model.resources import ModelDeploymentResource
 from luthier_operator.model.timestamps import rfc3339
-from luthier_operator.model.views import Meta, PodReport, RayServiceView
-from luthier_operator.plan.modeldeployment import verdicts
+from luthier_operator.model.views import Meta, PodReport, PodView, RayServiceView
+from luthier_operator.plan.modeldeployment import sleep, verdicts
+from luthier_operator.plan.modeldeployment.adapters import adapters_of
 from luthier_operator.plan.modeldeployment.analysis import figures_of
 from luthier_operator.plan.modeldeployment.rollout import Seen, Situation, Step, steps_of
 from luthier_operator.plan.verdict import Verdict
@@ -44,6 +45,7 @@ class Outlook:
         rollout: how the rollout stands.
         step: what is done now; None if the rollout does not move.
         update: the revision that the spec asks for.
+        holds_requests: whether there is no replica, and requests wait until one has started.
     """
 
     layout: Layout | None
@@ -54,6 +56,8 @@ class Outlook:
     server: RayServiceView | None
     workers: int = 0
     reports: Sequence[PodReport] = ()
+    pods: Sequence[PodView] = ()
+    holds_requests: bool = False
 
     @property
     def next_layout(self) -> Layout | None:
@@ -95,6 +99,8 @@ def status_of(
         update_revision=outlook.update,
         revisions=_revisions(before, outlook, now),
         rollout=_rollout(resource, outlook, now),
+        adapters=adapters_of(resource.spec, outlook.reports, before.adapters),
+        cold_start=sleep.cold_start(resource.spec, outlook.pods, outlook.reports, before.cold_start),
         rejected=_rejected(resource, outlook, now),
         history=_history(before, outlook),
         handled=_handled(resource, outlook),
@@ -119,7 +125,7 @@ def with_conditions(
 
 def _ready_replicas(outlook: Outlook) -> int:
     """Return how many server replicas answer, by their own word; KubeRay's count of pods where none was asked."""
-    if outlook.server is None or not outlook.available:
+    if outlook.server is None or not outlook.available or outlook.holds_requests:
         return 0
     if outlook.reports:
         return sum(1 for each in outlook.reports if each.report and each.report.ready)
@@ -219,7 +225,8 @@ def _rejected(resource: ModelDeploymentResource, outlook: Outlook, now: datetime
 def _history(before: ModelDeploymentStatus, outlook: Outlook) -> list[ServedRevision]:
     """Return the revisions that have had all requests, the newest first."""
     layout, step = outlook.layout, outlook.step
-    settled = layout and step and step.layout == layout and layout.canary is None and outlook.available
+    answered = outlook.available and not outlook.holds_requests
+    settled = layout and step and step.layout == layout and layout.canary is None and answered
     if not (layout and settled and outlook.rollout.stable.state == "Running" and outlook.rollout.held is not False):
         return before.history
     row = ServedRevision(name=layout.stable.name, version=layout.stable.version)
@@ -249,6 +256,8 @@ def _conditions(
     verdict: Verdict, outlook: Outlook, answers: str | None
 ) -> list[tuple[ConditionType, bool, Reason, str]]:
     availability = f"Version {answers} answers requests." if outlook.available else "No request is answered."
+    if outlook.holds_requests:
+        availability = f"No replica runs: a request waits until one has started, and version {answers} answers it."
     rows = [
         (ConditionType.READY, verdict.ready, verdict.reason, verdict.message),
         (ConditionType.RECONCILING, verdict.reconciling, verdict.reason, verdict.message),
@@ -256,12 +265,18 @@ def _conditions(
         (
             ConditionType.AVAILABLE,
             outlook.available,
-            Reason.SERVING if outlook.available else Reason.UNAVAILABLE,
+            _availability(outlook),
             availability,
         ),
     ]
     only_when_true = (ConditionType.RECONCILING, ConditionType.STALLED)
     return [row for row in rows if row[1] or row[0] not in only_when_true]
+
+
+def _availability(outlook: Outlook) -> Reason:
+    if outlook.holds_requests:
+        return Reason.IDLE
+    return Reason.SERVING if outlook.available else Reason.UNAVAILABLE
 
 
 def transitions(before: ModelDeploymentStatus, after: ModelDeploymentStatus) -> tuple[EventNote, ...]:
@@ -280,5 +295,6 @@ _NORMAL = {
     Reason.DEPLOYING,
     Reason.ROLLING_OUT,
     Reason.SERVING,
+    Reason.IDLE,
     Reason.SUSPENDED,
 }

@@ -4,7 +4,9 @@ The policies choose; the words are here. `status` turns a verdict into condition
 """
 
 import re
+from collections.abc import Sequence
 
+from luthier_api.modeldeployment import AdapterStatus, ColdStart
 from luthier_api.reasons import Reason
 from luthier_operator.manifests.rayservice import Application
 from luthier_operator.model.actions import EventNote
@@ -153,6 +155,34 @@ def _not_up(
     return Verdict(
         "Failed", Reason.REVISION_FAILED, f"Version {wanted.version} does not start: {why.rstrip('.')}.", stalled=True
     )
+
+
+def idle(last: ColdStart | None, *, starting: bool) -> Verdict:
+    """There is no replica, because nobody asked for one."""
+    took = f", which took {float(last.seconds):.0f} s last time" if last else ""
+    text = f"Scaled to zero; the first request starts a replica{took}."
+    if starting:
+        text = f"Scaled to zero; a replica is starting{took}, and requests wait for it."
+    return Verdict("Idle", Reason.IDLE, text, ready=True)
+
+
+def waking(version: str) -> Verdict:
+    """A server that slept starts a replica for a version that has not answered yet."""
+    text = f"A replica is starting for version {version}; requests wait for it."
+    return Verdict("RollingOut", Reason.ROLLING_OUT, text, reconciling=True)
+
+
+def with_adapters(verdict: Verdict, name: str, version: str, rows: Sequence[AdapterStatus]) -> Verdict:
+    """A version is in service: what its adapters do."""
+    answers = f"Version {version} answers requests"
+    if failed := [row for row in rows if row.state == "Failed"]:
+        first, more = failed[0], f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        text = f"{answers}, but the adapter {name}:{first.name} cannot be loaded{more}: {clip(first.message or '')}"
+        return Verdict("Serving", Reason.ADAPTER_FAILED, text.rstrip(": "), stalled=True)
+    if loading := [row.name for row in rows if row.state == "Loading"]:
+        text = f"{answers}; adapters are being loaded: {', '.join(loading[:5])}."
+        return Verdict("Serving", Reason.ROLLING_OUT, text, reconciling=True)
+    return verdict
 
 
 def unreadable(why: str) -> Verdict:
