@@ -6,6 +6,7 @@ A batch that fails is computed again text by text, so that only the text at faul
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,11 +27,21 @@ WARM_UP = "warm-up"
 logger = logging.getLogger("ray.serve")
 
 
+class LoadTimes(NamedTuple):
+    """How long a model took to load, in seconds: its download with verification, and the engine with a first text."""
+
+    download_s: float
+    load_s: float
+
+
 class Model:
     """A model, loaded and warmed up.
 
     Attributes:
         info: what answers report about it.
+        engine: what computes logits.
+        max_tokens: tokens of one batch, padding included; 0: each text is a batch of its own.
+        times: how long it took to load; None if nobody measured it.
         merges_calls: whether it is faster to compute the texts of several calls together.
 
     Args:
@@ -47,9 +58,10 @@ class Model:
     def __init__(self, folder: Path, document: ServingDocument, engine: Engine, *, version: str, max_tokens: int):
         self._output = OUTPUTS[document.task]
         self._tokenization = Tokenization(folder, document, per_token=self._output.per_token)
-        self._engine = engine
+        self.engine = engine
         # With a budget of 0 every text is a batch of its own.
-        self._max_tokens = max_tokens if engine.batch_invariant else 0
+        self.max_tokens = max_tokens if engine.batch_invariant else 0
+        self.times: LoadTimes | None = None
         self.info = ModelInfo(
             version, engine.weights, document.task, tuple(document.labels), document.pairs, document.threshold
         )
@@ -64,7 +76,7 @@ class Model:
         readable = [index for index, text in enumerate(texts) if isinstance(text, tuple) == self.info.pairs]
         encoded = self._tokenization.encode([texts[index] for index in readable])
         lengths = [len(text.ids) for text in encoded]
-        for batch in plan_batches(lengths, max_tokens=self._max_tokens, pad=self._pads):
+        for batch in plan_batches(lengths, max_tokens=self.max_tokens, pad=self._pads):
             for position, row in zip(batch, self._rows([encoded[position] for position in batch]), strict=True):
                 rows[readable[position]] = row
         return rows
@@ -83,7 +95,7 @@ class Model:
         return self._output.decode(self._logits(texts), [text.words for text in texts], self.info)
 
     def _logits(self, texts: list[EncodedText]) -> Logits:
-        logits = self._engine.logits(self._tokenization.collate(texts))
+        logits = self.engine.logits(self._tokenization.collate(texts))
         if not np.isfinite(logits).all():
             raise ArithmeticError("the model's output is not finite")
         return logits

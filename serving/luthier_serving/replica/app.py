@@ -11,6 +11,7 @@ process never takes this one along.
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from ray import serve
 from ray.serve import Application
 from starlette.applications import Starlette
 
-from luthier_api.documents import SERVER_REPORT_PORT, ServerConfig, ServerReport
+from luthier_api.documents import SERVER_REPORT_PORT, ReplicaStart, ServerConfig, ServerReport
 from luthier_api.keys import digest_of
 from luthier_api.reasons import Reason
 from luthier_serving.answers import ModelInfo
@@ -54,6 +55,8 @@ class ServerReplica:
         self._predictor = Predictor(self._counters, self._metrics.observe_batch)
         self._local = LocalModel(load_model, self._replica, self._route, self._predictor.drain)
         self._report_site: Any = None
+        self._began = time.time()
+        self._start: ReplicaStart | None = None
 
     def __serve_build_asgi_app__(self) -> Starlette:
         return build_http(self._predictor, self._metrics, self._ready)
@@ -74,12 +77,14 @@ class ServerReplica:
         stable = self._config.stable
         elsewhere = {route.revision for route in self._config.routes if route.own_application}
         self._clients = {name: self._clients.get(name) or RevisionClient(name) for name in elsewhere}
-        self._local.want(stable, elsewhere=stable is not None and stable.name in elsewhere)
+        adapters = self._config.adapters or ()
+        self._local.want(stable, elsewhere=stable is not None and stable.name in elsewhere, adapters=adapters)
         self._route()
         if self._report_site is None:
             # Before the model is there, so that whoever asks is told why it is not.
             self._report_site = await serve_report(self._report, int(os.environ.get(PORT_ENV, SERVER_REPORT_PORT)))
             await self._local.wait()
+            self._start = self._measured_start()
 
     def _route(self) -> None:
         """Send requests to what is there now."""
@@ -127,7 +132,15 @@ class ServerReplica:
             models=self._local.states(),
             counts=self._counters.report(),
             pending=self._predictor.pending,
+            adapters=self._local.held.adapters() if self._local.held else [],
+            start=self._start,
         )
+
+    def _measured_start(self) -> ReplicaStart | None:
+        times = self._local.held.times if self._local.held else None
+        if times is None:
+            return None
+        return ReplicaStart(began=self._began, ready=time.time(), download_s=times.download_s, load_s=times.load_s)
 
 
 def app(args: Mapping[str, Any]) -> Application:

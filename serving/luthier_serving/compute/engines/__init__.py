@@ -8,7 +8,7 @@ torch.
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,17 @@ class Engine(Protocol):
 
     def logits(self, batch: Batch) -> Logits:
         """Return logits: [texts, labels], or [texts, tokens, labels] for a task per token."""
+
+
+@runtime_checkable
+class AdaptableEngine(Protocol):
+    """An engine that computes its model with adapters too. Both are called by the thread that computes."""
+
+    def attach(self, name: str, folder: Path, without: Path | None) -> Engine:
+        """Return an engine that computes the model with an adapter; see `torch_engine`."""
+
+    def detach(self, name: str) -> None:
+        """Free an adapter."""
 
 
 def select_engine(engine: EngineName, *, gpus: int) -> EngineName:
