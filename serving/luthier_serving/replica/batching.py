@@ -1,6 +1,6 @@
 """When a batch leaves, and what is in it: the policy of one revision's queue, without clock, event loop or network.
 
-A chunk is a part of a request that is never divided: one text, or a few of a list. The n-th chunk of a request takes
+A chunk is a part of a request that is never divided: one text, or a few of a list; a batch holds those of one adapter. The n-th chunk of a request takes
 its turn as if it had come n turns later, so a list of a thousand texts lets everybody else pass between its chunks. A
 turn is a batch that leaves, or the turn of the last chunk in it.
 
@@ -33,6 +33,10 @@ class Chunk(Protocol):
     @property
     def cancelled(self) -> bool:
         """Whether the client no longer waits for the answer."""
+
+    @property
+    def group(self) -> str | None:
+        """What a batch holds only one of: the adapter that the chunk is for."""
 
 
 ChunkT = TypeVar("ChunkT", bound=Chunk)
@@ -94,13 +98,22 @@ class BatchQueue(Generic[ChunkT]):
         room = self._room()
         # Each batch is a turn: a list has its own however many single texts come meanwhile.
         turn = self._turn + 1
-        while self._chunks and (not batch or self._chunks[0].chunk.size <= room):
+        others: list[_Entry[ChunkT]] = []
+        while self._chunks:
+            chunk = self._chunks[0].chunk
+            if batch and chunk.group != batch[0].group:
+                others.append(heapq.heappop(self._chunks))
+                continue
+            if batch and chunk.size > room:
+                break
             entry = heapq.heappop(self._chunks)
             self._texts -= entry.chunk.size
             if not entry.chunk.cancelled:
                 turn = max(turn, entry.turn)
                 batch.append(entry.chunk)
                 room -= entry.chunk.size
+        for entry in others:
+            heapq.heappush(self._chunks, entry)
         self._turn = turn
         self.in_flight += 1
         return batch

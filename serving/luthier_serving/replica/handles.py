@@ -34,7 +34,7 @@ class RevisionClient:
         self._revision = revision
         self._handle: DeploymentHandle[Any] | None = None
 
-    async def predict(self, texts: list[Text]) -> Answer:
+    async def predict(self, texts: list[Text], adapter: str | None = None) -> Answer:
         """Return the revision's answer to a batch.
 
         Raises:
@@ -43,7 +43,9 @@ class RevisionClient:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 handle = await self._connect()
-                answer: Answer = await handle.predict.remote(texts)
+                # An image of an earlier release knows no adapters.
+                arguments = (texts,) if adapter is None else (texts, adapter)
+                answer: Answer = await handle.predict.remote(*arguments)
                 return answer
             except (RayActorError, ReplicaUnavailableError) as error:
                 self._handle = None

@@ -60,7 +60,9 @@ def build_http(predictor: Predictor, metrics: RequestMetrics, ready: Callable[[]
         revision, code = "", CLIENT_CLOSED_REQUEST
         try:
             asked = await _read_request(request, predictor.limits)
-            revision, answer = await predictor.predict(asked.texts, request.headers)
+            model = asked.model or request.path_params.get("model")
+            adapter = predictor.adapter_of(model) if model else None
+            revision, answer = await predictor.predict(asked.texts, request.headers, adapter)
             response = _predict_response(asked, answer)
             code = response.status_code
         except RequestError as error:
@@ -98,6 +100,7 @@ def build_http(predictor: Predictor, metrics: RequestMetrics, ready: Callable[[]
     return Starlette(
         routes=[
             Route("/predict", predict, methods=["POST"]),
+            Route("/models/{model}/predict", predict, methods=["POST"]),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/openapi.json", openapi),

@@ -21,6 +21,15 @@ REFERENCE = "#/components/schemas/{model}"
 VERSION_HEADERS = {"X-Luthier-Version": {"description": "Model version.", "schema": {"type": "string"}}}
 
 
+MODEL_PARAMETER = {
+    "name": "model",
+    "in": "path",
+    "required": True,
+    "description": "The name of the model, or NAME:adapter.",
+    "schema": {"type": "string"},
+}
+
+
 class Error(BaseModel):
     """An error, in one sentence."""
 
@@ -56,6 +65,7 @@ def openapi_document(config: ServerConfig, model: ModelInfo | None) -> dict[str,
         },
         "paths": {
             "/predict": {"post": _predict(model)},
+            "/models/{model}/predict": {"post": {**_predict(model), "parameters": [MODEL_PARAMETER]}},
             "/healthz": _probe("The process is alive.", {}),
             "/readyz": _probe("A model answers.", _errors({"503": "No model answers yet."})),
             "/openapi.json": _probe("This document.", {}),
@@ -89,6 +99,7 @@ def _predict(model: ModelInfo | None) -> dict[str, Any]:
             **_errors(
                 {
                     "400": "The body is missing or is not JSON.",
+                    "404": "There is no such model.",
                     "413": "The body, a text or the list is too large.",
                     "415": "The body is not application/json.",
                     "422": "The JSON has wrong fields, or this model does not read such texts.",
@@ -144,6 +155,7 @@ def _bodies(text: Any, texts: Any, pairs: bool) -> list[type[BaseModel]]:
     bodies = []
     for name, field, value in zip(names, ("text", "texts", "text"), (text, texts, texts), strict=True):
         fields: dict[str, Any] = dict.fromkeys([field, PAIR_FIELDS[field]] if pairs else [field], (value, ...))
+        fields["model"] = (str | None, Field(None, description="The name of the model, or NAME:adapter."))
         bodies.append(create_model(name, __config__=ConfigDict(extra="forbid"), **fields))
     return bodies
 

@@ -74,6 +74,7 @@ class Predictor:
         self.config = config
         self.limits = RequestLimits(config.max_body_bytes, config.max_texts, config.max_text_characters)
         self.max_pending = math.ceil(config.max_queued_requests / config.replicas)
+        self._adapters = [each.name for each in config.adapters or ()]
         self._counters.begin(config.window)
         known, self._queues = self._queues, {}
         for target in targets:
@@ -100,12 +101,29 @@ class Predictor:
         """Whether some revision has a weight and is there."""
         return any(target.weight > 0 for target in self._targets.values())
 
-    async def predict(self, texts: Sequence[Text], headers: Mapping[str, str] | None = None) -> tuple[str, Answer]:
+    def adapter_of(self, model: str | None) -> str | None:
+        """Return the adapter that a request asks for by the name of a model: none by its own name, and by no name.
+
+        Raises:
+            RequestError: 404, there is no such model; the sentence names those that there are.
+        """
+        if model is None or model == self.config.model_name:
+            return None
+        name, _, adapter = model.partition(":")
+        if name == self.config.model_name and adapter in self._adapters:
+            return adapter
+        there = [self.config.model_name, *(f"{self.config.model_name}:{each}" for each in self._adapters)]
+        raise RequestError(f"There is no model {model[:100]!r} here; there are: {', '.join(there)}.", status=404)
+
+    async def predict(
+        self, texts: Sequence[Text], headers: Mapping[str, str] | None = None, adapter: str | None = None
+    ) -> tuple[str, Answer]:
         """Return the name of the revision that answered, and its answer to these texts.
 
         Args:
             texts: of one request.
             headers: of the request, which may choose the revision.
+            adapter: the one that is asked for.
 
         Raises:
             Overloaded: too many requests are queued.
@@ -119,7 +137,7 @@ class Predictor:
         self._pending_of_lists += places if places > 1 else 0
         try:
             async with asyncio.timeout(self.config.request_timeout_s):
-                return await self._answer(target, texts)
+                return await self._answer(target, texts, adapter)
         except TimeoutError:
             raise RequestError(
                 f"The model did not answer within {self.config.request_timeout_s} s; try again later.", status=504
@@ -152,26 +170,26 @@ class Predictor:
             raise Unavailable("No model is served yet; try again later.")
         return self._targets[name]
 
-    async def _answer(self, target: Target, texts: Sequence[Text]) -> tuple[str, Answer]:
+    async def _answer(self, target: Target, texts: Sequence[Text], adapter: str | None) -> tuple[str, Answer]:
         stable = self._fallback if self._fallback and self._fallback is not target else None
         try:
-            answer = await self._ask(target, texts)
+            answer = await self._ask(target, texts, adapter)
         except RequestError as error:
             if stable is None:
                 raise
             logger.warning("revision %s failed a request (%s); the stable one answers it", target.revision, error)
-            return stable.revision, await self._ask(stable, texts)
+            return stable.revision, await self._ask(stable, texts, adapter)
         if stable is not None and _failed(answer):
-            return stable.revision, await self._ask(stable, texts)
+            return stable.revision, await self._ask(stable, texts, adapter)
         if target is self._fallback:
-            self._copy(texts, answer)
+            self._copy(texts, answer, adapter)
         return target.revision, answer
 
-    async def _ask(self, target: Target, texts: Sequence[Text]) -> Answer:
+    async def _ask(self, target: Target, texts: Sequence[Text], adapter: str | None) -> Answer:
         """Ask one revision, and count what becomes of it."""
         started, failed = time.perf_counter(), True
         try:
-            answer = await self._queues[target.revision, target.local].predict(texts)
+            answer = await self._queues[target.revision, target.local].predict(texts, adapter)
             failed = _failed(answer)
             return answer
         except asyncio.CancelledError:
@@ -182,7 +200,7 @@ class Predictor:
         finally:
             self._counters.observe(target.revision, time.perf_counter() - started, failed=failed)
 
-    def _copy(self, texts: Sequence[Text], answer: Answer) -> None:
+    def _copy(self, texts: Sequence[Text], answer: Answer, adapter: str | None) -> None:
         """Have the mirror's revision compute the texts too, if it is its turn and there is room."""
         mirror = self._mirror
         if mirror is None or self._mirrored.next() != "copy":
@@ -190,14 +208,14 @@ class Predictor:
         if len(self._copies) >= mirror.max_pending or self._pending > SHARE_OF_MIRROR * self.max_pending:
             self._counters.drop(mirror.revision)
             return
-        task = asyncio.create_task(self._compare(self._targets[mirror.revision], list(texts), answer))
+        task = asyncio.create_task(self._compare(self._targets[mirror.revision], list(texts), answer, adapter))
         self._copies.add(task)
         task.add_done_callback(self._copies.discard)
 
-    async def _compare(self, target: Target, texts: list[Text], answer: Answer) -> None:
+    async def _compare(self, target: Target, texts: list[Text], answer: Answer, adapter: str | None) -> None:
         try:
             async with asyncio.timeout(self.config.request_timeout_s):
-                other = await self._ask(target, texts)
+                other = await self._ask(target, texts, adapter)
         except (RequestError, TimeoutError) as error:
             logger.warning("revision %s failed a copy of a request: %s", target.revision, error)
             return

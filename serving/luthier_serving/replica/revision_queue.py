@@ -7,11 +7,20 @@ rest of their batches goes on. Knows nothing of Ray: it is given a coroutine tha
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from luthier_serving.answers import Answer, Text
 from luthier_serving.replica.batching import BatchLimits, BatchQueue
 
-SendBatch = Callable[[list[Text]], Awaitable[Answer]]
+
+
+class SendBatch(Protocol):
+    """Sends a batch to a revision, and returns its answer."""
+
+    def __call__(self, texts: list[Text], adapter: str | None = None, /) -> Awaitable[Answer]:
+        """Send texts, all for the same adapter, or for none."""
+
+
 # A list is cut into parts of so many texts, which take turns with other requests.
 CHUNK_TEXTS = 8
 
@@ -20,6 +29,7 @@ CHUNK_TEXTS = 8
 class _PendingChunk:
     texts: Sequence[Text]
     future: "asyncio.Future[Answer]"
+    group: str | None = None
 
     @property
     def size(self) -> int:
@@ -51,7 +61,7 @@ class RevisionQueue:
         """Use other limits from now on."""
         self._queue.limits = limits
 
-    async def predict(self, texts: Sequence[Text]) -> Answer:
+    async def predict(self, texts: Sequence[Text], adapter: str | None = None) -> Answer:
         """Return the answer to these texts.
 
         Raises:
@@ -60,7 +70,7 @@ class RevisionQueue:
         loop = asyncio.get_running_loop()
         step = min(CHUNK_TEXTS, self._queue.limits.texts)
         parts = [texts] if len(texts) <= step else [texts[at : at + step] for at in range(0, len(texts), step)]
-        chunks = [_PendingChunk(part, loop.create_future()) for part in parts]
+        chunks = [_PendingChunk(part, loop.create_future(), adapter) for part in parts]
         now = loop.time()
         for after, chunk in enumerate(chunks):
             self._queue.add(chunk, now, after)
@@ -104,7 +114,8 @@ class RevisionQueue:
         replica, started = None, loop.time()
         try:
             self._on_batch(len(texts))
-            answer = await self._send(texts)
+            adapter = batch[0].group
+            answer = await (self._send(texts) if adapter is None else self._send(texts, adapter))
             replica = answer.replica
         except Exception as error:
             for chunk in batch:

@@ -28,10 +28,15 @@ class RequestLimits:
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """The texts of one request, or its pairs. A single one is answered with one object, a list with a list."""
+    """The texts of one request, or its pairs. A single one is answered with one object, a list with a list.
+
+    Attributes:
+        model: which model is asked, NAME or NAME:adapter; None: the body does not say.
+    """
 
     texts: Sequence[Text]
     single: bool
+    model: str | None = None
 
 
 def check_content_type(value: str | None) -> None:
@@ -64,6 +69,7 @@ def parse_request(body: bytes, limits: RequestLimits) -> PredictRequest:
     if len(body) > limits.body_bytes:
         raise body_too_large(limits)
     document = _parse_object(body)
+    model = _take_model(document) if "model" in document else None
     unknown = sorted(set(document) - {*PAIR_FIELDS, *PAIR_FIELDS.values()})
     if unknown:
         raise RequestError(f"Unknown field {unknown[0][:100]!r}; {USAGE}.", status=422)
@@ -74,8 +80,15 @@ def parse_request(body: bytes, limits: RequestLimits) -> PredictRequest:
     single = field == "text" and isinstance(document[field], str)
     first = _read_texts(document[field], field, limits, single=single)
     if len(document) == 1:
-        return PredictRequest(first, single)
-    return PredictRequest(_read_pairs(first, document, field, limits, single=single), single)
+        return PredictRequest(first, single, model)
+    return PredictRequest(_read_pairs(first, document, field, limits, single=single), single, model)
+
+
+def _take_model(document: dict[str, Any]) -> str | None:
+    value = document.pop("model")
+    if value is not None and not isinstance(value, str):
+        raise RequestError(f"The field model is {_json_type(value)}, not a string.", status=422)
+    return value or None
 
 
 def _read_pairs(
