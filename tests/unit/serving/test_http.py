@@ -235,3 +235,21 @@ async def test_what_is_recorded_of_a_request_is_its_time_and_how_many_wait() -> 
     assert requests.pending == [1, 0]
     assert requests.codes == [(422, ""), (200, "rev-1")]
     assert requests.seconds[1] > requests.seconds[0] > 0
+
+
+def test_an_adapter_is_chosen_by_the_body_or_by_the_path(requests: RecordedRequests) -> None:
+    held = HeldRevision()
+    held.released.set()
+    films = {"name": "films", "uri": "s3://m/films/versions/v", "version": "v", "digest": "sha256:" + "0" * 64}
+    with TestClient(build_http(predictor(held.send, adapters=[films]), requests, ready)) as client:
+        for path, body in (
+            ("/predict", {"text": "a", "model": "reviews:films"}),
+            ("/models/reviews:films/predict", {"text": "a"}),
+            ("/models/reviews/predict", {"text": "a"}),
+            ("/predict", {"text": "a"}),
+        ):
+            assert client.post(path, json=body).status_code == 200
+        assert held.adapters == ["films", "films", None, None]
+        reply = client.post("/models/reviews:books/predict", json={"text": "a"})
+    assert reply.status_code == 404
+    assert reply.json() == {"error": "There is no model 'reviews:books' here; there are: reviews, reviews:films."}

@@ -28,6 +28,8 @@ def revision(name: str) -> RevisionConfig:
 class LoadedModel:
     """A model, of which a test can see whether it was freed."""
 
+    times = None
+
     def __init__(self, name: str) -> None:
         self.info = MODEL._replace(version=name)
 

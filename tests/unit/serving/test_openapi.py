@@ -37,7 +37,7 @@ def test_each_task_answers_in_its_own_words_and_as_it_is_described(
 ) -> None:
     model = ModelInfo("v1", "model.onnx", task, labels, pairs=False, threshold=0.3)
 
-    async def send(texts: list[Text]) -> Answer:
+    async def send(texts: list[Text], adapter: str | None = None, /) -> Answer:
         return Answer([row] * len(texts), model, "replica-1")
 
     async def ready() -> ModelInfo:
@@ -65,7 +65,7 @@ def check(instance: object, name: str, description: dict[str, Any]) -> None:
 def test_pairs_come_back_as_they_were_sent_and_so_says_the_description() -> None:
     asked: list[list[Text]] = []
 
-    async def send(texts: list[Text]) -> Answer:
+    async def send(texts: list[Text], adapter: str | None = None, /) -> Answer:
         asked.append(texts)
         return Answer([Row([0.25, 0.75])] * len(texts), MODEL._replace(pairs=True), "replica-1")
 

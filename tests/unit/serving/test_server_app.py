@@ -16,6 +16,7 @@ from luthier_api.reasons import Reason
 from luthier_dev.processes import free_ports
 from luthier_operator.gather.pod_client import ReportReader
 from luthier_serving.answers import Answer, ModelInfo, Text
+from luthier_serving.compute.model import LoadTimes
 from luthier_serving.errors import LoadError, Overloaded, RequestError, Unavailable
 from support.serving.doubles import MODEL, answer, config
 from support.serving.ray_applications import (
@@ -192,7 +193,7 @@ class Loading:
             raise self.failures.pop()
         self.loaded.append(config.name)
         info = MODEL._replace(version=config.name)
-        return SimpleNamespace(info=info, predict=lambda texts: answer(texts).rows)
+        return SimpleNamespace(info=info, times=LoadTimes(1.5, 2.5), predict=lambda texts: answer(texts).rows)
 
 
 @pytest.fixture
@@ -374,3 +375,8 @@ async def test_it_is_ready_when_a_revision_with_weight_answers(
     monkeypatch.setattr(server, "READY_TIMEOUT_S", 10)
     await replica.reconfigure(config(stable=STABLE, routes=routes(own="two", one=0, two=100)).to_wire())
     assert (await replica._ready()).version == "two"
+
+
+async def test_a_replica_tells_how_long_its_first_model_took(replica: Any) -> None:
+    start = replica._report().start
+    assert (start.download_s, start.load_s) == (1.5, 2.5) and start.ready >= start.began

@@ -160,3 +160,22 @@ def test_any_bytes_are_either_a_request_or_an_error(body: bytes) -> None:
         assert 400 <= error.status < 500
     else:
         assert request.texts
+
+
+@pytest.mark.parametrize(
+    ("body", "model"),
+    [
+        ({"text": "a"}, None),
+        ({"text": "a", "model": None}, None),
+        ({"text": "a", "model": "reviews"}, "reviews"),
+        ({"texts": ["a"], "text_pairs": ["b"], "model": "reviews:films"}, "reviews:films"),
+    ],
+)
+def test_a_body_may_name_the_model(body: dict[str, object], model: str | None) -> None:
+    assert parse_request(json.dumps(body).encode(), LIMITS).model == model
+
+
+def test_a_model_that_is_no_string_is_refused() -> None:
+    with pytest.raises(RequestError, match="The field model is a number, not a string") as error:
+        parse_request(b'{"text": "a", "model": 7}', LIMITS)
+    assert error.value.status == 422
