@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from luthier_api.documents import Mirror, Route
+from luthier_api.documents import AdapterConfig, Mirror, Route
 from luthier_serving.answers import Answer, Row, Text
 from luthier_serving.errors import Overloaded, RequestError, Unavailable
 from luthier_serving.replica.counters import Counters
