@@ -356,6 +356,27 @@ DIGEST = "sha256:" + "0" * 64
             "minReplicas must not exceed maxReplicas",
             id="min above max",
         ),
+        pytest.param(
+            MODELDEPLOYMENT,
+            "spec.adapters",
+            [{"name": "films", "uri": "s3://models/films/versions/v", "digest": DIGEST}],
+            "adapters are computed by engine torch alone: set runtime.engine: torch",
+            id="adapters on onnxruntime",
+        ),
+        pytest.param(
+            MODELDEPLOYMENT,
+            "spec",
+            {
+                **MODELDEPLOYMENT["spec"],
+                "runtime": {"engine": "torch"},
+                "adapters": [{"name": "films", "uri": "s3://models/films/versions/v", "digest": DIGEST}] * 2,
+            },
+            "Duplicate value",
+            id="two adapters of one name",
+        ),
+        pytest.param(
+            MODELDEPLOYMENT, "spec.replicas", 0, "set suspend: true for none, or autoscaling.minReplicas: 0", id="no replicas"
+        ),
     ],
 )
 def test_a_bad_spec_is_refused_with_a_sentence_that_tells_the_fix(
