@@ -83,9 +83,13 @@ def simulate(arrivals: Arrivals, metric: Callable[[list[Request]], float], targe
         waiting += [Request(tokens, now) for tokens in arrivals(now, len(waiting))]
         ready += sum(1 for at in starting if at <= now)
         starting = [at for at in starting if at > now]
-        # A replica computes one request at a time, the oldest ones first.
-        for request in waiting[:ready]:
-            request.left -= TOKENS_PER_S * STEP_S
+        # The oldest first, each by one replica.
+        room = ready * TOKENS_PER_S * STEP_S
+        for request in waiting:
+            done = min(request.left, TOKENS_PER_S * STEP_S, room)
+            request.left, room = request.left - done, room - done
+            if room <= 0:
+                break
         taken += [now - each.came for each in waiting if each.left <= 0]
         waiting = [each for each in waiting if each.left > 0]
         seen.append(metric(waiting))
