@@ -84,8 +84,8 @@ ADAPTERS_NEED_TORCH = (
     "adapters are computed by engine torch alone: set runtime.engine: torch, and in runtime.image an image with torch"
 )
 NO_REPLICAS = (
-    "replicas must be at least 1: set suspend: true for none, or autoscaling.minReplicas: 0, with which the next request "
-    "starts one"
+    "replicas must be at least 1: set suspend: true for none, or autoscaling.minReplicas: 0, with which the next "
+    "request starts one"
 )
 _KEYED_BY_NAME = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
 

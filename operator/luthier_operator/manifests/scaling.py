@@ -1,9 +1,9 @@
 """How many replicas Ray Serve keeps, and what becomes of requests while it keeps none.
 
 With `minReplicas: 0` a server sleeps: no replica, no worker's pod, only the head. Requests then reach the proxy on the
-head, which holds them until a replica has started; of more than `maxQueuedRequests` it turns the rest away. A server is
-kept awake, with one replica at least, until its revision has answered, and while anything about it changes: so a version
-that does not load is found when it comes, and not by the first request of the morning.
+head, which holds them until a replica has started; of more than `maxQueuedRequests` it turns the rest away. A server
+is kept awake, with one replica at least, until its revision has answered, and while anything about it changes: so a
+version that does not load is found when it comes, and not by the first request of the morning.
 """
 
 import json

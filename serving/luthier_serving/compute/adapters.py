@@ -70,8 +70,8 @@ def load_adapter(
         if OUTPUTS[document.task].per_token != OUTPUTS[base.info.task].per_token:
             raise LoadError(
                 Reason.INVALID_MODEL,
-                f"The adapter's task is {document.task} and that of the version in service {base.info.task}: one labels "
-                "words and the other texts, so they cannot share a model.",
+                f"The adapter's task is {document.task} and that of the version in service {base.info.task}: one "
+                "labels words and the other texts, so they cannot share a model.",
             )
         without = _updates_of_base(about, revision, base_folder)
         files = folder / ADAPTER_FOLDER
@@ -101,8 +101,8 @@ def _updates_of_base(about: AdapterDocument, revision: RevisionConfig, folder: P
     beside = f"{own.base_model_uri} ({own.base_model_digest})" if own else "no base model with LoRA"
     raise LoadError(
         Reason.INVALID_MODEL,
-        f"The adapter was learned beside {about.base_model_uri} ({about.base_model_digest}). The version in service was "
-        f"learned beside {beside}, and its own files have the digest {digest}; train the adapter on one of these.",
+        f"The adapter was learned beside {about.base_model_uri} ({about.base_model_digest}). The version in service "
+        f"was learned beside {beside}, and its own files have the digest {digest}; train the adapter on one of these.",
     )
 
 

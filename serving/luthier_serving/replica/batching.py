@@ -1,8 +1,8 @@
 """When a batch leaves, and what is in it: the policy of one revision's queue, without clock, event loop or network.
 
-A chunk is a part of a request that is never divided: one text, or a few of a list; a batch holds those of one adapter. The n-th chunk of a request takes
-its turn as if it had come n turns later, so a list of a thousand texts lets everybody else pass between its chunks. A
-turn is a batch that leaves, or the turn of the last chunk in it.
+A chunk is a part of a request that is never divided: one text, or a few of a list; a batch holds those of one
+adapter. The n-th chunk of a request takes its turn as if it had come n turns later, so a list of a thousand texts lets
+everybody else pass between its chunks. A turn is a batch that leaves, or the turn of the last chunk in it.
 
 A revision in this process computes one batch at a time: the next leaves when that has come back, and holds no more than
 takes about `target_s`, so that whoever comes in meanwhile waits no longer. A revision of its own gets its batches

@@ -105,9 +105,7 @@ class LocalModel:
         self._closing: set[asyncio.Task[None]] = set()
         self.held: HeldModel | None = None
 
-    def want(
-        self, config: RevisionConfig | None, *, elsewhere: bool, adapters: Sequence[AdapterConfig] = ()
-    ) -> None:
+    def want(self, config: RevisionConfig | None, *, elsewhere: bool, adapters: Sequence[AdapterConfig] = ()) -> None:
         """Hold this revision from now on, and these adapters over it.
 
         Args:

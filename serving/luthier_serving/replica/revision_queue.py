@@ -13,7 +13,6 @@ from luthier_serving.answers import Answer, Text
 from luthier_serving.replica.batching import BatchLimits, BatchQueue
 
 
-
 class SendBatch(Protocol):
     """Sends a batch to a revision, and returns its answer."""
 

@@ -375,7 +375,11 @@ DIGEST = "sha256:" + "0" * 64
             id="two adapters of one name",
         ),
         pytest.param(
-            MODELDEPLOYMENT, "spec.replicas", 0, "set suspend: true for none, or autoscaling.minReplicas: 0", id="no replicas"
+            MODELDEPLOYMENT,
+            "spec.replicas",
+            0,
+            "set suspend: true for none, or autoscaling.minReplicas: 0",
+            id="no replicas",
         ),
     ],
 )

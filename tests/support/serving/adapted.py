@@ -1,4 +1,4 @@
-"""Versions of method LoRA over one base model, as the trainer publishes them, with random updates instead of training."""
+"""Versions of method LoRA over one base model, as the trainer publishes them, with random updates."""
 
 from __future__ import annotations
 

@@ -93,7 +93,11 @@ def test_a_gate_compares_as_it_says_and_nothing_passes_that_is_no_number(
             {"model": {"fineTuneJobRef": {"name": "a"}}, "replicas": 1, "autoscaling": {}},
             "either replicas .* or autoscaling",
         ),
-        (ModelDeploymentSpec, {"model": {"fineTuneJobRef": {"name": "a"}}, "replicas": 0}, "replicas must be at least 1"),
+        (
+            ModelDeploymentSpec,
+            {"model": {"fineTuneJobRef": {"name": "a"}}, "replicas": 0},
+            "replicas must be at least 1",
+        ),
         (
             ModelDeploymentSpec,
             {"model": {"fineTuneJobRef": {"name": "a"}}, "adapters": [ADAPTER]},

@@ -1,4 +1,4 @@
-"""The adapters of a loaded model: brought, replaced, tried again and freed while it answers. Real threads and timers."""
+"""The adapters of a loaded model: brought, replaced, tried again and freed while it answers. Real threads."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -1,7 +1,7 @@
 """A server that may have no replica: when it is kept awake, what is true of it while it sleeps, and how long it took.
 
-Without a replica, requests wait at the proxy on Ray's head, which Ray Serve tells of the first one after it has come. So
-they are answered, only later, and `Available` stays true as long as nothing stands in the way of a replica.
+Without a replica, requests wait at the proxy on Ray's head, which Ray Serve tells of the first one after it has come.
+So they are answered, only later, and `Available` stays true as long as nothing stands in the way of a replica.
 """
 
 from collections.abc import Sequence

@@ -2,8 +2,8 @@
 
     base weights ── + updates of one adapter, or none ── head of that adapter, or the model's own
 
-One adapter is active at a time. The model itself is not changed: a version of method LoRA holds the sum of its base model
-and its own updates, so an adapter that was learned beside the same base model is the difference of two updates. All of
+One adapter is active at a time. The model itself is not changed: a version of method LoRA holds the sum of its base
+model and its own updates, so an adapter that was learned beside the same base model is the difference of two updates. All of
 it runs on the thread that computes. Beside `torch_engine` the only module that imports torch.
 """
 
