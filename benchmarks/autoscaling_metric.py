@@ -2,8 +2,8 @@
 
 `python benchmarks/autoscaling_metric.py`: seconds. The policy is Ray Serve's (`autoscaling_policy` of ray 2.60): the
 number that is wanted is the metric's mean over 30 s divided by the target, and must be wanted for `upscale_delay` or
-`downscale_delay`. A replica computes 3,000 tokens a second and takes 25 s to start. Targets are equal for short texts: 8 requests, or the
-tokens of 8 short texts.
+`downscale_delay`. A replica computes 3,000 tokens a second and takes 25 s to start. Targets are equal for short texts:
+8 requests, or the tokens of 8 short texts.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from luthier_api.modeldeployment import Adapter, AdapterStatus, ModelDeploymentSpec
 from luthier_operator.manifests.rayservice import version_of
+from luthier_operator.model.sanitize import printable
 from luthier_operator.model.views import PodReport
 
 
@@ -31,7 +32,7 @@ def _row(adapter: Adapter, reports: Sequence[PodReport], before: AdapterStatus |
     ]
     failed = next((state for state in states if state and state.state == "Failed"), None)
     if failed:
-        return row.model_copy(update={"state": "Failed", "message": failed.message})
+        return row.model_copy(update={"state": "Failed", "message": printable(failed.message)})
     if all(state and state.state == "Ready" for state in states):
         return row.model_copy(update={"state": "Ready"})
     return row

@@ -3,8 +3,8 @@
     base weights ── + updates of one adapter, or none ── head of that adapter, or the model's own
 
 One adapter is active at a time. The model itself is not changed: a version of method LoRA holds the sum of its base
-model and its own updates, so an adapter that was learned beside the same base model is the difference of two updates. All of
-it runs on the thread that computes. Beside `torch_engine` the only module that imports torch.
+model and its own updates, so an adapter that was learned beside the same base model is the difference of two updates.
+All of it runs on the thread that computes. Beside `torch_engine` the only module that imports torch.
 """
 
 import copy
@@ -91,7 +91,7 @@ class AdapterBank:
         heads = self._heads[name] if name else {}
         if self._peft is not None and name:
             self._peft.base_model.enable_adapter_layers()
-            self._peft.base_model.set_adapter(_NAME.format(name), inference_mode=True)
+            self._peft.base_model.set_adapter(_NAME.format(name))
         for path, module in {**self._original, **heads}.items():
             self._model.set_submodule(path, module)
         if name is None:
@@ -108,7 +108,8 @@ class AdapterBank:
 
     def _delete(self, name: str) -> None:
         assert self._peft is not None
-        self._peft.delete_adapter(name)
+        with _quiet():
+            self._peft.delete_adapter(name)
 
     def _inject_difference(self, name: str, saved: "_Saved", without: "_Saved") -> None:
         """Add the updates of one minus those of the other, in one adapter of both ranks together."""
@@ -213,6 +214,6 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         # peft asks transformers for an attribute by the name that it had until 5.20.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        # Two adapters on one model, which is what this is about.
-        warnings.filterwarnings("ignore", ".*[Mm]ultiple adapters.*", UserWarning)
+        # Another adapter is chosen before anything is computed.
+        warnings.filterwarnings("ignore", ".*was active which is now deleted.*", UserWarning)
         yield
