@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
-from luthier_api.artifact_files import ADAPTER_FOLDER
+from luthier_api.artifact_files import ADAPTER_FOLDER, WEIGHTS_FILE
 from luthier_api.documents import AdapterConfig, RevisionConfig
 from luthier_api.reasons import Reason
 from luthier_api.training import Task
@@ -21,7 +23,6 @@ from luthier_serving.compute.model import Model, open_model
 from luthier_serving.errors import LoadError
 from luthier_serving.replica.local_model import LocalModel
 from support.serving.adapted import make_adapted
-from support.serving.artifact import make_artifact
 
 pytestmark = pytest.mark.integration
 
@@ -63,15 +64,15 @@ class Shelf:
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+def shelf(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     """A base model, three versions of LoRA over it with labels of their own, and one over another base model."""
     folder = tmp_path_factory.mktemp("shelf")
-    (folder / "base").mkdir()
-    base = make_artifact(folder / "base")
-    (folder / "other-base").mkdir()
-    other = make_artifact(folder / "other-base", hidden=48)
-    found = Shelf(folder)
+    found, base = Shelf(folder), artifact
     found.publish("base", base)
+    other = folder / "other-base"
+    shutil.copytree(base, other)
+    weights = load_file(other / WEIGHTS_FILE)
+    save_file({name: 2 * weight for name, weight in weights.items()}, other / WEIGHTS_FILE, {"format": "pt"})
     found.publish("sentiment", make_adapted(base, folder / "sentiment", "negative", "positive", seed=1))
     found.publish("colours", make_adapted(base, folder / "colours", *COLOURS, seed=2, rank=2))
     found.publish("topics", make_adapted(base, folder / "topics", *TOPICS, seed=3))
