@@ -108,15 +108,22 @@ class LocalRay:
                     found.append(int(entry.name))
         return found
 
-    def deploy(self, config: ServerConfig, *own: RevisionConfig) -> None:
-        """Put a configuration, as the operator composes it (serving/README.md); `own` are applications of their own."""
+    def deploy(self, config: ServerConfig, *own: RevisionConfig, **options: Any) -> None:
+        """Put a configuration, as the operator composes it (serving/README.md).
+
+        Args:
+            config: of the server.
+            own: revisions that are applications of their own.
+            options: of the server's deployment; without any, it has one replica.
+        """
+        size = options or {"num_replicas": 1}
         applications = [
             {
                 "name": "server",
                 "import_path": "luthier_serving.server:app",
                 "route_prefix": "/",
                 "args": {"gpusPerReplica": 0},
-                "deployments": [{"name": "Server", "num_replicas": 1, "user_config": config.to_wire()}],
+                "deployments": [{"name": "Server", "user_config": config.to_wire(), **size}],
             },
             *(
                 {
