@@ -67,7 +67,7 @@ class Asking:
             await asyncio.sleep(0.01)
 
     async def until(self, condition: Any) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while not await asyncio.to_thread(condition):
                 await asyncio.sleep(0.05)
 
