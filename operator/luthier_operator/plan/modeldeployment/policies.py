@@ -17,6 +17,7 @@ from typing import Any
 
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_operator.manifests import rayservice as manifests
+from luthier_operator.manifests import scaling
 from luthier_operator.manifests.rayservice import Application, Layout
 from luthier_operator.model.actions import Apply, Delete, Plan, Scale
 from luthier_operator.model.defaults import Defaults
@@ -81,6 +82,8 @@ class Situation:
             return True
         if self.observed.reports:
             return any(each.report and each.report.ready for each in self.observed.reports)
+        if scaling.may_sleep(self.spec) and self.diagnosis:
+            return False  # the head alone is an endpoint too
         if not self.server.serving:
             return False
         # KubeRay reports only the new cluster of two, while the old one answers, and neither before it has read the
