@@ -349,6 +349,18 @@ class ModelDeploymentSpec(ApiModel):
     def _one_size(self) -> "ModelDeploymentSpec":
         if self.replicas is not None and self.autoscaling is not None:
             raise ValueError("give either replicas (fixed) or autoscaling, not both")
+        if self.replicas == 0:
+            raise ValueError(NO_REPLICAS)
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_on_torch(self) -> "ModelDeploymentSpec":
+        runtime = self.runtime
+        on_torch = runtime.engine == "torch" or (runtime.engine == "auto" and runtime.gpus_per_replica > 0)
+        if self.adapters and not on_torch:
+            raise ValueError(ADAPTERS_NEED_TORCH)
+        if len({each.name for each in self.adapters}) != len(self.adapters):
+            raise ValueError("two adapters have the same name")
         return self
 
 

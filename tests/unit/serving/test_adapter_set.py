@@ -155,6 +155,7 @@ async def test_another_version_by_the_same_name_takes_over_when_it_is_loaded(ada
 
 async def test_one_that_is_removed_while_it_is_loaded_is_freed(adapters: Adapters) -> None:
     adapters.set.want([adapter("films")])
+    await adapters.until(lambda: adapters.loads)
     adapters.set.want([])
     await adapters.until(lambda: adapters.loads and not adapters.base.engine.attached)
     assert adapters.states() == []
