@@ -169,6 +169,7 @@ def test_every_text_of_a_modeldeployment_reaches_its_pods_only_as_a_name_in_its_
     raw["model"] = {"fineTuneJobRef": {"name": MARK, "version": MARK}}
     # Steps and a mirror hold numbers; the header's name goes to the server, which compares it.
     raw["rollout"] = {"sticky": {"header": MARK}}
+    raw["runtime"]["engine"] = "torch"  # as adapters need it
     spec = ModelDeploymentSpec.model_validate({**raw, "autoscaling": None})
     access = StorageAccess.model_validate({"secretRef": {"name": MARK}, "caBundle": {"name": MARK, "key": MARK}})
     owner = Meta("ModelDeployment", "team", "reviews", "uid-1", 1)
