@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    LoraModel,
+    PeftConfig,
+    PeftModel,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -89,9 +96,9 @@ class AdapterBank:
         if name == self._active:
             return
         heads = self._heads[name] if name else {}
-        if self._peft is not None and name:
-            self._peft.base_model.enable_adapter_layers()
-            self._peft.base_model.set_adapter(_NAME.format(name))
+        if name:
+            self._tuner.enable_adapter_layers()
+            self._tuner.set_adapter(_NAME.format(name))
         for path, module in {**self._original, **heads}.items():
             self._model.set_submodule(path, module)
         if name is None:
@@ -102,9 +109,16 @@ class AdapterBank:
     def _names(self) -> list[str]:
         return list(self._peft.peft_config) if self._peft is not None else []
 
+    @property
+    def _tuner(self) -> LoraModel:
+        assert self._peft is not None
+        tuner = self._peft.base_model
+        assert isinstance(tuner, LoraModel)
+        return tuner
+
     def _disable(self) -> None:
         if self._peft is not None:
-            self._peft.base_model.disable_adapter_layers()
+            self._tuner.disable_adapter_layers()
 
     def _delete(self, name: str) -> None:
         assert self._peft is not None
@@ -116,10 +130,9 @@ class AdapterBank:
         parts = [f"{name}-with", f"{name}-without"]
         for part, each in zip(parts, (saved, without), strict=True):
             self._inject(part, each)
-        assert self._peft is not None
         with _quiet():
-            self._peft.base_model.add_weighted_adapter(parts, [1.0, -1.0], name, combination_type="cat")
-        self._model.eval()
+            self._tuner.add_weighted_adapter(parts, [1.0, -1.0], name, combination_type="cat")
+        self._model.eval()  # type: ignore[no-untyped-call]
         for part in parts:
             self._delete(part)
 
@@ -141,7 +154,7 @@ class AdapterBank:
             )
         set_peft_model_state_dict(self._peft, saved.updates, adapter_name=name)
         # New layers begin in training mode, with dropout.
-        self._model.eval()
+        self._model.eval()  # type: ignore[no-untyped-call]
 
     def _heads_of(self, saved: "_Saved") -> dict[str, nn.Module]:
         """Return {path in the model: module} of an adapter's own head, which may have other labels than the model's."""
