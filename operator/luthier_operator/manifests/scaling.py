@@ -12,6 +12,7 @@ from typing import Any
 from luthier_api.modeldeployment import ModelDeploymentSpec
 
 HELD_RETRY_S = 5
+METRICS_INTERVAL_S = 1
 
 
 def may_sleep(spec: ModelDeploymentSpec) -> bool:
@@ -34,6 +35,8 @@ def scale(spec: ModelDeploymentSpec, *, awake: bool) -> dict[str, Any]:
             "target_ongoing_requests": scaling.target_ongoing_requests,
             "upscale_delay_s": scaling.upscale_delay_seconds,
             "downscale_delay_s": scaling.downscale_delay_seconds,
+            # Ray Serve hears of the first request only so often: by default every 10 s.
+            **({"metrics_interval_s": METRICS_INTERVAL_S} if may_sleep(spec) else {}),
         }
     }
 

@@ -215,8 +215,11 @@ def test_requests_that_wait_are_bounded_and_the_rest_is_told_when_to_come_back()
     found = options(cluster)
     assert found["max_queued_requests"] == 7
     assert found["backpressure_config"] == {"status_code": 503, "retry_after_s": 5}
+    assert found["autoscaling_config"]["metrics_interval_s"] == 1, "Ray Serve hears of the first request at once"
     for spec in (FOLLOWING, {**FOLLOWING, "autoscaling": {"minReplicas": 1}}):
-        assert not {"max_queued_requests", "backpressure_config"} & set(options(serving(version("v-a"), spec=spec)))
+        others = options(serving(version("v-a"), spec=spec))
+        assert not {"max_queued_requests", "backpressure_config"} & set(others)
+        assert "metrics_interval_s" not in others.get("autoscaling_config", {})
 
 
 def test_its_pods_may_all_go_its_cluster_may_shrink_to_the_head_and_begins_with_one() -> None:
