@@ -9,9 +9,19 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", PydanticDeprecatedSince20)
     from ray import exceptions as ray_exceptions
     from ray.serve import exceptions as serve_exceptions
+    from ray.serve.schema import ServeDeploySchema
 
     from luthier_serving.replica import app as server
     from luthier_serving.replica import handles, local_model, metrics
     from luthier_serving.revision import application as revision
 
-__all__ = ["handles", "local_model", "metrics", "ray_exceptions", "revision", "serve_exceptions", "server"]
+__all__ = [
+    "ServeDeploySchema",
+    "handles",
+    "local_model",
+    "metrics",
+    "ray_exceptions",
+    "revision",
+    "serve_exceptions",
+    "server",
+]
