@@ -64,7 +64,8 @@ def as_adapters(folders: list[Path], found: list[str]) -> dict[str, float]:
     adapted = []
     for number, folder in enumerate(folders):
         view = engine.attach(f"adapter-{number}", folder / ADAPTER_FOLDER, folders[0] / ADAPTER_FOLDER)
-        adapted.append(Model(folder, read_document(folder), view, version=str(number), max_tokens=4096))
+        document = read_document(folder)
+        adapted.append(Model(folder, document, view, version=str(number), max_tokens=4096, like=model))
     every = resident_mib()
     return {
         "model_mib": one - empty,

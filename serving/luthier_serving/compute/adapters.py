@@ -22,7 +22,7 @@ from luthier_api.artifact_files import (
 )
 from luthier_api.documents import AdapterConfig, AdapterDocument, RevisionConfig
 from luthier_api.reasons import Reason
-from luthier_artifacts import tree_digest
+from luthier_artifacts import Manifest, tree_digest
 from luthier_serving.compute.engines import AdaptableEngine
 from luthier_serving.compute.loading import cache_folder, fetch
 from luthier_serving.compute.model import Model, read_document
@@ -58,7 +58,7 @@ def load_adapter(
     adaptable: AdaptableEngine = engine
     with tempfile.TemporaryDirectory(prefix="adapter-", dir=cache_folder()) as work:
         folder, base_folder = Path(work) / "adapter", Path(work) / "base"
-        fetch(adapter.uri, folder, revision.access, digest=adapter.digest, choose=_NEEDED.intersection)
+        manifest = fetch(adapter.uri, folder, revision.access, digest=adapter.digest, choose=_NEEDED.intersection)
         about = _read_about(folder)
         if about is None:
             raise LoadError(
@@ -73,13 +73,21 @@ def load_adapter(
                 f"The adapter's task is {document.task} and that of the version in service {base.info.task}: one "
                 "labels words and the other texts, so they cannot share a model.",
             )
-        without = _updates_of_base(about, revision, base_folder)
+        of_base = fetch(
+            revision.model_uri,
+            base_folder,
+            revision.access,
+            digest=revision.digest,
+            choose=_ADAPTER_FILES.intersection,
+        )
+        without = _updates_of_base(about, of_base, base_folder)
         files = folder / ADAPTER_FOLDER
+        like = base if manifest.file(TOKENIZER_FILE) == of_base.file(TOKENIZER_FILE) else None
 
         def attach() -> Model:
             view = adaptable.attach(attached_as, files, without)
             try:
-                return Model(folder, document, view, version=adapter.version, max_tokens=base.max_tokens)
+                return Model(folder, document, view, version=adapter.version, max_tokens=base.max_tokens, like=like)
             except BaseException:
                 adaptable.detach(attached_as)
                 raise
@@ -87,11 +95,8 @@ def load_adapter(
         return compute(attach)
 
 
-def _updates_of_base(about: AdapterDocument, revision: RevisionConfig, folder: Path) -> Path | None:
-    """Return the folder of the updates that the revision's weights contain and the adapter's replace; None: of none."""
-    manifest = fetch(
-        revision.model_uri, folder, revision.access, digest=revision.digest, choose=_ADAPTER_FILES.intersection
-    )
+def _updates_of_base(about: AdapterDocument, manifest: Manifest, folder: Path) -> Path | None:
+    """Return the folder of the updates that the version's weights contain and the adapter's replace; None: of none."""
     digest = tree_digest(entry for entry in manifest.files if is_model_file(entry.path))
     if about.base_model_digest == digest:
         return None

@@ -50,14 +50,25 @@ class Model:
         engine: what computes logits.
         version: in the registry.
         max_tokens: tokens of one batch, padding included.
+        like: a model with the same tokenizer.json, which may take a hundred megabytes.
 
     Raises:
         LoadError: the weights do not match the artifact's description.
     """
 
-    def __init__(self, folder: Path, document: ServingDocument, engine: Engine, *, version: str, max_tokens: int):
+    def __init__(
+        self,
+        folder: Path,
+        document: ServingDocument,
+        engine: Engine,
+        *,
+        version: str,
+        max_tokens: int,
+        like: "Model | None" = None,
+    ):
         self._output = OUTPUTS[document.task]
-        self._tokenization = Tokenization(folder, document, per_token=self._output.per_token)
+        known = like._tokenization if like else None
+        self._tokenization = Tokenization(folder, document, per_token=self._output.per_token, like=known)
         self.engine = engine
         # With a budget of 0 every text is a batch of its own.
         self.max_tokens = max_tokens if engine.batch_invariant else 0

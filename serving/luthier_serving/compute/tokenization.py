@@ -39,13 +39,15 @@ class Tokenization:
         folder: the artifact's files.
         document: how its texts are cleaned and truncated.
         per_token: whether the task needs the words of a text.
+        like: another one of the same tokenizer.json, whose tokenizer is used again if it truncates alike.
 
     Raises:
         LoadError: the artifact has no tokenizer, or none that can be read.
     """
 
-    def __init__(self, folder: Path, document: ServingDocument, *, per_token: bool):
-        self._tokenizer = _read_tokenizer(folder, document.max_length)
+    def __init__(self, folder: Path, document: ServingDocument, *, per_token: bool, like: "Tokenization | None" = None):
+        alike = like is not None and like._document.max_length == document.max_length
+        self._tokenizer = like._tokenizer if like and alike else _read_tokenizer(folder, document.max_length)
         self._document = document
         self._per_token = per_token
         # In training the words came as a list: the tokenizer saw no white space between them.
