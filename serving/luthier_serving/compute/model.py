@@ -68,7 +68,7 @@ class Model:
     ):
         self._output = OUTPUTS[document.task]
         known = like._tokenization if like else None
-        self._tokenization = Tokenization(folder, document, per_token=self._output.per_token, like=known)
+        self._tokenization: Tokenization = Tokenization(folder, document, per_token=self._output.per_token, like=known)
         self.engine = engine
         # With a budget of 0 every text is a batch of its own.
         self.max_tokens = max_tokens if engine.batch_invariant else 0

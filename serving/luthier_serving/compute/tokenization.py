@@ -47,8 +47,8 @@ class Tokenization:
 
     def __init__(self, folder: Path, document: ServingDocument, *, per_token: bool, like: "Tokenization | None" = None):
         alike = like is not None and like._document.max_length == document.max_length
-        self._tokenizer = like._tokenizer if like and alike else _read_tokenizer(folder, document.max_length)
-        self._document = document
+        self._tokenizer: Tokenizer = like._tokenizer if like and alike else _read_tokenizer(folder, document.max_length)
+        self._document: ServingDocument = document
         self._per_token = per_token
         # In training the words came as a list: the tokenizer saw no white space between them.
         strip_whitespace = document.strip_whitespace or per_token
