@@ -44,6 +44,6 @@ def test_a_fixed_number_of_none_is_refused_with_what_to_do(namespace: Any, write
 def test_a_number_for_a_server_that_scales_itself_is_refused(namespace: Any, write: Any, count: int) -> None:
     scales = {"minReplicas": 0, "maxReplicas": 3}
     namespace.apply({**MODELDEPLOYMENT, "spec": {**MODELDEPLOYMENT["spec"], "autoscaling": scales}})
-    with pytest.raises(KubectlFailed, match="give either replicas|spec.replicas. does not exist"):
+    with pytest.raises(KubectlFailed, match=r"give either replicas|spec\.replicas. does not exist"):
         write(namespace, count)
     assert "replicas" not in namespace.get("mdep", "reviews")["spec"]
