@@ -158,7 +158,9 @@ class Cluster:
         try:
             found = json.loads(answer)
         except ValueError:
-            raise Unreachable(f"{self.server} answers something else than the Kubernetes API; check --context.") from None
+            raise Unreachable(
+                f"{self.server} answers something else than the Kubernetes API; check --context."
+            ) from None
         return found if isinstance(found, dict) else {"items": found}
 
     def _send(
@@ -185,7 +187,7 @@ class Cluster:
             answer = self._client.call_api(*request, _request_timeout=timeout_s)
         except (urllib3.exceptions.HTTPError, OSError, ApiException) as error:
             raise Unreachable(
-                f"The API server at {self.server} does not answer ({_first_line(error)}); check --context and the network."
+                f"The API server at {self.server} does not answer ({_first_line(error)}); check --context."
             ) from error
         if not 200 <= answer.status <= 299:
             raise _refusal(answer.status, answer.response.data, path)

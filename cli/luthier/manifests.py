@@ -74,7 +74,11 @@ def validate(kind: Kind, spec: Raw, where: str) -> None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in ("spec", *first["loc"]))
-        wrong = "there is no such field" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+        wrong = (
+            "there is no such field"
+            if first["type"] == "extra_forbidden"
+            else first["msg"].removeprefix("Value error, ")
+        )
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise Invalid(f"{where}: {field}: {wrong}{more}.") from error
 

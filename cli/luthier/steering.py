@@ -47,7 +47,9 @@ def steer(deployment: Resource, wish: Wish) -> Change:
     if rollout is None or rollout.stage == "Dropping":
         raise Invalid(f"No rollout of {deployment.title} is under way, so there is nothing to {wish}.")
     if wish == "abort" and rollout.stage in _TOO_LATE_TO_ABORT:
-        raise Invalid(f"It is too late to abort: the replicas load the new version; `luthier rollback {deployment.name}`.")
+        raise Invalid(
+            f"It is too late to abort: the replicas load the new version; `luthier rollback {deployment.name}`."
+        )
     key = f"{GROUP}/{wish}"
     value = _unused(deployment, key, wish)
     where = f"step {rollout.step} of {rollout.steps}, " if rollout.steps else ""
@@ -80,12 +82,16 @@ def suspend(resource: Resource, suspended: bool) -> Change:
     if bool(resource.spec.get("suspend", False)) is suspended:
         raise Invalid(f"{resource.title} is {'suspended already' if suspended else 'not suspended'}.")
     patch: Raw = {"spec": {"suspend": suspended}}
-    effect = "stop the run and free its GPUs" if resource.kind is FINETUNEJOB else "remove the server, so that nobody answers"
+    effect = (
+        "stop the run and free its GPUs"
+        if resource.kind is FINETUNEJOB
+        else "remove the server, so that nobody answers"
+    )
     word = "true" if suspended else "false"
     return Change(
         patch,
         f"{resource.title}: {effect if suspended else 'go on'}?",
-        f"kubectl patch {resource.kind.short} {resource.name} --type=merge -p '{{\"spec\":{{\"suspend\":{word}}}}}'",
+        f'kubectl patch {resource.kind.short} {resource.name} --type=merge -p \'{{"spec":{{"suspend":{word}}}}}\'',
     )
 
 
@@ -120,7 +126,7 @@ def pin(deployment: Resource, job: Resource | None, version: str) -> Change:
         patch,
         f"{deployment.title}: serve {version} instead of {serves}, and stay with it?",
         f"kubectl patch {deployment.kind.short} {deployment.name} --type=merge "
-        f"-p '{{\"spec\":{{\"model\":{{\"fineTuneJobRef\":{{\"version\":\"{version}\"}}}}}}}}'",
+        f'-p \'{{"spec":{{"model":{{"fineTuneJobRef":{{"version":"{version}"}}}}}}}}\'',
     )
 
 

@@ -40,7 +40,17 @@ _MAPPED: tuple[tuple[tuple[type[StorageError], ...], type[LuthierError]], ...] =
     ((InvalidUri, PreconditionFailed), Invalid),
     ((StorageUnavailable,), Unreachable),
 )
-__all__ = ["Place", "config_of", "fetch", "list_all", "manifest_at", "place_of", "read_json", "split_version_uri", "told"]
+__all__ = [
+    "Place",
+    "config_of",
+    "fetch",
+    "list_all",
+    "manifest_at",
+    "place_of",
+    "read_json",
+    "split_version_uri",
+    "told",
+]
 
 
 @contextmanager
@@ -102,7 +112,9 @@ def manifest_at(uri: str, config: StorageConfig) -> Manifest:
     """Return the manifest of a version, by the URI of its folder. Raises NotFound, Denied, Unreachable, Invalid."""
     found = split_version_uri(uri)
     if found is None:
-        raise Invalid(f"{uri} is not the folder of a version; it looks like s3://bucket/prefix/<name>/versions/<version>.")
+        raise Invalid(
+            f"{uri} is not the folder of a version; it looks like s3://bucket/prefix/<name>/versions/<version>."
+        )
     folder, name, version = found
     with told():
         return open_registry(folder, name, config).get_manifest(version)

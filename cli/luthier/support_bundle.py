@@ -27,7 +27,9 @@ _LOG_LINES = 2000
 _OWN_WORDS = 60
 _LABEL = "luthier.dev"
 # Names of settings whose values help, and give nothing away.
-_PLAIN_VARIABLES = re.compile(r"(LUTHIER_(?!.*(KEY|SECRET|TOKEN|PASSWORD))|NVIDIA_|CUDA_|OMP_|RAY_(?!.*(PASSWORD|TOKEN)))\w+")
+_PLAIN_VARIABLES = re.compile(
+    r"(LUTHIER_(?!.*(KEY|SECRET|TOKEN|PASSWORD))|NVIDIA_|CUDA_|OMP_|RAY_(?!.*(PASSWORD|TOKEN)))\w+"
+)
 _MASKS = (
     (re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{12,}\b"), REDACTED),
     (re.compile(r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"), REDACTED),
@@ -38,7 +40,7 @@ _MASKS = (
      rf"\1{REDACTED}"),
     (re.compile(r"(?i)(x-amz-(?:signature|credential|security-token)=)[^&\s]+"), rf"\1{REDACTED}"),
 )  # fmt: skip
-_QUOTED = re.compile(r"(?P<quote>['\"“])(?P<said>[^'\"”\n]{%d,})['\"”]" % _OWN_WORDS)
+_QUOTED = re.compile(rf"""(?P<quote>['"“])(?P<said>[^'"”\n]{{{_OWN_WORDS},}})['"”]""")
 _SECTIONS = ("jobs:apis/batch/v1", "rayservices:apis/ray.io/v1", "rayclusters:apis/ray.io/v1", "services:api/v1")
 
 

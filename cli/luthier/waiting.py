@@ -43,7 +43,9 @@ def looks(
             if until(found):
                 return
         if timeout_s is not None and time.monotonic() - started > timeout_s:
-            raise TimedOut(f"It did not become ready within {timeout_s:.0f} s; the work goes on: `luthier status` shows it.")
+            raise TimedOut(
+                f"It did not become ready within {timeout_s:.0f} s; the work goes on: `luthier status` shows it."
+            )
         time.sleep(interval_s)
 
 

@@ -46,18 +46,24 @@ def init(
     bucket: Annotated[str | None, typer.Option(help="Bucket for data and versions.")] = None,
     data_uri: Annotated[str | None, typer.Option(help="Where the file lies, or will. Default: in the bucket.")] = None,
     output_uri: Annotated[str | None, typer.Option(help="Where versions go. Default: s3://BUCKET/models/.")] = None,
-    local: Annotated[bool, typer.Option("--local", help="For `luthier run`: the file as it is, versions in ./models.")] = False,
+    local: Annotated[
+        bool, typer.Option("--local", help="For `luthier run`: the file as it is, versions in ./models.")
+    ] = False,
     name: Annotated[str | None, typer.Option(help="Name of model and resources. Default: of the file.")] = None,
     text: Annotated[str | None, typer.Option(help="Column of the texts.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
     task: Annotated[TaskName | None, typer.Option(help="What is learned.")] = None,
-    model: Annotated[str | None, typer.Option(help="Base model, such as hf://owner/name. Default: by language.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Base model, such as hf://owner/name. Default: by language.")
+    ] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens to keep of each text.", min=4, max=8192)] = None,
     gpus: Annotated[int, typer.Option(help="GPUs to train on; 0 trains on the CPU.", min=0, max=16)] = 1,
     secret: Annotated[str | None, typer.Option(help="Secret with the S3 keys.")] = "s3-credentials",
     endpoint: Annotated[str | None, typer.Option(help="Endpoint of an S3 server other than AWS.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs.", min=1)] = None,
-    write: Annotated[Path | None, typer.Option("--write", "-w", help="Write the manifest there, not to standard output.")] = None,
+    write: Annotated[
+        Path | None, typer.Option("--write", "-w", help="Write the manifest there, not to standard output.")
+    ] = None,
     output: Output = Format.TEXT,
 ) -> None:
     """Propose the manifest for a file of labelled texts: columns, task, labels, maxLength, and a model by language."""
@@ -85,7 +91,12 @@ def init(
         typer.echo(manifest, nl=False)
         return
     write.write_text(manifest, encoding="utf-8")
-    for line in (*proposal.reasons, *(f"warning: {warning}" for warning in proposal.warnings), "", *_next(write, data, choices)):
+    for line in (
+        *proposal.reasons,
+        *(f"warning: {warning}" for warning in proposal.warnings),
+        "",
+        *_next(write, data, choices),
+    ):
         say(line)
 
 
@@ -101,7 +112,9 @@ def _output_uri(bucket: str | None, local: bool) -> str:
 
 def _wanted(bucket: str | None) -> str:
     if bucket is None:
-        raise Invalid("No file says where data and versions go: give --bucket, or --data-uri and --output-uri, or --local.")
+        raise Invalid(
+            "No file says where data and versions go: give --bucket, or --data-uri and --output-uri, or --local."
+        )
     return bucket.removeprefix("s3://").strip("/")
 
 
@@ -213,7 +226,9 @@ def _pin(version: str | None, source: str | None, uri: str | None, digest: str |
         deployment: Resource = connect().read(MODELDEPLOYMENT, source)
         serving = [each for each in deployment.deployment_status.revisions if each.traffic_percent == 100]
         if not serving:
-            raise Invalid(f"{deployment.title} has no version with all requests at present; wait for its rollout to end.")
+            raise Invalid(
+                f"{deployment.title} has no version with all requests at present; wait for its rollout to end."
+            )
         return Pin(serving[0].version, serving[0].uri, serving[0].digest)
     if uri is not None:
         found = uri.rstrip("/")

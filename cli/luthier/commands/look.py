@@ -8,7 +8,17 @@ import typer
 
 from luthier import waiting
 from luthier.cluster import Cluster
-from luthier.commands.options import Context, KindOption, Kubeconfig, Name, Namespace, Output, cluster_of, complete_name, kind_of
+from luthier.commands.options import (
+    Context,
+    KindOption,
+    Kubeconfig,
+    Name,
+    Namespace,
+    Output,
+    cluster_of,
+    complete_name,
+    kind_of,
+)
 from luthier.errors import NotFound
 from luthier.kinds import FINETUNEJOB, KINDS, Kind, Raw
 from luthier.overview import Overview, overview, pods_of
@@ -58,7 +68,7 @@ def _all(cluster: Cluster, output: Format) -> None:
     elif resources:
         show(resources_table(resources, words.now_utc()))
     else:
-        say(f"Namespace {cluster.namespace} has no FineTuneJob and no ModelDeployment; `luthier init DATA.csv` makes them.")
+        say(f"Namespace {cluster.namespace} has no resource of Luthier; `luthier init DATA.csv` makes some.")
 
 
 def watch(
@@ -110,7 +120,9 @@ def _latest_pod(cluster: Cluster, name: str, only: Kind | None, stage: str | Non
         hint = "its version has the log of its training: `luthier report --file console.log`"
         gone = f"; {hint}" if found.job and found.job.job_status.versions else ""
         of_stage = f" of {stage}" if stage else ""
-        raise NotFound(f"{name} has no pod{of_stage} at present: it has not started, or was deleted with its Job{gone}.")
+        raise NotFound(
+            f"{name} has no pod{of_stage} at present: it has not started, or was deleted with its Job{gone}."
+        )
     order = {known: place for place, known in enumerate(_STAGES)}
     if found.job and only is not FINETUNEJOB and stage is None:
         # While a model is trained that is what happens; afterwards its server is.

@@ -90,7 +90,9 @@ def confirm(question: str, *, yes: bool) -> None:
         raise Declined("Nothing was changed.")
 
 
-def carry_out(cluster: Cluster, resource: Resource, change: Change, output: Format, *, yes: bool, dry_run: bool) -> None:
+def carry_out(
+    cluster: Cluster, resource: Resource, change: Change, output: Format, *, yes: bool, dry_run: bool
+) -> None:
     """Make a change of a resource, or show it; -o json prints the resource as it is, or would be, after it."""
     if not dry_run:
         confirm(change.question, yes=yes)
@@ -114,5 +116,7 @@ def the_one(cluster: Cluster, name: str, kind: Kind | None) -> Resource:
         return cluster.read(kind, name)
     found = [resource for each in KINDS if (resource := cluster.find(each, name))]
     if len(found) > 1:
-        raise Invalid(f"There is a FineTuneJob and a ModelDeployment {name}: choose one with --kind ftj or --kind mdep.")
+        raise Invalid(
+            f"There is a FineTuneJob and a ModelDeployment {name}: choose one with --kind ftj or --kind mdep."
+        )
     return found[0] if found else cluster.read(FINETUNEJOB, name)

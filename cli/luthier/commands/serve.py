@@ -20,7 +20,9 @@ from luthier.version_names import Versions
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.command()(predict)
-    aliases = typer.Typer(help="Names such as `production` that point at a version, in the registry.", no_args_is_help=True)
+    aliases = typer.Typer(
+        help="Names such as `production` that point at a version, in the registry.", no_args_is_help=True
+    )
     aliases.command("list")(list_aliases)
     aliases.command("set")(set_alias)
     app.add_typer(aliases, name="alias")
@@ -29,7 +31,9 @@ def register(app: typer.Typer) -> None:
 def predict(
     name: Name,
     texts: Annotated[list[str], typer.Argument(help="Texts; - reads one from each line of standard input.")],
-    pair: Annotated[list[str] | None, typer.Option(help="Second text, for a model of pairs; once for each text.")] = None,
+    pair: Annotated[
+        list[str] | None, typer.Option(help="Second text, for a model of pairs; once for each text.")
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds that the answer may take.", min=0.1)] = 60,
     output: Output = Format.TEXT,
     namespace: Namespace = None,

@@ -140,7 +140,9 @@ def rollback(
     to_version: Annotated[
         str | None, typer.Option("--to-version", help="Default: the version that had all requests before.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Patch the resource. Without it, the edit is only shown.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Patch the resource. Without it, the edit is only shown.")
+    ] = False,
     dry_run: DryRun = False,
     output: Output = Format.TEXT,
     namespace: Namespace = None,
@@ -178,8 +180,6 @@ def _show_edit(deployment: Resource, version: str, change: steering.Change) -> N
         say(line)
 
 
-def _steer(
-    cluster: Cluster, name: str, wish: steering.Wish, output: Format, *, yes: bool, dry_run: bool
-) -> None:
+def _steer(cluster: Cluster, name: str, wish: steering.Wish, output: Format, *, yes: bool, dry_run: bool) -> None:
     deployment = cluster.read(MODELDEPLOYMENT, name)
     carry_out(cluster, deployment, steering.steer(deployment, wish), output, yes=yes, dry_run=dry_run)

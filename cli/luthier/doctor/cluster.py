@@ -71,7 +71,9 @@ def _crd_row(kind: str, name: str, found: Raw, ours: Raw) -> Row:
     said = f"release {release}" if release else "installed"
     if missing := sorted(known - theirs):
         fields = ", ".join(missing[:3])
-        fix = "upgrade the CRDs with the chart: helm upgrade keeps old ones unless crds.install is true (docs/install.md)"
+        fix = (
+            "upgrade the CRDs with the chart: helm upgrade keeps old ones unless crds.install is true (docs/install.md)"
+        )
         return Row(f"CRD {kind}", Level.WARN, f"{said}, older than this command: it lacks {fields}", fix)
     if added := sorted(theirs - known):
         fix = "upgrade this command: pip install --upgrade luthier"
@@ -92,7 +94,9 @@ def _operator(cluster: Cluster) -> Iterator[Row]:
         own = metadata.get("labels", {}).get(_VERSION_LABEL, "?")
         if not status.get("readyReplicas"):
             fix = f"kubectl -n {metadata['namespace']} describe deployment {metadata['name']}; kubectl logs says more"
-            yield Row("operator", Level.FAIL, f"{where} is not running: 0 of {status.get('replicas', 0)} pods ready", fix)
+            yield Row(
+                "operator", Level.FAIL, f"{where} is not running: 0 of {status.get('replicas', 0)} pods ready", fix
+            )
         elif release and own != release:
             fix = "upgrade both with the same chart"
             yield Row("operator", Level.WARN, f"{where} is release {own}, the CRDs are of {release}", fix)
@@ -126,7 +130,9 @@ def _gpus(cluster: Cluster) -> Iterator[Row]:
         having = sum(count > 0 for count in allocatable.values())
         yield ok("GPUs", f"{total} of {_GPU} on {having} of {len(nodes)} nodes")
         return
-    fix = "install NVIDIA's device plugin, or train on the CPU: gpusPerNode: 0 (with an autoscaler from zero, ignore this)"
+    fix = (
+        "install NVIDIA's device plugin, or train on the CPU: gpusPerNode: 0 (nodes that scale from zero: ignore this)"
+    )
     yield Row("GPUs", Level.WARN, f"none of {len(nodes)} nodes offers {_GPU}", fix)
 
 

@@ -121,7 +121,11 @@ class FineTuneJob(Handle[FineTuneJobSpec]):
             raise LuthierError("A DataFrame needs pandas: pip install pandas, or use .metric_values.") from None
         parts = {"eval": "eval_", "test": "test_", "untrained": "untrained_", "majority": "baseline_majority_"}
         columns = {
-            part: {name.removeprefix(prefix): value for name, value in self.metric_values.items() if name.startswith(prefix)}
+            part: {
+                name.removeprefix(prefix): value
+                for name, value in self.metric_values.items()
+                if name.startswith(prefix)
+            }
             for part, prefix in parts.items()
         }
         return pandas.DataFrame({part: values for part, values in columns.items() if values})

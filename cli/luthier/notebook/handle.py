@@ -59,7 +59,11 @@ class Handle(Generic[S]):
             raise Invalid("Give either a spec or its fields, not both.")
         given: Raw | None = dict(fields) or None
         if spec is not None:
-            given = spec.model_dump(mode="json", by_alias=True, exclude_unset=True) if isinstance(spec, ApiModel) else dict(spec)
+            given = (
+                spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+                if isinstance(spec, ApiModel)
+                else dict(spec)
+            )
         if given is not None:
             validate(self.KIND, given, f"{self.KIND.name} {name}")
         self.name = name

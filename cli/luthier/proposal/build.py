@@ -147,7 +147,8 @@ def _output(choices: Choices) -> Raw:
 def _length_reasons(lengths: Lengths, choices: Choices) -> list[str]:
     kept = choices.max_length or lengths.max_length
     return [
-        f"maxLength {kept}: half of the texts have {lengths.median} tokens or fewer, 95 % {lengths.p95}, 99 % {lengths.p99}; "
+        f"maxLength {kept}: half of the texts have up to {lengths.median} tokens, "
+        f"95 % {lengths.p95}, 99 % {lengths.p99}; "
         f"{lengths.cut:.1%} are cut ({lengths.counted_by})"
     ]
 

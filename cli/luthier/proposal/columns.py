@@ -17,8 +17,8 @@ from luthier_api.training import Task
 
 _TEXTS = ("text", "review", "sentence", "comment", "content", "message", "body", "tweet", "document", "description",
           "utterance", "question", "title", "input", "tokens", "words")  # fmt: skip
-_LABELS = ("label", "labels", "class", "category", "categories", "target", "sentiment", "topic", "topics", "tags", "tag",
-           "intent", "emotion", "stars", "rating", "score", "ner_tags", "y", "output", "annotation")  # fmt: skip
+_LABELS = ("label", "labels", "class", "category", "categories", "target", "sentiment", "topic", "topics", "tags",
+           "tag", "intent", "emotion", "stars", "rating", "score", "ner_tags", "y", "output", "annotation")  # fmt: skip
 _PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2"),
           ("text_a", "text_b"), ("question", "sentence"), ("question", "answer"), ("query", "document"),
           ("text", "text_pair"))  # fmt: skip
@@ -44,9 +44,7 @@ class Columns:
     reasons: tuple[str, ...] = ()
 
 
-def find_columns(
-    table: Table, text: str | None = None, label: str | None = None, task: Task | None = None
-) -> Columns:
+def find_columns(table: Table, text: str | None = None, label: str | None = None, task: Task | None = None) -> Columns:
     """Return the roles of a table's columns; what is given is not guessed.
 
     Raises:
@@ -65,17 +63,32 @@ def find_columns(
         reasons.append(f"{pair[0]} and {pair[1]} are a pair of texts, by their names")
     taken = {chosen, pair[1] if pair else chosen}
     if label is None and (indicators := _indicators(table, taken)) and _named(table, _LABELS, taken) is None:
-        counts = Counter({name: sum(cell.strip() in ("1", "1.0") for cell in table.columns[name]) for name in indicators})
+        counts = Counter(
+            {name: sum(cell.strip() in ("1", "1.0") for cell in table.columns[name]) for name in indicators}
+        )
         reasons.append(f"{len(indicators)} columns of 0 and 1, one for each label: {', '.join(indicators[:6])}")
         return Columns(
-            Task.MULTI_LABEL, chosen, pair[1] if pair else None, None, tuple(indicators), None, (), counts, tuple(reasons)
+            Task.MULTI_LABEL,
+            chosen,
+            pair[1] if pair else None,
+            None,
+            tuple(indicators),
+            None,
+            (),
+            counts,
+            tuple(reasons),
         )
     label = label or _label_column(table, taken)
+    if tagged := _tagged(table, chosen, label):
+        reasons.append(f"{label} holds a label for each of the words in {chosen}")
+        return Columns(Task.TOKEN_CLASSIFICATION, chosen, label=label, counts=tagged, reasons=tuple(reasons))
     found, counts, separator, why = _task_of(table.columns[label], task)
     reasons.append(f"{label} holds the label: {why}")
     labels = () if found is Task.REGRESSION else _ordered(counts)
     if found is not Task.REGRESSION and len(labels) < 2:
-        raise Invalid(f"The column {label} has {len(labels)} label; a model needs two to tell apart. Choose with --label.")
+        raise Invalid(
+            f"The column {label} has {len(labels)} label; a model needs two to tell apart. Choose with --label."
+        )
     return Columns(found, chosen, pair[1] if pair else None, label, (), separator, labels, counts, tuple(reasons))
 
 
@@ -197,3 +210,11 @@ def _said_text(table: Table, name: str) -> str:
     cells = [cell for cell in table.columns[name] if cell]
     words = sum(len(cell.split()) for cell in cells) / max(len(cells), 1)
     return f"{name} holds the text: {words:.0f} words in the mean"
+
+
+def _tagged(table: Table, text: str, label: str) -> Counter[str]:
+    """Return the labels of words, if texts and labels are lists of equal lengths; else nothing."""
+    words, labels = _lists(table.columns[text]), _lists(table.columns[label])
+    if not words or [len(row) for row in words] != [len(row) for row in labels]:
+        return Counter()
+    return Counter(each for row in labels for each in row)

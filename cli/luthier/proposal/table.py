@@ -106,17 +106,13 @@ def _json_rows(text: str, path: Path) -> Iterator[dict[str, Any]]:
 
 def _by_column(rows: Iterator[dict[str, Any]], limit: int, encoding: str | None) -> Table:
     columns: dict[str, list[str]] = {}
-    count = 0
-    for row in rows:
-        if count == limit:
+    for number, row in enumerate(rows):
+        if number == limit:
             return Table(columns, whole=False, encoding=encoding)
-        for name, value in row.items():
-            cells = columns.setdefault(name, [""] * count)
-            cells.append(_cell(value))
-        count += 1
-        for cells in columns.values():
-            if len(cells) < count:
-                cells.append("")
+        for name in row:
+            columns.setdefault(name, [""] * number)
+        for name, cells in columns.items():
+            cells.append(_cell(row.get(name)))
     return Table(columns, whole=True, encoding=encoding)
 
 

@@ -1,5 +1,7 @@
-"""A page that follows what happens: drawn again each second on a terminal or in a notebook, elsewhere a line for each
-change."""
+"""A page that follows what happens.
+
+Drawn again each second on a terminal or in a notebook; elsewhere a line is printed for each change.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,11 @@ def line_of(resource: Resource) -> str:
         progress, artifact = resource.job_status.progress, resource.job_status.artifact
         if progress and resource.status.phase == "Training":
             said.append(progress.stage.lower())
-            said += [f"{progress.percent} %, step {progress.step} of {progress.total_steps}"] if progress.total_steps else []
+            said += (
+                [f"{progress.percent} %, step {progress.step} of {progress.total_steps}"]
+                if progress.total_steps
+                else []
+            )
         said += [artifact.version] if artifact and resource.status.phase == "Succeeded" else []
     else:
         status = resource.deployment_status

@@ -88,7 +88,10 @@ def _training(status: FineTuneJobStatus, now: datetime) -> list[RenderableType]:
         ("run", f"{status.current_run.name}, {status.current_run.stage.lower()}" if status.current_run else ""),
         ("started", words.since(status.current_run.started_at, now) + " ago" if _started(status) else ""),
         ("checkpoint", f"step {status.checkpoint.step}" if status.checkpoint else ""),
-        ("attempts", f"{status.attempts.failed} failed, {status.attempts.preempted} interrupted" if _ended(status) else ""),
+        (
+            "attempts",
+            f"{status.attempts.failed} failed, {status.attempts.preempted} interrupted" if _ended(status) else "",
+        ),
         ("failure", f"{status.last_failure.reason}: {status.last_failure.message}" if status.last_failure else ""),
         ("gate", status.artifact.message or "" if status.artifact else ""),
     ]
@@ -105,7 +108,9 @@ def progress_lines(progress: Progress) -> list[RenderableType]:
     about += [f"epoch {progress.epoch}"] if progress.total_steps else []
     about += [f"{progress.eta} left"] if progress.eta else []
     about += [f"{progress.examples_per_second} examples/s"] if progress.examples_per_second else []
-    lines: list[RenderableType] = [Text.assemble(bar(progress.percent), "  ", " · ".join(word for word in about if word))]
+    lines: list[RenderableType] = [
+        Text.assemble(bar(progress.percent), "  ", " · ".join(word for word in about if word))
+    ]
     if progress.metrics:
         chosen = sorted(progress.metrics.items(), key=lambda pair: (not pair[0].startswith("eval"), pair[0]))[:6]
         lines.append(Text("   ".join(f"{name} {value}" for name, value in chosen), "dim"))
@@ -211,7 +216,10 @@ def _events(events: list[Raw], now: datetime) -> list[RenderableType]:
         message = event.get("message") or event.get("note") or ""
         style = "yellow" if event.get("type") == "Warning" else ""
         table.add_row(
-            event.get("type", ""), Text(event.get("reason", ""), style), words.since(event_time(event), now), Text(message)
+            event.get("type", ""),
+            Text(event.get("reason", ""), style),
+            words.since(event_time(event), now),
+            Text(message),
         )
     return [table]
 

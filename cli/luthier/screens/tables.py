@@ -113,7 +113,9 @@ def lineage_tree(manifest: Manifest, uri: str) -> RenderableType:
     _leaves(data, {"digest": lineage.dataset_digest, **_short(lineage.dataset_quality)})
     origin = lineage.run_document.get("origin") or {}
     run = tree.add(Text(f"run  {origin.get('run', 'outside of a cluster')}"))
-    resource = f"{origin.get('namespace')}/{origin.get('name')}, generation {origin.get('generation')}" if origin else None
+    resource = (
+        f"{origin.get('namespace')}/{origin.get('name')}, generation {origin.get('generation')}" if origin else None
+    )
     _leaves(run, {"FineTuneJob": resource, "run key": manifest.run_key, "image": lineage.image, "seed": lineage.seed})
     _leaves(run, {"trainer": lineage.code_version, **lineage.environment})
     metrics = tree.add("metrics" + ("" if manifest.promotable else " (failed a gate)"))
