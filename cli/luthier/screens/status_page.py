@@ -16,10 +16,13 @@ from luthier.kinds import FINETUNEJOB, Raw, Resource
 from luthier.overview import Overview, event_time
 from luthier.screens import words
 from luthier.screens.bars import bar
+from luthier_api import GROUP
 from luthier_api.finetunejob import FineTuneJobStatus, Progress
 from luthier_api.modeldeployment import ModelDeploymentStatus, RevisionStatus, RolloutStatus
 from luthier_api.reasons import ConditionType
 
+# A step with pause: Manual says in its message that it waits for it.
+PROMOTE_ANNOTATION = f"{GROUP}/promote"
 _VERSIONS = 5
 _EVENTS = 8
 
@@ -173,7 +176,8 @@ def rollout_lines(rollout: RolloutStatus, now: datetime) -> list[RenderableType]
     step = f"step {rollout.step} of {rollout.steps}, " if rollout.steps else ""
     since = words.since(rollout.since, now)
     line = f"rollout: {rollout.stage.lower()}, {step}{rollout.weight} %" + (f", for {since}" if since else "")
-    line += " · paused: luthier promote" if rollout.paused else ""
+    waits = rollout.paused or PROMOTE_ANNOTATION in (rollout.message or "")
+    line += " · luthier promote goes on" if waits else ""
     return [Text(line, "bold"), *([Text(rollout.message)] if rollout.message else [])]
 
 

@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from luthier.commands import app
 from luthier.errors import ExitCode
 from luthier_api.exitcodes import ExitCode as PodExit
+from support.cli.kubelet import played_kubelet, pod_of
 from support.operator.kuberay import MODELDEPLOYMENT, Server, install_kuberay
 
 pytestmark = pytest.mark.integration
@@ -60,7 +61,7 @@ def rolling(operator: Any, namespace: Any, server: Server) -> Server:
     namespace.until("the canary", lambda: "v2" in server.weights)
     server.tell()
     namespace.until("the first step", lambda: server.weights == {"v1": 90, "v2": 10})
-    namespace.until("its pause", lambda: rollout(namespace).get("paused"))
+    namespace.until("its pause", lambda: "promote" in rollout(namespace).get("message", ""))
     return server
 
 
@@ -157,13 +158,13 @@ def test_what_init_proposes_is_accepted(
 
 def test_a_rollout_is_promoted_skipped_and_shown(rolling: Server, namespace: Any, luthier: Luthier) -> None:
     page = luthier("status", "reviews").stdout
-    assert "step 1 of 2, 10 %" in page and "paused: luthier promote" in page
+    assert "step 1 of 2, 10 %" in page and "luthier promote goes on" in page
     declined = luthier("promote", "reviews", code=9, stdin="n\n")
     assert "v2 has step 1 of 2, 10 % of the requests. End this step now" in declined.stdout
     assert rolling.weights == {"v1": 90, "v2": 10}
     luthier("promote", "reviews", stdin="y\n")
     namespace.until("the second step", lambda: rolling.weights == {"v1": 50, "v2": 50})
-    namespace.until("its pause", lambda: rollout(namespace).get("step") == 2)
+    namespace.until("its status", lambda: rollout(namespace).get("step") == 2)
     luthier("promote", "reviews", "--yes")  # a second time, and so with another value
     namespace.until("all requests", lambda: rolling.weights.get("v2") == 100)
 
@@ -248,6 +249,25 @@ def test_a_support_bundle_holds_what_helps_and_no_secret(
     for expected in ("finetunejob-reviews.yaml", "events.yaml", "pods.yaml", "jobs.yaml", "doctor.json", "README.txt"):
         assert expected in names
     assert "eval_f1_macro" in everything and "hunter2" not in everything and "managedFields" not in everything
+
+
+def test_logs_are_those_of_the_latest_stage(
+    cluster: Any, namespace: Any, luthier: Luthier, tmp_path: Path, make_finetunejob: Callable[..., Any]
+) -> None:
+    namespace.until("its service account", lambda: namespace.all("serviceaccounts"))
+    namespace.apply(make_finetunejob(suspend=True))
+    with played_kubelet(cluster, tmp_path):
+        for stage in ("prepare", "train"):
+            namespace.apply(pod_of("reviews", f"reviews-{stage}", stage))
+        answer = luthier("logs", "reviews")
+        assert answer.stdout.splitlines() == [f"reviews-train main line {number}" for number in range(3)]
+        assert answer.stderr == "# pod reviews-train, container main\n"
+        assert luthier("logs", "reviews", "--stage", "prepare", "--tail", "1").stdout == "reviews-prepare main line 2\n"
+        assert luthier("logs", "reviews", "-f").stdout == answer.stdout
+        path = tmp_path / "bundle.zip"
+        luthier("support", "reviews", "-w", str(path))
+        with zipfile.ZipFile(path) as bundle:
+            assert b"reviews-train main line 2" in bundle.read("logs/reviews-train/main.log")
 
 
 def test_logs_without_a_pod_say_where_the_training_s_log_is(operator: Any, namespace: Any, luthier: Luthier) -> None:
