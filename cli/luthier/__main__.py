@@ -18,7 +18,7 @@ def main() -> None:
 
 
 def complete() -> None:
-    """Print what may come next, for kubectl: it runs `kubectl_complete-luthier` with the words that are typed so far."""
+    """Print what may come next, for kubectl, which runs this with the words that are typed so far."""
     words = sys.argv[1:]
     typed = {"COMP_WORDS": shlex.join(["luthier", *words]), "COMP_CWORD": str(len(words))}
     os.environ.update(typed, _LUTHIER_COMPLETE="complete_bash")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import urllib3
+import yaml
 
 from luthier.errors import Denied, Invalid, LuthierError, NotFound, Unreachable
 from luthier.kinds import KINDS, Kind, Raw, Resource
@@ -231,7 +232,7 @@ def connect(namespace: str | None = None, context: str | None = None, kubeconfig
             known = ", ".join(entry["name"] for entry in contexts)
             raise NotFound(f"The kubeconfig has no context {context}; it has: {known}.")
         load_kube_config(path, context=context, client_configuration=configuration, persist_config=False)
-    except ConfigException as error:
+    except (ConfigException, yaml.YAMLError, OSError) as error:
         raise Unreachable(
             f"No cluster is configured ({_first_line(error)}); set KUBECONFIG or give --kubeconfig."
         ) from error
