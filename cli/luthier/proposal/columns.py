@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from luthier.errors import Invalid
@@ -150,11 +151,14 @@ def _task_of(cells: list[str], wanted: Task | None) -> tuple[Task, Counter[str],
     if not filled:
         raise Invalid("The column of the labels is empty; choose another one with --label.")
     lists = _lists(filled)
-    if wanted in (None, Task.MULTI_LABEL) and (lists or (separator := _separator(filled, sure=wanted is not None))):
-        parts = lists or [[part.strip() for part in cell.split(separator)] for cell in filled]  # type: ignore[possibly-undefined]
-        counts = Counter(label for row in parts for label in row if label)
-        how = "lists" if lists else f"several in a cell, separated by {separator!r}"
-        return Task.MULTI_LABEL, counts, None if lists or separator == "," else separator, f"{how}, so multi-label"
+    if wanted in (None, Task.MULTI_LABEL):
+        separator = None if lists else _separator(filled, sure=wanted is not None)
+        parts = lists or [[part.strip() for part in cell.split(separator)] for cell in filled if separator]
+        if parts:
+            counts = Counter(label for row in parts for label in row if label)
+            how = "lists" if lists else f"several in a cell, separated by {separator!r}"
+            # A comma is the contract's default.
+            return Task.MULTI_LABEL, counts, None if separator == "," else separator, f"{how}, so multi-label"
     if wanted is Task.MULTI_LABEL:
         return Task.MULTI_LABEL, Counter(filled), None, "as --task says"
     values = Counter(filled)
@@ -202,8 +206,8 @@ def _is_number(cell: str) -> bool:
     return _NUMBER.fullmatch(cell.strip()) is not None
 
 
-def _share(cells: list[str], holds: object) -> float:
-    return sum(bool(holds(cell)) for cell in cells) / len(cells)  # type: ignore[operator]
+def _share(cells: list[str], holds: Callable[[str], bool]) -> float:
+    return sum(holds(cell) for cell in cells) / len(cells)
 
 
 def _said_text(table: Table, name: str) -> str:

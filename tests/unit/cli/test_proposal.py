@@ -202,7 +202,7 @@ def test_the_yaml_says_why_in_comments(write: Callable[..., Path]) -> None:
     rows = [(f"{ENGLISH} {n}", ["a", "b"][n % 2]) for n in range(40)]
     text = proposed(write(("text", "label"), rows)).to_yaml("reviews.csv")
     assert text.startswith("# Made by `luthier init` from reviews.csv.")
-    assert "# - text holds the text: 15 words in the mean" in text
+    assert "# - text holds the text: 16 words in the mean" in text
     assert "# ! 40 rows are few" in text
 
 
