@@ -151,8 +151,10 @@ def _task_of(cells: list[str], wanted: Task | None) -> tuple[Task, Counter[str],
     if not filled:
         raise Invalid("The column of the labels is empty; choose another one with --label.")
     lists = _lists(filled)
+    numbers = _share(filled, _is_number) > 0.98
     if wanted in (None, Task.MULTI_LABEL):
-        separator = None if lists else _separator(filled, sure=wanted is not None)
+        # 1,5 is a number in half of Europe.
+        separator = None if lists or numbers else _separator(filled, sure=wanted is not None)
         parts = lists or [[part.strip() for part in cell.split(separator)] for cell in filled if separator]
         if parts:
             counts = Counter(label for row in parts for label in row if label)
@@ -162,7 +164,6 @@ def _task_of(cells: list[str], wanted: Task | None) -> tuple[Task, Counter[str],
     if wanted is Task.MULTI_LABEL:
         return Task.MULTI_LABEL, Counter(filled), None, "as --task says"
     values = Counter(filled)
-    numbers = _share(filled, _is_number) > 0.98
     whole = numbers and all(re.fullmatch(r"-?\d+(\.0+)?", cell) for cell in filled if _is_number(cell))
     if wanted is Task.REGRESSION or (wanted is None and numbers and (not whole or len(values) > _MOST_INTEGER_CLASSES)):
         return Task.REGRESSION, Counter(), None, f"numbers of {len(values)} different values, so regression"

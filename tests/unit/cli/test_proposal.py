@@ -97,6 +97,7 @@ def test_columns_of_0_and_1_are_one_label_each(write: Callable[..., Path]) -> No
     ("values", "task"),
     [
         (["1.5", "2.25", "3.0", "4.75"], Task.REGRESSION),
+        (["1,5", "2,25", "3,0", "4,75"], Task.REGRESSION),
         (["1", "2", "3", "4"], Task.TEXT_CLASSIFICATION),
         ([str(number) for number in range(60)], Task.REGRESSION),
     ],
