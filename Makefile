@@ -11,7 +11,7 @@ IN_TWO := -n 2 --dist loadgroup
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e rollouts gpu gpu-kit gpu-proof test-older mutants lint generate failures bench bench-prepare bench-trainer bench-job bench-operator kills soak images cluster cluster-down clean constraints
+.PHONY: help demo test unit integration e2e rollouts test-slow gpu gpu-kit gpu-proof test-older mutants lint generate failures bench bench-prepare bench-trainer bench-job bench-operator kills soak images cluster cluster-down clean constraints
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,8 +30,8 @@ demo: .venv/.demo ## The demo on a real cluster: train, publish, serve, edit, re
 
 test: .venv/.full ## Unit, integration and e2e tests, with everything they need
 	@$(PY) -m luthier_dev test-setup
-	$(PYTEST) -m unit $(UNIT) -n 2 --durations 5
-	$(PYTEST) -m integration $(IN_TWO) --durations 10
+	$(PYTEST) -m "unit and not slow" $(UNIT) -n 2 --durations 5
+	$(PYTEST) -m "integration and not slow" $(IN_TWO) --durations 10
 	$(PYTEST) -m e2e --durations 10
 
 unit: .venv/.full ## Unit tests only, under a minute
@@ -46,6 +46,10 @@ e2e: .venv/.full ## End-to-end tests on a real one-node cluster with the chart i
 
 rollouts: .venv/.full ## Rollouts and outages on a real cluster under load: no request may fail; a quarter of an hour
 	$(PYTEST) -m rollouts -v
+
+test-slow: .venv/.full ## Tests that take long and fail rarely, of every tier but e2e
+	@$(PY) -m luthier_dev binaries
+	$(PYTEST) -m "slow and not e2e" --durations 10
 
 gpu: .venv/.full ## Tests that need an NVIDIA GPU; skipped without one
 	$(PYTEST) -m gpu tests/gpu
