@@ -46,7 +46,7 @@ def dashboard() -> dict[str, Any]:
                     ),
                     graph(
                         "Errors",
-                        Query(_rate("luthier_reconcile_errors_total", "reason"), "{{reason}}"),
+                        Query(f"{_rate('luthier_reconcile_errors_total', 'reason')} or vector(0)", "{{reason}}"),
                         unit="ops",
                         says="unexpected is usually a missing right; bug is a fault of Luthier.",
                     ),

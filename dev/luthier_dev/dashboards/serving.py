@@ -16,6 +16,12 @@ def _rate(metric: str, by: str, *selectors: str) -> str:
     return f"sum by ({by}) (rate({metric}{{{','.join((_CHOSEN, *selectors))}}}[$__rate_interval]))"
 
 
+def _share(metric: str, selector: str) -> str:
+    """Return the share of a model's requests that have these labels; 0, and not nothing, where there are none."""
+    every = _rate(metric, _BY_NAME)
+    return f"({_rate(metric, _BY_NAME, selector)} or 0 * {every}) / {every}"
+
+
 def _quantile(share: str, by: str) -> str:
     return f"histogram_quantile({share}, {_rate('ray_luthier_request_seconds_bucket', f'{by}, le')})"
 
@@ -84,12 +90,12 @@ def dashboard() -> dict[str, Any]:
                 [
                     graph(
                         "Failed (500, 504)",
-                        Query(f"{_rate(requests, _BY_NAME, _FAILED)} / {_rate(requests, _BY_NAME)}", _NAME),
+                        Query(_share(requests, _FAILED), _NAME),
                         unit="percentunit",
                     ),
                     graph(
                         "Refused (503)",
-                        Query(f"{_rate(requests, _BY_NAME, _REFUSED)} / {_rate(requests, _BY_NAME)}", _NAME),
+                        Query(_share(requests, _REFUSED), _NAME),
                         unit="percentunit",
                     ),
                     graph(
