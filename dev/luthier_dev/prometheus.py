@@ -1,4 +1,4 @@
-"""A real Prometheus for the tests of rules and dashboards: Debian's, unpacked and not installed, so that no service starts.
+"""A real Prometheus for the tests of rules and dashboards: Debian's, unpacked and not installed, so no service starts.
 
 Owns where the programs lie, and one server as a process. What it scrapes is the caller's.
 """

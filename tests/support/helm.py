@@ -40,7 +40,9 @@ def render(
     Raises:
         CommandFailed: helm refuses the values; `tail` says why.
     """
-    return list(_rendered(json.dumps({"crds": {"install": crds}, **(values or {})}), tuple(kinds), release, namespace, hooks))
+    return list(
+        _rendered(json.dumps({"crds": {"install": crds}, **(values or {})}), tuple(kinds), release, namespace, hooks)
+    )
 
 
 @functools.cache

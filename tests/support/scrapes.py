@@ -1,8 +1,8 @@
 """What Prometheus sees of the three programs: recorded scrapes, and the names that the code would export.
 
-    recorded(name)     the text of a real /metrics, in tests/integration/observability/scrapes
-    compare(name, t)   that a real one still has the same series; LUTHIER_WRITE_SCRAPES=1 records it anew
-    exported()         names of samples, from the registries in the code
+recorded(name)     the text of a real /metrics, in tests/integration/observability/scrapes
+compare(name, t)   that a real one still has the same series; LUTHIER_WRITE_SCRAPES=1 records it anew
+exported()         names of samples, from the registries in the code
 """
 
 from __future__ import annotations

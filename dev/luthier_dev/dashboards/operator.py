@@ -57,7 +57,9 @@ def dashboard() -> dict[str, Any]:
                 "The API server",
                 [
                     graph(
-                        "Requests", Query(_rate("luthier_api_requests_total", "verb, code"), "{{verb}} {{code}}"), unit="reqps"
+                        "Requests",
+                        Query(_rate("luthier_api_requests_total", "verb, code"), "{{verb}} {{code}}"),
+                        unit="reqps",
                     ),
                     graph("Writes", Query(_rate("luthier_writes_total", "what"), "{{what}}"), unit="ops"),
                     graph(
@@ -85,7 +87,8 @@ def dashboard() -> dict[str, Any]:
                     graph(
                         "CPU",
                         Query(
-                            f"rate(process_cpu_seconds_total{{{_JOB}}}[$__rate_interval]) {_OURS}", "{{pod}} {{instance}}"
+                            f"rate(process_cpu_seconds_total{{{_JOB}}}[$__rate_interval]) {_OURS}",
+                            "{{pod}} {{instance}}",
                         ),
                     ),
                 ],

@@ -116,7 +116,10 @@ def _panel(panel: Panel) -> dict[str, Any]:
     options: dict[str, Any] = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
     if panel.kind == "timeseries":
         defaults |= {"min": 0, "custom": custom} if panel.stacked else {"custom": custom}
-        options = {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi", "sort": "desc"}}
+        options = {
+            "legend": {"displayMode": "list", "placement": "bottom"},
+            "tooltip": {"mode": "multi", "sort": "desc"},
+        }
     return {
         "type": panel.kind,
         "title": panel.title,

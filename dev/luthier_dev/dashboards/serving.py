@@ -32,7 +32,7 @@ def dashboard() -> dict[str, Any]:
     return made(
         "serving",
         "Serving",
-        "ModelDeployments: traffic by revision, latency, errors, queues. status.revisions says which version a revision is.",
+        "ModelDeployments: traffic by revision, latency, errors, queues. status.revisions has the version of each.",
         [
             variable("namespace", "Namespace", requests),
             variable("modeldeployment", "ModelDeployment", requests),

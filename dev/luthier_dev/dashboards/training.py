@@ -42,8 +42,7 @@ def dashboard() -> dict[str, Any]:
                     graph(
                         "Stopped, by reason",
                         Query(
-                            "max by (namespace, reason) "
-                            f'(luthier_stalled_resources{{kind="FineTuneJob",{_CHOSEN}}})',
+                            f'max by (namespace, reason) (luthier_stalled_resources{{kind="FineTuneJob",{_CHOSEN}}})',
                             "{{namespace}}: {{reason}}",
                         ),
                         says="FineTuneJobs that wait for an edit or a retry. The reasons: docs/troubleshooting.md.",
@@ -80,7 +79,9 @@ def dashboard() -> dict[str, Any]:
             Row(
                 "What it learns",
                 [
-                    graph("Loss", Query(f'luthier_training_metric{{{_RUN},metric=~".*loss"}}', f"{_NAME} {{{{metric}}}}")),
+                    graph(
+                        "Loss", Query(f'luthier_training_metric{{{_RUN},metric=~".*loss"}}', f"{_NAME} {{{{metric}}}}")
+                    ),
                     graph(
                         "Metrics of the evaluation",
                         Query(

@@ -15,8 +15,8 @@ import pytest
 
 from luthier_dev import prometheus
 from luthier_dev.charts import CHART
-from luthier_dev.prometheus import Prometheus
 from luthier_dev.processes import free_ports
+from luthier_dev.prometheus import Prometheus
 from luthier_dev.waiting import wait_until
 from support import scrapes
 
@@ -29,7 +29,10 @@ GRAFANA = {"$__rate_interval": "30s", "$__range": "1m", "$namespace": ".*", "$fi
 GRAFANA |= {"$modeldeployment": ".*", "$job": ".*"}
 SCRAPED: dict[str, tuple[Callable[[], str], dict[str, str]]] = {
     "operator": (lambda: scrapes.recorded("operator"), {"namespace": "luthier-system", "pod": "luthier-0"}),
-    "training": (scrapes.training, {"namespace": "team", "finetunejob": "reviews", "run": "reviews-1", "pod": "train-0"}),
+    "training": (
+        scrapes.training,
+        {"namespace": "team", "finetunejob": "reviews", "run": "reviews-1", "pod": "train-0"},
+    ),
     "serving": (lambda: scrapes.recorded("serving"), {"namespace": "team", "modeldeployment": "reviews", "pod": "w-0"}),
 }
 
@@ -93,7 +96,9 @@ def test_each_alert_fires_when_it_should_and_not_otherwise() -> None:
     assert "SUCCESS" in promtool("test", "rules", str(HERE / "alerts_test.yaml"))
     tested = (HERE / "alerts_test.yaml").read_text()
     alerts = [line.partition("alert: ")[2] for line in RULES.read_text().splitlines() if "- alert: " in line]
-    assert len(alerts) == 14 and [each for each in alerts if f'alertname="{each}",alertstate="firing"' not in tested] == []
+    assert (
+        len(alerts) == 14 and [each for each in alerts if f'alertname="{each}",alertstate="firing"' not in tested] == []
+    )
 
 
 @pytest.mark.parametrize("name", BOARDS)

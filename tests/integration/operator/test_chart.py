@@ -24,9 +24,7 @@ CHART = REPOSITORY / "charts" / "luthier"
 Values = dict[str, Any]
 
 
-def rendered(
-    namespace: str, values: dict[str, Any] | None = None, *, hooks: bool = False
-) -> list[dict[str, Any]]:
+def rendered(namespace: str, values: dict[str, Any] | None = None, *, hooks: bool = False) -> list[dict[str, Any]]:
     command = [str(binaries.path("helm")), "template", "luthier", str(CHART)]
     command += ["--namespace", namespace, "--kube-version", versions.KUBERNETES, "--set", "allowedImages={r.example/}"]
     command += ["--values", "-", *([] if hooks else ["--no-hooks"])]

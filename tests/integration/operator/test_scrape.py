@@ -43,7 +43,10 @@ def test_an_operator_at_work_exports_what_the_dashboards_were_tried_on(
         namespace.until("the count", lambda: process.metric("luthier_stalled_resources") == 2)
         text, wrong = process.get("/metrics")
         assert wrong is None
-        assert f'luthier_stalled_resources{{kind="FineTuneJob",namespace="{namespace.name}",reason="InvalidData"}} 1.0' in text
+        assert (
+            f'luthier_stalled_resources{{kind="FineTuneJob",namespace="{namespace.name}",reason="InvalidData"}} 1.0'
+            in text
+        )
         compare("operator", text.replace(namespace.name, "team"))
     finally:
         process.kill()

@@ -1,7 +1,7 @@
 """Resources in every phase, as the operator leaves them: from the recordings of a real API server, and from plans.
 
-    recorded()    what a release's operator wrote (tests/integration/operator/upgrade)
-    planned()     what the present plan writes, in the world of the unit tests
+recorded()    what a release's operator wrote (tests/integration/operator/upgrade)
+planned()     what the present plan writes, in the world of the unit tests
 """
 
 from __future__ import annotations

@@ -88,7 +88,9 @@ def test_training_pods_are_scraped_by_the_port_that_they_have_and_named_by_their
     assert expression["key"] in template["metadata"]["labels"]
     assert endpoint["port"] in [port["name"] for port in template["spec"]["containers"][0]["ports"]]
     renamed = {each["targetLabel"]: each["sourceLabels"][0] for each in endpoint["relabelings"]}
-    assert renamed == {name: discovered(label) for name, label in (("finetunejob", names.FINETUNEJOB), ("run", names.RUN))}
+    assert renamed == {
+        name: discovered(label) for name, label in (("finetunejob", names.FINETUNEJOB), ("run", names.RUN))
+    }
 
 
 def discovered(label: str) -> str:
@@ -183,4 +185,6 @@ def test_the_page_of_alerts_has_each_of_them_and_every_runbook_leads_to_a_headin
             continue  # of which the next test is
         headings = [line[3:].lower() for line in target.splitlines() if line.startswith("## ")]
         assert anchor in headings or f'<a id="{anchor}"></a>' in target, alert["alert"]
-        assert f"| {alert['labels']['severity']} |" in next(line for line in page.splitlines() if alert["alert"] in line)
+        assert f"| {alert['labels']['severity']} |" in next(
+            line for line in page.splitlines() if alert["alert"] in line
+        )

@@ -12,7 +12,9 @@ from support.helm import of_kind, only, render
 
 pytestmark = pytest.mark.unit
 
-CRDS = [yaml.load(path.read_text(), yaml.CSafeLoader)["spec"] for path in sorted((CHART / "files" / "crds").glob("*.yaml"))]
+CRDS = [
+    yaml.load(path.read_text(), yaml.CSafeLoader)["spec"] for path in sorted((CHART / "files" / "crds").glob("*.yaml"))
+]
 PLURALS = [each["names"]["plural"] for each in CRDS]
 SCALED = [each["names"]["plural"] for each in CRDS if "scale" in each["versions"][0]["subresources"]]
 AGGREGATE = "rbac.authorization.k8s.io/aggregate-to-"
@@ -47,7 +49,9 @@ def test_whoever_may_view_edit_or_administer_a_namespace_may_do_so_with_each_kin
 def test_a_role_for_one_kind_can_be_bound_by_hand() -> None:
     assert len(of_kind(render(), "ClusterRole")) == 4
     roles = of_kind(render({"rbac": {"aggregate": False, "perKind": True}}), "ClusterRole")
-    expected = {f"luthier-{each['names']['singular']}-{role}" for each in CRDS for role in ("viewer", "editor", "admin")}
+    expected = {
+        f"luthier-{each['names']['singular']}-{role}" for each in CRDS for role in ("viewer", "editor", "admin")
+    }
     assert set(roles) == {"luthier", *expected}
     for each in CRDS:
         singular, plural = each["names"]["singular"], each["names"]["plural"]

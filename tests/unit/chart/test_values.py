@@ -42,7 +42,9 @@ def resolved(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def places(values: dict[str, Any], schema: dict[str, Any], place: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
+def places(
+    values: dict[str, Any], schema: dict[str, Any], place: str = ""
+) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """Yield each value with its place and its schema; a schema that is missing is empty."""
     options = [resolved(each) for each in (schema, *schema.get("anyOf", ()))]
     fields = next((each["properties"] for each in options if "properties" in each), {})
@@ -64,7 +66,9 @@ def test_the_schema_knows_each_value_of_the_chart_and_no_group_takes_unknown_nam
     for place, value, schema in found:
         if isinstance(value, dict) and value:
             options = [schema, *(resolved(each) for each in schema.get("anyOf", ()))]
-            assert any("additionalProperties" in each and each["additionalProperties"] is not True for each in options), place
+            assert any(
+                "additionalProperties" in each and each["additionalProperties"] is not True for each in options
+            ), place
 
 
 def test_each_value_has_a_sentence_for_the_readme() -> None:
@@ -128,11 +132,16 @@ def test_an_image_is_one_text_or_its_parts_of_which_the_digest_goes_first(image:
 def test_all_objects_are_named_after_the_release_or_as_the_values_say(
     values: dict[str, Any], release: str, name: str
 ) -> None:
-    objects = render({**values, "watchNamespaces": ["team"], "dashboards": {"enabled": True}}, release=release, hooks=True)
+    objects = render(
+        {**values, "watchNamespaces": ["team"], "dashboards": {"enabled": True}}, release=release, hooks=True
+    )
     assert {each["metadata"]["name"].startswith(name) for each in objects} == {True}
     template = only(objects, "Deployment")["spec"]["template"]
     selector = only(objects, "Deployment")["spec"]["selector"]["matchLabels"]
-    assert selector == {"app.kubernetes.io/name": values.get("nameOverride", "luthier"), "app.kubernetes.io/instance": release}
+    assert selector == {
+        "app.kubernetes.io/name": values.get("nameOverride", "luthier"),
+        "app.kubernetes.io/instance": release,
+    }
     assert selector.items() <= template["metadata"]["labels"].items()
     assert template["spec"]["serviceAccountName"] == name
     for role in of_kind(objects, "Role").values():
@@ -186,7 +195,9 @@ def test_a_service_account_that_exists_is_used_and_not_made() -> None:
     assert only(objects, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"] == "mine"
     for binding in of_kind(objects, "RoleBinding").values():
         assert [each["name"] for each in binding["subjects"]] == ["mine"]
-    made = render({"serviceAccount": {"annotations": {"role": "arn"}, "labels": {"azure.workload.identity/use": "true"}}})
+    made = render(
+        {"serviceAccount": {"annotations": {"role": "arn"}, "labels": {"azure.workload.identity/use": "true"}}}
+    )
     account = only(made, "ServiceAccount")["metadata"]
     assert account["annotations"] == {"role": "arn"} and account["labels"]["azure.workload.identity/use"] == "true"
 
@@ -222,7 +233,9 @@ def test_the_defaults_that_the_readme_names_are_the_operators() -> None:
 
 def test_extra_objects_are_installed_and_may_hold_templates() -> None:
     text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: '{{ .Release.Name }}-b'}\n"
-    objects = render({"extraObjects": [{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "{{ .Release.Name }}-a"}}, text]})
+    objects = render(
+        {"extraObjects": [{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "{{ .Release.Name }}-a"}}, text]}
+    )
     assert only(objects, "Secret")["metadata"]["name"] == "luthier-a"
     assert only(objects, "ConfigMap")["metadata"]["name"] == "luthier-b"
 
@@ -231,7 +244,8 @@ def test_artifact_hub_is_told_of_the_images_and_the_kinds_that_the_chart_has() -
     said = {name.partition("/")[2]: text for name, text in INFORMATION["annotations"].items()}
     images = {each["name"]: each["image"] for each in yaml.safe_load(said["images"])}
     assert images == {
-        part: f"{VALUES[part]['image']['repository']}:{INFORMATION['appVersion']}" for part in ("operator", "trainer", "server")
+        part: f"{VALUES[part]['image']['repository']}:{INFORMATION['appVersion']}"
+        for part in ("operator", "trainer", "server")
     }
     crds = [yaml.load(path.read_text(), yaml.CSafeLoader) for path in sorted((CHART / "files" / "crds").glob("*.yaml"))]
     assert [(each["kind"], each["name"], each["version"]) for each in yaml.safe_load(said["crds"])] == [

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.unit
 # What is no trouble: of a run that goes on, and of Events.
 FINE = {
     Reason.PREPARING, Reason.PREPARED_WITH_WARNINGS, Reason.TRAINING, Reason.PUBLISHED, Reason.REUSED, Reason.REPLACED,
-    Reason.ADMITTED, Reason.PRUNED, Reason.REMOVED, Reason.ADOPTED, Reason.DEPLOYING, Reason.ROLLING_OUT, Reason.SERVING,
+    Reason.ADMITTED, Reason.PRUNED, Reason.REMOVED, Reason.ADOPTED, Reason.DEPLOYING, Reason.ROLLING_OUT,
+    Reason.SERVING,
 }  # fmt: skip
 
 
@@ -29,8 +30,8 @@ def test_an_alert_finds_the_row_of_each_reason_that_is_trouble() -> None:
 
 
 def test_anchors_are_put_before_the_reasons_of_a_row_and_only_once() -> None:
-    page = "| You see | It means |\n| --- | --- |\n| `InvalidData`, `InvalidSpec` | x `Stuck` |\n| Event `OtherRelease` | y |\n"
-    page += "| `in body` when you apply | z |\n| A rollout stays in `Loading` | w |\n"
+    page = "| You see | It means |\n| --- | --- |\n| `InvalidData`, `InvalidSpec` | x `Stuck` |\n"
+    page += "| Event `OtherRelease` | y |\n| `in body` when you apply | z |\n| A rollout stays in `Loading` | w |\n"
     marked = with_anchors(page)
     assert marked.splitlines()[2:] == [
         '| <a id="invaliddata"></a><a id="invalidspec"></a>`InvalidData`, `InvalidSpec` | x `Stuck` |',

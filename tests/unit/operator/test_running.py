@@ -161,8 +161,8 @@ def test_resources_that_need_somebody_are_counted_by_namespace_and_reason() -> N
     metrics.Conditions(store.stalled, store.unavailable, registry)
     text = generate_latest(registry).decode()
     stalled = [line for line in text.splitlines() if line.startswith("luthier_stalled_resources{")]
-    assert stalled == ["luthier_stalled_resources{kind=\"FineTuneJob\",namespace=\"team\",reason=\"OutOfMemory\"} 2.0"]
-    assert "luthier_unavailable_modeldeployments{namespace=\"team\"} 2.0" in text
+    assert stalled == ['luthier_stalled_resources{kind="FineTuneJob",namespace="team",reason="OutOfMemory"} 2.0']
+    assert 'luthier_unavailable_modeldeployments{namespace="team"} 2.0' in text
 
 
 def test_resources_are_counted_by_phase_without_parsing_them() -> None:
