@@ -21,7 +21,8 @@ NOTHING = {
 
 def main() -> int:
     """Return the exit code."""
-    config.load_incluster_config()
+    # That of the pod; a kubeconfig where there is one, as in our tests.
+    config.load_config()
     api = client.CustomObjectsApi()
     place = {**KIND, "namespace": os.environ["NAMESPACE"]}
     name, spec = os.environ["NAME"], json.loads(os.environ["SPEC"])
