@@ -78,4 +78,4 @@ def test_a_run_that_fails_ends_it_with_the_reason(
 def test_a_run_that_takes_too_long_says_where_it_stands(start: Start, namespace: Any, make_finetunejob: Any) -> None:
     code, said = end(start(make_finetunejob()["spec"], timeout_s=1))
     assert code == 1
-    assert said[-1] == "No version after 1 s. The operator has not looked at the FineTuneJob."
+    assert said[-1].startswith("No version after 1 s. ")
