@@ -1,4 +1,4 @@
-"""`helm test` on a real cluster: a tiny FineTuneJob of the user's runs to its version in the release's own namespace."""
+"""`helm test` on a real cluster: a tiny FineTuneJob of the user's runs to its version in the namespace of the release."""
 
 from __future__ import annotations
 
@@ -44,10 +44,3 @@ def test_helm_test_runs_a_tiny_job_to_its_version(release: Site) -> None:
     said = helm(release, "test", RELEASE, "--logs", "--timeout", "10m")
     assert "Phase:          Succeeded" in said and "is published." in said
     assert not release.kubectl.get("finetunejobs", "--namespace", SYSTEM_NAMESPACE)["items"]
-
-
-def test_metrics_ports_have_the_names_that_the_monitors_scrape(site: Site) -> None:
-    """KubeRay adds the port of Ray's metrics to each container; the PodMonitor relies on its name."""
-    for pod in site.kubectl.get("pods", "--all-namespaces", "-l", "luthier.dev/modeldeployment")["items"]:
-        names = {port["name"] for container in pod["spec"]["containers"] for port in container.get("ports", [])}
-        assert "metrics" in names
