@@ -1,4 +1,4 @@
-"""`helm test` on a real cluster: a tiny FineTuneJob of the user's runs to its version in the namespace of the release."""
+"""`helm test` on a real cluster: a tiny FineTuneJob of the user's runs to its version, beside the operator."""
 
 from __future__ import annotations
 
