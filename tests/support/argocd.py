@@ -21,7 +21,10 @@ _SANDBOX = """
 getmetatable("").__index = nil
 local safe = {time = os.time, date = os.date}
 os, string, math, io, debug, coroutine = safe, nil, nil, nil, nil, nil
-package.loaded = {os = safe}
+for name in pairs(package.loaded) do
+  package.loaded[name] = nil
+end
+package.loaded.os = safe
 package.preload, package.loaders = {}, {}
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def sibling(path: Path, name: str) -> Any:
     """Import another module of the tests, which are no packages."""
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
@@ -35,10 +36,6 @@ kstatus = sibling(HERE.parent / "operator" / "test_kstatus.py", "kstatus_states"
 world_of = sibling(HERE.parent / "operator" / "conftest.py", "unit_world").World
 FINETUNEJOB, MODELDEPLOYMENT = Scripts("FineTuneJob"), Scripts("ModelDeployment")
 HEALTH = {"Current": "Healthy", "Failed": "Degraded", "InProgress": "Progressing"}
-RECORDED = {
-    "deploying": ("Progressing", {"suspend"}),
-    "serving": ("Healthy", {"suspend"}),
-}
 
 
 def conditions(raw: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from luthier_api.finetunejob import FineTuneJobSpec
-from luthier_dev import binaries, versions
+from luthier_dev import binaries
 from luthier_dev.charts import CHART
 from luthier_dev.errors import CommandFailed
 from luthier_dev.paths import REPOSITORY
@@ -196,7 +196,7 @@ def notes(values: dict[str, Any]) -> str:
     """Return what helm says after an installation."""
     binaries.ensure(["helm"])
     command = [str(binaries.path("helm")), "install", "luthier", str(CHART), "--namespace", "ml", "--dry-run=client"]
-    command += ["--kube-version", versions.KUBERNETES, "--values", "-"]
+    command += ["--values", "-"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, input=json.dumps(values))
     return done.stdout.partition("NOTES:\n")[2]
 

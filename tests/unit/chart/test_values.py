@@ -220,7 +220,6 @@ def test_default_resources_of_pods_reach_the_operators_settings() -> None:
 
 def test_the_defaults_that_the_readme_names_are_the_operators() -> None:
     table = (CHART / "values.yaml").read_text()
-    said = dict(re.findall(r"# @default -- (.*)\n  (\w+): \{\}", table))
     said = {name: text for text, name in re.findall(r"# @default -- (.*)\n  (\w+): \{\}", table)}
     usual = Defaults(trainer_image="", server_image="")
     trained = {"resources": usual.serve, "prepareResources": usual.prepare}
