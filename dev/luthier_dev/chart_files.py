@@ -1,4 +1,4 @@
-"""Files that are made of others: the chart's README and dashboards, Argo CD's settings, anchors of the troubleshooting page.
+"""Files that are made of others: the chart's README and dashboards, Argo CD's settings, anchors for alerts to link to.
 
 `make generate` writes them, and `make lint` checks that they are up to date. The README is helm-docs' work.
 """

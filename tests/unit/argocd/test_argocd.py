@@ -17,12 +17,13 @@ from luthier_api.modeldeployment import WISHES
 from luthier_operator.model.parse import meta_of
 from luthier_operator.plan.modeldeployment.observe import wishes_of
 from support.argocd import Scripts
+from support.operator import every_phase
 
 pytestmark = pytest.mark.unit
 
 
 def sibling(path: Path, name: str) -> Any:
-    """Import another module of the tests, which are no packages."""
+    """Import a module of the operator's tests, which are no package: their world and its states."""
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec and spec.loader
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
@@ -31,7 +32,6 @@ def sibling(path: Path, name: str) -> Any:
 
 
 HERE = Path(__file__).parent
-resources = sibling(HERE / "resources.py", "argocd_resources")
 kstatus = sibling(HERE.parent / "operator" / "test_kstatus.py", "kstatus_states")
 world_of = sibling(HERE.parent / "operator" / "conftest.py", "unit_world").World
 FINETUNEJOB, MODELDEPLOYMENT = Scripts("FineTuneJob"), Scripts("ModelDeployment")
@@ -52,7 +52,7 @@ def test_argo_cd_sees_of_a_finetunejob_what_flux_sees_and_suspended_where_that_i
 ) -> None:
     world = world_of()
     bring(world)
-    raw = resources.of_world(world)
+    raw = every_phase.of_world(world)
     status, message = FINETUNEJOB.health(raw)
     assert status == ("Suspended" if reason == "Suspended" else HEALTH[seen])
     expected = conditions(raw)["Ready"]["message"] if reason else "Waiting for Luthier's operator to look at this spec."
@@ -65,10 +65,10 @@ def test_argo_cd_sees_of_a_finetunejob_what_flux_sees_and_suspended_where_that_i
     assert FINETUNEJOB.health(raw)[0] == "Progressing"
 
 
-@pytest.mark.parametrize("name", resources.MODELDEPLOYMENTS)
+@pytest.mark.parametrize("name", every_phase.MODELDEPLOYMENTS)
 def test_argo_cd_sees_of_a_modeldeployment_how_it_stands_and_offers_what_makes_sense(name: str) -> None:
-    bring, health, offered = resources.MODELDEPLOYMENTS[name]
-    raw = resources.of_cluster(bring())
+    bring, health, offered = every_phase.MODELDEPLOYMENTS[name]
+    raw = every_phase.of_cluster(bring())
     assert MODELDEPLOYMENT.health(raw)[0] == health
     if name != "new":
         assert MODELDEPLOYMENT.health(raw)[1] == conditions(raw)["Ready"]["message"]
@@ -79,7 +79,7 @@ def test_argo_cd_sees_of_a_modeldeployment_how_it_stands_and_offers_what_makes_s
 
 @pytest.mark.parametrize("scripts", [FINETUNEJOB, MODELDEPLOYMENT], ids=lambda scripts: str(scripts.folder.name))
 def test_what_an_earlier_release_wrote_on_a_real_api_server_has_a_health(scripts: Scripts) -> None:
-    found = resources.recorded(scripts.folder.name)
+    found = every_phase.recorded(scripts.folder.name)
     assert found
     for phase, raw in found.items():
         true = {type_ for type_, each in conditions(raw).items() if each["status"] == "True"}
@@ -96,7 +96,7 @@ def test_what_an_earlier_release_wrote_on_a_real_api_server_has_a_health(scripts
 def test_what_is_being_deleted_is_in_progress_and_says_what_it_waits_for() -> None:
     world = world_of()
     kstatus.published(world)
-    raw = resources.of_world(world)
+    raw = every_phase.of_world(world)
     raw["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     assert FINETUNEJOB.health(raw) == ("Progressing", conditions(raw)["Ready"]["message"])
     raw["status"]["observedGeneration"] = 0
@@ -105,8 +105,8 @@ def test_what_is_being_deleted_is_in_progress_and_says_what_it_waits_for() -> No
 
 @pytest.mark.parametrize("wish", WISHES)
 def test_an_action_asks_the_operator_for_it_once_and_a_second_click_asks_again(wish: str) -> None:
-    cluster = resources.in_step()
-    before = resources.of_cluster(cluster)
+    cluster = every_phase.in_step()
+    before = every_phase.of_cluster(cluster)
     after = MODELDEPLOYMENT.act(wish, before)
     meta = meta_of("ModelDeployment", after)
     assert wishes_of(meta, cluster.status) == {wish}
@@ -124,7 +124,7 @@ def test_an_action_asks_the_operator_for_it_once_and_a_second_click_asks_again(w
 
 @pytest.mark.parametrize("scripts", [FINETUNEJOB, MODELDEPLOYMENT], ids=lambda scripts: str(scripts.folder.name))
 def test_retry_suspend_and_resume_write_what_the_operator_reads(scripts: Scripts) -> None:
-    raw = next(iter(resources.recorded(scripts.folder.name).values()))
+    raw = next(iter(every_phase.recorded(scripts.folder.name).values()))
     raw["metadata"]["annotations"] = {"kept": "yes"}
     retried = scripts.act("retry", raw)
     assert retried["metadata"]["annotations"] == {"kept": "yes", RETRY_ANNOTATION: "1700000000"}
@@ -133,9 +133,9 @@ def test_retry_suspend_and_resume_write_what_the_operator_reads(scripts: Scripts
 
 
 def test_a_wish_of_an_action_moves_the_rollout() -> None:
-    cluster = resources.at_a_manual_step()
+    cluster = every_phase.at_a_manual_step()
     assert cluster.weights() == {"v-a": 50, "v-b": 50}
-    after = MODELDEPLOYMENT.act("promote", resources.of_cluster(cluster))
+    after = MODELDEPLOYMENT.act("promote", every_phase.of_cluster(cluster))
     cluster.meta = meta_of("ModelDeployment", after)
     cluster.carry_out(cluster.plan())
     assert cluster.weights() == {"v-a": 0, "v-b": 100}
@@ -147,9 +147,9 @@ def test_a_wish_of_an_action_moves_the_rollout() -> None:
 def fixtures(scripts: Scripts) -> dict[str, Any]:
     """Return {path below the folder of the kind: document} of the fixtures."""
     kind = scripts.folder.name
-    raws = resources.recorded(kind)
+    raws = every_phase.recorded(kind)
     if kind == "ModelDeployment":
-        raws |= {name: resources.of_cluster(row[0]()) for name, row in resources.MODELDEPLOYMENTS.items()}
+        raws |= {name: every_phase.of_cluster(row[0]()) for name, row in every_phase.MODELDEPLOYMENTS.items()}
     health, discovery, documents = [], [], {}
     for name, raw in sorted(raws.items()):
         path = f"testdata/{name}.yaml"
