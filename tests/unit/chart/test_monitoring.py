@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from typing import Any
 
 import pytest
 import yaml
 
 from luthier_api.finetunejob import FineTuneJobSpec
-from luthier_dev import binaries
 from luthier_dev.charts import CHART
 from luthier_dev.errors import CommandFailed
 from luthier_dev.paths import REPOSITORY
@@ -190,20 +188,3 @@ def test_the_page_of_alerts_has_each_of_them_and_every_runbook_leads_to_a_headin
         assert f"| {alert['labels']['severity']} |" in next(
             line for line in page.splitlines() if alert["alert"] in line
         )
-
-
-def notes(values: dict[str, Any]) -> str:
-    """Return what helm says after an installation."""
-    binaries.ensure(["helm"])
-    command = [str(binaries.path("helm")), "install", "luthier", str(CHART), "--namespace", "ml", "--dry-run=client"]
-    command += ["--values", "-"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, input=json.dumps(values))
-    return done.stdout.partition("NOTES:\n")[2]
-
-
-def test_the_notes_say_what_was_left_out() -> None:
-    said = notes({"podMonitor": {"enabled": True}, "crds": {"install": False}})
-    assert "podMonitor is enabled, and the cluster has no kind PodMonitor: none was made." in said
-    assert "list networkPolicy.namespaces" in said and "helm test luthier -n ml --logs" in said
-    said = notes({"watchNamespaces": ["team"], "crds": {"install": False}})
-    assert "none was made" not in said and "networkPolicy" not in said
