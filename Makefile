@@ -74,8 +74,9 @@ lint: .venv/.full ## ruff, mypy, import contracts, generated files, and the char
 	$(PY) crds/generate.py --check
 	@$(PY) -m luthier_dev lint-chart
 
-generate: .venv/.full ## Write the CRDs and the reference pages from the models
+generate: .venv/.full ## Write the CRDs, the reference pages, and the chart's README and dashboards
 	$(PY) crds/generate.py
+	@$(PY) -m luthier_dev chart-files
 
 failures: .venv/.full ## Write docs/failures.md: the reason and message of each class of failure
 	@$(PY) -m luthier_dev binaries

@@ -347,6 +347,13 @@ SOURCES = [
         {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"},
         usually_s=10,
     ),
+    Source(
+        "helm-docs",
+        "github.com/norwoodj/helm-docs",
+        versions.HELM_DOCS,
+        {"helm-docs": "github.com/norwoodj/helm-docs/cmd/helm-docs"},
+        usually_s=20,
+    ),
     Source("kind", "sigs.k8s.io/kind", versions.KIND, {"kind": "sigs.k8s.io/kind"}, usually_s=15),
     Source("kwok", "sigs.k8s.io/kwok", versions.KWOK, {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, usually_s=60),
     Source(

@@ -42,6 +42,10 @@ PROGRESS_FAILURES = Counter("luthier_progress_failures", "Pods that gave no usab
 
 Phases = Callable[[Literal["FineTuneJob", "ModelDeployment"]], Iterable[str]]
 """The phase of every resource of a kind."""
+Stalled = Callable[[Literal["FineTuneJob", "ModelDeployment"]], Iterable[tuple[str, str]]]
+"""The namespace and the reason of every resource of a kind that is stalled."""
+Namespaces = Callable[[], Iterable[str]]
+"""The namespace of every one."""
 
 
 class Resources:
@@ -64,3 +68,38 @@ class Resources:
     def describe(self) -> Iterator[Metric]:
         """Name what is collected, without counting."""
         yield GaugeMetricFamily("luthier_resources", "Resources, by kind and phase.", labels=["kind", "phase"])
+
+
+class Conditions:
+    """How many resources need somebody: those that are stalled, and ModelDeployments that answer no request."""
+
+    def __init__(self, stalled: Stalled, unavailable: Namespaces, registry: CollectorRegistry = REGISTRY) -> None:
+        """Register; both are called for each scrape."""
+        self._stalled, self._unavailable = stalled, unavailable
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Count."""
+        stalled, unavailable = self.describe()
+        kinds: tuple[Literal["FineTuneJob", "ModelDeployment"], ...] = ("FineTuneJob", "ModelDeployment")
+        for kind in kinds:
+            for (namespace, reason), count in sorted(Tally(self._stalled(kind)).items()):
+                stalled.add_metric([kind, namespace, reason], count)
+        for namespace, count in sorted(Tally(self._unavailable()).items()):
+            unavailable.add_metric([namespace], count)
+        yield from (stalled, unavailable)
+
+    def describe(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
+        """Name what is collected, without counting."""
+        return (
+            GaugeMetricFamily(
+                "luthier_stalled_resources",
+                "Resources that wait for an edit or a retry, by kind, namespace and reason.",
+                labels=["kind", "namespace", "reason"],
+            ),
+            GaugeMetricFamily(
+                "luthier_unavailable_modeldeployments",
+                "ModelDeployments that answer no request and should, by namespace.",
+                labels=["namespace"],
+            ),
+        )

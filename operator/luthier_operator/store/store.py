@@ -9,9 +9,10 @@ import json
 import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from luthier_api.reasons import ConditionType
 from luthier_operator.model import names
 from luthier_operator.model.parse import job_view, pod_view, rayservice_view, workload_view
 from luthier_operator.model.views import JobView, Key, PodView, Raw, RayServiceView, WorkloadView
@@ -37,15 +38,36 @@ class Stored:
     """What decisions need of it, parsed; of the two resources the JSON text."""
     phase: str = ""
     """Of the two resources, the phase that the status shows."""
+    stalled: str = ""
+    """Of the two resources, the reason of the condition `Stalled`, while that is true."""
+    unavailable: bool = False
+    """Of a ModelDeployment, whether it answers no request although its server is there, or should be."""
 
 
 def stored(kind: Kind, raw: Raw) -> Stored:
     """Return what is kept of an object."""
     metadata = raw["metadata"]
     value = _PARSERS[kind](raw) if kind in _PARSERS else _text(raw)
-    phase = "" if kind in _PARSERS else sys.intern((raw.get("status") or {}).get("phase", ""))
     version = int(metadata["resourceVersion"])
-    return Stored(metadata["namespace"], metadata["name"], metadata["uid"], version, value, phase)
+    found = Stored(metadata["namespace"], metadata["name"], metadata["uid"], version, value)
+    return found if kind in _PARSERS else _with_state(found, raw.get("status") or {})
+
+
+_NO_SERVER_YET = ("Waiting", "Suspended")
+
+
+def _with_state(item: Stored, status: Raw) -> Stored:
+    """Return one of the two resources with what its status says, for the metrics."""
+    phase = sys.intern(status.get("phase", ""))
+    conditions = {each.get("type"): each for each in status.get("conditions") or []}
+    stalled = conditions.get(ConditionType.STALLED, {})
+    available = conditions.get(ConditionType.AVAILABLE, {})
+    return replace(
+        item,
+        phase=phase,
+        stalled=sys.intern(stalled.get("reason", "")) if stalled.get("status") == "True" else "",
+        unavailable=available.get("status") == "False" and phase not in _NO_SERVER_YET,
+    )
 
 
 def owner_of(kind: Kind, raw: Raw) -> Key | str | None:
@@ -182,6 +204,16 @@ class Store:
         """Return the phase of every resource of a kind; those that nobody has looked at are `Pending`."""
         for items in self._watched[kind].values():
             yield from (item.phase or "Pending" for item in items)
+
+    def stalled(self, kind: ResourceKind) -> Iterator[tuple[str, str]]:
+        """Return the namespace of every resource of a kind that is stalled, and the reason."""
+        for items in self._watched[kind].values():
+            yield from ((item.namespace, item.stalled) for item in items if item.stalled)
+
+    def unavailable(self) -> Iterator[str]:
+        """Return the namespace of every ModelDeployment that answers no request and should."""
+        for items in self._watched["ModelDeployment"].values():
+            yield from (item.namespace for item in items if item.unavailable)
 
     def jobs(self, key: Key) -> list[JobView]:
         """Return the Jobs of a FineTuneJob."""
