@@ -6,7 +6,7 @@ from datetime import datetime
 from luthier_operator.kube import KubeClient
 from luthier_operator.model.resources import FineTuneJobResource
 from luthier_operator.model.views import Raw
-from luthier_operator.plan.finetunejob.events_to_ask import FAILED_MOUNT, queries
+from luthier_operator.plan.pods.events_to_ask import FAILED_MOUNT, queries
 from luthier_operator.plan.finetunejob.situation import ObservedRuns
 
 

@@ -18,7 +18,7 @@ from luthier_operator.gather.versions_in_use import versions_in_use
 from luthier_operator.model.views import FineTuneJobView
 from luthier_operator.plan.finetunejob import version_pruning as history
 from luthier_operator.plan.finetunejob.version_pruning import surplus
-from luthier_operator.plan.modeldeployment.target import NoTarget, Target, target_of
+from luthier_operator.plan.target import NoTarget, Target, target_of
 
 pytestmark = pytest.mark.unit
 
@@ -357,7 +357,7 @@ def test_a_version_that_goes_is_no_longer_given_out_to_serve(limited: Any) -> No
 
     def told(**reference: str) -> Target | NoTarget:
         model = {"fineTuneJobRef": {"name": "reviews", **reference}}
-        return target_of(ModelDeploymentSpec.model_validate({"model": model}), view)
+        return target_of(ModelDeploymentSpec.model_validate({"model": model}).model, view)
 
     follows, pins = told(), told(version="v1")
     assert isinstance(follows, Target) and follows.version == "v3"
