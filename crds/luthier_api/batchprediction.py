@@ -26,6 +26,7 @@ from luthier_api.pods import Placement, PodMetadata, ResourceRequirements
 from luthier_api.storage import DataUri, OutputUri, StorageAccess
 
 S3_ONLY = "must be an s3:// URI: files inside a pod are lost with the pod"
+OUTPUT_IN_INPUT = "output.uri lies below input.uri, so the next run would read the predictions: write them elsewhere"
 PredictionFormat = Literal["JSONL", "Parquet"]
 # What a user may change without another run.
 _LIFECYCLE = {"suspend", "ttlSecondsAfterFinished"}
@@ -110,6 +111,12 @@ class BatchRuntime(Placement):
 class BatchPredictionSpec(ApiModel):
     """What to predict, and on which hardware."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("!self.input.uri.endsWith('/') || !self.output.uri.startsWith(self.input.uri)", OUTPUT_IN_INPUT)
+        )
+    )
+
     model: ServedModel = Field(
         description="The artifact to predict with. Of a FineTuneJob, the version is chosen when the run begins."
     )
@@ -146,6 +153,12 @@ class BatchPredictionSpec(ApiModel):
         default=86400,
         description="How long the finished Job and its logs are kept. The predictions are not affected.",
     )
+
+    @model_validator(mode="after")
+    def _output_is_not_input(self) -> "BatchPredictionSpec":
+        if self.input.uri.endswith("/") and self.output.uri.startswith(self.input.uri):
+            raise ValueError(OUTPUT_IN_INPUT)
+        return self
 
     @property
     def mounts(self) -> bool:

@@ -34,3 +34,6 @@ class BulkDocument(Document):
         default=100_000, description="Characters of one text; a longer one gets an error, as at the server."
     )
     origin: Origin | None = Field(default=None, description="The resource behind the run; none without Kubernetes.")
+    begun: Text = Field(
+        default="", description="When the run began. All its workers, also later ones, must see the input as the first did."
+    )
