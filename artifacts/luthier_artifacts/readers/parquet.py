@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from luthier_api.training import DataFormat
-from luthier_artifacts.readers.rows import Columns, Reading, Row, doubled_column, missing_column
 from luthier_artifacts.readers.errors import InvalidData, InvalidSpec
+from luthier_artifacts.readers.rows import Columns, Reading, Row, doubled_column, missing_column
 
 PARQUET_ROWS = 4096
 # What the `datasets` library writes into a schema, and where it has the names of a column of class numbers.

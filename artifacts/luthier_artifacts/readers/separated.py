@@ -7,6 +7,7 @@ from typing import IO
 
 from luthier_api.training import DataFormat
 from luthier_artifacts.readers.dialect import Dialect, dialect_of, is_doubtful, separator_said
+from luthier_artifacts.readers.errors import InvalidData
 from luthier_artifacts.readers.rows import (
     MAX_CELL_BYTES,
     Columns,
@@ -19,7 +20,6 @@ from luthier_artifacts.readers.rows import (
     separator_name,
 )
 from luthier_artifacts.readers.text_lines import encoding_of, lines
-from luthier_artifacts.readers.errors import InvalidData
 
 _LABELS_REMEMBERED = 1000
 

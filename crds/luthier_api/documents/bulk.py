@@ -35,5 +35,6 @@ class BulkDocument(Document):
     )
     origin: Origin | None = Field(default=None, description="The resource behind the run; none without Kubernetes.")
     begun: Text = Field(
-        default="", description="When the run began. All its workers, also later ones, must see the input as the first did."
+        default="",
+        description="When the run began. All its workers, also later ones, must see the same input.",
     )

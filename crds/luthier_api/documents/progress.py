@@ -9,7 +9,9 @@ from luthier_api.base import Count, Document, Text, Timestamp
 TRAINER_PORT = 8080
 
 
-Stage = Literal["Starting", "Downloading", "Training", "Evaluating", "Exporting", "Uploading", "Predicting", "Done", "Waiting"]
+Stage = Literal[
+    "Starting", "Downloading", "Training", "Evaluating", "Exporting", "Uploading", "Predicting", "Done", "Waiting"
+]
 
 
 class ProgressDocument(Document):

@@ -79,7 +79,7 @@ class Result(Document):
     prepared: Prepared | None = Field(default=None, description="prepare: go on to train.")
     published: Published | None = Field(default=None, description="prepare or train: the version exists.")
     removed: Removed | None = Field(default=None, description="remove: what is gone, and what is kept.")
-    predicted: Predicted | None = Field(default=None, description="A worker of a batch prediction: its shards are done.")
+    predicted: Predicted | None = Field(default=None, description="A worker of a batch: its shards are stored.")
     failure: Failure | None = Field(default=None, description="Any: it went wrong.")
 
     @model_validator(mode="after")

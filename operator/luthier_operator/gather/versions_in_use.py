@@ -47,7 +47,7 @@ class VersionsInUse:
             return []  # a release before its CRD was there
 
     def _known(self, resource: FineTuneJobResource, *, here: bool) -> list[Raw]:
-        """Return the resources of the namespace that use versions, if wanted, and those elsewhere that name the place."""
+        """Return the resources of the namespace that use versions, if wanted, and those elsewhere that name it."""
         place = _place(resource).encode()
         return [
             json.loads(item.value)

@@ -14,7 +14,16 @@ from luthier_api.modeldeployment import WISHES
 from luthier_operator.model import names
 from luthier_operator.model.sanitize import LONGEST, printable
 from luthier_operator.model.timestamps import parse_time
-from luthier_operator.model.views import ApplicationView, JobView, Meta, PodView, Raw, RayServiceView, ResourceKind, WorkloadView
+from luthier_operator.model.views import (
+    ApplicationView,
+    JobView,
+    Meta,
+    PodView,
+    Raw,
+    RayServiceView,
+    ResourceKind,
+    WorkloadView,
+)
 
 
 def owner_uid(raw: Raw) -> str:

@@ -1,10 +1,10 @@
 """What can go wrong with a batch prediction itself; the rest comes from storage, the readers and the model.
 
-    BulkError
-    ├── InputChanged   the input is no longer what the run began with
-    └── WrongModel     the model cannot read the columns that the spec names
+BulkError
+├── InputChanged   the input is no longer what the run began with
+└── WrongModel     the model cannot read the columns that the spec names
 
-    StopRequested      raised by the signal handler; not an Exception, so that no library swallows it
+StopRequested      raised by the signal handler; not an Exception, so that no library swallows it
 """
 
 from typing import ClassVar

@@ -129,7 +129,9 @@ def test_a_new_resource_is_looked_at_at_once_and_its_changes_with_what_changes_b
     world = World()
     world.informers.follower("ModelDeployment", deployment(1, follows=""), deleted=False)
     assert (world.at_once, world.soon) == ([FRONT], [])
-    world.informers.follower("ModelDeployment", {**deployment(2, follows=""), "status": {"phase": "Serving"}}, deleted=False)
+    world.informers.follower(
+        "ModelDeployment", {**deployment(2, follows=""), "status": {"phase": "Serving"}}, deleted=False
+    )
     assert (world.at_once, world.soon) == ([FRONT], [FRONT])
 
 

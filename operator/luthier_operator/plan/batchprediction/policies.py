@@ -1,4 +1,4 @@
-"""What to do for a BatchPrediction: its lifecycle as an ordered list of policies, of which the first that answers decides.
+"""What to do for a BatchPrediction: its lifecycle as an ordered list of policies; the first that answers decides.
 
     read what the run's Job has come to, and stop those of other specs
       1. answered      all predictions are in storage

@@ -46,7 +46,9 @@ def with_progress(record: BatchPredictionStatus, progress: ProgressDocument | No
     )
 
 
-def with_conditions(meta: Meta, record: BatchPredictionStatus, verdict: Verdict, now: datetime) -> BatchPredictionStatus:
+def with_conditions(
+    meta: Meta, record: BatchPredictionStatus, verdict: Verdict, now: datetime
+) -> BatchPredictionStatus:
     """Return the whole new status."""
     rows = [
         (ConditionType.READY, verdict.ready, verdict.reason, verdict.message),

@@ -26,8 +26,8 @@ from luthier_operator.plan.modeldeployment import observe, pods_missing, verdict
 from luthier_operator.plan.modeldeployment.rollout import Situation as Rollout
 from luthier_operator.plan.modeldeployment.rollout import Step, Times, next_step
 from luthier_operator.plan.modeldeployment.status import Outlook, status_of, transitions, with_conditions
-from luthier_operator.plan.target import NoTarget, Target, target_of
 from luthier_operator.plan.pods import image_policy
+from luthier_operator.plan.target import NoTarget, Target, target_of
 from luthier_operator.plan.verdict import Verdict, image_not_allowed
 
 
