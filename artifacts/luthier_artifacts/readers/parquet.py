@@ -18,9 +18,13 @@ def read_parquet(
     source: IO[bytes], name: str, columns: Columns, format_: DataFormat, reading: Reading
 ) -> Iterator[Row]:
     """Read the wanted columns."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError:
+        raise InvalidSpec(
+            f"{name} is Parquet, and this image has no pyarrow to read it: use one that has, or write it as .jsonl."
+        ) from None
     if format_.said():
         raise InvalidSpec(f"{name} is Parquet, so format has no meaning there; leave it out.")
     try:

@@ -293,7 +293,9 @@ def test_pairs_are_computed_as_pairs_and_may_be_repeated_beside_their_prediction
     bulk.model = ToldModel(MODEL._replace(pairs=True))
     done = bulk.run(tmp_path / "work", text_pair_column="key", include_text=True)
     assert bulk.model.texts[5] == (TEXTS[5], "k5")
-    assert written(done.output).rows[5] | {"input_text": TEXTS[5], "input_text_pair": "k5"} == written(done.output).rows[5]
+    assert (
+        written(done.output).rows[5] | {"input_text": TEXTS[5], "input_text_pair": "k5"} == written(done.output).rows[5]
+    )
 
 
 def test_an_input_without_rows_is_done_at_once(tmp_path: Path) -> None:
