@@ -87,8 +87,8 @@ class Place:
             "LUTHIER_TERMINATION_LOG": str(self.folder / f"termination-{index}"),
         }
         command = [sys.executable, "-W", "ignore", "-m", "luthier_serving.bulk", str(path), "--port", str(port)]
-        log = (self.folder / "log").open("a")
-        self.worker = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
+        with (self.folder / "log").open("a") as log:
+            self.worker = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
         return self.worker
 
     def end(self) -> tuple[int, str]:
