@@ -222,7 +222,7 @@ def test_the_predictions_of_all_rows_are_the_end_and_nothing_is_written_any_more
     assert world.condition("Ready") == (
         "True",
         "Predicted",
-        f"All 100 rows are predicted, 3 of them with an error in place of a prediction: {OUTPUT}",
+        f"{OUTPUT} holds the predictions of all 100 rows, 3 of them with an error in place of one.",
     )
     status = world.status
     assert (status.phase, status.output, status.rows, status.errors, status.percent) == (

@@ -172,3 +172,16 @@ def test_a_workload_of_another_namespace_says_nothing_of_a_job() -> None:
     world.job(1)
     world.informers.workload(workload("elsewhere"), deleted=False)
     assert not world.store.workloads(world.store.jobs(KEY))
+
+
+def test_a_batch_prediction_is_woken_by_the_job_that_it_follows_and_by_its_own_workers() -> None:
+    world = World()
+    batch = Key("BatchPrediction", "ns", "front")
+    world.informers.follower("BatchPrediction", deployment(1), deleted=False)
+    assert (world.at_once, world.soon) == ([batch], [KEY])
+    world.informers.finetunejob(RESOURCE, deleted=False)
+    assert world.soon[-1] == batch
+    made = job(2, {}, of="")
+    made["metadata"]["labels"] = {names.BATCHPREDICTION: "front"}
+    world.informers.child("Job", made, deleted=False)
+    assert world.soon[2:] == [batch]

@@ -13,12 +13,12 @@ _RETRY = "To try the same spec again, set the annotation luthier.dev/retry to an
 
 def answered(record: BatchPredictionStatus) -> Verdict:
     """All predictions are in storage."""
-    errors = f", {record.errors} of them with an error in place of a prediction" if record.errors else ""
+    errors = f", {record.errors} of them with an error in place of one" if record.errors else ""
+    text = f"{record.output} holds the predictions of all {record.rows} rows{errors}"
     if record.reused:
-        text = f"An earlier run had predicted all {record.rows} rows{errors}: {record.output}; nothing was computed."
+        text = f"{text}. An earlier run had computed them, so nothing was computed."
         return Verdict("Succeeded", Reason.REUSED, text, ready=True)
-    text = f"All {record.rows} rows are predicted{errors}: {record.output}"
-    return Verdict("Succeeded", Reason.PREDICTED, text, ready=True)
+    return Verdict("Succeeded", Reason.PREDICTED, f"{text}.", ready=True)
 
 
 def failed(failure: LastFailure | None) -> Verdict:
