@@ -2,8 +2,8 @@
 
 Both compute the same real reviews with the 6-layer BERT of the demo in int8, on one and the same core; the load is sent
 from the other one. Online, four clients send lists of 32 texts each, which is the cheapest way to ask a server. The
-worker is killed by SIGKILL at a quarter, a half and three quarters of its parts, begun again each time, and its output is
-compared with its input row by row. Written to benchmarks/results/bulk.json.
+worker is killed by SIGKILL at a quarter, a half and three quarters of its parts, begun again each time, and its output
+is compared with its input row by row. Written to benchmarks/results/bulk.json.
 """
 
 from __future__ import annotations

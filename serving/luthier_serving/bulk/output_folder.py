@@ -18,7 +18,6 @@ Names that begin with `_` are no data to Spark, Hive and pyarrow, which read the
 import hashlib
 import logging
 import re
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 
@@ -239,11 +238,6 @@ class OutputFolder:
         except PreconditionFailed:
             found = self._read(key, type(wanted))
             return wanted if found is None else found
-
-
-def total(notes: Iterable[Note], field: str) -> int:
-    """Return the sum of a number over parts."""
-    return sum(int(getattr(note, field)) for note in notes)
 
 
 def now() -> str:

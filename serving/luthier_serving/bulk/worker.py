@@ -20,7 +20,7 @@ from pathlib import Path
 from luthier_api.documents import Access, BulkDocument, Predicted, RevisionConfig
 from luthier_api.keys import digest_of
 from luthier_artifacts import StorageConfig, open_store
-from luthier_serving.bulk.output_folder import Manifest, Note, OutputFolder, Plan, now, total
+from luthier_serving.bulk.output_folder import Manifest, Note, OutputFolder, Plan, now
 from luthier_serving.bulk.part_files import check_format, write_part
 from luthier_serving.bulk.predictions import check_columns, predict_rows
 from luthier_serving.bulk.progress import Progress
@@ -104,7 +104,7 @@ class Worker:
 
     def _compute(self, source: Source, plan: Plan, folder: OutputFolder) -> None:
         notes = folder.notes()
-        self.progress.begin(plan.shards, plan.rows, len(notes), total(notes.values(), "rows"))
+        self.progress.begin(plan.shards, plan.rows, len(notes), _rows(notes))
         mine = [shard for shard in range(self.index, plan.shards, self.document.workers) if shard not in notes]
         missing = self._without_stored(mine, plan, folder)
         if not missing:
@@ -138,13 +138,13 @@ class Worker:
         """Look now and then what all workers have done."""
         if time.monotonic() - self._told_at >= LOOK_S:
             notes = folder.notes()
-            self.progress.finish(len(notes), total(notes.values(), "rows"))
+            self.progress.finish(len(notes), _rows(notes))
             self._told_at = time.monotonic()
 
     def _finished(self, plan: Plan, folder: OutputFolder) -> Predicted:
         """Write the manifest if all parts are there, those of other workers too."""
         notes = folder.notes()
-        self.progress.finish(len(notes), total(notes.values(), "rows"))
+        self.progress.finish(len(notes), _rows(notes))
         if len(notes) < plan.shards:
             log.info("all of this worker's shards are stored; %d of others are not yet", plan.shards - len(notes))
             return Predicted(output=folder.uri, rows=plan.rows, shards=plan.shards, complete=False)
@@ -162,8 +162,8 @@ class Worker:
             digest=model.digest,
             input_uri=self.document.input_uri,
             files=plan.files,
-            rows=total(notes.values(), "rows"),
-            errors=total(notes.values(), "errors"),
+            rows=_rows(notes),
+            errors=sum(note.errors for note in notes.values()),
             parts=folder.parts(notes, plan.shard_rows),
             created_at=now(),
         )
@@ -173,6 +173,10 @@ class Worker:
         model = self.load(self.document.model)
         check_columns(model, self.document)
         return model
+
+
+def _rows(notes: dict[int, Note]) -> int:
+    return sum(note.rows for note in notes.values())
 
 
 def results_key(document: BulkDocument, files: list[InputFile]) -> str:

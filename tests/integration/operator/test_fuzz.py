@@ -50,7 +50,9 @@ class Fuzz:
             assert "panic" not in str(refused)
 
     def resources(self) -> list[dict[str, Any]]:
-        return [each for kind in ("finetunejob", "modeldeployment", "batchprediction") for each in self.namespace.all(kind)]
+        return [
+            each for kind in ("finetunejob", "modeldeployment", "batchprediction") for each in self.namespace.all(kind)
+        ]
 
     def judge_all(self) -> None:
         self.namespace.until("a condition for each", lambda: all(map(ready, self.resources())))

@@ -82,11 +82,12 @@ def test_a_row_that_cannot_be_computed_has_an_error_in_its_place_and_stops_no_ot
         '{"text": "poison"}',
         json.dumps({"text": "x" * 30}),
         '{"text": "good"}',
+        "[1]",
     ]
     bulk.put("a.jsonl", "\n".join(lines) + "\n")
     done = bulk.run(tmp_path / "work", max_text_characters=20)
     rows = written(done.output).rows
-    assert [each["row"] for each in rows] == list(range(8))
+    assert [each["row"] for each in rows] == list(range(9))
     assert [each.get("error") for each in rows] == [
         None,
         "The text is empty.",
@@ -96,10 +97,11 @@ def test_a_row_that_cannot_be_computed_has_an_error_in_its_place_and_stops_no_ot
         "The model failed on this text.",
         "The text has 30 characters; it may have at most 20.",
         None,
+        "a.jsonl, line 9 is not a JSON object with the columns as keys.",
     ]
     assert rows[0] == rows[7] | {"row": 0}
     assert not any("prediction" in each for each in rows if "error" in each)
-    assert done.errors == written(done.output).manifest.errors == 6
+    assert done.errors == written(done.output).manifest.errors == 7
 
 
 def test_several_files_of_all_formats_are_one_input_in_the_order_of_their_names(tmp_path: Path) -> None:

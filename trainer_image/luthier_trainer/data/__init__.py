@@ -1,6 +1,6 @@
 """From the files of a dataset to prepared data, streaming and without torch.
 
-    readers -> cleaning -> staging -> duplicates, splitting, partition -> quality_gates -> tokenization -> formats
+    readers of the registry -> cleaning -> staging -> duplicates, splitting, partition -> quality_gates -> tokenization -> formats
 
 `pipeline` ties them together. Each module before `pipeline` knows one step and no other; row numbers, not texts, travel
 between them.
