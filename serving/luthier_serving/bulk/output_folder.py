@@ -147,8 +147,8 @@ class OutputFolder:
         found = {}
         for info in self._root.list(self._key("_parts")):
             if match := _NOTE.fullmatch(info.key.rpartition("/")[2]):
-                numbers = (int(match[name]) for name in ("rows", "errors", "size"))
-                found[int(match["index"])] = Note(*numbers, match["sha256"])
+                rows, errors, size = (int(match[name]) for name in ("rows", "errors", "size"))
+                found[int(match["index"])] = Note(rows, errors, size, match["sha256"])
         return found
 
     def stored(self) -> set[int]:

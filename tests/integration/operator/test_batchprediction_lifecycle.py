@@ -152,10 +152,10 @@ def run_of(pod: dict[str, Any]) -> str:
     [
         ({"input": {"uri": "hf://datasets/owner/name"}}, "must be an s3:// URI"),
         ({"output": {"uri": "file:///tmp/x"}}, "must be an s3:// URI"),
-        ({"input": {"uri": "s3://b/in/"}, "output": {"uri": "s3://b/in/out/"}}, "lies below input.uri"),
+        ({"input": {"uri": "s3://bucket/in/"}, "output": {"uri": "s3://bucket/in/out/"}}, "lies below input.uri"),
         ({"runtime": {"engine": "onnxruntime", "gpusPerReplica": 1}}, "onnxruntime runs on the CPU"),
-        ({"model": {"uri": "s3://b/m/versions/v1"}}, "give uri and digest together"),
-        ({"output": {"uri": "s3://b/out/", "format": "CSV"}}, "Unsupported value"),
+        ({"model": {"uri": "s3://bucket/m/versions/v1"}}, "give uri and digest together"),
+        ({"output": {"uri": "s3://bucket/out/", "format": "CSV"}}, "Unsupported value"),
         ({"parallelism": 0}, "greater than or equal to 1"),
     ],
 )

@@ -198,7 +198,7 @@ def test_the_workers_are_told_the_version_and_how_each_place_is_reached() -> Non
 
 def test_what_names_no_access_of_its_own_is_reached_like_the_output() -> None:
     spec = {**BATCHPREDICTION["spec"], "output": {"uri": "s3://out/", "endpoint": "http://here"}}
-    spec["model"] = {"uri": "s3://m/versions/v1", "digest": "sha256:" + "0" * 64}
+    spec["model"] = {"uri": "s3://models/m/versions/v1", "digest": "sha256:" + "0" * 64}
     given = grants(BatchPredictionSpec.model_validate(spec), None)
     assert {grant.access.endpoint for grant in given.values()} == {"http://here"}
     own = {**spec, "input": {"uri": "s3://data/a.csv", "endpoint": "http://there"}}
