@@ -11,7 +11,7 @@ IN_TWO := -n 2 --dist loadgroup
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e rollouts test-slow gpu gpu-kit gpu-proof test-older mutants lint generate failures bench bench-prepare bench-trainer bench-job bench-operator kills soak images cluster cluster-down clean constraints
+.PHONY: help demo test unit integration e2e rollouts test-slow gpu gpu-kit gpu-proof test-older mutants lint generate failures bench bench-prepare bench-trainer bench-job bench-operator bench-bulk kills soak images cluster cluster-down clean constraints
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,6 +102,9 @@ bench-progress: .venv/.full ## Measure what polling 500 running pods for progres
 
 bench-serving: .venv/.full ## Luthier's server beside five others on one core, CPU per request and latency; ARGS="Q2 Luthier" chooses
 	@PYTHONPATH=tests $(PY) -W ignore -m benchmarks.serving_bench $(ARGS)
+
+bench-bulk: .venv/.full ## 100,000 texts by a batch prediction that is killed three times, and its rate beside the online path; ARGS="--rows 10000"
+	@PYTHONPATH=tests $(PY) -W ignore -m benchmarks.bulk $(ARGS)
 
 kills: .venv/.full ## Kill the operator after each of its writes, in four lives; writes docs/kills.md
 	@$(PY) -m luthier_dev binaries

@@ -31,7 +31,7 @@ seen yet for one with which all is well."""
 
 
 class ResourceStatus(ApiModel):
-    """What the status of both resources begins with."""
+    """What the status of every resource begins with."""
 
     observed_generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})] = Field(
         default=0, description="Generation of the spec that this status describes."

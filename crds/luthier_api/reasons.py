@@ -42,6 +42,10 @@ class Reason(StrEnum):
     SIDECAR_RUNNING = "SidecarRunning"
     STORAGE_FAILING = "StorageFailing"
 
+    # A BatchPrediction on its way; the rest of its reasons are those of a FineTuneJob.
+    PREDICTING = "Predicting"
+    PREDICTED = "Predicted"
+
     # What stops a run: the user's input.
     INVALID_SPEC = "InvalidSpec"
     INVALID_DATA = "InvalidData"

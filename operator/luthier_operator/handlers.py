@@ -1,10 +1,10 @@
 """kopf's side: what is watched, and whom each event wakes.
 
-    FineTuneJob       itself, and the ModelDeployments that follow it
-    ModelDeployment   itself, and the FineTuneJob that it follows
-    Job, Pod          the FineTuneJob, or for a pod of a server the ModelDeployment, that its labels name
+    FineTuneJob       itself, and the resources that follow it
+    ModelDeployment   itself, and the FineTuneJob that it follows; so does a BatchPrediction
+    Job, Pod          the resource that its labels name
     RayService        its ModelDeployment
-    Workload          the FineTuneJob whose Job waits in Kueue's queue
+    Workload          the resource whose Job waits in Kueue's queue
 
 A handler keeps the event in the store and wakes keys of the work queue; it decides nothing, has no state of its own and
 writes nothing. `on.event` handlers make kopf write no annotation, finalizer or status. All are coroutines: kopf runs a
@@ -64,7 +64,11 @@ def registry(run: Run) -> kopf.OperatorRegistry:
 
     @_on_event(handlers, run, "ModelDeployment")
     def modeldeployment(raw: Raw, *, deleted: bool) -> None:
-        informers.modeldeployment(raw, deleted=deleted)
+        informers.follower("ModelDeployment", raw, deleted=deleted)
+
+    @_on_event(handlers, run, "BatchPrediction")
+    def batchprediction(raw: Raw, *, deleted: bool) -> None:
+        informers.follower("BatchPrediction", raw, deleted=deleted)
 
     @_on_event(handlers, run, "Job")
     def job(raw: Raw, *, deleted: bool) -> None:

@@ -122,18 +122,18 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{/* What the operator does in the namespaces that it watches; every verb is one that it uses. */}}
 {{- define "luthier.rules" -}}
 - apiGroups: [luthier.dev]
-  resources: [finetunejobs, modeldeployments]
+  resources: [finetunejobs, modeldeployments, batchpredictions]
   verbs: [get, list, watch]
 # The finalizer of a FineTuneJob with deletionPolicy Delete.
 - apiGroups: [luthier.dev]
   resources: [finetunejobs]
   verbs: [patch]
 - apiGroups: [luthier.dev]
-  resources: [finetunejobs/status, modeldeployments/status]
+  resources: [finetunejobs/status, modeldeployments/status, batchpredictions/status]
   verbs: [patch]
 # Owner references with blockOwnerDeletion need this where OwnerReferencesPermissionEnforcement is on.
 - apiGroups: [luthier.dev]
-  resources: [finetunejobs/finalizers, modeldeployments/finalizers]
+  resources: [finetunejobs/finalizers, modeldeployments/finalizers, batchpredictions/finalizers]
   verbs: [update]
 - apiGroups: [batch]
   resources: [jobs]

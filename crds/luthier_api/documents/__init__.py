@@ -7,15 +7,18 @@ progress   train --ProgressDocument over HTTP--> operator
 serving    train --ServingDocument in the artifact, as luthier.json--> server
 operator --ServerConfig, RevisionConfig in the RayService--> server
 server --ServerReport over HTTP--> operator
+bulk       operator --BulkDocument--> workers of a batch prediction, which answer by a Result and a ProgressDocument
 """
 
 from luthier_api.artifact_files import SERVING_DOCUMENT_FILE
+from luthier_api.documents.bulk import WORKER_INDEX_VARIABLE, BulkDocument
 from luthier_api.documents.progress import TRAINER_PORT, ProgressDocument, Stage
 from luthier_api.documents.result import (
     TERMINATION_MESSAGE_BYTES,
     TERMINATION_MESSAGE_PATH,
     DocumentError,
     Failure,
+    Predicted,
     Prepared,
     Published,
     Removed,
@@ -72,7 +75,9 @@ __all__ = [
     "TERMINATION_MESSAGE_BYTES",
     "TERMINATION_MESSAGE_PATH",
     "TRAINER_PORT",
+    "WORKER_INDEX_VARIABLE",
     "Access",
+    "BulkDocument",
     "DocumentError",
     "Failure",
     "ModelState",
@@ -80,6 +85,7 @@ __all__ = [
     "Origin",
     "Padding",
     "Place",
+    "Predicted",
     "Prepared",
     "ProgressDocument",
     "Published",

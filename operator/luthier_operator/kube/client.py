@@ -26,6 +26,7 @@ from luthier_operator.model.views import Meta
 _PLURALS = {
     "FineTuneJob": "finetunejobs",
     "ModelDeployment": "modeldeployments",
+    "BatchPrediction": "batchpredictions",
     "Job": "jobs",
     "Pod": "pods",
     "RayService": "rayservices",

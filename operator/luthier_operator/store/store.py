@@ -15,15 +15,23 @@ from typing import Any, Literal
 from luthier_api.reasons import ConditionType
 from luthier_operator.model import names
 from luthier_operator.model.parse import job_view, pod_view, rayservice_view, workload_view
-from luthier_operator.model.views import JobView, Key, PodView, Raw, RayServiceView, WorkloadView
+from luthier_operator.model.views import (
+    RESOURCE_KINDS,
+    JobView,
+    Key,
+    PodView,
+    Raw,
+    RayServiceView,
+    ResourceKind,
+    WorkloadView,
+)
 from luthier_operator.store.index import Index
 
 # A write that was under way when its object went is answered long before so many more have gone.
 _GONE_REMEMBERED = 4096
 
-Kind = Literal["FineTuneJob", "ModelDeployment", "Job", "Pod", "RayService", "Workload"]
-KINDS: tuple[Kind, ...] = ("FineTuneJob", "ModelDeployment", "Job", "Pod", "RayService", "Workload")
-ResourceKind = Literal["FineTuneJob", "ModelDeployment"]
+Kind = Literal["FineTuneJob", "ModelDeployment", "BatchPrediction", "Job", "Pod", "RayService", "Workload"]
+KINDS: tuple[Kind, ...] = (*RESOURCE_KINDS, "Job", "Pod", "RayService", "Workload")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +43,11 @@ class Stored:
     uid: str
     version: int
     value: Any
-    """What decisions need of it, parsed; of the two resources the JSON text."""
+    """What decisions need of it, parsed; of the resources the JSON text."""
     phase: str = ""
-    """Of the two resources, the phase that the status shows."""
+    """Of the resources, the phase that the status shows."""
     stalled: str = ""
-    """Of the two resources, the reason of the condition `Stalled`, while that is true."""
+    """Of the resources, the reason of the condition `Stalled`, while that is true."""
     unavailable: bool = False
     """Of a ModelDeployment, whether it answers no request although its server is there, or should be."""
 
@@ -57,7 +65,7 @@ _NO_SERVER_YET = ("Waiting", "Suspended")
 
 
 def _with_state(item: Stored, status: Raw) -> Stored:
-    """Return one of the two resources with what its status says, for the metrics."""
+    """Return a resource with what its status says, for the metrics."""
     phase = sys.intern(status.get("phase", ""))
     conditions = {each.get("type"): each for each in status.get("conditions") or []}
     stalled = conditions.get(ConditionType.STALLED, {})
@@ -73,7 +81,7 @@ def _with_state(item: Stored, status: Raw) -> Stored:
 def owner_of(kind: Kind, raw: Raw) -> Key | str | None:
     """Return what an object is for: itself, the resource that its labels name, or of a Workload the uid of the Job."""
     metadata = raw["metadata"]
-    if kind == "FineTuneJob" or kind == "ModelDeployment":
+    if kind == "FineTuneJob" or kind == "ModelDeployment" or kind == "BatchPrediction":
         return Key(kind, metadata["namespace"], metadata["name"])
     labels = metadata.get("labels", {})
     if kind == "Workload":
@@ -83,6 +91,8 @@ def owner_of(kind: Kind, raw: Raw) -> Key | str | None:
         return Key("FineTuneJob", metadata["namespace"], name)
     if name := labels.get(names.MODELDEPLOYMENT):
         return Key("ModelDeployment", metadata["namespace"], name)
+    if name := labels.get(names.BATCHPREDICTION):
+        return Key("BatchPrediction", metadata["namespace"], name)
     return None
 
 
@@ -101,7 +111,7 @@ class Change:
 
     owner: Key | str
     is_new: bool = False
-    """Whether it is one of the two resources, and was not known before."""
+    """Whether it is one of the resources, and was not known before."""
     seen_before: bool = False
     """Whether a decision would see nothing that the watch had not told before."""
 
@@ -124,7 +134,7 @@ class Store:
             return self.drop(kind, raw["metadata"]["uid"], int(raw["metadata"]["resourceVersion"]))
         item, index = stored(kind, raw), self._watched[kind]
         before = next((other for other in index.get(owner, ()) if other.name == item.name), None)
-        is_new = owner not in index and kind in ("FineTuneJob", "ModelDeployment")
+        is_new = owner not in index and kind in RESOURCE_KINDS
         change = Change(owner, is_new, before is not None and before.value == item.value)
         index.put(item.uid, owner, item)
         self._drop_written(kind, owner, item.name, item.version)
@@ -216,11 +226,11 @@ class Store:
             yield from (item.namespace for item in items if item.unavailable)
 
     def jobs(self, key: Key) -> list[JobView]:
-        """Return the Jobs of a FineTuneJob."""
+        """Return the Jobs of a FineTuneJob or a BatchPrediction."""
         return [item.value for item in self.read("Job", key)]
 
     def pods(self, key: Key) -> list[PodView]:
-        """Return the pods of a FineTuneJob's Jobs or of a ModelDeployment's server."""
+        """Return the pods of a resource's Jobs, or of a ModelDeployment's server."""
         return [item.value for item in self.read("Pod", key)]
 
     def rayservice(self, key: Key) -> RayServiceView | None:

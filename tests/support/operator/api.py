@@ -28,6 +28,8 @@ _KINDS = {
     "job": ("apis/batch/v1", "jobs"),
     "ftj": ("apis/luthier.dev/v1alpha1", "finetunejobs"),
     "finetunejob": ("apis/luthier.dev/v1alpha1", "finetunejobs"),
+    "bp": ("apis/luthier.dev/v1alpha1", "batchpredictions"),
+    "batchprediction": ("apis/luthier.dev/v1alpha1", "batchpredictions"),
     "mdep": ("apis/luthier.dev/v1alpha1", "modeldeployments"),
     "modeldeployment": ("apis/luthier.dev/v1alpha1", "modeldeployments"),
     "rayservice": ("apis/ray.io/v1", "rayservices"),

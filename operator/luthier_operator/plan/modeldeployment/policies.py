@@ -26,8 +26,8 @@ from luthier_operator.plan.modeldeployment import observe, pods_missing, verdict
 from luthier_operator.plan.modeldeployment.rollout import Situation as Rollout
 from luthier_operator.plan.modeldeployment.rollout import Step, Times, next_step
 from luthier_operator.plan.modeldeployment.status import Outlook, status_of, transitions, with_conditions
-from luthier_operator.plan.modeldeployment.target import NoTarget, Target, target_of
 from luthier_operator.plan.pods import image_policy
+from luthier_operator.plan.target import NoTarget, Target, target_of
 from luthier_operator.plan.verdict import Verdict, image_not_allowed
 
 
@@ -111,7 +111,7 @@ def plan_modeldeployment(
     if observed.refused is not None:
         verdict = verdicts.refused(observed.refused)
         return _only_status(resource.meta, resource.status, verdict, now, defaults.refused_retry_s)
-    target = target_of(resource.spec, observed.finetunejob)
+    target = target_of(resource.spec.model, observed.finetunejob)
     if adoption := _adoption(resource, observed, target, defaults):
         note = verdicts.adopted(resource.meta.name)
         return Plan(applies=(adoption,), events=(note,), requeue_after_s=_ADOPTED_S)

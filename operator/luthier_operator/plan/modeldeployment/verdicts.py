@@ -10,8 +10,8 @@ from luthier_operator.manifests.rayservice import Application
 from luthier_operator.model.actions import EventNote
 from luthier_operator.model.views import RayServiceView, Refusal
 from luthier_operator.plan.modeldeployment.rollout import Rejection, Situation, Step
-from luthier_operator.plan.modeldeployment.target import NoTarget
 from luthier_operator.plan.pods.diagnosis import Diagnosis, clip
+from luthier_operator.plan.target import NoTarget
 from luthier_operator.plan.verdict import Verdict
 
 _LOAD_ERROR = re.compile(r"LoadError: (?:[A-Z][A-Za-z]+: )?(?P<sentence>[^\n]+)")

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_operator.model.timestamps import seconds_since
 from luthier_operator.model.views import JobView
 
@@ -40,23 +39,19 @@ class EventQuery:
         return min(self.waited_s, _LATER_S) if self.due else _FIRST_S - max(self.waited_s, 0.0)
 
 
-def queries(spec: FineTuneJobSpec, jobs: Iterable[JobView], now: datetime) -> list[EventQuery]:
-    """Return what there is to ask about these Jobs."""
-    found = (_about(spec, job, now) for job in jobs if job.live and not job.deleting)
+def queries(jobs: Iterable[JobView], now: datetime, *, mounts: bool) -> list[EventQuery]:
+    """Return what there is to ask about these Jobs; `mounts` says whether their pods mount what may not be there."""
+    found = (_about(job, now, mounts=mounts) for job in jobs if job.live and not job.deleting)
     return [query for query in found if query]
 
 
-def _about(spec: FineTuneJobSpec, job: JobView, now: datetime) -> EventQuery | None:
+def _about(job: JobView, now: datetime, *, mounts: bool) -> EventQuery | None:
     if job.suspended or job.started_at is None:
         return None
     if not job.pods:
         waited_s = seconds_since(job.started_at, now)
         return None if job.active else EventQuery(job.uid, job.uid, "FailedCreate", waited_s)
     pod = job.pods[0]
-    if pod.mounting and _mounts(spec):
+    if pod.mounting and mounts:
         return EventQuery(job.uid, pod.uid, FAILED_MOUNT, seconds_since(pod.created_at, now))
     return None
-
-
-def _mounts(spec: FineTuneJobSpec) -> bool:
-    return any(part.mounts for part in (spec.output, spec.model, spec.dataset))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from luthier_api.training import DataFormat
-from luthier_trainer.data.readers.rows import Columns, separator_name
+from luthier_artifacts.readers.rows import Columns, separator_name
 
 _SEPARATORS = (",", ";", "\t", "|")
 _QUOTE = '"'

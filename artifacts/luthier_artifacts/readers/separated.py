@@ -6,8 +6,9 @@ from functools import partial
 from typing import IO
 
 from luthier_api.training import DataFormat
-from luthier_trainer.data.readers.dialect import Dialect, dialect_of, is_doubtful, separator_said
-from luthier_trainer.data.readers.rows import (
+from luthier_artifacts.readers.dialect import Dialect, dialect_of, is_doubtful, separator_said
+from luthier_artifacts.readers.errors import InvalidData
+from luthier_artifacts.readers.rows import (
     MAX_CELL_BYTES,
     Columns,
     Reading,
@@ -18,8 +19,7 @@ from luthier_trainer.data.readers.rows import (
     missing_column,
     separator_name,
 )
-from luthier_trainer.data.readers.text_lines import encoding_of, lines
-from luthier_trainer.runtime.errors import InvalidData
+from luthier_artifacts.readers.text_lines import encoding_of, lines
 
 _LABELS_REMEMBERED = 1000
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import IO
 
 from luthier_api.training import DataFile, DataFormat
-from luthier_trainer.data.readers.jsonl import read_jsonl
-from luthier_trainer.data.readers.parquet import read_parquet
-from luthier_trainer.data.readers.rows import Columns, Reading, Row
-from luthier_trainer.data.readers.separated import read_separated
-from luthier_trainer.runtime.errors import InvalidData, InvalidSpec
+from luthier_artifacts.readers.errors import InvalidData, InvalidSpec
+from luthier_artifacts.readers.jsonl import read_jsonl
+from luthier_artifacts.readers.parquet import read_parquet
+from luthier_artifacts.readers.rows import Columns, Reading, Row
+from luthier_artifacts.readers.separated import read_separated
 
 _Reader = Callable[[IO[bytes], str, Columns, DataFormat, Reading], Iterator[Row]]
 

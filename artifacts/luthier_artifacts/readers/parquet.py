@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from luthier_api.training import DataFormat
-from luthier_trainer.data.readers.rows import Columns, Reading, Row, doubled_column, missing_column
-from luthier_trainer.runtime.errors import InvalidData, InvalidSpec
+from luthier_artifacts.readers.errors import InvalidData, InvalidSpec
+from luthier_artifacts.readers.rows import Columns, Reading, Row, doubled_column, missing_column
 
 PARQUET_ROWS = 4096
 # What the `datasets` library writes into a schema, and where it has the names of a column of class numbers.
@@ -18,9 +18,13 @@ def read_parquet(
     source: IO[bytes], name: str, columns: Columns, format_: DataFormat, reading: Reading
 ) -> Iterator[Row]:
     """Read the wanted columns."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError:
+        raise InvalidSpec(
+            f"{name} is Parquet, and this image has no pyarrow to read it: use one that has, or write it as .jsonl."
+        ) from None
     if format_.said():
         raise InvalidSpec(f"{name} is Parquet, so format has no meaning there; leave it out.")
     try:

@@ -6,8 +6,8 @@ import io
 from collections.abc import Iterator
 from typing import IO
 
-from luthier_trainer.data.readers.rows import MAX_CELL_BYTES, Reading, megabytes
-from luthier_trainer.runtime.errors import InvalidData, InvalidSpec
+from luthier_artifacts.readers.errors import InvalidData, InvalidSpec
+from luthier_artifacts.readers.rows import MAX_CELL_BYTES, Reading, megabytes
 
 # The longer mark first: that of UTF-16 begins that of UTF-32.
 _MARKS = (

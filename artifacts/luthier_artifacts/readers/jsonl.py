@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from luthier_api.training import DataFormat
-from luthier_trainer.data.readers.rows import Columns, Reading, Row, doubled_column, missing_column
-from luthier_trainer.data.readers.text_lines import encoding_of, lines
-from luthier_trainer.runtime.errors import InvalidData, InvalidSpec
+from luthier_artifacts.readers.errors import InvalidData, InvalidSpec
+from luthier_artifacts.readers.rows import Columns, Reading, Row, doubled_column, missing_column
+from luthier_artifacts.readers.text_lines import encoding_of, lines
 
 # Keys of JSON objects that are remembered, to name them when a column is missing.
 MAX_KEYS = 1000

@@ -1,9 +1,9 @@
-"""Which version a ModelDeployment is to serve, or the sentence that says what it waits for."""
+"""Which version a resource's `model` stands for, or the sentence that says what it waits for."""
 
 from dataclasses import dataclass
 
 from luthier_api.finetunejob import VersionStatus
-from luthier_api.modeldeployment import FineTuneJobRef, ModelDeploymentSpec, ServedModel
+from luthier_api.modeldeployment import FineTuneJobRef, ServedModel
 from luthier_api.reasons import Reason
 from luthier_api.storage import StorageAccess
 from luthier_operator.manifests.access import Grant
@@ -30,13 +30,12 @@ class NoTarget:
     """Whether only an edit can help."""
 
 
-def target_of(spec: ModelDeploymentSpec, job: FineTuneJobView | None) -> Target | NoTarget:
-    """Return the version that the spec asks for.
+def target_of(model: ServedModel, job: FineTuneJobView | None) -> Target | NoTarget:
+    """Return the version that is asked for.
 
     Without a version, a FineTuneJob's first promotable one is taken: its versions begin with the one that its present
     spec chose, so a reverted FineTuneJob is followed back.
     """
-    model = spec.model
     if model.fine_tune_job_ref is None:
         assert model.uri and model.digest
         version = model.uri.rstrip("/").rpartition("/")[2]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from luthier_api.training import DataFile
-from luthier_trainer.runtime.errors import InvalidData
+from luthier_artifacts.readers.errors import InvalidData
 
 # Far above any text that a model reads and far below what hurts; beyond it a quote was opened and never closed.
 MAX_CELL_BYTES = 10 * 1024 * 1024
