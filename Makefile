@@ -9,7 +9,7 @@ UNIT := tests/unit tests/integration/artifacts
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e rollouts gpu gpu-kit gpu-proof test-older mutants lint generate failures bench bench-prepare bench-trainer bench-job bench-operator kills soak images cluster cluster-down clean constraints
+.PHONY: help demo test unit integration e2e rollouts gpu gpu-kit gpu-proof test-older mutants lint generate protocols failures bench bench-prepare bench-trainer bench-job bench-operator kills soak images cluster cluster-down clean constraints
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ lint: .venv/.full ## ruff, mypy, import contracts, generated files, and the char
 
 generate: .venv/.full ## Write the CRDs and the reference pages from the models
 	$(PY) crds/generate.py
+
+protocols: .venv/.full ## Write the gRPC messages of the server from open_inference.proto
+	cd serving && ../$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. luthier_serving/replica/protocols/open_inference.proto
 
 failures: .venv/.full ## Write docs/failures.md: the reason and message of each class of failure
 	@$(PY) -m luthier_dev binaries
