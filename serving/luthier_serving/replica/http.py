@@ -22,7 +22,7 @@ from luthier_serving.replica.openapi import openapi_document
 from luthier_serving.replica.pages import DOCS_PAGE, PAGE_HEADERS, TRY_PAGE
 from luthier_serving.replica.predictor import Predictor
 from luthier_serving.replica.protocols.hugging_face import HuggingFace
-from luthier_serving.replica.protocols.interface import HttpProtocol, HttpReply, HttpRequest, JsonErrors, json_reply
+from luthier_serving.replica.protocols.interface import HttpProtocol, HttpReply, HttpRequest, json_error, json_reply
 from luthier_serving.replica.protocols.predict import Predict
 from luthier_serving.replica.protocols.v1 import V1
 from luthier_serving.replica.protocols.v2 import V2
@@ -132,6 +132,7 @@ def _predicts(endpoint: Endpoint, protocol: HttpProtocol) -> Handler:
 
     async def predict(request: Request) -> Response:
         async def read() -> HttpRequest:
+            protocol.check_headers(request.headers)
             body = await _read_body(request, endpoint.predictor.limits)
             return HttpRequest(body, request.headers, request.path_params)
 
@@ -147,7 +148,7 @@ def _tells(tell: Tell) -> Handler:
         try:
             return _response(json_reply(await tell(request)))
         except RequestError as error:
-            return _response(JsonErrors().error(error))
+            return _response(json_error(error))
 
     return answer
 

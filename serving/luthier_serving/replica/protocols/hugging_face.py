@@ -13,7 +13,7 @@ from luthier_serving.replica.protocols.interface import (
     Call,
     HttpReply,
     HttpRequest,
-    JsonErrors,
+    JsonProtocol,
     answered,
     check_model,
     check_rows,
@@ -23,7 +23,6 @@ from luthier_serving.replica.protocols.texts import read_input, read_inputs
 from luthier_serving.replica.validation import (
     Json,
     RequestLimits,
-    check_content_type,
     check_fields,
     json_type,
     parse_object,
@@ -40,19 +39,18 @@ PARAMETERS = OPTIONS | {"truncation"}
 _FIELDS = frozenset({"inputs", "parameters"})
 
 
-class HuggingFace(JsonErrors):
+class HuggingFace(JsonProtocol):
     """What the model answers, as the pipelines of transformers do."""
 
     def parse(self, request: HttpRequest, limits: RequestLimits, served: ServedModel) -> Call:
         """Return the texts and options of a body.
 
         Raises:
-            RequestError: 400 for a body that is not JSON, 404 for another model, 413 for one that is too large, 415 for
-                another media type, 422 for wrong fields or parameters.
+            RequestError: 400 for a body that is not JSON, 404 for another model, 413 for one that is too large, 422
+                for wrong fields or parameters.
         """
         if "model" in request.path:
             check_model(request.path["model"], None, served)
-        check_content_type(request.headers.get("content-type"))
         document = parse_object(request.body, limits, USAGE)
         check_fields(document, _FIELDS, USAGE)
         if "inputs" not in document:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 from luthier_serving.answers import Answer, Text
 from luthier_serving.errors import RequestError
 from luthier_serving.replica.predictor import ServedModel
-from luthier_serving.replica.validation import RequestLimits
+from luthier_serving.replica.validation import RequestLimits, check_content_type
 from luthier_serving.tasks.options import NO_OPTIONS, Options
 
 VERSION_HEADER = "X-Luthier-Version"
@@ -87,7 +87,15 @@ class WireProtocol(Protocol[RequestT, CallT, ReplyT]):
         """Return an error as it goes out: one sentence."""
 
 
-HttpProtocol = WireProtocol[HttpRequest, Any, HttpReply]
+class HttpProtocol(WireProtocol[HttpRequest, Any, HttpReply], Protocol):
+    """A protocol over HTTP."""
+
+    def check_headers(self, headers: Mapping[str, str]) -> None:
+        """Refuse a request before its body is read.
+
+        Raises:
+            RequestError: 415, another media type.
+        """
 
 
 def json_reply(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> HttpReply:
@@ -101,13 +109,26 @@ def answered(document: Any, answer: Answer, status: int = 200, headers: Mapping[
     return json_reply(document, status, {VERSION_HEADER: answer.model.version, **(headers or {})})
 
 
-class JsonErrors:
-    """Errors as all protocols over HTTP have them: `{"error": "<one sentence>"}`."""
+def json_error(error: RequestError) -> HttpReply:
+    """Return an error as all protocols over HTTP have it: `{"error": "<one sentence>"}`."""
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    return json_reply({"error": str(error)}, error.status, headers)
+
+
+class JsonProtocol:
+    """What the protocols over HTTP have in common."""
+
+    def check_headers(self, headers: Mapping[str, str]) -> None:
+        """Refuse a request that says that it is no JSON.
+
+        Raises:
+            RequestError: 415.
+        """
+        check_content_type(headers.get("content-type"))
 
     def error(self, error: RequestError) -> HttpReply:
         """Return an error as it goes out."""
-        headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
-        return json_reply({"error": str(error)}, error.status, headers)
+        return json_error(error)
 
 
 def check_model(name: str, version: str | None, served: ServedModel) -> None:

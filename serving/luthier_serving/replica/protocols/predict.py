@@ -5,12 +5,11 @@ from typing import Any
 from luthier_serving.answers import Answer, ModelInfo, Row, Text
 from luthier_serving.errors import RequestError
 from luthier_serving.replica.predictor import ServedModel
-from luthier_serving.replica.protocols.interface import Call, HttpReply, HttpRequest, JsonErrors, answered
+from luthier_serving.replica.protocols.interface import Call, HttpReply, HttpRequest, JsonProtocol, answered
 from luthier_serving.replica.protocols.options import read_options
 from luthier_serving.replica.validation import (
     Json,
     RequestLimits,
-    check_content_type,
     check_fields,
     check_list,
     check_text,
@@ -27,17 +26,15 @@ OPTIONS = frozenset({"top_k", "threshold", "thresholds", "truncate"})
 FIELDS = frozenset({*PAIR_FIELDS, *PAIR_FIELDS.values(), *OPTIONS})
 
 
-class Predict(JsonErrors):
+class Predict(JsonProtocol):
     """A single text is answered with one object, a list with a list."""
 
     def parse(self, request: HttpRequest, limits: RequestLimits, served: ServedModel) -> Call:
         """Return the texts of a body.
 
         Raises:
-            RequestError: 400 for a body that is not JSON, 413 for one that is too large, 415 for another media type,
-                422 for wrong fields.
+            RequestError: 400 for a body that is not JSON, 413 for one that is too large, 422 for wrong fields.
         """
-        check_content_type(request.headers.get("content-type"))
         return parse_body(request.body, limits)
 
     def render(self, call: Call, answer: Answer) -> HttpReply:

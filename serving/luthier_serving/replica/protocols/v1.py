@@ -5,12 +5,18 @@ from typing import Any
 from luthier_serving.answers import Answer, ModelInfo, Row, Text
 from luthier_serving.errors import RequestError
 from luthier_serving.replica.predictor import ServedModel
-from luthier_serving.replica.protocols.interface import Call, HttpReply, HttpRequest, JsonErrors, answered, check_model
+from luthier_serving.replica.protocols.interface import (
+    Call,
+    HttpReply,
+    HttpRequest,
+    JsonProtocol,
+    answered,
+    check_model,
+)
 from luthier_serving.replica.protocols.texts import read_inputs
 from luthier_serving.replica.validation import (
     Json,
     RequestLimits,
-    check_content_type,
     check_fields,
     json_type,
     parse_object,
@@ -21,18 +27,17 @@ USAGE = 'send {"instances": ["...", "..."]}'
 _FIELDS = frozenset({"instances"})
 
 
-class V1(JsonErrors):
+class V1(JsonProtocol):
     """A list is answered with a list; it has no options."""
 
     def parse(self, request: HttpRequest, limits: RequestLimits, served: ServedModel) -> Call:
         """Return the texts of a body.
 
         Raises:
-            RequestError: 400 for a body that is not JSON, 404 for another model, 413 for one that is too large, 415 for
-                another media type, 422 for wrong fields.
+            RequestError: 400 for a body that is not JSON, 404 for another model, 413 for one that is too large, 422
+                for wrong fields.
         """
         check_model(request.path["model"], None, served)
-        check_content_type(request.headers.get("content-type"))
         document = parse_object(request.body, limits, USAGE)
         check_fields(document, _FIELDS, USAGE)
         if "instances" not in document:

@@ -5,7 +5,7 @@ size of the JSON, and `binary_data_size` in a tensor's parameters that of the te
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from luthier_serving.answers import Answer
@@ -15,7 +15,7 @@ from luthier_serving.replica.protocols.interface import (
     VERSION_HEADER,
     HttpReply,
     HttpRequest,
-    JsonErrors,
+    JsonProtocol,
     answered,
     check_model,
 )
@@ -35,7 +35,6 @@ from luthier_serving.replica.validation import (
     Json,
     RequestLimits,
     body_too_large,
-    check_content_type,
     check_fields,
     check_text,
     json_type,
@@ -52,15 +51,24 @@ _PARAMETERS = OPTIONS | {"binary_data_output"}
 _SIZE = "binary_data_size"
 
 
-class V2(JsonErrors):
+class V2(JsonProtocol):
     """Every output is labelled: what stands in `probabilities` is said by its parameter `labels`."""
+
+    def check_headers(self, headers: Mapping[str, str]) -> None:
+        """Refuse a request that says that it is no JSON, and has no raw tensors behind it either.
+
+        Raises:
+            RequestError: 415.
+        """
+        if JSON_SIZE_HEADER.lower() not in headers:
+            super().check_headers(headers)
 
     def parse(self, request: HttpRequest, limits: RequestLimits, served: ServedModel) -> InferCall:
         """Return the texts and options of a body.
 
         Raises:
             RequestError: 400 for a body that is not JSON, 404 for another model or version, 413 for one that is too
-                large, 415 for another media type, 422 for wrong tensors or parameters.
+                large, 422 for wrong tensors or parameters.
         """
         version = request.path.get("version")
         check_model(request.path["model"], version, served)
@@ -115,7 +123,6 @@ def _split(request: HttpRequest, limits: RequestLimits) -> tuple[bytes, memoryvi
     if len(body) > limits.body_bytes:
         raise body_too_large(limits)
     if size is None:
-        check_content_type(request.headers.get("content-type"))
         return body, memoryview(b"")
     if not (size.isascii() and size.isdigit() and len(size) < 12 and int(size) <= len(body)):
         raise RequestError(
