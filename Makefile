@@ -72,7 +72,7 @@ generate: .venv/.full ## Write the CRDs and the reference pages from the models
 	$(PY) crds/generate.py
 
 protocols: .venv/.full ## Write the gRPC messages of the server from open_inference.proto
-	cd serving && ../$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. luthier_serving/replica/protocols/open_inference.proto
+	cd serving && ../$(PY) -m grpc_tools.protoc -I. --python_out=. luthier_serving/replica/protocols/open_inference.proto
 
 failures: .venv/.full ## Write docs/failures.md: the reason and message of each class of failure
 	@$(PY) -m luthier_dev binaries

@@ -11,7 +11,18 @@ from typing import Annotated
 
 import typer
 
-from luthier_dev import addons, binaries, cleanup, controlplane, images, mlflow_server, node, prerequisites, steps
+from luthier_dev import (
+    addons,
+    binaries,
+    cleanup,
+    controlplane,
+    images,
+    inference_clients,
+    mlflow_server,
+    node,
+    prerequisites,
+    steps,
+)
 from luthier_dev.errors import DevError
 from luthier_dev.providers import NodeCluster, provider
 
@@ -66,6 +77,7 @@ def test_setup() -> None:
         if isinstance(cluster, NodeCluster):
             prerequisites.ensure_packages(prerequisites.NODE_PACKAGES | prerequisites.BROWSER_PACKAGES)
         mlflow_server.ensure()
+        inference_clients.ensure()
         binaries.ensure([*node.PROGRAMS, "ray-operator", "kueue", "helm", "kubeconform"])
         built.result()
 

@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from luthier_serving.answers import Answer
 from luthier_serving.errors import RequestError
 from luthier_serving.replica.predictor import Predictor
-from luthier_serving.replica.protocols.interface import Call, CallT, ReplyT, RequestT, WireProtocol
+from luthier_serving.replica.protocols.interface import Call, CallT, WireProtocol
 from luthier_serving.replica.protocols.options import check_cuts, check_options
 from luthier_serving.tasks.options import NO_OPTIONS
 
 CLIENT_CLOSED_REQUEST = 499
+
+ReceivedT = TypeVar("ReceivedT")
+SentT = TypeVar("SentT")
 
 
 class RequestMetrics(Protocol):
@@ -35,11 +38,11 @@ class Endpoint:
 
     async def answer(
         self,
-        protocol: WireProtocol[RequestT, CallT, ReplyT],
-        read: Callable[[], Awaitable[RequestT]],
+        protocol: WireProtocol[ReceivedT, CallT, SentT],
+        read: Callable[[], Awaitable[ReceivedT]],
         headers: Mapping[str, str],
-        status: Callable[[ReplyT], int] = lambda reply: 200,
-    ) -> ReplyT:
+        status: Callable[[SentT], int] = lambda reply: 200,
+    ) -> SentT:
         """Return the answer to one request, or its error.
 
         Args:

@@ -201,12 +201,14 @@ def request_schemas(text: Any, max_texts: int, model: ModelInfo | None) -> list[
     pair = create_model("TextPair", __base__=_Sent, text=(text, ...), text_pair=(text, ...))
     one: Any = (text | pair) if model is None else pair if model.pairs else text
     several = conlist(one, min_length=1, max_length=max_texts)
-    names = Literal["text", "text_pair"] if model is None or model.pairs else Literal["text"]
+    single: Any = Literal["text"]
+    names: Any = Literal["text", "text_pair"] if model is None or model.pairs else single
+    datatype: Any = Literal["BYTES"]
     infer_input = create_model(
         "InferInput",
         __base__=_Sent,
         name=(names, ...),
-        datatype=(Literal["BYTES"], ...),
+        datatype=(datatype, ...),
         shape=(conlist(int, min_length=1, max_length=2), ...),
         data=(list[text] | list[list[text]] | None, Field(None, description="Absent where it is raw.")),
         parameters=(dict[str, Any] | None, Field(None, description="binary_data_size: size of the raw data.")),

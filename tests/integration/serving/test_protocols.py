@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
 from luthier_api.documents import Route, ServerConfig
+from luthier_dev import inference_clients
 from luthier_serving.compute.model import open_model
 from luthier_serving.replica.protocols import open_inference_pb2 as messages
 from support.serving import published_clients
@@ -45,9 +46,16 @@ def served(ray: Any, models: Any) -> Any:
     return ray
 
 
+@pytest.fixture(scope="module")
+def clients() -> Path:
+    return inference_clients.ensure()
+
+
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_published_client_gets_the_answer_that_the_model_computes(served: Any, models: Any, client: str) -> None:
-    command = [sys.executable, published_clients.__file__, client, served.url, served.grpc_url, json.dumps(TEXTS)]
+def test_a_published_client_gets_the_answer_that_the_model_computes(
+    served: Any, models: Any, clients: Path, client: str
+) -> None:
+    command = [str(clients), published_clients.__file__, client, served.url, served.grpc_url, json.dumps(TEXTS)]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert finished.returncode == 0, finished.stderr
     found = json.loads(finished.stdout)
