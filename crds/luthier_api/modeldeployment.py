@@ -74,6 +74,23 @@ ONNX_ON_CPU = (
 )
 
 
+class RequestLimits(ApiModel):
+    """What one request may contain, and how long its answer may take. Beyond it, a request is refused."""
+
+    body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = Field(
+        default=1024 * 1024, description="Maximum size of a request's body; a larger one gets 413."
+    )
+    texts: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=1000, description="Maximum number of texts in one request; more get 413."
+    )
+    characters: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=100_000, description="Maximum number of characters of one text; a longer one gets 413."
+    )
+    seconds: Annotated[int, Field(ge=1, le=600)] = Field(
+        default=60, description="How long an answer may take; a later one is a 504."
+    )
+
+
 class Runtime(Placement):
     """How the model runs."""
 
@@ -103,6 +120,12 @@ class Runtime(Placement):
     )
     max_queued_requests: Annotated[int, Field(ge=1, le=100_000)] = Field(
         default=256, description="Maximum number of waiting requests. Further ones get 503 with Retry-After."
+    )
+    limits: RequestLimits = Field(default=RequestLimits(), description="What one request may contain.")
+    grpc: bool = Field(
+        default=False,
+        description="Whether the server also speaks gRPC (inference.GRPCInferenceService), on port 9000 of the Service "
+        "<name>-grpc. A change of it builds a second Ray cluster.",
     )
 
 

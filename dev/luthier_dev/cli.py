@@ -17,6 +17,7 @@ from luthier_dev import (
     cleanup,
     controlplane,
     images,
+    inference_clients,
     mlflow_server,
     node,
     prerequisites,
@@ -78,6 +79,7 @@ def test_setup() -> None:
             prerequisites.ensure_packages(prerequisites.NODE_PACKAGES | prerequisites.BROWSER_PACKAGES)
         mlflow_server.ensure()
         prometheus.ensure()
+        inference_clients.ensure()
         binaries.ensure([*node.PROGRAMS, "ray-operator", "kueue", "helm", "helm-docs", "kubeconform"])
         built.result()
 

@@ -24,7 +24,7 @@ class Span(NamedTuple):
     confidence: float
 
 
-# What a model computes for one text: a number for each label, or spans; `tasks` knows what they mean.
+# What a model computes for one text: a number for each label, or its labelled words; `tasks` knows what they mean.
 Values = list[float] | list[Span]
 
 
@@ -33,11 +33,15 @@ class Row(NamedTuple):
 
     Attributes:
         invalid_input: whether the caller must send something else, as opposed to a failure of the model.
+        cut_tokens: tokens of the text that the model did not read, since it was too long.
+        logits: what `values` were made of, as float32; empty for a task per token.
     """
 
     values: Values
     error: str | None = None
     invalid_input: bool = False
+    cut_tokens: int = 0
+    logits: bytes = b""
 
 
 class ModelInfo(NamedTuple):
@@ -48,6 +52,7 @@ class ModelInfo(NamedTuple):
         weights: name of the file that the engine loaded.
         pairs: whether it reads pairs of texts.
         threshold: multi-label: a label is assigned from this probability on.
+        max_tokens: tokens of a text that it reads at most, special tokens included.
     """
 
     version: str
@@ -56,6 +61,7 @@ class ModelInfo(NamedTuple):
     labels: tuple[str, ...]
     pairs: bool
     threshold: float
+    max_tokens: int = 0
 
 
 class Answer(NamedTuple):

@@ -141,7 +141,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
-# The headless Service by which the pods of a run with several nodes find each other.
+# The headless Service by which the pods of a run with several nodes find each other, and that of a server's gRPC.
 - apiGroups: [""]
   resources: [services]
   verbs: [create]

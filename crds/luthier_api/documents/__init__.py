@@ -43,6 +43,7 @@ from luthier_api.documents.run import (
     credential_folder,
 )
 from luthier_api.documents.serving import (
+    GRPC_PORT,
     LATENCY_BUCKETS_PER_OCTAVE,
     MULTI_LABEL_THRESHOLD,
     SERVE_PORT,
@@ -64,6 +65,7 @@ __all__ = [
     "CREDENTIALS_DIR",
     "CREDENTIALS_VARIABLE",
     "GRACE_VARIABLE",
+    "GRPC_PORT",
     "LATENCY_BUCKETS_PER_OCTAVE",
     "MODEL_CACHE_VARIABLE",
     "MULTI_LABEL_THRESHOLD",

@@ -9,6 +9,7 @@ from luthier_api.documents.run import Access
 from luthier_api.training import Label, Task
 
 SERVE_PORT = 8000
+GRPC_PORT = 9000
 # Where each server replica says how it is, beside the requests: for the operator, on the pod's own address.
 SERVER_REPORT_PORT = 8001
 SERVER_REPORT_PATH = "/report"

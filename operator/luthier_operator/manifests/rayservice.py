@@ -13,7 +13,7 @@ from typing import Any
 from luthier_api.documents import SERVE_PORT, Mirror, RevisionConfig, Route, ServerConfig
 from luthier_api.keys import digest_of
 from luthier_api.modeldeployment import ModelDeploymentSpec, Redis
-from luthier_operator.manifests import access, pods
+from luthier_operator.manifests import access, grpc, pods
 from luthier_operator.manifests.access import Grant
 from luthier_operator.model import names
 from luthier_operator.model.defaults import Defaults
@@ -104,7 +104,7 @@ def revision(
 
 def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout) -> str:
     """Return serveConfigV2: the server, and the canary if there is one."""
-    canary, rollout = layout.canary, spec.rollout
+    canary, rollout, limits = layout.canary, spec.rollout, spec.runtime.limits
     revisions = [layout.stable, *([canary] if canary and canary.name != layout.stable.name else [])]
     mirror = rollout.mirror if canary and canary.name != layout.stable.name and layout.step is not None else None
     config = ServerConfig(
@@ -128,6 +128,10 @@ def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout) -> str:
         replicas=replicas_of(spec)[0],
         max_batch_wait_ms=spec.runtime.max_batch_wait_ms,
         max_queued_requests=spec.runtime.max_queued_requests,
+        request_timeout_s=limits.seconds,
+        max_body_bytes=limits.body_bytes,
+        max_texts=limits.texts,
+        max_text_characters=limits.characters,
     )
     entries: list[dict[str, Any]] = [
         {
@@ -152,6 +156,7 @@ def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout) -> str:
         {
             "proxy_location": "EveryNode",
             "http_options": {"host": "0.0.0.0", "port": SERVE_PORT, "keep_alive_timeout_s": 90},
+            **({"grpc_options": grpc.OPTIONS} if spec.runtime.grpc else {}),
             "logging_config": {"encoding": "JSON", "log_level": "INFO", "enable_access_log": False},
             "applications": entries,
         },
@@ -338,6 +343,8 @@ def _worker(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defa
         "resources": pods.resources(runtime.resources, defaults.serve, gpus=runtime.gpus_per_replica),
         "volumeMounts": [{"name": "cache", "mountPath": CACHE_DIR}, *access.mounts([grant])],
     }
+    if runtime.grpc:
+        container["ports"] = grpc.WORKER_PORTS
     pod = {
         "containers": [container],
         "volumes": [{"name": "cache", "emptyDir": {}}, *access.volumes([grant])],

@@ -131,6 +131,11 @@ def serve_service(modeldeployment: str) -> str:
     return f"{modeldeployment}-serve-svc"
 
 
+def grpc_service(modeldeployment: str) -> str:
+    """Return the name of the Service in front of a server that speaks gRPC."""
+    return f"{modeldeployment}-grpc"
+
+
 def labels(component: str, **more: str) -> dict[str, str]:
     """Return the labels of every object that the operator makes."""
     return {MANAGED_BY: FIELD_MANAGER, PART_OF: FIELD_MANAGER, COMPONENT: component, **more}

@@ -13,7 +13,7 @@ from luthier_api.artifact_files import SERVING_DOCUMENT_FILE
 from luthier_api.base import Engine as EngineName
 from luthier_api.documents import DocumentError, ServingDocument
 from luthier_api.reasons import Reason
-from luthier_serving.answers import ModelInfo, Row, Text, Values
+from luthier_serving.answers import ModelInfo, Row, Text
 from luthier_serving.compute.batch_plan import plan_batches
 from luthier_serving.compute.engines import Engine, open_engine
 from luthier_serving.compute.tokenization import EncodedText, Tokenization
@@ -51,7 +51,13 @@ class Model:
         # With a budget of 0 every text is a batch of its own.
         self._max_tokens = max_tokens if engine.batch_invariant else 0
         self.info = ModelInfo(
-            version, engine.weights, document.task, tuple(document.labels), document.pairs, document.threshold
+            version,
+            engine.weights,
+            document.task,
+            tuple(document.labels),
+            document.pairs,
+            document.threshold,
+            document.max_length,
         )
         self._pads = engine.pads and document.padding != "none"
         self.merges_calls = self._pads
@@ -71,7 +77,7 @@ class Model:
 
     def _rows(self, texts: list[EncodedText]) -> list[Row]:
         try:
-            return [Row(values) for values in self._values(texts)]
+            return self._decode(self._logits(texts), texts)
         except Exception as error:
             if len(texts) > 1:
                 logger.warning("a batch of %d texts failed (%s); its texts are computed one by one", len(texts), error)
@@ -79,8 +85,10 @@ class Model:
             logger.exception("a text of %d tokens failed", len(texts[0].ids))
             return [Row([], f"The model failed on this text: {error}")]
 
-    def _values(self, texts: list[EncodedText]) -> Sequence[Values]:
-        return self._output.decode(self._logits(texts), [text.words for text in texts], self.info)
+    def _decode(self, logits: Logits, texts: list[EncodedText]) -> list[Row]:
+        values = self._output.decode(logits, [text.words for text in texts], self.info)
+        kept = [b""] * len(texts) if self._output.per_token else [row.tobytes() for row in logits]
+        return [Row(each, None, False, text.cut, row) for each, text, row in zip(values, texts, kept, strict=True)]
 
     def _logits(self, texts: list[EncodedText]) -> Logits:
         logits = self._engine.logits(self._tokenization.collate(texts))
@@ -109,7 +117,7 @@ class Model:
                 f"The model has {logits.shape[-1]} outputs, but {SERVING_DOCUMENT_FILE} has "
                 f"{len(self.info.labels)} labels.",
             )
-        self._values(texts)
+        self._decode(logits, texts)
 
 
 def open_model(

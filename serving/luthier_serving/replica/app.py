@@ -26,6 +26,9 @@ from luthier_serving.answers import ModelInfo
 from luthier_serving.compute.loading import load_model
 from luthier_serving.errors import LoadError, Unavailable
 from luthier_serving.replica.counters import Counters
+from luthier_serving.replica.discovery import Discovery
+from luthier_serving.replica.endpoint import Endpoint
+from luthier_serving.replica.grpc_service import InferenceService
 from luthier_serving.replica.handles import RevisionClient
 from luthier_serving.replica.http import build_http
 from luthier_serving.replica.local_model import LocalModel
@@ -42,7 +45,7 @@ PORT_ENV = "LUTHIER_REPORT_PORT"
 logger = logging.getLogger("ray.serve")
 
 
-class ServerReplica:
+class ServerReplica(InferenceService):
     """One process that answers HTTP and computes the stable revision."""
 
     def __init__(self) -> None:
@@ -53,6 +56,8 @@ class ServerReplica:
         self._counters = Counters()
         self._predictor = Predictor(self._counters, self._metrics.observe_batch)
         self._local = LocalModel(load_model, self._replica, self._route, self._predictor.drain)
+        self._endpoint = Endpoint(self._predictor, self._metrics)
+        self._discovery = Discovery(self._predictor, self._ready)
         self._report_site: Any = None
 
     def __serve_build_asgi_app__(self) -> Starlette:
@@ -88,26 +93,26 @@ class ServerReplica:
         targets = []
         for route in self._config.routes:
             if held and route.revision == held.revision:
-                targets.append(Target(held.revision, route.weight, True, held.send))
+                targets.append(Target(held.revision, route.weight, True, held.send, held.info))
             elif route.own_application:
                 client = self._clients[route.revision]
                 targets.append(Target(route.revision, route.weight, False, client.predict))
             elif held and route.revision == stable:
                 # The revision before it answers until it is loaded.
-                targets.append(Target(held.revision, route.weight, True, held.send))
+                targets.append(Target(held.revision, route.weight, True, held.send, held.info))
         self._predictor.configure(self._config, targets)
         text = ", ".join(f"{each.revision}={each.weight}{'' if each.local else ' by handle'}" for each in targets)
         logger.info("routes: %s", text or "none")
 
-    async def _ready(self) -> ModelInfo:
-        """Return the model of the first revision that has weight and answers.
+    async def _ready(self, version: str | None = None) -> ModelInfo:
+        """Return the model of the first revision that has weight and answers; if a version is named, of that one.
 
         Raises:
             Unavailable: there is none.
         """
         held = self._local.held
         for route in sorted(self._config.routes, key=lambda route: -route.weight):
-            if route.weight == 0:
+            if route.weight == 0 or version not in (None, route.version):
                 continue
             if held and (held.revision == route.revision or not route.own_application):
                 return held.info

@@ -15,7 +15,7 @@ class ServerMetrics:
     def __init__(self) -> None:
         self._requests = Counter(
             "luthier_requests_total",
-            description="Requests to /predict, by status code.",
+            description="Requests for predictions, by status code.",
             tag_keys=("code", "revision"),  # type: ignore[arg-type]  # Ray says tuple[str] and means tuple[str, ...]
         )
         self._seconds = Histogram(

@@ -13,9 +13,10 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from luthier_api.documents import ServerConfig
-from luthier_serving.answers import Answer, Text
+from luthier_serving.answers import Answer, ModelInfo, Text
 from luthier_serving.errors import Overloaded, RequestError, Unavailable
 from luthier_serving.replica.agreement import compare
 from luthier_serving.replica.batching import BatchLimits
@@ -43,12 +44,28 @@ class Target:
         weight: share of the requests in percent.
         local: whether this process computes it.
         send: sends a batch to it.
+        model: that it has loaded, where this process knows it.
     """
 
     revision: str
     weight: int
     local: bool
     send: SendBatch
+    model: ModelInfo | None = None
+
+
+class ServedModel(NamedTuple):
+    """What a request may name.
+
+    Attributes:
+        name: of the model.
+        versions: those that have a share of the requests.
+        info: the stable model, None while this process has none.
+    """
+
+    name: str
+    versions: tuple[str, ...] = ()
+    info: ModelInfo | None = None
 
 
 class Predictor:
@@ -85,6 +102,8 @@ class Predictor:
         self._retired |= {revision: queue for (revision, local), queue in known.items() if local}
         self._targets = {target.revision: target for target in targets}
         self._fallback = next((target for target in targets if target.local), None)
+        versions = tuple(dict.fromkeys(route.version for route in config.routes if route.weight))
+        self.served = ServedModel(config.model_name, versions, self._fallback.model if self._fallback else None)
         self._split = TrafficSplit({target.revision: target.weight for target in targets})
         mirror = config.mirror
         self._mirror = mirror if mirror and mirror.revision in self._targets else None
@@ -100,12 +119,15 @@ class Predictor:
         """Whether some revision has a weight and is there."""
         return any(target.weight > 0 for target in self._targets.values())
 
-    async def predict(self, texts: Sequence[Text], headers: Mapping[str, str] | None = None) -> tuple[str, Answer]:
+    async def predict(
+        self, texts: Sequence[Text], headers: Mapping[str, str] | None = None, version: str | None = None
+    ) -> tuple[str, Answer]:
         """Return the name of the revision that answered, and its answer to these texts.
 
         Args:
             texts: of one request.
             headers: of the request, which may choose the revision.
+            version: that is to answer, None for any.
 
         Raises:
             Overloaded: too many requests are queued.
@@ -114,7 +136,7 @@ class Predictor:
         """
         places = math.ceil(len(texts) / self.config.max_batch_texts)
         self._admit(places)
-        target = self._choose(headers or {})
+        target = self._choose_version(version) if version else self._choose(headers or {})
         self._pending += places
         self._pending_of_lists += places if places > 1 else 0
         try:
@@ -151,6 +173,12 @@ class Predictor:
         if name is None:
             raise Unavailable("No model is served yet; try again later.")
         return self._targets[name]
+
+    def _choose_version(self, version: str) -> Target:
+        for route in self.config.routes:
+            if route.version == version and route.weight and route.revision in self._targets:
+                return self._targets[route.revision]
+        raise Unavailable(f"Version {version} is not loaded yet; try again later.")
 
     async def _answer(self, target: Target, texts: Sequence[Text]) -> tuple[str, Answer]:
         stable = self._fallback if self._fallback and self._fallback is not target else None

@@ -76,5 +76,5 @@ def predictor(send: SendBatch, local: str = "", **changes: Any) -> Predictor:
     return made
 
 
-async def ready() -> ModelInfo:
+async def ready(version: str | None = None) -> ModelInfo:
     return MODEL

@@ -20,6 +20,7 @@ from typing import Any
 from luthier_api.documents import SERVER_REPORT_PATH, RevisionConfig, ServerConfig, ServerReport
 from luthier_dev.processes import free_ports
 from luthier_dev.waiting import wait_until
+from luthier_operator.manifests import grpc
 
 START_TIMEOUT_S = 90.0
 # What the image and the operator set, beside what keeps this Ray to itself.
@@ -35,6 +36,8 @@ IMAGE_SETTINGS = {
     "RAY_SERVE_HAPROXY_RETRIES": "10",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
     "RAY_worker_niceness": "0",
+    "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": "67108864",
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": "268435456",
 }
 
 
@@ -46,10 +49,13 @@ class LocalRay:
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="lray-", dir="/tmp")))
     token: str = field(default_factory=lambda: secrets.token_hex(16))
     extra_env: dict[str, str] = field(default_factory=dict)
+    grpc: bool = False
 
     def launch(self) -> None:
         """Begin to start; `wait_started` waits until it has."""
         self.http_port, dashboard, gcs, agent, client, metrics, ha_metrics, ha_stats, report = free_ports(9)
+        self._grpc_port, grpc_fallback = free_ports(2)
+        self.grpc_url = f"127.0.0.1:{self._grpc_port}"
         self.report_url = f"http://127.0.0.1:{report}{SERVER_REPORT_PATH}"
         self.dashboard_url = f"http://127.0.0.1:{dashboard}/api/serve/applications/"
         self.url = f"http://127.0.0.1:{self.http_port}"
@@ -71,6 +77,7 @@ class LocalRay:
             "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(ha_metrics),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(ha_stats),
+            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc_fallback),
         }
         command = [
             *("ray", "start", "--head", f"--port={gcs}", f"--temp-dir={self.folder}", "--num-cpus=6"),
@@ -133,6 +140,7 @@ class LocalRay:
         body = {
             "proxy_location": "EveryNode",
             "http_options": {"host": "127.0.0.1", "port": self.http_port, "keep_alive_timeout_s": 90},
+            **({"grpc_options": grpc.OPTIONS | {"port": self._grpc_port}} if self.grpc else {}),
             "logging_config": {"encoding": "JSON", "enable_access_log": False},
             "applications": applications,
         }
@@ -158,6 +166,13 @@ class LocalRay:
                 return version
         except OSError:
             return None
+
+    def post(self, path: str, document: object) -> Any:
+        """Return the answer to a request that succeeds."""
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}{path}", json.dumps(document).encode(), headers)
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            return json.load(reply)
 
     @staticmethod
     def wait_until(condition: Callable[[], Any], timeout_s: float) -> Any:

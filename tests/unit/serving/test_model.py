@@ -10,10 +10,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from luthier_api.documents import SERVING_DOCUMENT_FILE, ServingDocument
 from luthier_api.reasons import Reason
 from luthier_api.training import Task
-from luthier_serving.answers import Span, Text
+from luthier_serving.answers import Text
 from luthier_serving.compute.engines import Batch, Logits
 from luthier_serving.compute.model import Model, read_document
 from luthier_serving.errors import LoadError
+from luthier_serving.tasks import OUTPUTS
 
 pytestmark = pytest.mark.unit
 
@@ -232,7 +233,16 @@ def test_entities_are_found_where_the_caller_wrote_them_however_the_text_was_cle
     changes = {"task": Task.TOKEN_CLASSIFICATION, "labels": ["O", "B-TITLE", "I-TITLE"], "max_length": 32}
     loaded = model(tmp_path, Names(per_token=True), **changes, strip_whitespace=strip_whitespace)
     texts = [" \tBAD   Good \n FILM!  bad", "Good", "a"]
-    spans = [[span for span in row.values if isinstance(span, Span)] for row in loaded.predict(texts)]
+    output = OUTPUTS[Task.TOKEN_CLASSIFICATION]
+    spans = [output.scored(row, loaded.info) for row in loaded.predict(texts)]
     found = [[text[span.start : span.end] for span in row] for text, row in zip(texts, spans, strict=True)]
     assert found == [["Good \n FILM"], ["Good"], []]
-    assert spans[0][0].confidence == pytest.approx(np.e**9 / (np.e**9 + np.e**5 + 1), abs=1e-6)
+    assert spans[0][0].score == pytest.approx(np.e**9 / (np.e**9 + np.e**5 + 1), abs=1e-6)
+
+
+def test_a_row_says_how_much_of_its_text_was_cut_and_keeps_the_logits(tmp_path: Path) -> None:
+    loaded = model(tmp_path, Arithmetic())
+    short, long = loaded.predict(["good film", "film " * 10 + "good"])
+    assert (short.cut_tokens, long.cut_tokens) == (0, 5)
+    assert loaded.info.max_tokens == 8
+    assert np.frombuffer(short.logits, dtype=np.float32).tolist() == [0.0, 300.0]

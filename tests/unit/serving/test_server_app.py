@@ -374,3 +374,12 @@ async def test_it_is_ready_when_a_revision_with_weight_answers(
     monkeypatch.setattr(server, "READY_TIMEOUT_S", 10)
     await replica.reconfigure(config(stable=STABLE, routes=routes(own="two", one=0, two=100)).to_wire())
     assert (await replica._ready()).version == "two"
+
+
+async def test_a_version_that_is_named_is_ready_when_that_one_answers(replica: Any, revisions: Revisions) -> None:
+    revisions.outcomes = {"two": [None]}
+    await replica.reconfigure(config(stable=STABLE, routes=routes(own="two", one=90, two=10)).to_wire())
+    versions = {route.revision: route.version for route in replica._config.routes}
+    assert (await replica._ready()).version != "two"
+    assert (await replica._ready(versions["two"])).version == "two"
+    assert await replica._discovery.is_ready(replica._config.model_name, versions["two"])

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
+from luthier_operator.manifests import grpc
 from luthier_operator.manifests import rayservice as manifests
 from luthier_operator.manifests.rayservice import Application, Layout
 from luthier_operator.model.actions import Apply, Delete, Plan, Scale
@@ -285,7 +286,8 @@ def _applies(s: Situation, target: Target, layout: Layout) -> tuple[Apply, ...]:
     unchanged = s.server is not None and s.server.spec_hash == manifests.hash_of(manifest)
     if unchanged or (s.server and s.server.deleting):
         return ()
-    return (Apply(manifests.disruption_budget(s.resource.meta, s.spec)), Apply(manifest))
+    services = (Apply(grpc.service(s.resource.meta), once=True),) if s.spec.runtime.grpc else ()
+    return (Apply(manifests.disruption_budget(s.resource.meta, s.spec)), *services, Apply(manifest))
 
 
 def _scales(s: Situation) -> tuple[Scale, ...]:

@@ -1,0 +1,158 @@
+"""What every protocol is given and returns."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from luthier_serving.answers import Answer, Text
+from luthier_serving.errors import RequestError
+from luthier_serving.replica.predictor import ServedModel
+from luthier_serving.replica.validation import RequestLimits, check_content_type
+from luthier_serving.tasks.options import NO_OPTIONS, Options
+
+VERSION_HEADER = "X-Luthier-Version"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request over HTTP, read to its end.
+
+    Attributes:
+        body: all of it.
+        headers: by names in lower case.
+        path: what the path names: `model`, `version`.
+    """
+
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    path: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a request asks of the model.
+
+    Attributes:
+        texts: of the request, or its pairs.
+        single: whether it was one text and no list of texts.
+        options: what is asked of the answer.
+        version: the version that is to answer, None for any.
+    """
+
+    texts: Sequence[Text]
+    single: bool = False
+    options: Options = NO_OPTIONS
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    """What goes out over HTTP."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    media_type: str = "application/json"
+
+
+RequestT = TypeVar("RequestT", contravariant=True)
+ReplyT = TypeVar("ReplyT", covariant=True)
+CallT = TypeVar("CallT", bound=Call)
+
+
+class WireProtocol(Protocol[RequestT, CallT, ReplyT]):
+    """One protocol: how a request is written, and an answer."""
+
+    def parse(self, request: RequestT, limits: RequestLimits, served: ServedModel) -> CallT:
+        """Return what a request asks.
+
+        Args:
+            request: as it came in.
+            limits: what it may contain.
+            served: what it may name.
+
+        Raises:
+            RequestError: with a status of 400 to 499.
+        """
+
+    def render(self, call: CallT, answer: Answer) -> ReplyT:
+        """Return the answer as it goes out.
+
+        Raises:
+            RequestError: the protocol has no way to say that one of several texts failed, and one did.
+        """
+
+    def error(self, error: RequestError) -> ReplyT:
+        """Return an error as it goes out: one sentence."""
+
+
+class HttpProtocol(WireProtocol[HttpRequest, Any, HttpReply], Protocol):
+    """A protocol over HTTP."""
+
+    def check_headers(self, headers: Mapping[str, str]) -> None:
+        """Refuse a request before its body is read.
+
+        Raises:
+            RequestError: 415, another media type.
+        """
+
+
+def json_reply(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> HttpReply:
+    """Return a JSON document as it goes out."""
+    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return HttpReply(status, body, headers or {})
+
+
+def answered(document: Any, answer: Answer, status: int = 200, headers: Mapping[str, str] | None = None) -> HttpReply:
+    """Return an answer of the model as JSON, with the version that gave it."""
+    return json_reply(document, status, {VERSION_HEADER: answer.model.version, **(headers or {})})
+
+
+def json_error(error: RequestError) -> HttpReply:
+    """Return an error as all protocols over HTTP have it: `{"error": "<one sentence>"}`."""
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    return json_reply({"error": str(error)}, error.status, headers)
+
+
+class JsonProtocol:
+    """What the protocols over HTTP have in common."""
+
+    def check_headers(self, headers: Mapping[str, str]) -> None:
+        """Refuse a request that says that it is no JSON.
+
+        Raises:
+            RequestError: 415.
+        """
+        check_content_type(headers.get("content-type"))
+
+    def error(self, error: RequestError) -> HttpReply:
+        """Return an error as it goes out."""
+        return json_error(error)
+
+
+def check_model(name: str, version: str | None, served: ServedModel) -> None:
+    """Refuse a model or a version that is not served.
+
+    Raises:
+        RequestError: 404.
+    """
+    if name != served.name:
+        raise RequestError(f"There is no model {name[:60]!r} here; this server has {served.name!r}.", status=404)
+    if version and version not in served.versions:
+        known = ", ".join(served.versions) or "none"
+        raise RequestError(
+            f"The model {served.name!r} has no version {version[:60]!r} in service; in service: {known}.", status=404
+        )
+
+
+def check_rows(answer: Answer) -> None:
+    """Refuse to answer some texts of several, for protocols that cannot say which of them failed.
+
+    Raises:
+        RequestError: 500.
+    """
+    for number, row in enumerate(answer.rows, 1):
+        if row.error is not None:
+            which = f"Text {number} of {len(answer.rows)}: " if len(answer.rows) > 1 else ""
+            raise RequestError(which + row.error)
