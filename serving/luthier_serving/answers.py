@@ -48,6 +48,7 @@ class ModelInfo(NamedTuple):
         weights: name of the file that the engine loaded.
         pairs: whether it reads pairs of texts.
         threshold: multi-label: a label is assigned from this probability on.
+        digest: of the version, empty where no registry was asked.
     """
 
     version: str
@@ -56,6 +57,7 @@ class ModelInfo(NamedTuple):
     labels: tuple[str, ...]
     pairs: bool
     threshold: float
+    digest: str = ""
 
 
 class Answer(NamedTuple):

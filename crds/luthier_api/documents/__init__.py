@@ -40,11 +40,13 @@ from luthier_api.documents.run import (
     credential_folder,
 )
 from luthier_api.documents.serving import (
+    API_KEYS_DIR,
     LATENCY_BUCKETS_PER_OCTAVE,
     MULTI_LABEL_THRESHOLD,
     SERVE_PORT,
     SERVER_REPORT_PATH,
     SERVER_REPORT_PORT,
+    ApiKeysState,
     Mirror,
     ModelState,
     Padding,
@@ -57,6 +59,7 @@ from luthier_api.documents.serving import (
 )
 
 __all__ = [
+    "API_KEYS_DIR",
     "CA_BUNDLE_DIR",
     "CREDENTIALS_DIR",
     "CREDENTIALS_VARIABLE",
@@ -73,6 +76,7 @@ __all__ = [
     "TERMINATION_MESSAGE_PATH",
     "TRAINER_PORT",
     "Access",
+    "ApiKeysState",
     "DocumentError",
     "Failure",
     "ModelState",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from luthier_operator.gather.exposure import ExposureReader
 from luthier_operator.gather.pod_events import newest, read_failed_mount
 from luthier_operator.gather.server_poller import ServerPoller
 from luthier_operator.kube import ApiNotInstalled, KubeClient
@@ -22,6 +23,7 @@ class ModelDeploymentGatherer:
     def __init__(self, kube: KubeClient, store: Store, servers: ServerPoller) -> None:
         """Read from there, and what server replicas say of themselves."""
         self._kube, self._store, self._servers = kube, store, servers
+        self._exposure = ExposureReader(kube, store)
 
     async def observe(self, resource: ModelDeploymentResource, now: datetime) -> ObservedServing:
         """Return what is known of a resource's server."""
@@ -37,7 +39,10 @@ class ModelDeploymentGatherer:
         followed, pods = self._followed(resource), self._store.pods(meta.key)
         reports = self._servers.reports(meta.key, [pod for pod in pods if pod.component == "worker"])
         event = await self._pod_event(resource, rayservice, pods, now)
-        return ObservedServing(rayservice, followed, pods, reports, kuberay_installed=installed, pod_event=event)
+        outside = await self._exposure.read(resource)
+        return ObservedServing(
+            rayservice, followed, pods, reports, kuberay_installed=installed, pod_event=event, outside=outside
+        )
 
     async def _pod_event(
         self,

@@ -10,18 +10,19 @@ import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from luthier_operator.model import names
 from luthier_operator.model.parse import job_view, pod_view, rayservice_view, workload_view
+from luthier_operator.model.routes import ROUTE_KINDS, RouteView, httproute_view, ingress_view
 from luthier_operator.model.views import JobView, Key, PodView, Raw, RayServiceView, WorkloadView
 from luthier_operator.store.index import Index
 
 # A write that was under way when its object went is answered long before so many more have gone.
 _GONE_REMEMBERED = 4096
 
-Kind = Literal["FineTuneJob", "ModelDeployment", "Job", "Pod", "RayService", "Workload"]
-KINDS: tuple[Kind, ...] = ("FineTuneJob", "ModelDeployment", "Job", "Pod", "RayService", "Workload")
+Kind = Literal["FineTuneJob", "ModelDeployment", "Job", "Pod", "RayService", "Workload", "HTTPRoute", "Ingress"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 ResourceKind = Literal["FineTuneJob", "ModelDeployment"]
 
 
@@ -70,7 +71,14 @@ def _text(raw: Raw) -> bytes:
     return json.dumps({**raw, "metadata": metadata}, separators=(",", ":")).encode()
 
 
-_PARSERS = {"Job": job_view, "Pod": pod_view, "RayService": rayservice_view, "Workload": workload_view}
+_PARSERS = {
+    "Job": job_view,
+    "Pod": pod_view,
+    "RayService": rayservice_view,
+    "Workload": workload_view,
+    "HTTPRoute": httproute_view,
+    "Ingress": ingress_view,
+}
 
 
 @dataclass(frozen=True)
@@ -194,6 +202,10 @@ class Store:
     def rayservice(self, key: Key) -> RayServiceView | None:
         """Return the RayService of a ModelDeployment."""
         return next((item.value for item in self.read("RayService", key)), None)
+
+    def routes(self, key: Key) -> list[RouteView]:
+        """Return the ways in from outside of a ModelDeployment."""
+        return [item.value for kind in ROUTE_KINDS for item in self.read(kind, key)]
 
     def workloads(self, jobs: Iterable[JobView]) -> Mapping[str, WorkloadView]:
         """Return {uid of a Job: what Kueue says of it}, for those of these Jobs of which the watch has told."""

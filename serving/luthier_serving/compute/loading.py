@@ -66,7 +66,7 @@ def load_model(config: RevisionConfig) -> Model:
     with tempfile.TemporaryDirectory(prefix="loading-", dir=cache) as work:
         folder = Path(work) / "model"
         _fetch(config, folder, cache / "content")
-        return open_model(
+        model = open_model(
             folder,
             config.engine,
             version=config.version,
@@ -74,6 +74,8 @@ def load_model(config: RevisionConfig) -> Model:
             cpus=cpus,
             max_tokens=config.max_batch_tokens,
         )
+        model.info = model.info._replace(digest=config.digest)
+        return model
 
 
 def cache_folder() -> Path:

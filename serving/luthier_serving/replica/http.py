@@ -4,13 +4,11 @@ Every response to a client is made here; an error is always `{"error": "<one sen
 all of it is tested without Ray.
 """
 
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
@@ -18,9 +16,15 @@ from starlette.routing import Route
 
 from luthier_serving.answers import Answer, ModelInfo, Row, Text
 from luthier_serving.errors import RequestError
+from luthier_serving.replica.access import ApiKeys, with_api_keys
+from luthier_serving.replica.bodies import DISCARD_BYTES
+from luthier_serving.replica.layers import DIGEST_HEADER, VERSION_HEADER, LayeredApplication
 from luthier_serving.replica.openapi import openapi_document
 from luthier_serving.replica.pages import DOCS_PAGE, PAGE_HEADERS, TRY_PAGE
 from luthier_serving.replica.predictor import Predictor
+from luthier_serving.replica.request_context import current
+from luthier_serving.replica.responses import error_response as _error_response
+from luthier_serving.replica.responses import json_response as _json
 from luthier_serving.replica.validation import (
     PredictRequest,
     RequestLimits,
@@ -30,10 +34,6 @@ from luthier_serving.replica.validation import (
 )
 from luthier_serving.tasks import OUTPUTS
 
-VERSION_HEADER = "X-Luthier-Version"
-# A body over the limit is read to its end and discarded, up to this size: a client that is still sending when the
-# connection closes sees a broken pipe instead of the answer.
-DISCARD_BYTES = 32 * 1024 * 1024
 CLIENT_CLOSED_REQUEST = 499
 
 logger = logging.getLogger("ray.serve")
@@ -46,13 +46,19 @@ class RequestMetrics(Protocol):
         """Record one request to /predict."""
 
 
-def build_http(predictor: Predictor, metrics: RequestMetrics, ready: Callable[[], Awaitable[ModelInfo]]) -> Starlette:
+def build_http(
+    predictor: Predictor,
+    metrics: RequestMetrics,
+    ready: Callable[[], Awaitable[ModelInfo]],
+    keys: ApiKeys | None = None,
+) -> LayeredApplication:
     """Return the application.
 
     Args:
         predictor: answers texts.
         metrics: records requests.
         ready: returns the model that answers, or raises `RequestError`.
+        keys: who may ask; None lets everybody.
     """
 
     async def predict(request: Request) -> Response:
@@ -87,7 +93,8 @@ def build_http(predictor: Predictor, metrics: RequestMetrics, ready: Callable[[]
             model = await ready()
         except RequestError:
             model = None
-        return _json(200, openapi_document(predictor.config, model))
+        document = openapi_document(predictor.config, model)
+        return _json(200, with_api_keys(document) if keys else document)
 
     async def docs(request: Request) -> Response:
         return HTMLResponse(DOCS_PAGE, headers=PAGE_HEADERS)
@@ -95,7 +102,7 @@ def build_http(predictor: Predictor, metrics: RequestMetrics, ready: Callable[[]
     async def page(request: Request) -> Response:
         return HTMLResponse(TRY_PAGE, headers=PAGE_HEADERS)
 
-    return Starlette(
+    return LayeredApplication(
         routes=[
             Route("/predict", predict, methods=["POST"]),
             Route("/healthz", healthz),
@@ -104,7 +111,10 @@ def build_http(predictor: Predictor, metrics: RequestMetrics, ready: Callable[[]
             Route("/docs", docs),
             Route("/", page),
         ],
-        exception_handlers={HTTPException: _http_error, Exception: _internal_error},
+        exception_handlers={HTTPException: _http_error, RequestError: _request_error, Exception: _internal_error},
+        limit_bytes=lambda: predictor.limits.body_bytes,
+        keys=keys,
+        on_refused=lambda: metrics.observe_request(401, "", 0.0, predictor.pending),
     )
 
 
@@ -130,6 +140,8 @@ def _predict_response(asked: PredictRequest, answer: Answer) -> Response:
         raise RequestError(str(first.error), status=422)
     results = [_result(text, row, answer.model) for text, row in zip(asked.texts, answer.rows, strict=True)]
     headers = {VERSION_HEADER: answer.model.version}
+    if answer.model.digest:
+        headers[DIGEST_HEADER] = answer.model.digest
     if not asked.single:
         return _json(200, {"predictions": results}, headers)
     return _json(500 if first.error else 200, results[0], headers)
@@ -146,9 +158,9 @@ def _describe(model: ModelInfo) -> dict[str, Any]:
     return {"version": model.version, "task": model.task, "pairs": model.pairs, "weights": model.weights}
 
 
-def _error_response(error: RequestError) -> Response:
-    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
-    return _json(error.status, {"error": str(error)}, headers)
+async def _request_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return _error_response(error)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -162,10 +174,6 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:
-    logger.error("a request failed", exc_info=error)
+    logger.error("%s failed", current(), exc_info=error)
     return _json(500, {"error": "The server failed on this request; its log says why."})
 
-
-def _json(status: int, document: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
-    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-    return Response(body, status, headers, media_type="application/json")
