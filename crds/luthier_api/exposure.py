@@ -53,9 +53,7 @@ class Cors(ApiModel):
 class HttpOptions(ApiModel):
     """How the server speaks HTTP."""
 
-    cors: Cors | None = Field(
-        default=None, description="Web pages that may call the server. Unset: none but its own."
-    )
+    cors: Cors | None = Field(default=None, description="Web pages that may call the server. Unset: none but its own.")
 
 
 class GatewayRef(ApiModel):

@@ -35,7 +35,7 @@ class ExposureReader:
             return Outside(routes=tuple(routes), installed=False)
         return Outside(routes=tuple(routes), gateway=gateway)
 
-    async def _gateway(self, resource: ModelDeploymentResource) -> GatewayView | None | str:
+    async def _gateway(self, resource: ModelDeploymentResource) -> GatewayView | str | None:
         """Return the Gateway; None if there is none; why it cannot be read, where the role does not reach."""
         expose = resource.spec.expose
         if expose is None or expose.gateway is None:

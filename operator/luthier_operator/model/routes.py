@@ -1,7 +1,7 @@
 """What the operator knows of ways in from outside: HTTPRoutes and Ingresses that it made, and a Gateway; and parsers.
 
-An HTTPRoute is accepted when a controller says so of its present spec, for the Gateway and for the Service behind it. An
-Ingress has no such word: it is accepted when its controller has given it an address.
+An HTTPRoute is accepted when a controller says so of its present spec, for the Gateway and for the Service behind it.
+An Ingress has no such word: it is accepted when its controller has given it an address.
 """
 
 from collections.abc import Iterator
@@ -90,10 +90,7 @@ def gateway_view(raw: Raw) -> GatewayView:
     """Parse a Gateway."""
     listeners = (raw.get("spec") or {}).get("listeners") or []
     return GatewayView(
-        tuple(
-            Listener(str(each.get("name", "")), str(each.get("protocol", "")), _port(each))
-            for each in listeners
-        )
+        tuple(Listener(str(each.get("name", "")), str(each.get("protocol", "")), _port(each)) for each in listeners)
     )
 
 

@@ -1,4 +1,4 @@
-"""HAProxy as Ray Serve starts it, with errors of its own that are JSON: RAY_SERVE_HAPROXY_BINARY_PATH names this program.
+"""HAProxy as Ray Serve starts it, whose own errors are JSON: RAY_SERVE_HAPROXY_BINARY_PATH names this program.
 
 Ray writes the whole configuration of the proxy in front of the replicas, and has no setting for what the proxy itself
 answers: HTML for malformed requests, "Internal Server Error" where no replica answers, "Path not found" before there is

@@ -160,9 +160,8 @@ class Predictor:
         except RequestError as error:
             if stable is None:
                 raise
-            logger.warning(
-                "revision %s failed %s (%s); the stable one answers it", target.revision, current() or "a request", error
-            )
+            asked = current() or "a request"
+            logger.warning("revision %s failed %s (%s); the stable one answers it", target.revision, asked, error)
             return stable.revision, await self._ask(stable, texts)
         if stable is not None and _failed(answer):
             return stable.revision, await self._ask(stable, texts)

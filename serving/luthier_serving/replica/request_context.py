@@ -106,4 +106,3 @@ def _names_of(headers: Headers) -> tuple[RequestNames, Headers]:
     made = secrets.token_hex(16)
     others = [each for each in headers if each[0] != _ID_HEADER]
     return RequestNames(made, trace), [*others, (_ID_HEADER, made.encode())]
-

@@ -1,4 +1,4 @@
-"""Which way in a ModelDeployment has from outside: what is to be made or deleted, and what the status says of it. Pure."""
+"""Which way in a ModelDeployment has from outside: what is made or deleted, and what the status says of it. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,9 +67,7 @@ def exposure_of(resource: ModelDeploymentResource, outside: Outside) -> Exposure
         return Exposure(deletes=deletes)
     if not outside.installed:
         text = "the Gateway API is not installed in this cluster; install its CRDs and a controller, or use ingress."
-        return Exposure(
-            False, Reason.GATEWAY_API_NOT_INSTALLED, text, deletes=deletes, requeue_after_s=_AGAIN_S
-        )
+        return Exposure(False, Reason.GATEWAY_API_NOT_INSTALLED, text, deletes=deletes, requeue_after_s=_AGAIN_S)
     if other := next((each for each in outside.routes if each.kind == wanted and each.owner_uid != meta.uid), None):
         text = f"the {wanted} {other.name} is not Luthier's; delete it, or rename this resource."
         return Exposure(False, Reason.CONFIG_ERROR, text, deletes=deletes, requeue_after_s=_AGAIN_S)
@@ -106,7 +104,8 @@ def _missing(
         text = f"no controller of Gateway {gateway} has judged the HTTPRoute yet; does one run?"
         return Reason.WAITING_FOR_ROUTE, text
     if route.condition == "ResolvedRefs":
-        return Reason.WAITING_FOR_ROUTE, f"Gateway {gateway} does not find what is behind the route: {clip(route.reason)}"
+        text = f"Gateway {gateway} does not find what is behind the route: {clip(route.reason)}"
+        return Reason.WAITING_FOR_ROUTE, text
     return Reason.ROUTE_NOT_ACCEPTED, f"Gateway {gateway} does not accept the route: {clip(route.reason)}"
 
 

@@ -13,7 +13,7 @@ What is live is read from the RayService; the status remembers only since when, 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -47,7 +47,7 @@ class ObservedServing:
     kuberay_installed: bool = True
     pod_event: str = ""
     """Message of the newest Event that says why one of its pods could not be created."""
-    outside: Outside = Outside()
+    outside: Outside = field(default_factory=Outside)
     """What there is of the way in from outside the cluster."""
     refused: Refusal | None = None
     """Set if the plan that followed from all this was carried out and the cluster did not accept it."""

@@ -5,7 +5,7 @@ that the spec asks for answers them all. What the sentences say is up to `verdic
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from luthier_api.base import decimal_text
@@ -55,7 +55,7 @@ class Outlook:
     server: RayServiceView | None
     workers: int = 0
     reports: Sequence[PodReport] = ()
-    exposure: Exposure = Exposure()
+    exposure: Exposure = field(default_factory=Exposure)
 
     @property
     def next_layout(self) -> Layout | None:
