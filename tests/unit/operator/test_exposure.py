@@ -91,6 +91,8 @@ def parent(accepted: str = "True", resolved: str | None = "True", seen: int = 2,
     return {"controllerName": "example.com/c", "conditions": rows}
 
 
+NOT_ALLOWED = "NotAllowedByListeners: Routes of team are not allowed"
+NO_BACKEND = {"reason": "BackendNotFound", "message": ""}
 WHY = {"reason": "NotAllowedByListeners", "message": "Routes of team are not allowed."}
 
 
@@ -100,9 +102,9 @@ WHY = {"reason": "NotAllowedByListeners", "message": "Routes of team are not all
         ([], False, False, "", ""),
         ([parent()], True, True, "", ""),
         ([parent(seen=1)], False, False, "", ""),
-        ([parent(seen=1), parent("False", **WHY)], False, True, "Accepted", "NotAllowedByListeners: Routes of team are not allowed"),
+        ([parent(seen=1), parent("False", **WHY)], False, True, "Accepted", NOT_ALLOWED),
         ([parent("False", **WHY), parent()], True, True, "", ""),
-        ([parent(resolved="False", reason="BackendNotFound", message="")], False, True, "ResolvedRefs", "BackendNotFound"),
+        ([parent(resolved="False", **NO_BACKEND)], False, True, "ResolvedRefs", "BackendNotFound"),
         ([parent(resolved=None)], False, True, "ResolvedRefs", ""),
         ([parent("Unknown", reason="Pending", message="")], False, True, "Accepted", "Pending"),
         ([{"controllerName": "c", "conditions": None}], False, False, "", ""),
