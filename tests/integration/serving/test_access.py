@@ -1,4 +1,4 @@
-"""Who may ask, what names a request, and what is answered in front of the server: through Ray's proxy, as in the image."""
+"""Who may ask, what names a request, and what is answered before the server: through Ray's proxy, as in the image."""
 
 from __future__ import annotations
 
@@ -54,9 +54,11 @@ def guarded(ray: LocalRay, models: Any, secret: MountedSecret) -> Iterator[Local
 
 def status_of(ray: LocalRay, headers: dict[str, str]) -> int:
     async def ask() -> int:
-        async with aiohttp.ClientSession() as session:
-            async with session.post(f"{ray.url}/predict", json=TEXT, headers=headers) as reply:
-                return reply.status
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{ray.url}/predict", json=TEXT, headers=headers) as reply,
+        ):
+            return reply.status
 
     try:
         return asyncio.run(ask())
