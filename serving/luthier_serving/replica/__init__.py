@@ -4,8 +4,8 @@
 routes and answers, `layers` what lies around them: `request_context` names each request, `access` asks for an API key,
 `bodies` inflates. `front` and `haproxy` lie around Ray's own server. `validation` parses a request's body, or says in
 one sentence what is wrong with it. `predictor` admits the request and picks a revision by `traffic_split`. Its texts
-wait in that revision's `revision_queue`, where `batching` decides when a batch leaves: to `local_model`, which holds the
-stable revision in this process and loads the next one, or by `handles` to the application of a canary.
+wait in that revision's `revision_queue`, where `batching` decides when a batch leaves: to `local_model`, which holds
+the stable revision in this process and loads the next one, or by `handles` to the application of a canary.
 
 What became of the requests is in `counters`, and by `agreement` how far a canary answers copies as the stable revision
 does; `report` tells it to the operator, and `metrics` to Prometheus. `openapi` and `pages` describe the API, for
