@@ -63,7 +63,7 @@ class GatewayRef(ApiModel):
     namespace: DnsLabel | None = Field(
         default=None, description="Its namespace. Unset: that of the resource. The Gateway must allow routes from here."
     )
-    section_name: Annotated[str, Field(min_length=1, max_length=253)] | None = Field(
+    section_name: ObjectName | None = Field(
         default=None, description="Name of one of its listeners. Unset: all that take the hostnames."
     )
 

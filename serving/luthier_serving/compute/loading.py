@@ -66,16 +66,15 @@ def load_model(config: RevisionConfig) -> Model:
     with tempfile.TemporaryDirectory(prefix="loading-", dir=cache) as work:
         folder = Path(work) / "model"
         _fetch(config, folder, cache / "content")
-        model = open_model(
+        return open_model(
             folder,
             config.engine,
             version=config.version,
+            digest=config.digest,
             gpus=config.gpus_per_replica,
             cpus=cpus,
             max_tokens=config.max_batch_tokens,
         )
-        model.info = model.info._replace(digest=config.digest)
-        return model
 
 
 def cache_folder() -> Path:

@@ -21,8 +21,8 @@ def in_ray(app: ASGIApp) -> TestClient:
 
 @pytest.mark.parametrize(("sent", "kept"), [("mine", True), ("two words", False), ("", False)])
 def test_a_request_has_one_name_although_ray_names_it_too(sent: str, kept: bool) -> None:
-    with in_ray(build_http(predictor(respond), RecordedRequests(), ready)) as client:
-        reply = client.post("/predict", json={"text": "a"}, headers={"X-Request-Id": sent} if sent else {})
+    client = in_ray(build_http(predictor(respond), RecordedRequests(), ready))
+    reply = client.post("/predict", json={"text": "a"}, headers={"X-Request-Id": sent} if sent else {})
     (found,) = reply.headers.get_list("X-Request-Id")
     assert (found == sent) is kept
 
@@ -51,8 +51,8 @@ PLAIN = (b"content-type", b"text/plain")
     ],
 )
 def test_what_ray_says_in_plain_text_becomes_a_sentence(status: int, body: bytes, sentence: str) -> None:
-    with in_ray(says(status, body, PLAIN, (b"content-length", str(len(body)).encode()))) as client:
-        reply = client.get("/predict")
+    client = in_ray(says(status, body, PLAIN, (b"content-length", str(len(body)).encode())))
+    reply = client.get("/predict")
     assert (reply.status_code, reply.json()) == (status, {"error": sentence})
     assert reply.headers.get("Retry-After") == ("5" if status == 503 else None)
     assert len(reply.headers.get_list("X-Request-Id")) == 1
@@ -68,11 +68,11 @@ def test_what_ray_says_in_plain_text_becomes_a_sentence(status: int, body: bytes
     ],
 )
 def test_other_responses_pass_as_they_are(status: int, path: str, headers: list[Any]) -> None:
-    with in_ray(says(status, b"something else", *headers)) as client:
-        reply = client.get(path)
+    client = in_ray(says(status, b"something else", *headers))
+    reply = client.get(path)
     assert (reply.status_code, reply.content) == (status, b"something else")
 
 
 def test_how_long_to_wait_is_rays_word_where_it_has_one() -> None:
-    with in_ray(says(503, b"full", PLAIN, (b"retry-after", b"9"))) as client:
-        assert client.get("/predict").headers.get_list("Retry-After") == ["9"]
+    client = in_ray(says(503, b"full", PLAIN, (b"retry-after", b"9")))
+    assert client.get("/predict").headers.get_list("Retry-After") == ["9"]
