@@ -19,6 +19,7 @@ from luthier_api.base import (
     cel,
 )
 from luthier_api.conditions import NOT_SEEN_YET, ResourceStatus
+from luthier_api.exposure import Auth, Expose, HttpOptions
 from luthier_api.finetunejob import LastFailure
 from luthier_api.pods import Placement, PodMetadata, ResourceRequirements
 from luthier_api.storage import OutputUri, StorageAccess
@@ -324,6 +325,9 @@ class ModelDeploymentSpec(ApiModel):
         default=None, description="Redis for Ray's head, so that its loss fails no request."
     )
     rollout: Rollout = Field(default=Rollout(), description="How a new version takes over.")
+    expose: Expose | None = Field(default=None, description="A way in from outside the cluster. Unset: none.")
+    auth: Auth | None = Field(default=None, description="Who may send requests. Unset: whoever reaches the server.")
+    http: HttpOptions | None = Field(default=None, description="How the server speaks HTTP.")
     pod_metadata: PodMetadata = Field(
         default=PodMetadata(),
         description="Labels and annotations for the pods, for instance to switch the injection of a sidecar off.",
@@ -404,6 +408,9 @@ class ModelDeploymentStatus(ResourceStatus):
     """What the operator has observed."""
 
     url: Text | None = Field(default=None, description="URL for requests from inside the cluster.")
+    urls: Annotated[list[Text], Field(max_length=16)] = Field(
+        default=[], description="URLs for requests from outside, once the way in is accepted."
+    )
     replicas: Count = Field(default=0, description="Number of replicas of the revision in service.")
     ready_replicas: Count = Field(default=0, description="Number of those replicas that answer requests.")
     selector: Text | None = Field(default=None, description="Label selector of the pods.")

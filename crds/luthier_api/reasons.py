@@ -14,6 +14,7 @@ class ConditionType(StrEnum):
     AVAILABLE = "Available"
     ADMITTED = "Admitted"
     STORAGE_FAILING = "StorageFailing"
+    EXPOSED = "Exposed"
 
 
 class Reason(StrEnum):
@@ -94,3 +95,10 @@ class Reason(StrEnum):
     REVISION_FAILED = "RevisionFailed"
     ROLLED_BACK = "RolledBack"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    # ... who may ask it, and from where.
+    NO_API_KEYS = "NoApiKeys"
+    EXPOSED = "Exposed"
+    WAITING_FOR_ROUTE = "WaitingForRoute"
+    ROUTE_NOT_ACCEPTED = "RouteNotAccepted"
+    GATEWAY_NOT_FOUND = "GatewayNotFound"
+    GATEWAY_API_NOT_INSTALLED = "GatewayApiNotInstalled"

@@ -4,6 +4,7 @@
     ModelDeployment   itself, and the FineTuneJob that it follows; so does a BatchPrediction
     Job, Pod          the resource that its labels name
     RayService        its ModelDeployment
+    HTTPRoute, Ingress  the ModelDeployment that it leads to
     Workload          the resource whose Job waits in Kueue's queue
 
 A handler keeps the event in the store and wakes keys of the work queue; it decides nothing, has no state of its own and
@@ -81,6 +82,14 @@ def registry(run: Run) -> kopf.OperatorRegistry:
     @_on_event(handlers, run, "RayService")
     def rayservice(raw: Raw, *, deleted: bool) -> None:
         informers.child("RayService", raw, deleted=deleted)
+
+    @_on_event(handlers, run, "HTTPRoute")
+    def httproute(raw: Raw, *, deleted: bool) -> None:
+        informers.child("HTTPRoute", raw, deleted=deleted)
+
+    @_on_event(handlers, run, "Ingress")
+    def ingress(raw: Raw, *, deleted: bool) -> None:
+        informers.child("Ingress", raw, deleted=deleted)
 
     @_on_event(handlers, run, "Workload")
     def workload(raw: Raw, *, deleted: bool) -> None:

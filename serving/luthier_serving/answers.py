@@ -53,6 +53,7 @@ class ModelInfo(NamedTuple):
         pairs: whether it reads pairs of texts.
         threshold: multi-label: a label is assigned from this probability on.
         max_tokens: tokens of a text that it reads at most, special tokens included.
+        digest: of the version, empty where no registry was asked.
     """
 
     version: str
@@ -62,6 +63,7 @@ class ModelInfo(NamedTuple):
     pairs: bool
     threshold: float
     max_tokens: int = 0
+    digest: str = ""
 
 
 class Answer(NamedTuple):

@@ -167,6 +167,16 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [ray.io]
   resources: [rayclusters]
   verbs: [patch]
+# The way in from outside that `expose` asks for, and whether its Gateway is there.
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [httproutes]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [gateways]
+  verbs: [get]
+- apiGroups: [networking.k8s.io]
+  resources: [ingresses]
+  verbs: [get, list, watch, create, patch, delete]
 # Of servers: one replica at a time when nodes are drained.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]

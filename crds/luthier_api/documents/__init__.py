@@ -43,12 +43,14 @@ from luthier_api.documents.run import (
     credential_folder,
 )
 from luthier_api.documents.serving import (
+    API_KEYS_DIR,
     GRPC_PORT,
     LATENCY_BUCKETS_PER_OCTAVE,
     MULTI_LABEL_THRESHOLD,
     SERVE_PORT,
     SERVER_REPORT_PATH,
     SERVER_REPORT_PORT,
+    ApiKeysState,
     Mirror,
     ModelState,
     Padding,
@@ -61,6 +63,7 @@ from luthier_api.documents.serving import (
 )
 
 __all__ = [
+    "API_KEYS_DIR",
     "CA_BUNDLE_DIR",
     "CREDENTIALS_DIR",
     "CREDENTIALS_VARIABLE",
@@ -79,6 +82,7 @@ __all__ = [
     "TRAINER_PORT",
     "WORKER_INDEX_VARIABLE",
     "Access",
+    "ApiKeysState",
     "BulkDocument",
     "DocumentError",
     "Failure",

@@ -13,6 +13,8 @@ GRPC_PORT = 9000
 # Where each server replica says how it is, beside the requests: for the operator, on the pod's own address.
 SERVER_REPORT_PORT = 8001
 SERVER_REPORT_PATH = "/report"
+# Where each key of the Secret of API keys is a file, in the pod of a replica.
+API_KEYS_DIR = "/etc/luthier/api-keys"
 # multi-label: a label is assigned from this probability on.
 MULTI_LABEL_THRESHOLD = 0.5
 # Where texts shorter than the longest of their batch are filled up; none: only texts of one length share a batch.
@@ -121,6 +123,12 @@ class ServerConfig(Document):
     max_body_bytes: Annotated[int, Field(ge=1)] = Field(default=1024 * 1024, description="Size of a request's body.")
     max_texts: Annotated[int, Field(ge=1)] = Field(default=1000, description="Texts in one request.")
     max_text_characters: Annotated[int, Field(ge=1)] = Field(default=100_000, description="Characters of one text.")
+    allowed_origins: Annotated[list[Text], Field(max_length=64)] | None = Field(
+        default=None, description="Origins of web pages that may call the server; null: none but its own."
+    )
+    path_prefix: Text | None = Field(
+        default=None, description="Path below which the server answers too, as the way in from outside sends it."
+    )
 
 
 class ModelState(Document):
@@ -129,6 +137,13 @@ class ModelState(Document):
     revision: Text = Field(description="Name of the revision.")
     state: Literal["Loading", "Ready", "Failed"] = Field(description="What it is doing.")
     message: Text = Field(default="", description="Why it cannot be loaded; it is tried again.")
+
+
+class ApiKeysState(Document):
+    """The API keys that a server replica has read."""
+
+    count: Count = Field(description="Keys with which somebody is admitted.")
+    message: Text = Field(default="", description="Why nobody is.")
 
 
 # Buckets of one eighth of an octave: a quantile is read to within 9 percent.
@@ -173,3 +188,4 @@ class ServerReport(Document):
         default={}, description="Counts by revision."
     )
     pending: Count = Field(default=0, description="Requests accepted and not yet answered.")
+    api_keys: ApiKeysState | None = Field(default=None, description="Its API keys; null if it asks for none.")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from luthier_operator.gather.exposure import ExposureReader
 from luthier_operator.gather.followed import followed
 from luthier_operator.gather.pod_events import newest, read_failed_mount
 from luthier_operator.gather.server_poller import ServerPoller
@@ -21,6 +22,7 @@ class ModelDeploymentGatherer:
     def __init__(self, kube: KubeClient, store: Store, servers: ServerPoller) -> None:
         """Read from there, and what server replicas say of themselves."""
         self._kube, self._store, self._servers = kube, store, servers
+        self._exposure = ExposureReader(kube, store)
 
     async def observe(self, resource: ModelDeploymentResource, now: datetime) -> ObservedServing:
         """Return what is known of a resource's server."""
@@ -36,7 +38,10 @@ class ModelDeploymentGatherer:
         job, pods = followed(self._store, meta.namespace, resource.spec.model), self._store.pods(meta.key)
         reports = self._servers.reports(meta.key, [pod for pod in pods if pod.component == "worker"])
         event = await self._pod_event(resource, rayservice, pods, now)
-        return ObservedServing(rayservice, job, pods, reports, kuberay_installed=installed, pod_event=event)
+        outside = await self._exposure.read(resource)
+        return ObservedServing(
+            rayservice, job, pods, reports, kuberay_installed=installed, pod_event=event, outside=outside
+        )
 
     async def _pod_event(
         self,

@@ -112,4 +112,4 @@ class ServerPoller:
 
 def _decisive(report: ServerReport | None) -> object:
     """Return what of a report decides anything."""
-    return None if report is None else (report.ready, report.window, tuple(report.models))
+    return None if report is None else (report.ready, report.window, tuple(report.models), report.api_keys)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from luthier_api.documents import SERVE_PORT, Mirror, RevisionConfig, Route, ServerConfig
+from luthier_api.documents import API_KEYS_DIR, SERVE_PORT, Mirror, RevisionConfig, Route, ServerConfig
 from luthier_api.keys import digest_of
 from luthier_api.modeldeployment import ModelDeploymentSpec, Redis
 from luthier_operator.manifests import access, grpc, pods
@@ -22,6 +22,7 @@ from luthier_operator.model.views import Meta
 API_VERSION = "ray.io/v1"
 KIND = "RayService"
 CACHE_DIR = "/var/cache/luthier"
+_API_KEYS = "api-keys"
 # A replica takes one of two slots, and a pod holds at most one replica of a revision: so the pods of the revision in
 # service have room for the next one, which starts beside it without waiting for a pod.
 _SLOTS_PER_POD = "2"
@@ -132,13 +133,16 @@ def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout) -> str:
         max_body_bytes=limits.body_bytes,
         max_texts=limits.texts,
         max_text_characters=limits.characters,
+        allowed_origins=spec.http.cors.allow_origins if spec.http and spec.http.cors else None,
+        path_prefix=spec.expose.path if spec.expose and spec.expose.path != "/" else None,
     )
     entries: list[dict[str, Any]] = [
         {
             "name": names.SERVER,
             "import_path": "luthier_serving.server:app",
             "route_prefix": "/",
-            "args": {"gpusPerReplica": spec.runtime.gpus_per_replica},
+            # Not in user_config, where a server of an earlier release would pass over it and let everybody in.
+            "args": {"gpusPerReplica": spec.runtime.gpus_per_replica, **({"apiKeys": True} if spec.auth else {})},
             "deployments": [{"name": "Server", "user_config": config.to_wire(), **_scale(spec)}],
         },
     ]
@@ -341,13 +345,13 @@ def _worker(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defa
         "env": pods.environment(defaults, [_PROXY, {"name": "LUTHIER_CACHE", "value": CACHE_DIR}]),
         "lifecycle": {"preStop": {"exec": {"command": ["/bin/sh", "-c", _LEAVE]}}},
         "resources": pods.resources(runtime.resources, defaults.serve, gpus=runtime.gpus_per_replica),
-        "volumeMounts": [{"name": "cache", "mountPath": CACHE_DIR}, *access.mounts([grant])],
+        "volumeMounts": [{"name": "cache", "mountPath": CACHE_DIR}, *access.mounts([grant]), *_api_keys_mounts(spec)],
     }
     if runtime.grpc:
         container["ports"] = grpc.WORKER_PORTS
     pod = {
         "containers": [container],
-        "volumes": [{"name": "cache", "emptyDir": {}}, *access.volumes([grant])],
+        "volumes": [{"name": "cache", "emptyDir": {}}, *access.volumes([grant]), *_api_keys_volumes(spec)],
         "automountServiceAccountToken": False,
         "topologySpreadConstraints": [
             {
@@ -360,6 +364,17 @@ def _worker(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defa
         **pods.placement(runtime),
     }
     return _template(owner, spec, "worker", pod, defaults)
+
+
+def _api_keys_volumes(spec: ModelDeploymentSpec) -> list[dict[str, Any]]:
+    """Return the Secret of API keys, each of which is a file: the kubelet replaces them when the Secret changes."""
+    if spec.auth is None:
+        return []
+    return [{"name": _API_KEYS, "secret": {"secretName": spec.auth.api_keys_secret_ref.name}}]
+
+
+def _api_keys_mounts(spec: ModelDeploymentSpec) -> list[dict[str, Any]]:
+    return [{"name": _API_KEYS, "mountPath": API_KEYS_DIR, "readOnly": True}] if spec.auth else []
 
 
 def _container(name: str, spec: ModelDeploymentSpec, defaults: Defaults) -> dict[str, Any]:

@@ -18,7 +18,7 @@ class Delete:
     """An object to delete together with what it owns; it stays visible until its pods are gone."""
 
     api_version: str
-    kind: Literal["Job", "RayService"]
+    kind: Literal["Job", "RayService", "HTTPRoute", "Ingress"]
     namespace: str
     name: str
     uid: str

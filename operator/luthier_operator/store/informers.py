@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from luthier_api import GROUP, VERSION
 from luthier_operator.model import names
+from luthier_operator.model.routes import GATEWAY_API
 from luthier_operator.model.views import Key, Raw, ResourceKind
 from luthier_operator.store.index import Index
 from luthier_operator.store.store import Change, Kind, Store
@@ -45,6 +46,8 @@ WATCHED: dict[Kind, Watched] = {
     "Pod": Watched("", "v1", "pods", names.MANAGED_SELECTOR),
     "RayService": Watched("ray.io", "v1", "rayservices", names.MANAGED_SELECTOR, optional=True),
     "Workload": Watched(names.KUEUE, None, "workloads", names.QUEUED_JOB, optional=True),
+    "HTTPRoute": Watched(GATEWAY_API, "v1", "httproutes", names.MANAGED_SELECTOR, optional=True),
+    "Ingress": Watched("networking.k8s.io", "v1", "ingresses", names.MANAGED_SELECTOR),
 }
 
 
@@ -80,7 +83,7 @@ class Informers:
                 self._wake_soon(each)
 
     def child(self, kind: Kind, raw: Raw, *, deleted: bool) -> None:
-        """Wake the resource that a Job, pod or RayService is for."""
+        """Wake the resource that a Job, pod, RayService or way in from outside is for."""
         before = self._store.watched_owner(kind, raw["metadata"]["uid"])
         if change := self._take(kind, raw, deleted=deleted):
             self._wake_owner(change)

@@ -10,11 +10,12 @@ import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from luthier_api.reasons import ConditionType
 from luthier_operator.model import names
 from luthier_operator.model.parse import job_view, pod_view, rayservice_view, workload_view
+from luthier_operator.model.routes import ROUTE_KINDS, RouteView, httproute_view, ingress_view
 from luthier_operator.model.views import (
     RESOURCE_KINDS,
     JobView,
@@ -30,8 +31,10 @@ from luthier_operator.store.index import Index
 # A write that was under way when its object went is answered long before so many more have gone.
 _GONE_REMEMBERED = 4096
 
-Kind = Literal["FineTuneJob", "ModelDeployment", "BatchPrediction", "Job", "Pod", "RayService", "Workload"]
-KINDS: tuple[Kind, ...] = (*RESOURCE_KINDS, "Job", "Pod", "RayService", "Workload")
+Kind = Literal[
+    "FineTuneJob", "ModelDeployment", "BatchPrediction", "Job", "Pod", "RayService", "Workload", "HTTPRoute", "Ingress"
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,14 @@ def _text(raw: Raw) -> bytes:
     return json.dumps({**raw, "metadata": metadata}, separators=(",", ":")).encode()
 
 
-_PARSERS = {"Job": job_view, "Pod": pod_view, "RayService": rayservice_view, "Workload": workload_view}
+_PARSERS = {
+    "Job": job_view,
+    "Pod": pod_view,
+    "RayService": rayservice_view,
+    "Workload": workload_view,
+    "HTTPRoute": httproute_view,
+    "Ingress": ingress_view,
+}
 
 
 @dataclass(frozen=True)
@@ -236,6 +246,10 @@ class Store:
     def rayservice(self, key: Key) -> RayServiceView | None:
         """Return the RayService of a ModelDeployment."""
         return next((item.value for item in self.read("RayService", key)), None)
+
+    def routes(self, key: Key) -> list[RouteView]:
+        """Return the ways in from outside of a ModelDeployment."""
+        return [item.value for kind in ROUTE_KINDS for item in self.read(kind, key)]
 
     def workloads(self, jobs: Iterable[JobView]) -> Mapping[str, WorkloadView]:
         """Return {uid of a Job: what Kueue says of it}, for those of these Jobs of which the watch has told."""

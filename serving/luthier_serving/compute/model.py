@@ -38,26 +38,31 @@ class Model:
         document: its luthier.json.
         engine: what computes logits.
         version: in the registry.
+        digest: of that version.
         max_tokens: tokens of one batch, padding included.
 
     Raises:
         LoadError: the weights do not match the artifact's description.
     """
 
-    def __init__(self, folder: Path, document: ServingDocument, engine: Engine, *, version: str, max_tokens: int):
+    def __init__(
+        self, folder: Path, document: ServingDocument, engine: Engine, *, version: str, max_tokens: int, digest: str = ""
+    ):
         self._output = OUTPUTS[document.task]
         self._tokenization = Tokenization(folder, document, per_token=self._output.per_token)
         self._engine = engine
         # With a budget of 0 every text is a batch of its own.
         self._max_tokens = max_tokens if engine.batch_invariant else 0
+        labels = tuple(document.labels)
         self.info = ModelInfo(
             version,
             engine.weights,
             document.task,
-            tuple(document.labels),
+            labels,
             document.pairs,
             document.threshold,
             document.max_length,
+            digest,
         )
         self._pads = engine.pads and document.padding != "none"
         self.merges_calls = self._pads
@@ -121,7 +126,14 @@ class Model:
 
 
 def open_model(
-    folder: Path, engine: EngineName, *, version: str = "", gpus: int = 0, cpus: int = 1, max_tokens: int = 4096
+    folder: Path,
+    engine: EngineName,
+    *,
+    version: str = "",
+    digest: str = "",
+    gpus: int = 0,
+    cpus: int = 1,
+    max_tokens: int = 4096,
 ) -> Model:
     """Return the model of an artifact's folder.
 
@@ -129,6 +141,7 @@ def open_model(
         folder: the artifact's files, verified.
         engine: which engine; auto is torch with a GPU, else ONNX Runtime.
         version: in the registry.
+        digest: of that version.
         gpus: GPUs of this replica.
         cpus: threads to compute with.
         max_tokens: tokens of one batch, padding included.
@@ -139,7 +152,7 @@ def open_model(
     document = read_document(folder)
     per_token = OUTPUTS[document.task].per_token
     opened = open_engine(folder, engine, per_token=per_token, gpus=gpus, cpus=cpus)
-    return Model(folder, document, opened, version=version, max_tokens=max_tokens)
+    return Model(folder, document, opened, version=version, digest=digest, max_tokens=max_tokens)
 
 
 def read_document(folder: Path) -> ServingDocument:

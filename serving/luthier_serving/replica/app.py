@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,12 +20,13 @@ from ray import serve
 from ray.serve import Application
 from starlette.applications import Starlette
 
-from luthier_api.documents import SERVER_REPORT_PORT, ServerConfig, ServerReport
+from luthier_api.documents import API_KEYS_DIR, SERVER_REPORT_PORT, ApiKeysState, ServerConfig, ServerReport
 from luthier_api.keys import digest_of
 from luthier_api.reasons import Reason
 from luthier_serving.answers import ModelInfo
 from luthier_serving.compute.loading import load_model
 from luthier_serving.errors import LoadError, Unavailable
+from luthier_serving.replica.access import ApiKeys
 from luthier_serving.replica.counters import Counters
 from luthier_serving.replica.discovery import Discovery
 from luthier_serving.replica.endpoint import Endpoint
@@ -41,6 +43,7 @@ READY_TIMEOUT_S = 3.0
 # The predictor limits requests, with 503 and Retry-After; Ray's own limit would put an unbounded queue before it.
 UNLIMITED_REQUESTS = 1_000_000
 PORT_ENV = "LUTHIER_REPORT_PORT"
+API_KEYS_ENV = "LUTHIER_API_KEYS_DIR"
 
 logger = logging.getLogger("ray.serve")
 
@@ -48,7 +51,7 @@ logger = logging.getLogger("ray.serve")
 class ServerReplica(InferenceService):
     """One process that answers HTTP and computes the stable revision."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, api_keys: bool = False) -> None:
         self._replica = serve.get_replica_context().replica_id.unique_id
         self._config = ServerConfig(model_name="none")
         self._clients: dict[str, RevisionClient] = {}
@@ -59,9 +62,11 @@ class ServerReplica(InferenceService):
         self._endpoint = Endpoint(self._predictor, self._metrics)
         self._discovery = Discovery(self._predictor, self._ready)
         self._report_site: Any = None
+        self._keys = ApiKeys(Path(os.environ.get(API_KEYS_ENV, API_KEYS_DIR))) if api_keys else None
+        self._http = build_http(self._predictor, self._metrics, self._ready, self._keys)
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        return build_http(self._predictor, self._metrics, self._ready)
+        return self._http
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Apply a `ServerConfig` in its wire form; the first time, wait until its stable revision is loaded.
@@ -76,6 +81,7 @@ class ServerReplica(InferenceService):
         for name in sorted(set(user_config) - known):
             logger.warning("ignored the field %r of the configuration, which this server does not know", name)
         self._config = ServerConfig.model_validate({name: user_config[name] for name in user_config if name in known})
+        self._http.configure(self._config)
         stable = self._config.stable
         elsewhere = {route.revision for route in self._config.routes if route.own_application}
         self._clients = {name: self._clients.get(name) or RevisionClient(name) for name in elsewhere}
@@ -132,26 +138,33 @@ class ServerReplica(InferenceService):
             models=self._local.states(),
             counts=self._counters.report(),
             pending=self._predictor.pending,
+            api_keys=self._api_keys(),
         )
+
+    def _api_keys(self) -> ApiKeysState | None:
+        if self._keys is None:
+            return None
+        self._keys.refresh()
+        return self._keys.state
 
 
 def app(args: Mapping[str, Any]) -> Application:
     """Build the server.
 
     Args:
-        args: `{"gpusPerReplica": <number>}`.
+        args: `{"gpusPerReplica": <number>}`, and `"apiKeys": true` if a request must carry an API key.
 
     Raises:
         LoadError: they are something else.
     """
-    unknown = sorted(set(args) - {"gpusPerReplica"})
+    unknown = sorted(set(args) - {"gpusPerReplica", "apiKeys"})
     if unknown:
-        text = f"The server takes gpusPerReplica but got {unknown}; the rest is its user_config."
+        text = f"The server takes gpusPerReplica and apiKeys but got {unknown}; the rest is its user_config."
         raise LoadError(Reason.CONFIG_ERROR, text)
     try:
         return serve.deployment(**deployment_options(int(args.get("gpusPerReplica", 0))))(
             serve.ingress()(ServerReplica)
-        ).bind()
+        ).bind(**({"api_keys": True} if args.get("apiKeys") else {}))
     except (TypeError, ValueError, ValidationError) as error:
         raise LoadError(Reason.CONFIG_ERROR, f"The args of the server cannot be used: {error}") from None
 

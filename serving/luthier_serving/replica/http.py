@@ -8,7 +8,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
@@ -16,21 +15,23 @@ from starlette.routing import Route
 
 from luthier_serving.answers import ModelInfo
 from luthier_serving.errors import RequestError, Unavailable
+from luthier_serving.replica.access import ApiKeys, with_api_keys
+from luthier_serving.replica.bodies import DISCARD_BYTES
 from luthier_serving.replica.discovery import Discovery, Ready
 from luthier_serving.replica.endpoint import CLIENT_CLOSED_REQUEST, Endpoint, RequestMetrics
+from luthier_serving.replica.layers import LayeredApplication
 from luthier_serving.replica.openapi import openapi_document
 from luthier_serving.replica.pages import DOCS_PAGE, PAGE_HEADERS, TRY_PAGE
 from luthier_serving.replica.predictor import Predictor
 from luthier_serving.replica.protocols.hugging_face import HuggingFace
-from luthier_serving.replica.protocols.interface import HttpProtocol, HttpReply, HttpRequest, json_error, json_reply
+from luthier_serving.replica.protocols.interface import HttpProtocol, HttpRequest, json_reply
 from luthier_serving.replica.protocols.predict import Predict
 from luthier_serving.replica.protocols.v1 import V1
 from luthier_serving.replica.protocols.v2 import V2
+from luthier_serving.replica.request_context import current
+from luthier_serving.replica.responses import error_response, respond
 from luthier_serving.replica.validation import RequestLimits, body_too_large
 
-# A body over the limit is read to its end and discarded, up to this size: a client that is still sending when the
-# connection closes sees a broken pipe instead of the answer.
-DISCARD_BYTES = 32 * 1024 * 1024
 POST = ["POST"]
 
 logger = logging.getLogger("ray.serve")
@@ -38,13 +39,16 @@ Handler = Callable[[Request], Awaitable[Response]]
 Tell = Callable[[Request], Awaitable[Any]]
 
 
-def build_http(predictor: Predictor, metrics: RequestMetrics, ready: Ready) -> Starlette:
+def build_http(
+    predictor: Predictor, metrics: RequestMetrics, ready: Ready, keys: ApiKeys | None = None
+) -> LayeredApplication:
     """Return the application.
 
     Args:
         predictor: answers texts.
         metrics: records requests.
         ready: returns the model that answers, or raises `RequestError`.
+        keys: who may ask; None lets everybody.
     """
     endpoint, discovery = Endpoint(predictor, metrics), Discovery(predictor, ready)
 
@@ -59,7 +63,8 @@ def build_http(predictor: Predictor, metrics: RequestMetrics, ready: Ready) -> S
             model = await discovery.ready()
         except Unavailable:
             model = None
-        return openapi_document(predictor.config, model)
+        document = openapi_document(predictor.config, model)
+        return with_api_keys(document) if keys else document
 
     async def docs(request: Request) -> Response:
         return HTMLResponse(DOCS_PAGE, headers=PAGE_HEADERS)
@@ -72,7 +77,7 @@ def build_http(predictor: Predictor, metrics: RequestMetrics, ready: Ready) -> S
         return HTMLResponse(TRY_PAGE, headers=PAGE_HEADERS)
 
     infer = _predicts(endpoint, V2())
-    return Starlette(
+    return LayeredApplication(
         routes=[
             Route("/predict", _predicts(endpoint, Predict()), methods=POST),
             Route("/healthz", _tells(healthz)),
@@ -86,7 +91,10 @@ def build_http(predictor: Predictor, metrics: RequestMetrics, ready: Ready) -> S
             Route("/v2/models/{model}/versions/{version}/infer", infer, methods=POST),
             *_discovery_routes(discovery),
         ],
-        exception_handlers={HTTPException: _http_error, Exception: _internal_error},
+        exception_handlers={HTTPException: _http_error, RequestError: _request_error, Exception: _internal_error},
+        limit_bytes=lambda: predictor.limits.body_bytes,
+        keys=keys,
+        on_refused=lambda: metrics.observe_request(401, "", 0.0, predictor.pending),
     )
 
 
@@ -136,7 +144,7 @@ def _predicts(endpoint: Endpoint, protocol: HttpProtocol) -> Handler:
             body = await _read_body(request, endpoint.predictor.limits)
             return HttpRequest(body, request.headers, request.path_params)
 
-        return _response(await endpoint.answer(protocol, read, request.headers, lambda reply: reply.status))
+        return respond(await endpoint.answer(protocol, read, request.headers, lambda reply: reply.status))
 
     return predict
 
@@ -146,9 +154,9 @@ def _tells(tell: Tell) -> Handler:
 
     async def answer(request: Request) -> Response:
         try:
-            return _response(json_reply(await tell(request)))
+            return respond(json_reply(await tell(request)))
         except RequestError as error:
-            return _response(json_error(error))
+            return error_response(error)
 
     return answer
 
@@ -174,6 +182,11 @@ def _describe(model: ModelInfo) -> dict[str, Any]:
     return {"version": model.version, "task": model.task, "pairs": model.pairs, "weights": model.weights}
 
 
+async def _request_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return error_response(error)
+
+
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path[:100]
@@ -181,13 +194,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
         404: f"There is nothing at {path}; send texts to POST /predict, or see GET /docs.",
         405: f"{request.method[:20]} is not allowed at {path}; GET /docs lists what is.",
     }.get(error.status_code, str(error.detail))
-    return _response(json_reply({"error": sentence}, error.status_code, dict(error.headers or {})))
+    return respond(json_reply({"error": sentence}, error.status_code, dict(error.headers or {})))
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:
-    logger.error("a request failed", exc_info=error)
-    return _response(json_reply({"error": "The server failed on this request; its log says why."}, 500))
+    logger.error("%s failed", current(), exc_info=error)
+    return respond(json_reply({"error": "The server failed on this request; its log says why."}, 500))
 
-
-def _response(reply: HttpReply) -> Response:
-    return Response(reply.body, reply.status, reply.headers, media_type=reply.media_type)

@@ -21,11 +21,14 @@ from luthier_serving.tasks.probabilities import Probability
 
 JSON = "application/json"
 REFERENCE = "#/components/schemas/{model}"
-VERSION_HEADERS = {"X-Luthier-Version": {"description": "Model version.", "schema": {"type": "string"}}}
+VERSION_HEADERS = {
+    "X-Luthier-Version": {"description": "Model version.", "schema": {"type": "string"}},
+    "X-Luthier-Digest": {"description": "Digest of that version.", "schema": {"type": "string"}},
+}
 FAILURES = {
-    "400": "The body is missing or is not JSON.",
+    "400": "The body is missing, is not JSON, or is not the gzip that it says it is.",
     "413": "The body, a text or the list is too large, or the model cannot read all of a text and truncate is false.",
-    "415": "The body is not application/json.",
+    "415": "The body is not application/json, or is compressed otherwise than by gzip.",
     "422": "The JSON has wrong fields, or this model does not read such texts, or has no such option.",
     "500": "The model failed on this request.",
     "503": "Too many requests are queued, or no model answers; retry after the time in Retry-After.",

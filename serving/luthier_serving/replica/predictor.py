@@ -21,6 +21,7 @@ from luthier_serving.errors import Overloaded, RequestError, Unavailable
 from luthier_serving.replica.agreement import compare
 from luthier_serving.replica.batching import BatchLimits
 from luthier_serving.replica.counters import Counters
+from luthier_serving.replica.request_context import current
 from luthier_serving.replica.revision_queue import RevisionQueue, SendBatch
 from luthier_serving.replica.traffic_split import TrafficSplit
 from luthier_serving.replica.validation import RequestLimits
@@ -187,7 +188,8 @@ class Predictor:
         except RequestError as error:
             if stable is None:
                 raise
-            logger.warning("revision %s failed a request (%s); the stable one answers it", target.revision, error)
+            asked = current() or "a request"
+            logger.warning("revision %s failed %s (%s); the stable one answers it", target.revision, asked, error)
             return stable.revision, await self._ask(stable, texts)
         if stable is not None and _failed(answer):
             return stable.revision, await self._ask(stable, texts)

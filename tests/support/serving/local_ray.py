@@ -38,6 +38,8 @@ IMAGE_SETTINGS = {
     "RAY_worker_niceness": "0",
     "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": "67108864",
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": "268435456",
+    "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sys.executable).parent / "luthier-haproxy"),
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "luthier_serving.replica.front.middlewares",
 }
 
 
@@ -50,6 +52,11 @@ class LocalRay:
     token: str = field(default_factory=lambda: secrets.token_hex(16))
     extra_env: dict[str, str] = field(default_factory=dict)
     grpc: bool = False
+
+    @property
+    def api_keys(self) -> Path:
+        """Folder of the API keys, for servers that ask for them."""
+        return self.folder / "api-keys"
 
     def launch(self) -> None:
         """Begin to start; `wait_started` waits until it has."""
@@ -68,6 +75,7 @@ class LocalRay:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "RAY_AUTH_MODE": "token",
             "LUTHIER_REPORT_PORT": str(report),
+            "LUTHIER_API_KEYS_DIR": str(self.api_keys),
             "RAY_AUTH_TOKEN": self.token,
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
@@ -116,14 +124,14 @@ class LocalRay:
                     found.append(int(entry.name))
         return found
 
-    def deploy(self, config: ServerConfig, *own: RevisionConfig) -> None:
+    def deploy(self, config: ServerConfig, *own: RevisionConfig, api_keys: bool = False) -> None:
         """Put a configuration, as the operator composes it (serving/README.md); `own` are applications of their own."""
         applications = [
             {
                 "name": "server",
                 "import_path": "luthier_serving.server:app",
                 "route_prefix": "/",
-                "args": {"gpusPerReplica": 0},
+                "args": {"gpusPerReplica": 0, **({"apiKeys": True} if api_keys else {})},
                 "deployments": [{"name": "Server", "num_replicas": 1, "user_config": config.to_wire()}],
             },
             *(
@@ -145,6 +153,10 @@ class LocalRay:
             "applications": applications,
         }
         self._dashboard_request("PUT", json.dumps(body).encode())
+
+    def delete_applications(self) -> None:
+        """Take everything off, as if nothing had been deployed yet."""
+        self._dashboard_request("DELETE")
 
     def applications(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self._dashboard_request("GET"))["applications"]

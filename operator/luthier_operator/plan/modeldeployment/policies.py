@@ -7,11 +7,13 @@
       5. no_target     nothing is published yet; the version now served stays in service
       6. rolling_out   see `rollout`
 
+Beside all of them, `exposure` says which way in there is from outside.
+
 What is live is read from the RayService; the status remembers only since when, and what has failed.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +26,7 @@ from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.resources import ModelDeploymentResource
 from luthier_operator.model.views import FineTuneJobView, Meta, PodReport, PodView, RayServiceView, Refusal
 from luthier_operator.plan.modeldeployment import observe, pods_missing, verdicts
+from luthier_operator.plan.modeldeployment.exposure import Outside, exposure_of
 from luthier_operator.plan.modeldeployment.rollout import Situation as Rollout
 from luthier_operator.plan.modeldeployment.rollout import Step, Times, next_step
 from luthier_operator.plan.modeldeployment.status import Outlook, status_of, transitions, with_conditions
@@ -45,6 +48,8 @@ class ObservedServing:
     kuberay_installed: bool = True
     pod_event: str = ""
     """Message of the newest Event that says why one of its pods could not be created."""
+    outside: Outside = field(default_factory=Outside)
+    """What there is of the way in from outside the cluster."""
     refused: Refusal | None = None
     """Set if the plan that followed from all this was carried out and the cluster did not accept it."""
 
@@ -118,6 +123,7 @@ def plan_modeldeployment(
         return Plan(applies=(adoption,), events=(note,), requeue_after_s=_ADOPTED_S)
     situation = situation_of(resource, observed, target, now, defaults)
     decision = next(decision for policy in POLICIES if (decision := policy(situation)))
+    exposure = exposure_of(resource, observed.outside)
     outlook = Outlook(
         layout=situation.layout,
         rollout=situation.rollout,
@@ -127,15 +133,17 @@ def plan_modeldeployment(
         server=situation.server,
         workers=pods_missing.workers(situation.server, observed.pods),
         reports=observed.reports,
+        exposure=exposure,
     )
-    status = status_of(resource, decision.verdict, outlook, now)
+    verdict = exposure.judged(verdicts.with_api_keys(decision.verdict, observed.reports))
+    status = status_of(resource, verdict, outlook, now)
     return Plan(
-        deletes=decision.deletes,
-        applies=decision.applies,
+        deletes=(*decision.deletes, *exposure.deletes),
+        applies=(*decision.applies, *exposure.applies),
         scales=decision.scales,
         status=None if status == resource.status else status.to_wire(),
         events=transitions(resource.status, status),
-        requeue_after_s=decision.requeue_after_s,
+        requeue_after_s=_sooner(decision.requeue_after_s, exposure.requeue_after_s),
     )
 
 

@@ -5,7 +5,7 @@ that the spec asks for answers them all. What the sentences say is up to `verdic
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from luthier_api.base import decimal_text
@@ -28,6 +28,7 @@ from luthier_operator.model.timestamps import rfc3339
 from luthier_operator.model.views import Meta, PodReport, RayServiceView
 from luthier_operator.plan.modeldeployment import verdicts
 from luthier_operator.plan.modeldeployment.analysis import figures_of
+from luthier_operator.plan.modeldeployment.exposure import Exposure
 from luthier_operator.plan.modeldeployment.rollout import Seen, Situation, Step, steps_of
 from luthier_operator.plan.verdict import Verdict
 
@@ -54,6 +55,7 @@ class Outlook:
     server: RayServiceView | None
     workers: int = 0
     reports: Sequence[PodReport] = ()
+    exposure: Exposure = field(default_factory=Exposure)
 
     @property
     def next_layout(self) -> Layout | None:
@@ -87,6 +89,7 @@ def status_of(
             before.conditions, _conditions(verdict, outlook, current[1]), generation=meta.generation, now=rfc3339(now)
         ),
         url=f"http://{names.serve_service(meta.name)}.{meta.namespace}.svc:{SERVE_PORT}" if server else None,
+        urls=list(outlook.exposure.urls),
         replicas=outlook.workers,
         ready_replicas=_ready_replicas(outlook),
         selector=f"{names.MODELDEPLOYMENT}={meta.name},{names.COMPONENT}=worker",
@@ -106,13 +109,13 @@ def with_conditions(
     meta: Meta, before: ModelDeploymentStatus, verdict: Verdict, now: datetime
 ) -> ModelDeploymentStatus:
     """Return the status with new conditions and nothing else changed, for a resource that cannot be acted on."""
-    available = find_condition(before.conditions, ConditionType.AVAILABLE)
+    unchanged = [find_condition(before.conditions, each) for each in (ConditionType.AVAILABLE, ConditionType.EXPOSED)]
     rows = [
         (ConditionType.READY, verdict.ready, verdict.reason, verdict.message),
         (ConditionType.STALLED, verdict.stalled, verdict.reason, verdict.message),
     ]
     conditions = merge_conditions(before.conditions, rows, generation=meta.generation, now=rfc3339(now))
-    kept = [*conditions, *([available] if available else [])]
+    kept = [*conditions, *(each for each in unchanged if each)]
     update = {"observed_generation": meta.generation, "phase": verdict.phase, "conditions": kept}
     return before.model_copy(update=update)
 
@@ -260,6 +263,9 @@ def _conditions(
             availability,
         ),
     ]
+    way = outlook.exposure
+    if way.open is not None:
+        rows.append((ConditionType.EXPOSED, way.open, way.reason, f"{way.message[0].upper()}{way.message[1:]}"))
     only_when_true = (ConditionType.RECONCILING, ConditionType.STALLED)
     return [row for row in rows if row[1] or row[0] not in only_when_true]
 
@@ -281,4 +287,5 @@ _NORMAL = {
     Reason.ROLLING_OUT,
     Reason.SERVING,
     Reason.SUSPENDED,
+    Reason.WAITING_FOR_ROUTE,
 }

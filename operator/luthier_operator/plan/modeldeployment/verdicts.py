@@ -4,11 +4,12 @@ The policies choose; the words are here. `status` turns a verdict into condition
 """
 
 import re
+from collections.abc import Sequence
 
 from luthier_api.reasons import Reason
 from luthier_operator.manifests.rayservice import Application
 from luthier_operator.model.actions import EventNote
-from luthier_operator.model.views import RayServiceView, Refusal
+from luthier_operator.model.views import PodReport, RayServiceView, Refusal
 from luthier_operator.plan.modeldeployment.rollout import Rejection, Situation, Step
 from luthier_operator.plan.pods.diagnosis import Diagnosis, clip
 from luthier_operator.plan.target import NoTarget
@@ -153,6 +154,16 @@ def _not_up(
     return Verdict(
         "Failed", Reason.REVISION_FAILED, f"Version {wanted.version} does not start: {why.rstrip('.')}.", stalled=True
     )
+
+
+def with_api_keys(verdict: Verdict, reports: Sequence[PodReport]) -> Verdict:
+    """Return a verdict with what the replicas say of their API keys: where no key is valid, nobody is answered."""
+    keys = [each.report.api_keys for each in reports if each.report and each.report.api_keys]
+    why = next((clip(each.message) for each in keys if each.message), "")
+    if not why or not verdict.ready:
+        return verdict
+    text = f"{verdict.message} But {why[0].lower()}{why[1:]} Put a key into the Secret of auth.apiKeysSecretRef."
+    return Verdict(verdict.phase, Reason.NO_API_KEYS, text, reconciling=True)
 
 
 def unreadable(why: str) -> Verdict:

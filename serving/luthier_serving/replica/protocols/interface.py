@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from luthier_serving.answers import Answer, Text
+from luthier_serving.answers import Answer, ModelInfo, Text
 from luthier_serving.errors import RequestError
 from luthier_serving.replica.predictor import ServedModel
 from luthier_serving.replica.validation import RequestLimits, check_content_type
 from luthier_serving.tasks.options import NO_OPTIONS, Options
 
 VERSION_HEADER = "X-Luthier-Version"
+DIGEST_HEADER = "X-Luthier-Digest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,13 @@ def json_reply(document: Any, status: int = 200, headers: Mapping[str, str] | No
 
 def answered(document: Any, answer: Answer, status: int = 200, headers: Mapping[str, str] | None = None) -> HttpReply:
     """Return an answer of the model as JSON, with the version that gave it."""
-    return json_reply(document, status, {VERSION_HEADER: answer.model.version, **(headers or {})})
+    return json_reply(document, status, {**version_headers(answer.model), **(headers or {})})
+
+
+def version_headers(model: ModelInfo) -> dict[str, str]:
+    """Return the headers that name the version that answered."""
+    headers = {VERSION_HEADER: model.version}
+    return {**headers, DIGEST_HEADER: model.digest} if model.digest else headers
 
 
 def json_error(error: RequestError) -> HttpReply:

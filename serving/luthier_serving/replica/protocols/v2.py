@@ -12,12 +12,12 @@ from luthier_serving.answers import Answer
 from luthier_serving.errors import RequestError
 from luthier_serving.replica.predictor import ServedModel
 from luthier_serving.replica.protocols.interface import (
-    VERSION_HEADER,
     HttpReply,
     HttpRequest,
     JsonProtocol,
     answered,
     check_model,
+    version_headers,
 )
 from luthier_serving.replica.protocols.options import read_options
 from luthier_serving.replica.protocols.tensors import (
@@ -113,7 +113,7 @@ class V2(JsonProtocol):
         if not raw:
             return answered(document, answer)
         text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-        headers = {VERSION_HEADER: answer.model.version, JSON_SIZE_HEADER: str(len(text))}
+        headers = {**version_headers(answer.model), JSON_SIZE_HEADER: str(len(text))}
         return HttpReply(200, text + b"".join(raw), headers, BINARY)
 
 
