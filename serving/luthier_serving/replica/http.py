@@ -200,4 +200,3 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def _internal_error(request: Request, error: Exception) -> Response:
     logger.error("%s failed", current(), exc_info=error)
     return respond(json_reply({"error": "The server failed on this request; its log says why."}, 500))
-
