@@ -20,6 +20,7 @@ from luthier_api.base import (
 )
 from luthier_api.conditions import NOT_SEEN_YET, ResourceStatus
 from luthier_api.finetunejob import LastFailure
+from luthier_api.observe import Observe
 from luthier_api.pods import Placement, PodMetadata, ResourceRequirements
 from luthier_api.storage import OutputUri, StorageAccess
 
@@ -301,6 +302,7 @@ class ModelDeploymentSpec(ApiModel):
         default=None, description="Redis for Ray's head, so that its loss fails no request."
     )
     rollout: Rollout = Field(default=Rollout(), description="How a new version takes over.")
+    observe: Observe | None = Field(default=None, description="Drift, a log of requests, traces; each off by default.")
     pod_metadata: PodMetadata = Field(
         default=PodMetadata(),
         description="Labels and annotations for the pods, for instance to switch the injection of a sidecar off.",

@@ -14,6 +14,7 @@ class ConditionType(StrEnum):
     AVAILABLE = "Available"
     ADMITTED = "Admitted"
     STORAGE_FAILING = "StorageFailing"
+    DRIFTING = "Drifting"
 
 
 class Reason(StrEnum):
@@ -84,6 +85,11 @@ class Reason(StrEnum):
     ROLLING_OUT = "RollingOut"
     SERVING = "Serving"
     UNAVAILABLE = "Unavailable"
+    # ... what it is asked beside what it was trained on
+    DRIFTING = "Drifting"
+    WITHIN_LIMIT = "WithinLimit"
+    TOO_FEW_REQUESTS = "TooFewRequests"
+    NO_REFERENCE = "NoReference"
     # ... and what stops it.
     MODEL_NOT_FOUND = "ModelNotFound"
     KUBERAY_NOT_INSTALLED = "KubeRayNotInstalled"

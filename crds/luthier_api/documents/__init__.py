@@ -5,11 +5,22 @@ operator --Removal--> remove
 result     prepare, train, remove --Result--> operator, in the pod's termination message
 progress   train --ProgressDocument over HTTP--> operator
 serving    train --ServingDocument in the artifact, as luthier.json--> server
+drift      train --ReferenceDocument in the artifact, as reference.json--> server
 operator --ServerConfig, RevisionConfig in the RayService--> server
 server --ServerReport over HTTP--> operator
 """
 
-from luthier_api.artifact_files import SERVING_DOCUMENT_FILE
+from luthier_api.artifact_files import REFERENCE_FILE, SERVING_DOCUMENT_FILE
+from luthier_api.documents.drift import (
+    FEATURE_TITLES,
+    MOST_LABELS,
+    DriftReport,
+    Feature,
+    Profile,
+    ReferenceDocument,
+    Tally,
+    compare_profiles,
+)
 from luthier_api.documents.progress import TRAINER_PORT, ProgressDocument, Stage
 from luthier_api.documents.result import (
     TERMINATION_MESSAGE_BYTES,
@@ -45,25 +56,32 @@ from luthier_api.documents.serving import (
     SERVE_PORT,
     SERVER_REPORT_PATH,
     SERVER_REPORT_PORT,
+    DriftConfig,
     Mirror,
     ModelState,
+    ObserveConfig,
     Padding,
+    RequestLogConfig,
     RevisionConfig,
     RevisionCounts,
     Route,
     ServerConfig,
     ServerReport,
     ServingDocument,
+    TracingConfig,
 )
 
 __all__ = [
     "CA_BUNDLE_DIR",
     "CREDENTIALS_DIR",
     "CREDENTIALS_VARIABLE",
+    "FEATURE_TITLES",
     "GRACE_VARIABLE",
     "LATENCY_BUCKETS_PER_OCTAVE",
     "MODEL_CACHE_VARIABLE",
+    "MOST_LABELS",
     "MULTI_LABEL_THRESHOLD",
+    "REFERENCE_FILE",
     "RUN_DOCUMENT_PATH",
     "SERVER_REPORT_PATH",
     "SERVER_REPORT_PORT",
@@ -74,17 +92,24 @@ __all__ = [
     "TRAINER_PORT",
     "Access",
     "DocumentError",
+    "DriftConfig",
+    "DriftReport",
     "Failure",
+    "Feature",
     "ModelState",
     "Mirror",
+    "ObserveConfig",
     "Origin",
     "Padding",
     "Place",
     "Prepared",
+    "Profile",
     "ProgressDocument",
     "Published",
+    "ReferenceDocument",
     "Removal",
     "Removed",
+    "RequestLogConfig",
     "Resolved",
     "Result",
     "RevisionConfig",
@@ -96,6 +121,9 @@ __all__ = [
     "ServerReport",
     "ServingDocument",
     "Stage",
+    "Tally",
+    "TracingConfig",
+    "compare_profiles",
     "credential_env",
     "credential_folder",
     "read_result",
