@@ -1,4 +1,4 @@
-"""What may be seen of a ModelDeployment beside its metrics: drift, a log of requests, traces. Each is off by default."""
+"""What may be seen of a ModelDeployment beside its metrics: drift, a log of requests, traces; each off by default."""
 
 from decimal import Decimal
 from typing import Annotated
