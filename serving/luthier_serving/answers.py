@@ -33,11 +33,15 @@ class Row(NamedTuple):
 
     Attributes:
         invalid_input: whether the caller must send something else, as opposed to a failure of the model.
+        tokens: of the text, as the model read it.
+        unknown: how many of them the tokenizer does not know; counted where the artifact has a reference.
     """
 
     values: Values
     error: str | None = None
     invalid_input: bool = False
+    tokens: int = 0
+    unknown: int = 0
 
 
 class ModelInfo(NamedTuple):
@@ -58,9 +62,26 @@ class ModelInfo(NamedTuple):
     threshold: float
 
 
+class Work(NamedTuple):
+    """What a model has done for one batch.
+
+    Attributes:
+        started_ns: when it began, in nanoseconds since 1970, by the clock of its own process.
+        tokenize_s: how long cleaning and tokenization took.
+        compute_s: how long all else took.
+        tokens: without padding.
+    """
+
+    started_ns: int
+    tokenize_s: float
+    compute_s: float
+    tokens: int
+
+
 class Answer(NamedTuple):
-    """The answer to a batch: one row for each text, in order; the model; and the replica that computed it."""
+    """The answer to a batch: one row for each text, in order; the model; the replica that computed it, and its work."""
 
     rows: list[Row]
     model: ModelInfo
     replica: str
+    work: Work | None = None

@@ -19,6 +19,7 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
+from luthier_api.documents import ReferenceDocument
 from luthier_serving.answers import Answer, ModelInfo, Text
 from luthier_serving.errors import Overloaded, RequestError, Unavailable
 
@@ -70,6 +71,20 @@ class RevisionClient:
             self._handle = None
             raise Unavailable(f"Revision {self._revision} of the model does not answer.") from error
         return model
+
+    async def reference(self) -> ReferenceDocument | None:
+        """Return what the texts of the revision's training look like, if its artifact says so.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        try:
+            handle = await self._connect()
+            reference: ReferenceDocument | None = await handle.reference.remote()
+        except (RayError, RayServeException) as error:
+            self._handle = None
+            raise Unavailable(f"Revision {self._revision} of the model does not answer.") from error
+        return reference
 
     async def _connect(self) -> DeploymentHandle[Any]:
         if self._handle is None:

@@ -22,6 +22,18 @@ class Word(NamedTuple):
     end: int
 
 
+class Summary(NamedTuple):
+    """What can be counted of an answer; None where the task has no labels for a whole text.
+
+    Attributes:
+        labels: what was predicted, possibly nothing.
+        confidence: the probability of the likeliest label.
+    """
+
+    labels: Sequence[str] | None = None
+    confidence: float | None = None
+
+
 class TaskOutput(Protocol):
     """What the logits of a task mean.
 
@@ -52,6 +64,9 @@ class TaskOutput(Protocol):
             values: what `decode` returned for it.
             model: the model that computed them.
         """
+
+    def summary_of(self, values: Any, model: ModelInfo) -> Summary:
+        """Return what can be counted of the answer to one text."""
 
     def fields(self, model: ModelInfo | None) -> AnswerFields:
         """Return the fields of `result`, for the description of the API; of this model, if one is given."""

@@ -7,7 +7,7 @@ from pydantic import Field, conlist
 
 from luthier_api.training import Task
 from luthier_serving.answers import ModelInfo
-from luthier_serving.tasks.interface import AnswerFields, Logits, Word
+from luthier_serving.tasks.interface import AnswerFields, Logits, Summary, Word
 from luthier_serving.tasks.probabilities import DECIMALS, Probability, by_label, label_type, sigmoid
 
 
@@ -27,6 +27,11 @@ class MultiLabel:
         """Return the assigned labels, and the probabilities of all labels."""
         assigned = [label for label, each in zip(model.labels, values, strict=True) if each >= model.threshold]
         return {"prediction": assigned, "probabilities": by_label(model.labels, values)}
+
+    def summary_of(self, values: list[float], model: ModelInfo) -> Summary:
+        """Return the assigned labels, and the highest probability."""
+        assigned = [label for label, each in zip(model.labels, values, strict=True) if each >= model.threshold]
+        return Summary(assigned, max(values))
 
     def fields(self, model: ModelInfo | None) -> AnswerFields:
         """Return the fields of `result`."""

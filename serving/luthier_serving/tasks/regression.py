@@ -7,7 +7,7 @@ from pydantic import Field
 
 from luthier_api.training import Task
 from luthier_serving.answers import ModelInfo
-from luthier_serving.tasks.interface import AnswerFields, Logits, Word
+from luthier_serving.tasks.interface import AnswerFields, Logits, Summary, Word
 
 # A float32 has no more than 7 significant digits.
 SIGNIFICANT_DIGITS = 7
@@ -27,6 +27,10 @@ class Regression:
     def result(self, text: str, values: list[float], model: ModelInfo) -> dict[str, Any]:
         """Return the number."""
         return {"prediction": values[0]}
+
+    def summary_of(self, values: list[float], model: ModelInfo) -> Summary:
+        """Return nothing: a number is no label."""
+        return Summary()
 
     def fields(self, model: ModelInfo | None) -> AnswerFields:
         """Return the fields of `result`."""

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from luthier_api.training import Task
 from luthier_serving.answers import ModelInfo
-from luthier_serving.tasks.interface import AnswerFields, Logits, Word
+from luthier_serving.tasks.interface import AnswerFields, Logits, Summary, Word
 from luthier_serving.tasks.probabilities import DECIMALS, Probability, by_label, label_type, softmax
 
 
@@ -31,6 +31,11 @@ class TextClassification:
             "confidence": confidence,
             "probabilities": by_label(model.labels, values),
         }
+
+    def summary_of(self, values: list[float], model: ModelInfo) -> Summary:
+        """Return the most likely label and its probability."""
+        confidence = max(values)
+        return Summary((model.labels[values.index(confidence)],), confidence)
 
     def fields(self, model: ModelInfo | None) -> AnswerFields:
         """Return the fields of `result`."""

@@ -12,7 +12,7 @@ from luthier_api.entity_labels import kinds_of, read_labels
 from luthier_api.training import Task
 from luthier_serving.answers import ModelInfo, Span
 from luthier_serving.tasks.entities import join_words
-from luthier_serving.tasks.interface import AnswerFields, Logits, Word
+from luthier_serving.tasks.interface import AnswerFields, Logits, Summary, Word
 from luthier_serving.tasks.probabilities import DECIMALS, Probability, label_type, softmax
 
 
@@ -40,6 +40,10 @@ class TokenClassification:
             for span in values
         ]
         return {"prediction": spans}
+
+    def summary_of(self, values: list[Span], model: ModelInfo) -> Summary:
+        """Return nothing: a text as a whole has no label."""
+        return Summary()
 
     def fields(self, model: ModelInfo | None) -> AnswerFields:
         """Return the fields of `result`."""
