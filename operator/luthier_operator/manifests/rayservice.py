@@ -15,6 +15,7 @@ from luthier_api.keys import digest_of
 from luthier_api.modeldeployment import ModelDeploymentSpec, Redis
 from luthier_operator.manifests import access, pods
 from luthier_operator.manifests.access import Grant
+from luthier_operator.manifests.observe import log_grant, observe_config
 from luthier_operator.model import names
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.views import Meta
@@ -97,9 +98,10 @@ def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout) -> str:
     canary, rollout = layout.canary, spec.rollout
     revisions = [layout.stable, *([canary] if canary and canary.name != layout.stable.name else [])]
     mirror = rollout.mirror if canary and canary.name != layout.stable.name and layout.step is not None else None
+    stable = RevisionConfig.model_validate(dict(layout.stable.args))
     config = ServerConfig(
         model_name=owner.name,
-        stable=RevisionConfig.model_validate(dict(layout.stable.args)),
+        stable=stable,
         routes=[
             Route(
                 revision=each.name,
@@ -118,6 +120,7 @@ def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout) -> str:
         replicas=replicas_of(spec)[0],
         max_batch_wait_ms=spec.runtime.max_batch_wait_ms,
         max_queued_requests=spec.runtime.max_queued_requests,
+        observe=observe_config(owner.namespace, spec, stable.access),
     )
     entries: list[dict[str, Any]] = [
         {
@@ -320,16 +323,17 @@ def _head(owner: Meta, spec: ModelDeploymentSpec, defaults: Defaults) -> dict[st
 
 def _worker(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defaults) -> dict[str, Any]:
     """Return a worker's pod: a server replica and, during a rollout, one of the canary."""
-    runtime = spec.runtime
+    runtime, log = spec.runtime, log_grant(spec)
+    grants = [grant, log] if log else [grant]
     container = {
         **_container("ray-worker", spec, defaults),
         "env": pods.environment(defaults, [{"name": "LUTHIER_CACHE", "value": CACHE_DIR}]),
         "resources": pods.resources(runtime.resources, defaults.serve, gpus=runtime.gpus_per_replica),
-        "volumeMounts": [{"name": "cache", "mountPath": CACHE_DIR}, *access.mounts([grant])],
+        "volumeMounts": [{"name": "cache", "mountPath": CACHE_DIR}, *access.mounts(grants)],
     }
     pod = {
         "containers": [container],
-        "volumes": [{"name": "cache", "emptyDir": {}}, *access.volumes([grant])],
+        "volumes": [{"name": "cache", "emptyDir": {}}, *access.volumes(grants)],
         "automountServiceAccountToken": False,
         "topologySpreadConstraints": [
             {

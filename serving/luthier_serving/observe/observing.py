@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from luthier_api.documents import (
+    FEATURE_TITLES,
     DriftConfig,
     DriftReport,
     Feature,
@@ -71,6 +72,7 @@ class Observing:
         self._numbers = itertools.count(1)
         self._logged = (0, 0)
         self._revisions: Sequence[str] = ()
+        self._shown: set[str] = set()
         self._ticking: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -108,8 +110,14 @@ class Observing:
 
     async def tick(self, number: int) -> None:
         """Read what is read by the clock."""
-        for revision, (texts, oldest_s) in self._queues().items():
+        queues = self._queues()
+        for revision, (texts, oldest_s) in queues.items():
             self._metrics.set_queue(revision, texts, oldest_s)
+        for gone in self._shown - set(queues):
+            # A gauge keeps its last value.
+            self._metrics.set_queue(gone, 0, 0.0)
+            self._metrics.set_drift(gone, 0, dict.fromkeys(FEATURE_TITLES, 0.0) if self.observer.drift else {})
+        self._shown = set(queues)
         if log := self.observer.log:
             before, now = self._logged, (log.written, log.dropped)
             self._metrics.add_logged(now[0] - before[0], now[1] - before[1])

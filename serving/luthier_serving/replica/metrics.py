@@ -108,12 +108,12 @@ class ServerMetrics:
 
     def _of(self, revision: str, label: str = "", value: str = "") -> Labels:
         """Return the labels of a revision, and one more; made once, since each request needs them."""
-        found = self._labels.get((revision, value))
+        found = self._labels.get((revision, label, value))
         if found is None:
             found = {"revision": revision, "version": self.versions.get(revision, "")}
             if label:
                 found[label] = value
-            self._labels[revision, value] = found
+            self._labels[revision, label, value] = found
         return found
 
 
