@@ -116,7 +116,8 @@ class Observing:
         for gone in self._shown - set(queues):
             # A gauge keeps its last value.
             self._metrics.set_queue(gone, 0, 0.0)
-            self._metrics.set_drift(gone, 0, dict.fromkeys(FEATURE_TITLES, 0.0) if self.observer.drift else {})
+            if self.observer.drift:
+                self._metrics.set_drift(gone, 0, dict.fromkeys(FEATURE_TITLES, 0.0))
         self._shown = set(queues)
         if log := self.observer.log:
             before, now = self._logged, (log.written, log.dropped)
