@@ -96,6 +96,9 @@ bench-progress: .venv/.full ## Measure what polling 500 running pods for progres
 bench-serving: .venv/.full ## Luthier's server beside five others on one core, CPU per request and latency; ARGS="Q2 Luthier" chooses
 	@PYTHONPATH=tests $(PY) -W ignore -m benchmarks.serving_bench $(ARGS)
 
+bench-observing: .venv/.full ## Measure what metrics, drift, request log and traces cost a request, in CPU time (minutes)
+	@$(PY) -W ignore -m benchmarks.observing --json benchmarks/results/observing.json
+
 kills: .venv/.full ## Kill the operator after each of its writes, in four lives; writes docs/kills.md
 	@$(PY) -m luthier_dev binaries
 	rm -f benchmarks/results/kills.json

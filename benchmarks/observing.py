@@ -2,7 +2,7 @@
 
 The real predictor, queue and observer, and Ray's real metrics, around a model that answers at once: so the figures are
 all overhead, none of it computation. Each text is a request of its own, one after the other (each a batch) and 32 at a
-time (which share batches). CPU time is of all threads of this process, the log's and the exporter's included, until what
+time (which share batches). CPU time is of all threads of this process, those of log and exporter included, until what
 they hold is written. The parts take turns over the rounds; figures are medians.
 
     python -m benchmarks.observing [--rounds 5] [--requests 20000] [--json FILE]
