@@ -76,13 +76,13 @@ class Observing:
         self._ticking: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
-    def apply(self, server: ServerConfig) -> None:
+    async def apply(self, server: ServerConfig) -> None:
         """Observe what this configuration says from now on; what it says as before goes on."""
         config = server.observe or ObserveConfig(namespace="")
         self._revisions = [route.revision for route in server.routes][:MOST_REVISIONS]
         self._apply_drift(config.drift)
         self._apply_log(config.request_log, f"{config.namespace}/{server.model_name}")
-        self._apply_tracing(config.tracing, f"{config.namespace}/{server.model_name}")
+        await self._apply_tracing(config.tracing, f"{config.namespace}/{server.model_name}")
         if self._ticking is None:
             self._ticking = asyncio.create_task(self._tick_for_ever())
 
@@ -148,7 +148,7 @@ class Observing:
         if config:
             self.observer.log = RequestLog(config, place, self._replica, self._numbers)
 
-    def _apply_tracing(self, config: TracingConfig | None, name: str) -> None:
+    async def _apply_tracing(self, config: TracingConfig | None, name: str) -> None:
         before = self.observer.tracing
         if before and before.config == config:
             return
@@ -159,7 +159,8 @@ class Observing:
             return
         resource = {"service.name": name, "service.instance.id": self._replica}
         try:
-            self.observer.tracing = Tracing(config, resource)
+            # Its libraries take a fifth of a second to import.
+            self.observer.tracing = await asyncio.to_thread(Tracing, config, resource)
         except ImportError as error:
             logger.warning("nothing is traced: this server image lacks %s; use an image of this release", error.name)
 

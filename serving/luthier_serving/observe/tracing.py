@@ -13,6 +13,7 @@ the SDK exports the spans from a bounded queue: what finds no room there is lost
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 TRACES_PATH = "/v1/traces"
-EXPORT_TIMEOUT_S = 5
+EXPORT_TIMEOUT_S = 3
+CLOSE_TIMEOUT_S = 5.0
 SCOPE = "luthier_serving"
 
 logger = logging.getLogger("ray.serve")
@@ -145,9 +147,12 @@ class Tracing:
             self._span("compute", inside, tokenized_ns, tokenized_ns + int(work.compute_s * 1e9))
         span.end(end_time=now_ns)
 
-    def close(self) -> None:
-        """Export what is left, and end; blocks for a few seconds if the collector does not answer."""
-        self._provider.shutdown()
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Export what is left, and end; what a collector does not take in this time is lost."""
+        # The SDK would wait for half a minute.
+        ending = threading.Thread(target=self._provider.shutdown, name="end-of-traces", daemon=True)
+        ending.start()
+        ending.join(timeout_s)
 
     def _span(self, name: str, context: "Context", start_ns: int, end_ns: int) -> None:
         self._tracer.start_span(name, context=context, start_time=start_ns).end(end_time=end_ns)

@@ -78,7 +78,7 @@ class ServerReplica:
         self._clients = {name: self._clients.get(name) or RevisionClient(name) for name in elsewhere}
         self._local.want(stable, elsewhere=stable is not None and stable.name in elsewhere)
         self._route()
-        self._observing.apply(self._config)
+        await self._observing.apply(self._config)
         if self._report_site is None:
             # Before the model is there, so that whoever asks is told why it is not.
             self._report_site = await serve_report(self._report, int(os.environ.get(PORT_ENV, SERVER_REPORT_PORT)))

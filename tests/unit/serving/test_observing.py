@@ -58,8 +58,8 @@ class Replica:
             raise Unavailable("It does not run yet.")
         return self.references[revision]
 
-    def apply(self, **parts: Any) -> None:
-        self.observing.apply(self.config(**parts))
+    async def apply(self, **parts: Any) -> None:
+        await self.observing.apply(self.config(**parts))
 
     @staticmethod
     def config(**parts: Any) -> ServerConfig:
@@ -92,16 +92,20 @@ def threads() -> set[str]:
 
 
 async def test_parts_are_switched_on_and_off_live(replica: Replica, tmp_path: Path) -> None:
-    replica.apply()
+    await replica.apply()
     assert (replica.observer.drift, replica.observer.log, replica.observer.tracing) == (None, None, None)
-    replica.apply(drift={"windowS": 60}, requestLog=log_to(tmp_path), tracing={"endpoint": "http://x", "share": 1})
+    await replica.apply(
+        drift={"windowS": 60}, requestLog=log_to(tmp_path), tracing={"endpoint": "http://x", "share": 1}
+    )
     drift, log, tracing = replica.observer.drift, replica.observer.log, replica.observer.tracing
     assert drift and log and tracing
-    replica.apply(drift={"windowS": 60}, requestLog=log_to(tmp_path), tracing={"endpoint": "http://x", "share": 1})
+    await replica.apply(
+        drift={"windowS": 60}, requestLog=log_to(tmp_path), tracing={"endpoint": "http://x", "share": 1}
+    )
     assert (replica.observer.drift, replica.observer.log, replica.observer.tracing) == (drift, log, tracing), (
         "as before"
     )
-    replica.apply(drift={"windowS": 30})
+    await replica.apply(drift={"windowS": 30})
     assert replica.observer.drift is not drift and replica.observer.drift.window_s == 30
     assert (replica.observer.log, replica.observer.tracing) == (None, None)
     await asyncio.gather(*replica.observing._ending)
@@ -112,9 +116,9 @@ async def test_what_waits_in_a_log_is_written_when_it_is_switched_off_or_moves(
     replica: Replica, tmp_path: Path
 ) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
-    replica.apply(requestLog=log_to(one))
+    await replica.apply(requestLog=log_to(one))
     replica.observer.log.add(request())
-    replica.apply(requestLog=log_to(other))
+    await replica.apply(requestLog=log_to(other))
     replica.observer.log.add(request())
     await asyncio.gather(*replica.observing._ending)
     assert logged(one) == ["team/reviews/2026-01-01/replica-1-000001.jsonl.gz"]
@@ -124,7 +128,7 @@ async def test_what_waits_in_a_log_is_written_when_it_is_switched_off_or_moves(
 
 
 async def test_what_became_of_logged_requests_is_counted(replica: Replica, tmp_path: Path) -> None:
-    replica.apply(requestLog=log_to(tmp_path, flushS=0.001))
+    await replica.apply(requestLog=log_to(tmp_path, flushS=0.001))
     log = replica.observer.log
     log.wants(busy=True)
     log.add(request())
@@ -138,10 +142,10 @@ async def test_what_became_of_logged_requests_is_counted(replica: Replica, tmp_p
 
 
 async def test_drift_is_reported_with_the_reference_once_that_is_known(replica: Replica) -> None:
-    replica.apply()
+    await replica.apply()
     assert replica.observing.report() is None
     replica.references.clear()
-    replica.apply(drift={"windowS": 60})
+    await replica.apply(drift={"windowS": 60})
     replica.observer.drift.add("rev-1", answer(["a", "b"]))
     await replica.observing.tick(1)
     assert replica.observing.report() == {}, "the revision cannot be asked yet"
@@ -155,7 +159,7 @@ async def test_drift_is_reported_with_the_reference_once_that_is_known(replica: 
 
 async def test_a_version_without_a_reference_is_reported_as_one(replica: Replica) -> None:
     replica.references["rev-1"] = None
-    replica.apply(drift={"windowS": 60})
+    await replica.apply(drift={"windowS": 60})
     await replica.observing.tick(1)
     found = replica.observing.report()
     assert found and found["rev-1"].reference is None
@@ -164,7 +168,7 @@ async def test_a_version_without_a_reference_is_reported_as_one(replica: Replica
 async def test_the_figures_of_drift_and_of_queues_are_gauges_and_those_of_a_gone_revision_go_to_zero(
     replica: Replica,
 ) -> None:
-    replica.apply(drift={"windowS": 60})
+    await replica.apply(drift={"windowS": 60})
     replica.observer.drift.add("rev-1", answer(["a", "b", "c"]))
     replica.queues = {"rev-1": (7, 1.5)}
     for number in range(1, observing.DRIFT_TICKS + 1):
@@ -187,7 +191,7 @@ async def test_an_image_without_opentelemetry_traces_nothing_and_says_so(
     monkeypatch.setattr(observing, "Tracing", missing)
     observing.logger.addHandler(caplog.handler)
     try:
-        replica.apply(tracing={"endpoint": "http://x", "share": 1})
+        await replica.apply(tracing={"endpoint": "http://x", "share": 1})
     finally:
         observing.logger.removeHandler(caplog.handler)
     assert replica.observer.tracing is None and "lacks opentelemetry" in caplog.text
@@ -202,7 +206,7 @@ async def test_the_clock_goes_on_when_a_tick_fails(replica: Replica, monkeypatch
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(replica.observing, "tick", tick)
-    replica.apply()
+    await replica.apply()
     async with asyncio.timeout(10):
         while next(ticks) < 5:
             await asyncio.sleep(0.001)
