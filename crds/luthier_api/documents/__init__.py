@@ -14,6 +14,7 @@ from luthier_api.artifact_files import REFERENCE_FILE, SERVING_DOCUMENT_FILE
 from luthier_api.documents.drift import (
     FEATURE_TITLES,
     MOST_LABELS,
+    UNKNOWN_EDGES,
     DriftReport,
     Feature,
     Profile,
@@ -90,6 +91,7 @@ __all__ = [
     "TERMINATION_MESSAGE_BYTES",
     "TERMINATION_MESSAGE_PATH",
     "TRAINER_PORT",
+    "UNKNOWN_EDGES",
     "Access",
     "DocumentError",
     "DriftConfig",

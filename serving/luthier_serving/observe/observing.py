@@ -163,6 +163,8 @@ class Observing:
             self.observer.tracing = await asyncio.to_thread(Tracing, config, resource)
         except ImportError as error:
             logger.warning("nothing is traced: this server image lacks %s; use an image of this release", error.name)
+        except Exception:
+            logger.exception("nothing is traced: traces to %s cannot be set up", config.endpoint)
 
     def _end(self, close: Callable[[], None]) -> None:
         """End what is not wanted any more, off the event loop."""

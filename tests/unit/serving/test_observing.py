@@ -92,16 +92,13 @@ def threads() -> set[str]:
 
 
 async def test_parts_are_switched_on_and_off_live(replica: Replica, tmp_path: Path) -> None:
+    trace = {"endpoint": "http://x", "share": 1}
     await replica.apply()
     assert (replica.observer.drift, replica.observer.log, replica.observer.tracing) == (None, None, None)
-    await replica.apply(
-        drift={"windowS": 60}, requestLog=log_to(tmp_path), tracing={"endpoint": "http://x", "share": 1}
-    )
+    await replica.apply(drift={"windowS": 60}, requestLog=log_to(tmp_path), tracing=trace)
     drift, log, tracing = replica.observer.drift, replica.observer.log, replica.observer.tracing
     assert drift and log and tracing
-    await replica.apply(
-        drift={"windowS": 60}, requestLog=log_to(tmp_path), tracing={"endpoint": "http://x", "share": 1}
-    )
+    await replica.apply(drift={"windowS": 60}, requestLog=log_to(tmp_path), tracing=trace)
     assert (replica.observer.drift, replica.observer.log, replica.observer.tracing) == (drift, log, tracing), (
         "as before"
     )
