@@ -213,11 +213,13 @@ def reference_rows(reference: ReferenceDocument | None) -> list[tuple[str, str]]
         "tokens": [f"up to {2**bin_}" for bin_ in range(len(profile.tokens))],
         "unknown": ["none", *(f"up to {edge:.0%}" for edge in UNKNOWN_EDGES[1:]), "more"],
     }
-    return [
-        (title, ", ".join(f"{name}: {count / sum(counts):.1%}" for name, count in zip(names[feature], counts) if count))
-        for feature, title in FEATURE_TITLES.items()
-        if sum(counts := getattr(profile, feature)) and (feature != "unknown" or reference.unknown_token_id is not None)
-    ]
+    rows = []
+    for feature, title in FEATURE_TITLES.items():
+        counts = getattr(profile, feature)
+        if any(counts) and (feature != "unknown" or reference.unknown_token_id is not None):
+            shares = zip(names[feature], counts, strict=True)
+            rows.append((title, ", ".join(f"{name}: {count / sum(counts):.1%}" for name, count in shares if count)))
+    return rows
 
 
 def metric_title(name: str) -> str:
