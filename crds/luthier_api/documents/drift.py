@@ -15,7 +15,7 @@ import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -60,7 +60,7 @@ class Profile(Document):
         default=[], description="Texts by the share of their tokens that the tokenizer does not know."
     )
 
-    def plus(self, other: Self) -> "Profile":
+    def plus(self, other: "Profile") -> "Profile":
         """Return both together; of the same reference."""
         both = {name: _added(getattr(self, name), getattr(other, name)) for name in FEATURE_TITLES}
         return Profile(texts=self.texts + other.texts, **both)

@@ -81,7 +81,8 @@ class BatchQueue(Generic[ChunkT]):
 
     @property
     def texts(self) -> int:
-        """Number of texts that wait."""
+        """Number of texts that wait; some of clients that have left may still count."""
+        self._drop_cancelled()
         return self._texts
 
     def oldest_s(self, now: float) -> float:

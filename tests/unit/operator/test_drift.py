@@ -87,7 +87,7 @@ def test_a_small_reference_gives_no_alarm_for_what_chance_makes_of_it() -> None:
     small = REFERENCE.model_copy(update={"profile": Profile(texts=16, labels=[8, 8, 0])})
     found = Drifting(observing(), small).count((380, 120))
     assert found is not None and found[:2] == ("False", Reason.WITHIN_LIMIT)
-    assert "chance alone makes up to 0.7 of a reference of 16" in found[2]
+    assert "chance alone makes up to 0.72 of a reference of 16" in found[2]
     large = Drifting(observing()).count((380, 120))
     assert large is not None and large[0] == "True"
 

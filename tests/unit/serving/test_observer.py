@@ -1,7 +1,7 @@
 """What a replica tells of its requests: stages, errors by kind, the log; and that none of it can fail one."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -70,7 +70,7 @@ async def test_the_stages_of_a_request_are_recorded_once_for_each_part_and_batch
     async def send(texts: list[Text]) -> Answer:
         return (await held.send(texts))._replace(work=Work(0, 0.001, 0.002, 9))
 
-    server, _, recorded = observed(send)
+    server, _, recorded = observed(send, max_batch_wait_ms=3_600_000)
     tasks = [asyncio.create_task(server.predict([text])) for text in "ab"]
     await held.started.wait()
     tasks.append(asyncio.create_task(server.predict(["c"])))
@@ -185,9 +185,6 @@ class Broken:
 
     def __getattr__(self, name: str) -> Any:
         raise RuntimeError("observing is broken")
-
-    def get(self, headers: Mapping[str, str]) -> None:
-        raise RuntimeError
 
 
 @pytest.mark.parametrize("part", ["drift", "log", "tracing"])
