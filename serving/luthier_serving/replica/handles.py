@@ -64,12 +64,7 @@ class RevisionClient:
         Raises:
             Unavailable: it does not answer.
         """
-        try:
-            handle = await self._connect()
-            model: ModelInfo = await handle.describe.remote()
-        except (RayError, RayServeException) as error:
-            self._handle = None
-            raise Unavailable(f"Revision {self._revision} of the model does not answer.") from error
+        model: ModelInfo = await self._ask("describe")
         return model
 
     async def reference(self) -> ReferenceDocument | None:
@@ -78,13 +73,16 @@ class RevisionClient:
         Raises:
             Unavailable: it does not answer.
         """
+        reference: ReferenceDocument | None = await self._ask("reference")
+        return reference
+
+    async def _ask(self, method: str) -> Any:
         try:
             handle = await self._connect()
-            reference: ReferenceDocument | None = await handle.reference.remote()
+            return await getattr(handle, method).remote()
         except (RayError, RayServeException) as error:
             self._handle = None
             raise Unavailable(f"Revision {self._revision} of the model does not answer.") from error
-        return reference
 
     async def _connect(self) -> DeploymentHandle[Any]:
         if self._handle is None:
