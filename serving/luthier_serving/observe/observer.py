@@ -18,6 +18,7 @@ from luthier_serving.observe.request_log import RequestLog
 from luthier_serving.observe.tracing import CURRENT, RequestTrace, Tracing
 
 REQUEST_ID_HEADER = "x-request-id"
+MOST_ID_CHARACTERS = 128
 CLIENT_CLOSED_REQUEST = 499
 
 logger = logging.getLogger("ray.serve")
@@ -158,7 +159,7 @@ class Observer:
     def _tell(
         self, watch: Watch, seconds: float, status: int, answer: Answer | None, error: str | None, *, busy: bool
     ) -> None:
-        request_id = watch.headers.get(REQUEST_ID_HEADER, "")
+        request_id = watch.headers.get(REQUEST_ID_HEADER, "")[:MOST_ID_CHARACTERS]
         if watch.trace and self.tracing:
             attributes: dict[str, str | int] = {"luthier.texts": len(watch.texts), "luthier.revision": watch.revision}
             if request_id:
