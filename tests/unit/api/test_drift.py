@@ -36,9 +36,9 @@ def test_bins_that_are_empty_on_both_sides_add_nothing_however_unequal_the_sampl
     assert psi([60, 40, 0], [30_000, 20_000, 50_000]) > 1, "what it would have shown"
 
 
-@pytest.mark.parametrize(("bins", "reference", "now"), [(2, 100, 500), (8, 40, 500), (8, 1000, 1000), (14, 200, 5000)])
+@pytest.mark.parametrize(("bins", "reference", "now"), [(2, 100, 500), (8, 40, 500), (8, 1000, 1000), (14, 200, 2000)])
 def test_samples_of_the_same_texts_stay_below_what_chance_makes(bins: int, reference: int, now: int) -> None:
-    chance, above, rounds = random.Random(7), 0, 400
+    chance, above, rounds = random.Random(7), 0, 200
     weights = [chance.uniform(0.5, 2) for _ in range(bins)]
     for _ in range(rounds):
         one, other = ([0] * bins, [0] * bins)
@@ -91,7 +91,7 @@ def test_labels_without_a_bin_and_texts_without_a_label_share_the_last_one() -> 
     other = Tally()
     other.add((), 0.9, 5, 0)
     other.merge(tally)
-    assert other.profile(["a"]).labels == [2, 3] and other.texts == 5
+    assert other.profile(["a"]).labels == [2, 4] and other.texts == 5
 
 
 def test_only_what_both_sides_know_is_compared() -> None:

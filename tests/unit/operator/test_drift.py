@@ -131,7 +131,8 @@ def test_another_limit_is_judged_anew_and_changes_nothing_on_the_server() -> Non
 
 def test_who_does_not_ask_for_drift_has_no_condition_and_is_not_looked_at_by_the_clock() -> None:
     drifting = Drifting(FOLLOWING)
-    assert drifting.count((812, 0)) is None
+    for _ in range(2):
+        assert drifting.count((812, 0)) is None
     assert drifting.plan.empty and drifting.plan.requeue_after_s is None
 
 

@@ -1,20 +1,22 @@
 """Spans of requests and batches, as a collector receives them over HTTP."""
 
 import asyncio
-import subprocess
+import importlib.util
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from luthier_api.documents import TracingConfig
 from luthier_serving.answers import Answer, Text, Work
+from luthier_serving.observe import tracing
 from luthier_serving.observe.observer import Observer
 from luthier_serving.observe.tracing import Tracing
 from luthier_serving.replica.counters import Counters
 from luthier_serving.replica.predictor import Predictor
+from luthier_serving.replica.revision_queue import SendBatch
 from support.serving.doubles import HeldRevision, answer, config, targets
 from support.serving.otlp import Collector, ReceivedSpan, collector
 
@@ -40,10 +42,11 @@ class Traced:
             draw=lambda: self.draws.pop(0) if self.draws else 0.0,
         )
         self.predictor = Predictor(Counters(), lambda revision, texts: None, self.observer)
-        self.route(self.respond)
+        self.send: SendBatch = self.respond
+        self.limit()
 
-    def route(self, send: Callable[[list[Text]], Any], **changes: Any) -> None:
-        self.predictor.configure(config(**changes), targets(send, config(**changes)))
+    def limit(self, **changes: Any) -> None:
+        self.predictor.configure(config(**changes), targets(lambda texts: self.send(texts), config(**changes)))
 
     async def respond(self, texts: list[Text]) -> Answer:
         started = time.time_ns()
@@ -114,7 +117,7 @@ async def test_of_requests_without_a_trace_the_share_is_sampled_and_the_rest_lea
 
 async def test_a_batch_of_several_requests_links_to_each_and_they_link_to_it(traced: Traced) -> None:
     held = HeldRevision()
-    traced.route(held.send)
+    traced.send = held.send
     first = asyncio.create_task(traced.predictor.predict(["first"]))
     await held.started.wait()
     traced.draws = [0.0, 0.99, 0.0]
@@ -134,7 +137,7 @@ async def test_a_batch_of_several_requests_links_to_each_and_they_link_to_it(tra
 
 
 async def test_a_list_in_several_batches_has_each_of_them_in_its_trace(traced: Traced) -> None:
-    traced.route(traced.respond, max_batch_texts=8)
+    traced.limit(max_batch_texts=8)
     await traced.predictor.predict([f"text {number}" for number in range(20)])
     spans = await traced.spans()
     assert len([span for span in spans if span.name == "batch"]) == 3
@@ -145,7 +148,7 @@ async def test_a_request_that_fails_is_a_failed_span_with_its_status(traced: Tra
     async def fail(texts: list[Text]) -> Answer:
         raise RuntimeError("the process died")
 
-    traced.route(fail)
+    traced.send = fail
     with pytest.raises(RuntimeError):
         await traced.predictor.predict(["a"])
     spans = await traced.spans()
@@ -163,7 +166,13 @@ async def test_a_collector_that_is_away_holds_nobody_up() -> None:
     assert (await made.predictor.predict(["a"]))[1].rows
 
 
-async def test_who_traces_nothing_imports_no_opentelemetry_for_it() -> None:
-    code = "import sys, luthier_serving.observe.observing as o; print('opentelemetry' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+def test_who_traces_nothing_needs_no_opentelemetry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)  # as in an image that lacks it
+    spec = importlib.util.spec_from_file_location("tracing_again", tracing.__file__)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "tracing_again", module)
+    spec.loader.exec_module(module)
+    assert module.CURRENT.get() is None
+    with pytest.raises(ImportError):
+        module.Tracing(TracingConfig(endpoint="http://x", share=1), {})
