@@ -5,11 +5,8 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from luthier_api.base import ApiModel, cel, decimal_type
+from luthier_api.base import ApiModel, IndexLimit, SamplePercent, cel
 from luthier_api.storage import OutputUri, StorageAccess
-
-SamplePercent = decimal_type(gt="0", le="100", example="5")
-DriftLimit = decimal_type(gt="0", le="100", example="0.25")
 
 
 class RequestLog(StorageAccess):
@@ -48,7 +45,7 @@ class Tracing(ApiModel):
 class Drift(ApiModel):
     """Compares what is asked and answered with the evaluation split of the version's training."""
 
-    limit: DriftLimit = Field(
+    limit: IndexLimit = Field(
         default=Decimal("0.25"),
         validate_default=True,
         description="Population stability index above which the condition Drifting is true.",

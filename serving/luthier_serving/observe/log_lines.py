@@ -21,7 +21,7 @@ class LoggedRequest(NamedTuple):
         revision: that answered, or was asked; empty if none was.
         seconds: from admission to answer.
         status: HTTP status.
-        count: number of its texts.
+        number: of its texts.
         texts: None if they are not to be logged.
         answer: None without one.
         error: why there is none.
@@ -32,7 +32,7 @@ class LoggedRequest(NamedTuple):
     revision: str
     seconds: float
     status: int
-    count: int
+    number: int
     texts: Sequence[Text] | None
     answer: Answer | None
     error: str | None
@@ -43,7 +43,7 @@ class LoggedRequest(NamedTuple):
         rows = self.answer.rows if self.answer else []
         numbers = sum(len(row.values) for row in rows)
         characters = sum(len(text) if isinstance(text, str) else sum(map(len, text)) for text in self.texts or ())
-        return 600 + 120 * self.count + 48 * numbers + 2 * characters
+        return 600 + 120 * self.number + 48 * numbers + 2 * characters
 
 
 def json_lines(request: LoggedRequest) -> Iterator[str]:
@@ -59,7 +59,7 @@ def _documents(request: LoggedRequest) -> Iterator[dict[str, Any]]:
         "requestId": request.request_id or None,
         "revision": request.revision or None,
     }
-    about |= {"latencyMs": round(request.seconds * 1000, 3), "status": request.status, "count": request.count}
+    about |= {"latencyMs": round(request.seconds * 1000, 3), "status": request.status, "count": request.number}
     answer = request.answer
     if answer is None:
         yield {**about, "version": None, "error": request.error}

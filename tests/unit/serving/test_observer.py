@@ -153,7 +153,7 @@ async def test_a_list_is_logged_with_its_texts_only_if_they_are_asked_for() -> N
         observer.log = log = Log(texts=texts)  # type: ignore[assignment]
         await server.predict(["a", "b"])
         assert log.requests[0].texts == (["a", "b"] if texts else None)
-        assert log.requests[0].count == 2 and log.requests[0].answer == answer(["a", "b"])
+        assert log.requests[0].number == 2 and log.requests[0].answer == answer(["a", "b"])
 
 
 async def test_a_busy_server_tells_the_log() -> None:

@@ -52,7 +52,7 @@ def _answered(task: TaskModule, answers: Predictions, labels: Sequence[str]) -> 
     probabilities = (sigmoid if several else softmax)(answers.logits).round(_DECIMALS)
     for row in probabilities:
         given = np.flatnonzero(row >= MULTI_LABEL_THRESHOLD) if several else [int(row.argmax())]
-        yield [labels[index] for index in given], float(row.max())
+        yield [labels[int(index)] for index in given], float(row.max())
 
 
 def _labels_texts(task: TaskModule) -> bool:
