@@ -109,6 +109,9 @@ bench-serving: .venv/.full ## Luthier's server beside five others on one core, C
 bench-bulk: .venv/.full ## 100,000 texts by a batch prediction that is killed three times, and its rate beside the online path; ARGS="--rows 10000"
 	@PYTHONPATH=tests $(PY) -W ignore -m benchmarks.bulk $(ARGS)
 
+bench-observing: .venv/.full ## Measure what metrics, drift, request log and traces cost a request, in CPU time (minutes)
+	@$(PY) -W ignore -m benchmarks.observing --json benchmarks/results/observing.json
+
 kills: .venv/.full ## Kill the operator after each of its writes, in four lives; writes docs/kills.md
 	@$(PY) -m luthier_dev binaries
 	rm -f benchmarks/results/kills.json

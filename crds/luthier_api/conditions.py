@@ -40,7 +40,8 @@ class ResourceStatus(ApiModel):
     conditions: Annotated[list[Condition], Field(max_length=16, json_schema_extra=_KEYED_BY_TYPE)] = Field(
         default=[],
         description="Ready, Reconciling and Stalled as kstatus defines them; Prepared, Published and, while it is so, "
-        "StorageFailing of a FineTuneJob; Available and, with expose, Exposed of a ModelDeployment.",
+        "StorageFailing of a FineTuneJob; Available and, with expose, Exposed of a ModelDeployment, and with "
+        "observe.drift, Drifting.",
     )
 
 

@@ -21,6 +21,7 @@ from luthier_api.base import (
 from luthier_api.conditions import NOT_SEEN_YET, ResourceStatus
 from luthier_api.exposure import Auth, Expose, HttpOptions
 from luthier_api.finetunejob import LastFailure
+from luthier_api.observe import Observe
 from luthier_api.pods import Placement, PodMetadata, ResourceRequirements
 from luthier_api.storage import OutputUri, StorageAccess
 
@@ -328,6 +329,7 @@ class ModelDeploymentSpec(ApiModel):
     expose: Expose | None = Field(default=None, description="A way in from outside the cluster. Unset: none.")
     auth: Auth | None = Field(default=None, description="Who may send requests. Unset: whoever reaches the server.")
     http: HttpOptions | None = Field(default=None, description="How the server speaks HTTP.")
+    observe: Observe | None = Field(default=None, description="Drift, a log of requests, traces; each off by default.")
     pod_metadata: PodMetadata = Field(
         default=PodMetadata(),
         description="Labels and annotations for the pods, for instance to switch the injection of a sidecar off.",

@@ -15,6 +15,7 @@ class ConditionType(StrEnum):
     ADMITTED = "Admitted"
     STORAGE_FAILING = "StorageFailing"
     EXPOSED = "Exposed"
+    DRIFTING = "Drifting"
 
 
 class Reason(StrEnum):
@@ -89,6 +90,11 @@ class Reason(StrEnum):
     ROLLING_OUT = "RollingOut"
     SERVING = "Serving"
     UNAVAILABLE = "Unavailable"
+    # ... what it is asked beside what it was trained on
+    DRIFTING = "Drifting"
+    WITHIN_LIMIT = "WithinLimit"
+    TOO_FEW_REQUESTS = "TooFewRequests"
+    NO_REFERENCE = "NoReference"
     # ... and what stops it.
     MODEL_NOT_FOUND = "ModelNotFound"
     KUBERAY_NOT_INSTALLED = "KubeRayNotInstalled"

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from luthier_api.base import Count, Digest, Document, Engine, Text
+from luthier_api.documents.drift import DriftReport
 from luthier_api.documents.run import Access
 from luthier_api.training import Label, Task
 
@@ -89,6 +90,40 @@ class Mirror(Document):
     )
 
 
+class RequestLogConfig(Document):
+    """Some of the requests, as lines of JSON in storage."""
+
+    uri: Text = Field(description="Folder of the objects; namespace, name and date follow.")
+    access: Access = Field(default=Access(), description="Storage of uri.")
+    share: Annotated[float, Field(gt=0, le=1)] = Field(description="Share of the requests that are logged.")
+    texts: bool = Field(default=False, description="Whether the texts are logged too.")
+    flush_s: Annotated[float, Field(gt=0)] = Field(default=60, description="How long lines wait at most.")
+
+
+class TracingConfig(Document):
+    """Spans, sent by OTLP over HTTP."""
+
+    endpoint: Text = Field(description="URL of the collector; without a path, /v1/traces.")
+    share: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="Share of the requests without a traceparent that are traced."
+    )
+
+
+class DriftConfig(Document):
+    """What texts and answers look like, counted for the operator, which compares."""
+
+    window_s: Annotated[float, Field(gt=0)] = Field(description="How far back they count.")
+
+
+class ObserveConfig(Document):
+    """What is seen of the requests beside metrics."""
+
+    namespace: Text = Field(description="Namespace of the ModelDeployment.")
+    drift: DriftConfig | None = Field(default=None, description="Count what drift is judged by.")
+    request_log: RequestLogConfig | None = Field(default=None, description="Log requests.")
+    tracing: TracingConfig | None = Field(default=None, description="Send spans.")
+
+
 class ServerConfig(Document):
     """The user_config of the server: everything that may change while it owns `/`."""
 
@@ -129,6 +164,8 @@ class ServerConfig(Document):
     path_prefix: Text | None = Field(
         default=None, description="Path below which the server answers too, as the way in from outside sends it."
     )
+    # Absent unless asked for, so that the configuration of everybody else stays as it is.
+    observe: ObserveConfig | None = Field(default=None, description="What is seen of the requests; null is nothing.")
 
 
 class ModelState(Document):
@@ -189,3 +226,6 @@ class ServerReport(Document):
     )
     pending: Count = Field(default=0, description="Requests accepted and not yet answered.")
     api_keys: ApiKeysState | None = Field(default=None, description="Its API keys; null if it asks for none.")
+    drift: Annotated[dict[Text, DriftReport], Field(max_length=4)] | None = Field(
+        default=None, description="By revision, what texts and answers look like; null if that is not counted."
+    )

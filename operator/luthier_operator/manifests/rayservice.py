@@ -15,6 +15,7 @@ from luthier_api.keys import digest_of
 from luthier_api.modeldeployment import ModelDeploymentSpec, Redis
 from luthier_operator.manifests import access, grpc, pods
 from luthier_operator.manifests.access import Grant
+from luthier_operator.manifests.observe import log_grant, observe_config
 from luthier_operator.model import names
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.views import Meta
@@ -108,9 +109,10 @@ def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout) -> str:
     canary, rollout, limits = layout.canary, spec.rollout, spec.runtime.limits
     revisions = [layout.stable, *([canary] if canary and canary.name != layout.stable.name else [])]
     mirror = rollout.mirror if canary and canary.name != layout.stable.name and layout.step is not None else None
+    stable = RevisionConfig.model_validate(dict(layout.stable.args))
     config = ServerConfig(
         model_name=owner.name,
-        stable=RevisionConfig.model_validate(dict(layout.stable.args)),
+        stable=stable,
         routes=[
             Route(
                 revision=each.name,
@@ -135,6 +137,7 @@ def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout) -> str:
         max_text_characters=limits.characters,
         allowed_origins=spec.http.cors.allow_origins if spec.http and spec.http.cors else None,
         path_prefix=spec.expose.path if spec.expose and spec.expose.path != "/" else None,
+        observe=observe_config(owner.namespace, spec, stable.access),
     )
     entries: list[dict[str, Any]] = [
         {
@@ -339,19 +342,20 @@ def _head(owner: Meta, spec: ModelDeploymentSpec, defaults: Defaults) -> dict[st
 
 def _worker(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defaults) -> dict[str, Any]:
     """Return a worker's pod: a server replica and, during a rollout, one of the canary."""
-    runtime = spec.runtime
+    runtime, log = spec.runtime, log_grant(spec)
+    grants = [grant, log] if log else [grant]
     container = {
         **_container("ray-worker", spec, defaults),
         "env": pods.environment(defaults, [_PROXY, {"name": "LUTHIER_CACHE", "value": CACHE_DIR}]),
         "lifecycle": {"preStop": {"exec": {"command": ["/bin/sh", "-c", _LEAVE]}}},
         "resources": pods.resources(runtime.resources, defaults.serve, gpus=runtime.gpus_per_replica),
-        "volumeMounts": [{"name": "cache", "mountPath": CACHE_DIR}, *access.mounts([grant]), *_api_keys_mounts(spec)],
+        "volumeMounts": [{"name": "cache", "mountPath": CACHE_DIR}, *access.mounts(grants), *_api_keys_mounts(spec)],
     }
     if runtime.grpc:
         container["ports"] = grpc.WORKER_PORTS
     pod = {
         "containers": [container],
-        "volumes": [{"name": "cache", "emptyDir": {}}, *access.volumes([grant]), *_api_keys_volumes(spec)],
+        "volumes": [{"name": "cache", "emptyDir": {}}, *access.volumes(grants), *_api_keys_volumes(spec)],
         "automountServiceAccountToken": False,
         "topologySpreadConstraints": [
             {

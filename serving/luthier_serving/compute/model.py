@@ -4,16 +4,17 @@ A batch that fails is computed again text by text, so that only the text at faul
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from luthier_api.artifact_files import SERVING_DOCUMENT_FILE
+from luthier_api.artifact_files import REFERENCE_FILE, SERVING_DOCUMENT_FILE
 from luthier_api.base import Engine as EngineName
-from luthier_api.documents import DocumentError, ServingDocument
+from luthier_api.documents import DocumentError, ReferenceDocument, ServingDocument
 from luthier_api.reasons import Reason
-from luthier_serving.answers import ModelInfo, Row, Text
+from luthier_serving.answers import ModelInfo, Row, Text, Work
 from luthier_serving.compute.batch_plan import plan_batches
 from luthier_serving.compute.engines import Engine, open_engine
 from luthier_serving.compute.tokenization import EncodedText, Tokenization
@@ -32,6 +33,8 @@ class Model:
     Attributes:
         info: what answers report about it.
         merges_calls: whether it is faster to compute the texts of several calls together.
+        reference: what the texts of its training look like; None in artifacts of earlier releases.
+        work: what the last call of `predict` has done; one thread computes a model.
 
     Args:
         folder: the artifact's files, verified.
@@ -40,6 +43,7 @@ class Model:
         version: in the registry.
         digest: of that version.
         max_tokens: tokens of one batch, padding included.
+        reference: its reference.json.
 
     Raises:
         LoadError: the weights do not match the artifact's description.
@@ -54,6 +58,7 @@ class Model:
         version: str,
         max_tokens: int,
         digest: str = "",
+        reference: ReferenceDocument | None = None,
     ):
         self._output = OUTPUTS[document.task]
         self._tokenization = Tokenization(folder, document, per_token=self._output.per_token)
@@ -73,18 +78,24 @@ class Model:
         )
         self._pads = engine.pads and document.padding != "none"
         self.merges_calls = self._pads
+        self.reference = reference
+        self.work: Work | None = None
+        self._unknown = reference.unknown_token_id if reference else None
         self._wrong_input = Row([], _wrong_input(pairs=document.pairs), invalid_input=True)
         self._warm_up()
 
     def predict(self, texts: Sequence[Text]) -> list[Row]:
         """Return one row per text, in order; an error for a pair if the model reads single texts, and vice versa."""
+        started_ns, started = time.time_ns(), time.perf_counter()
         rows = [self._wrong_input] * len(texts)
         readable = [index for index, text in enumerate(texts) if isinstance(text, tuple) == self.info.pairs]
         encoded = self._tokenization.encode([texts[index] for index in readable])
+        tokenized = time.perf_counter()
         lengths = [len(text.ids) for text in encoded]
         for batch in plan_batches(lengths, max_tokens=self._max_tokens, pad=self._pads):
             for position, row in zip(batch, self._rows([encoded[position] for position in batch]), strict=True):
                 rows[readable[position]] = row
+        self.work = Work(started_ns, tokenized - started, time.perf_counter() - tokenized, sum(lengths))
         return rows
 
     def _rows(self, texts: list[EncodedText]) -> list[Row]:
@@ -100,7 +111,13 @@ class Model:
     def _decode(self, logits: Logits, texts: list[EncodedText]) -> list[Row]:
         values = self._output.decode(logits, [text.words for text in texts], self.info)
         kept = [b""] * len(texts) if self._output.per_token else [row.tobytes() for row in logits]
-        return [Row(each, None, False, text.cut, row) for each, text, row in zip(values, texts, kept, strict=True)]
+        return [
+            Row(each, cut_tokens=text.cut, logits=row, tokens=len(text.ids), unknown=self._unknown_in(text))
+            for each, text, row in zip(values, texts, kept, strict=True)
+        ]
+
+    def _unknown_in(self, text: EncodedText) -> int:
+        return 0 if self._unknown is None else text.ids.count(self._unknown)
 
     def _logits(self, texts: list[EncodedText]) -> Logits:
         logits = self._engine.logits(self._tokenization.collate(texts))
@@ -159,7 +176,8 @@ def open_model(
     document = read_document(folder)
     per_token = OUTPUTS[document.task].per_token
     opened = open_engine(folder, engine, per_token=per_token, gpus=gpus, cpus=cpus)
-    return Model(folder, document, opened, version=version, digest=digest, max_tokens=max_tokens)
+    reference = read_reference(folder)
+    return Model(folder, document, opened, version=version, digest=digest, max_tokens=max_tokens, reference=reference)
 
 
 def read_document(folder: Path) -> ServingDocument:
@@ -180,6 +198,18 @@ def read_document(folder: Path) -> ServingDocument:
         raise LoadError(
             Reason.INVALID_MODEL, f"This server cannot read the artifact's {SERVING_DOCUMENT_FILE}: {error}"
         ) from error
+
+
+def read_reference(folder: Path) -> ReferenceDocument | None:
+    """Return the artifact's reference.json; None without one, or if this server cannot read it."""
+    path = folder / REFERENCE_FILE
+    if not path.is_file():
+        return None
+    try:
+        return ReferenceDocument.from_json(path.read_bytes())
+    except ValueError as error:
+        logger.warning("%s cannot be read, so drift is not measured: %s", REFERENCE_FILE, error)
+        return None
 
 
 def _wrong_input(*, pairs: bool) -> str:

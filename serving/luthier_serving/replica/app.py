@@ -20,12 +20,20 @@ from ray import serve
 from ray.serve import Application
 from starlette.applications import Starlette
 
-from luthier_api.documents import API_KEYS_DIR, SERVER_REPORT_PORT, ApiKeysState, ServerConfig, ServerReport
+from luthier_api.documents import (
+    API_KEYS_DIR,
+    SERVER_REPORT_PORT,
+    ApiKeysState,
+    ReferenceDocument,
+    ServerConfig,
+    ServerReport,
+)
 from luthier_api.keys import digest_of
 from luthier_api.reasons import Reason
 from luthier_serving.answers import ModelInfo
 from luthier_serving.compute.loading import load_model
 from luthier_serving.errors import LoadError, Unavailable
+from luthier_serving.observe.observing import Observing
 from luthier_serving.replica.access import ApiKeys
 from luthier_serving.replica.counters import Counters
 from luthier_serving.replica.discovery import Discovery
@@ -57,7 +65,8 @@ class ServerReplica(InferenceService):
         self._clients: dict[str, RevisionClient] = {}
         self._metrics = ServerMetrics()
         self._counters = Counters()
-        self._predictor = Predictor(self._counters, self._metrics.observe_batch)
+        self._observing = Observing(self._metrics, self._replica, lambda: self._predictor.queues(), self._reference)
+        self._predictor = Predictor(self._counters, self._metrics.observe_batch, self._observing.observer)
         self._local = LocalModel(load_model, self._replica, self._route, self._predictor.drain)
         self._endpoint = Endpoint(self._predictor, self._metrics)
         self._discovery = Discovery(self._predictor, self._ready)
@@ -87,6 +96,7 @@ class ServerReplica(InferenceService):
         self._clients = {name: self._clients.get(name) or RevisionClient(name) for name in elsewhere}
         self._local.want(stable, elsewhere=stable is not None and stable.name in elsewhere)
         self._route()
+        await self._observing.apply(self._config)
         if self._report_site is None:
             # Before the model is there, so that whoever asks is told why it is not.
             self._report_site = await serve_report(self._report, int(os.environ.get(PORT_ENV, SERVER_REPORT_PORT)))
@@ -106,6 +116,8 @@ class ServerReplica(InferenceService):
             elif held and route.revision == stable:
                 # The revision before it answers until it is loaded.
                 targets.append(Target(held.revision, route.weight, True, held.send, held.info))
+        versions = {route.revision: route.version for route in self._config.routes}
+        self._metrics.versions = versions | ({held.revision: held.info.version} if held else {})
         self._predictor.configure(self._config, targets)
         text = ", ".join(f"{each.revision}={each.weight}{'' if each.local else ' by handle'}" for each in targets)
         logger.info("routes: %s", text or "none")
@@ -139,6 +151,7 @@ class ServerReplica(InferenceService):
             counts=self._counters.report(),
             pending=self._predictor.pending,
             api_keys=self._api_keys(),
+            drift=self._observing.report(),
         )
 
     def _api_keys(self) -> ApiKeysState | None:
@@ -146,6 +159,22 @@ class ServerReplica(InferenceService):
             return None
         self._keys.refresh()
         return self._keys.state
+
+    async def _reference(self, revision: str) -> ReferenceDocument | None:
+        """Return what the texts of a revision's training look like.
+
+        Raises:
+            KeyError, Unavailable: it is not there yet.
+        """
+        held = self._local.held
+        if held and held.revision == revision:
+            return held.reference
+        return await self._clients[revision].reference()
+
+    def __del__(self) -> None:
+        # Ray calls it when a replica ends, after its last request.
+        if observing := self.__dict__.get("_observing"):
+            observing.close()
 
 
 def app(args: Mapping[str, Any]) -> Application:

@@ -79,6 +79,17 @@ class BatchQueue(Generic[ChunkT]):
         self._drop_cancelled()
         return bool(self._chunks)
 
+    @property
+    def texts(self) -> int:
+        """Number of texts that wait; some of clients that have left may still count."""
+        self._drop_cancelled()
+        return self._texts
+
+    def oldest_s(self, now: float) -> float:
+        """Return how long what came first has waited."""
+        self._drop_cancelled()
+        return now - min((entry.arrived for entry in self._chunks), default=now)
+
     def add(self, chunk: ChunkT, now: float, after: int = 0) -> None:
         """Append a chunk that comes `after` so many others of its request."""
         heapq.heappush(self._chunks, _Entry(self._turn + after, self._added, now, chunk))

@@ -19,6 +19,7 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
+from luthier_api.documents import ReferenceDocument
 from luthier_serving.answers import Answer, ModelInfo, Text
 from luthier_serving.errors import Overloaded, RequestError, Unavailable
 
@@ -63,13 +64,25 @@ class RevisionClient:
         Raises:
             Unavailable: it does not answer.
         """
+        model: ModelInfo = await self._ask("describe")
+        return model
+
+    async def reference(self) -> ReferenceDocument | None:
+        """Return what the texts of the revision's training look like, if its artifact says so.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        reference: ReferenceDocument | None = await self._ask("reference")
+        return reference
+
+    async def _ask(self, method: str) -> Any:
         try:
             handle = await self._connect()
-            model: ModelInfo = await handle.describe.remote()
+            return await getattr(handle, method).remote()
         except (RayError, RayServeException) as error:
             self._handle = None
             raise Unavailable(f"Revision {self._revision} of the model does not answer.") from error
-        return model
 
     async def _connect(self) -> DeploymentHandle[Any]:
         if self._handle is None:

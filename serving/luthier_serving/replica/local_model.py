@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from luthier_api.documents import ModelState, RevisionConfig
+from luthier_api.documents import ModelState, ReferenceDocument, RevisionConfig
 from luthier_api.reasons import Reason
 from luthier_serving.answers import Answer, ModelInfo, Text
 from luthier_serving.compute.model import Model
@@ -40,8 +40,16 @@ class HeldModel:
     async def send(self, texts: list[Text]) -> Answer:
         """Return one row per text, in order."""
         assert self._model is not None
-        rows = await asyncio.get_running_loop().run_in_executor(self._pool, self._model.predict, texts)
-        return Answer(rows, self.info, self._replica)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._compute, self._model, texts)
+
+    def _compute(self, model: Model, texts: list[Text]) -> Answer:
+        rows = model.predict(texts)
+        return Answer(rows, self.info, self._replica, model.work)
+
+    @property
+    def reference(self) -> ReferenceDocument | None:
+        """What the texts of its training look like."""
+        return self._model.reference if self._model else None
 
     async def close(self) -> None:
         """Free the model once the batch that is being computed is done."""

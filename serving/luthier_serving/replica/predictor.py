@@ -18,6 +18,8 @@ from typing import NamedTuple
 from luthier_api.documents import ServerConfig
 from luthier_serving.answers import Answer, ModelInfo, Text
 from luthier_serving.errors import Overloaded, RequestError, Unavailable
+from luthier_serving.observe.observer import Observer, Watch
+from luthier_serving.observe.tracing import CURRENT
 from luthier_serving.replica.agreement import compare
 from luthier_serving.replica.batching import BatchLimits
 from luthier_serving.replica.counters import Counters
@@ -75,10 +77,12 @@ class Predictor:
     Args:
         counters: record what became of the requests to each revision.
         on_batch: called with the revision and the number of texts of each batch.
+        observer: is told of requests and batches; the default observes nothing.
     """
 
-    def __init__(self, counters: Counters, on_batch: Callable[[str, int], None]):
+    def __init__(self, counters: Counters, on_batch: Callable[[str, int], None], observer: Observer | None = None):
         self._counters = counters
+        self._observer = observer or Observer()
         self._on_batch = on_batch
         self._queues: dict[tuple[str, bool], RevisionQueue] = {}
         self._targets: dict[str, Target] = {}
@@ -116,6 +120,15 @@ class Predictor:
         return self._pending
 
     @property
+    def _busy(self) -> bool:
+        """Whether copies and logs give way."""
+        return self._pending > SHARE_OF_MIRROR * self.max_pending
+
+    def queues(self) -> dict[str, tuple[int, float]]:
+        """Return of each revision how many texts wait, and for how many seconds the oldest has."""
+        return {revision: queue.state() for (revision, _), queue in self._queues.items()}
+
+    @property
     def ready(self) -> bool:
         """Whether some revision has a weight and is there."""
         return any(target.weight > 0 for target in self._targets.values())
@@ -135,9 +148,22 @@ class Predictor:
             Unavailable: no revision has a weight, or the chosen one does not answer.
             RequestError: 504, the answer took too long; 422, the request names a revision that is not there.
         """
+        watch = self._observer.begin(texts, headers or {})
+        try:
+            revision, answer = await self._admitted(texts, headers, version, watch)
+        except BaseException as error:
+            self._observer.failed(watch, error, busy=self._busy)
+            raise
+        self._observer.answered(watch, revision, answer, busy=self._busy)
+        return revision, answer
+
+    async def _admitted(
+        self, texts: Sequence[Text], headers: Mapping[str, str] | None, version: str | None, watch: Watch
+    ) -> tuple[str, Answer]:
         places = math.ceil(len(texts) / self.config.max_batch_texts)
         self._admit(places)
         target = self._choose_version(version) if version else self._choose(headers or {})
+        watch.revision = target.revision
         self._pending += places
         self._pending_of_lists += places if places > 1 else 0
         try:
@@ -190,8 +216,10 @@ class Predictor:
                 raise
             asked = current() or "a request"
             logger.warning("revision %s failed %s (%s); the stable one answers it", target.revision, asked, error)
+            self._observer.fell_back(target.revision)
             return stable.revision, await self._ask(stable, texts)
         if stable is not None and _failed(answer):
+            self._observer.fell_back(target.revision)
             return stable.revision, await self._ask(stable, texts)
         if target is self._fallback:
             self._copy(texts, answer)
@@ -217,7 +245,7 @@ class Predictor:
         mirror = self._mirror
         if mirror is None or self._mirrored.next() != "copy":
             return
-        if len(self._copies) >= mirror.max_pending or self._pending > SHARE_OF_MIRROR * self.max_pending:
+        if len(self._copies) >= mirror.max_pending or self._busy:
             self._counters.drop(mirror.revision)
             return
         task = asyncio.create_task(self._compare(self._targets[mirror.revision], list(texts), answer))
@@ -225,6 +253,7 @@ class Predictor:
         task.add_done_callback(self._copies.discard)
 
     async def _compare(self, target: Target, texts: list[Text], answer: Answer) -> None:
+        CURRENT.set(None)  # a copy is no part of the request's trace, which may have ended
         try:
             async with asyncio.timeout(self.config.request_timeout_s):
                 other = await self._ask(target, texts)
@@ -238,7 +267,13 @@ class Predictor:
         return BatchLimits(self.config.max_batch_texts, wait_s, TARGET_S if target.local else None)
 
     def _open_queue(self, target: Target, limits: BatchLimits) -> RevisionQueue:
-        return RevisionQueue(target.send, limits, lambda texts: self._on_batch(target.revision, texts))
+        revision = target.revision
+        return RevisionQueue(
+            target.send,
+            limits,
+            lambda texts: self._on_batch(revision, texts),
+            lambda batch: self._observer.returned(revision, batch),
+        )
 
 
 def _failed(answer: Answer) -> bool:

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from luthier_serving.answers import Answer, Text
+from luthier_serving.observe.observer import SentBatch
+from luthier_serving.observe.tracing import CURRENT, RequestTrace
 from luthier_serving.replica.batching import BatchLimits, BatchQueue
 
 SendBatch = Callable[[list[Text]], Awaitable[Answer]]
@@ -20,6 +22,8 @@ CHUNK_TEXTS = 8
 class _PendingChunk:
     texts: Sequence[Text]
     future: "asyncio.Future[Answer]"
+    since: float
+    trace: RequestTrace | None
 
     @property
     def size(self) -> int:
@@ -37,11 +41,18 @@ class RevisionQueue:
         send: sends a batch and returns its answer.
         limits: size and waiting time of batches.
         on_batch: called with the number of texts of each batch that leaves.
+        on_returned: called with each batch that has come back, before its requests go on.
     """
 
-    def __init__(self, send: SendBatch, limits: BatchLimits, on_batch: Callable[[int], None]):
+    def __init__(
+        self,
+        send: SendBatch,
+        limits: BatchLimits,
+        on_batch: Callable[[int], None],
+        on_returned: Callable[[SentBatch], None] = lambda batch: None,
+    ):
         self._send = send
-        self._on_batch = on_batch
+        self._on_batch, self._on_returned = on_batch, on_returned
         self._queue: BatchQueue[_PendingChunk] = BatchQueue(limits)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.Handle | None = None
@@ -60,8 +71,8 @@ class RevisionQueue:
         loop = asyncio.get_running_loop()
         step = min(CHUNK_TEXTS, self._queue.limits.texts)
         parts = [texts] if len(texts) <= step else [texts[at : at + step] for at in range(0, len(texts), step)]
-        chunks = [_PendingChunk(part, loop.create_future()) for part in parts]
-        now = loop.time()
+        now, trace = loop.time(), CURRENT.get()
+        chunks = [_PendingChunk(part, loop.create_future(), now, trace) for part in parts]
         for after, chunk in enumerate(chunks):
             self._queue.add(chunk, now, after)
         # In the next iteration of the event loop, so that requests that arrived together share a batch at no delay.
@@ -70,6 +81,10 @@ class RevisionQueue:
             return await chunks[0].future
         answers = await asyncio.gather(*(chunk.future for chunk in chunks))
         return Answer([row for answer in answers for row in answer.rows], answers[0].model, answers[0].replica)
+
+    def state(self) -> tuple[int, float]:
+        """Return how many texts wait, and for how many seconds the oldest has."""
+        return self._queue.texts, self._queue.oldest_s(asyncio.get_running_loop().time())
 
     async def drained(self) -> None:
         """Wait until nothing waits here, and every batch has come back."""
@@ -102,6 +117,7 @@ class RevisionQueue:
         loop = asyncio.get_running_loop()
         texts = [text for chunk in batch for text in chunk.texts]
         replica, started = None, loop.time()
+        answer: Answer | None = None
         try:
             self._on_batch(len(texts))
             answer = await self._send(texts)
@@ -116,6 +132,8 @@ class RevisionQueue:
             now = loop.time()
             self._queue.returned(replica, now, texts=len(texts), took_s=now - started)
             self._schedule(loop, now)
+            parts = [(chunk.since, chunk.trace) for chunk in batch]
+            self._on_returned(SentBatch(parts, started, len(texts), answer))
 
 
 def _distribute(answer: Answer, batch: list[_PendingChunk]) -> None:

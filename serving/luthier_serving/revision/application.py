@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from ray import serve
 from ray.serve import Application
 
-from luthier_api.documents import RevisionConfig
+from luthier_api.documents import ReferenceDocument, RevisionConfig
 from luthier_api.reasons import Reason
-from luthier_serving.answers import Answer, ModelInfo, Row, Text
+from luthier_serving.answers import Answer, ModelInfo, Row, Text, Work
 from luthier_serving.compute.loading import load_model
 from luthier_serving.errors import LoadError
 
@@ -39,7 +39,7 @@ class RevisionReplica:
         self._model = await asyncio.to_thread(load_model, self._config)
         self._replica = serve.get_replica_context().replica_id.unique_id
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
-        self._calls: asyncio.Queue[tuple[list[Text], asyncio.Future[list[Row]]]] = asyncio.Queue()
+        self._calls: asyncio.Queue[tuple[list[Text], asyncio.Future[tuple[list[Row], Work | None]]]] = asyncio.Queue()
         # Merging calls fills a GPU; on a CPU a larger batch is no faster, and would delay the first call in it.
         self._merge_texts = self._config.max_batch_tokens // TOKENS_OF_A_COMMON_TEXT if self._model.merges_calls else 1
         self._worker = asyncio.create_task(self._work())
@@ -50,13 +50,18 @@ class RevisionReplica:
 
     async def predict(self, texts: list[Text]) -> Answer:
         """Return one row per text, in order."""
-        future: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[tuple[list[Row], Work | None]] = asyncio.get_running_loop().create_future()
         self._calls.put_nowait((texts, future))
-        return Answer(await future, self._model.info, self._replica)
+        rows, work = await future
+        return Answer(rows, self._model.info, self._replica, work)
 
     async def describe(self) -> ModelInfo:
         """Return the model that is served; an answer means that the replica is ready."""
         return self._model.info
+
+    async def reference(self) -> ReferenceDocument | None:
+        """Return what the texts of the model's training look like."""
+        return self._model.reference
 
     async def check_health(self) -> None:
         """Make Ray Serve replace this replica if it no longer computes."""
@@ -81,7 +86,7 @@ class RevisionReplica:
             start = 0
             for texts, future in calls:
                 if not future.done():
-                    future.set_result(rows[start : start + len(texts)])
+                    future.set_result((rows[start : start + len(texts)], self._model.work))
                 start += len(texts)
 
 

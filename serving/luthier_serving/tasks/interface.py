@@ -41,6 +41,18 @@ class Scored(NamedTuple):
     end: int = 0
 
 
+class Summary(NamedTuple):
+    """What can be counted of an answer; None where the task has no labels for a whole text.
+
+    Attributes:
+        labels: what was predicted, possibly nothing.
+        confidence: the probability of the likeliest label.
+    """
+
+    labels: Sequence[str] | None = None
+    confidence: float | None = None
+
+
 class TaskOutput(Protocol):
     """What the logits of a task mean.
 
@@ -79,6 +91,9 @@ class TaskOutput(Protocol):
 
     def scored(self, row: Row, model: ModelInfo, options: Options = NO_OPTIONS) -> list[Scored]:
         """Return labels with their scores: the highest score first, or in the order of the text for parts of it."""
+
+    def summary_of(self, values: Any, model: ModelInfo) -> Summary:
+        """Return what can be counted of the answer to one text."""
 
     def fields(self, model: ModelInfo | None) -> AnswerFields:
         """Return the fields of `result`, for the description of the API; of this model, if one is given."""

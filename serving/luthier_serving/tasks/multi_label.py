@@ -7,7 +7,7 @@ from pydantic import Field, conlist
 
 from luthier_api.training import Task
 from luthier_serving.answers import ModelInfo, Row
-from luthier_serving.tasks.interface import AnswerFields, Form, Logits, Scored, Word
+from luthier_serving.tasks.interface import AnswerFields, Form, Logits, Scored, Summary, Word
 from luthier_serving.tasks.options import NO_OPTIONS, Options
 from luthier_serving.tasks.probabilities import DECIMALS, Probability, by_label, label_type, scored_labels, sigmoid
 
@@ -37,6 +37,11 @@ class MultiLabel:
     def scored(self, row: Row, model: ModelInfo, options: Options = NO_OPTIONS) -> list[Scored]:
         """Return the labels with their scores, the highest first."""
         return scored_labels(model.labels, row, options)
+
+    def summary_of(self, values: list[float], model: ModelInfo) -> Summary:
+        """Return the assigned labels, and the highest probability."""
+        assigned = [label for label, each in zip(model.labels, values, strict=True) if each >= model.threshold]
+        return Summary(assigned, max(values))
 
     def fields(self, model: ModelInfo | None) -> AnswerFields:
         """Return the fields of `result`."""

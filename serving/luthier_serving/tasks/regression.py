@@ -7,7 +7,7 @@ from pydantic import Field
 
 from luthier_api.training import Task
 from luthier_serving.answers import ModelInfo, Row
-from luthier_serving.tasks.interface import AnswerFields, Form, Logits, Scored, Word
+from luthier_serving.tasks.interface import AnswerFields, Form, Logits, Scored, Summary, Word
 from luthier_serving.tasks.options import NO_OPTIONS, Options
 from luthier_serving.tasks.probabilities import SIGNIFICANT_DIGITS, scored_labels
 
@@ -32,6 +32,10 @@ class Regression:
     def scored(self, row: Row, model: ModelInfo, options: Options = NO_OPTIONS) -> list[Scored]:
         """Return the number under its name."""
         return scored_labels(model.labels, row, options)
+
+    def summary_of(self, values: list[float], model: ModelInfo) -> Summary:
+        """Return nothing: a number is no label."""
+        return Summary()
 
     def fields(self, model: ModelInfo | None) -> AnswerFields:
         """Return the fields of `result`."""

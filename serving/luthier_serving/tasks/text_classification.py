@@ -7,7 +7,7 @@ from pydantic import Field
 
 from luthier_api.training import Task
 from luthier_serving.answers import ModelInfo, Row
-from luthier_serving.tasks.interface import AnswerFields, Form, Logits, Scored, Word
+from luthier_serving.tasks.interface import AnswerFields, Form, Logits, Scored, Summary, Word
 from luthier_serving.tasks.options import NO_OPTIONS, Options
 from luthier_serving.tasks.probabilities import DECIMALS, Probability, by_label, label_type, scored_labels, softmax
 
@@ -38,6 +38,11 @@ class TextClassification:
     def scored(self, row: Row, model: ModelInfo, options: Options = NO_OPTIONS) -> list[Scored]:
         """Return the labels with their scores, the highest first."""
         return scored_labels(model.labels, row, options)
+
+    def summary_of(self, values: list[float], model: ModelInfo) -> Summary:
+        """Return the most likely label and its probability."""
+        confidence = max(values)
+        return Summary((model.labels[values.index(confidence)],), confidence)
 
     def fields(self, model: ModelInfo | None) -> AnswerFields:
         """Return the fields of `result`."""

@@ -13,7 +13,7 @@ from luthier_api.entity_labels import kinds_of, read_labels
 from luthier_api.training import Task
 from luthier_serving.answers import ModelInfo, Row, Span
 from luthier_serving.tasks.entities import join_words
-from luthier_serving.tasks.interface import AnswerFields, Form, Logits, Scored, Word
+from luthier_serving.tasks.interface import AnswerFields, Form, Logits, Scored, Summary, Word
 from luthier_serving.tasks.options import NO_OPTIONS, Options
 from luthier_serving.tasks.probabilities import DECIMALS, Probability, label_type, softmax
 
@@ -62,6 +62,10 @@ class TokenClassification:
             for label, span in found
             if label not in ignored
         ]
+
+    def summary_of(self, values: list[Span], model: ModelInfo) -> Summary:
+        """Return nothing: a text as a whole has no label."""
+        return Summary()
 
     def fields(self, model: ModelInfo | None) -> AnswerFields:
         """Return the fields of `result`."""

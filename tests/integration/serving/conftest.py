@@ -58,6 +58,9 @@ def launched_ray(s3: Any) -> Iterator[LocalRay]:
         extra_env={
             "LUTHIER_OUTPUT_AWS_ACCESS_KEY_ID": reader.access_key,
             "LUTHIER_OUTPUT_AWS_SECRET_ACCESS_KEY": reader.secret_key,
+            # Whoever writes a request log has keys of its own.
+            "LUTHIER_LOG_AWS_ACCESS_KEY_ID": s3.access_key,
+            "LUTHIER_LOG_AWS_SECRET_ACCESS_KEY": s3.secret_key,
             "LUTHIER_CACHE": str(cache),
             "LUTHIER_LOAD_PATIENCE_S": "1",
         },

@@ -29,7 +29,7 @@ class LoadedModel:
     """A model, of which a test can see whether it was freed."""
 
     def __init__(self, name: str) -> None:
-        self.info = MODEL._replace(version=name)
+        self.info, self.work, self.reference = MODEL._replace(version=name), None, None
 
     def predict(self, texts: Sequence[Text]) -> list[Row]:
         return answer(texts).rows

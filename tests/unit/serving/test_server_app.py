@@ -1,17 +1,19 @@
 """The application at `/`: its builder, its user_config, the revision that it holds, and how it calls another one."""
 
 import asyncio
+import gzip
 import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from luthier_api.documents import RevisionConfig, Route
+from luthier_api.documents import Profile, ReferenceDocument, RevisionConfig, Route
 from luthier_api.reasons import Reason
 from luthier_dev.processes import free_ports
 from luthier_operator.gather.pod_client import ReportReader
@@ -55,6 +57,7 @@ class Revisions:
         return SimpleNamespace(
             predict=SimpleNamespace(remote=lambda texts: self._predict(name, texts)),
             describe=SimpleNamespace(remote=lambda: self._describe(name)),
+            reference=SimpleNamespace(remote=lambda: self._reference(name)),
         )
 
     async def _predict(self, name: str, texts: list[Text]) -> Answer:
@@ -65,6 +68,10 @@ class Revisions:
     async def _describe(self, name: str) -> ModelInfo:
         await self._outcome(name)
         return MODEL._replace(version=name)
+
+    async def _reference(self, name: str) -> ReferenceDocument:
+        await self._outcome(name)
+        return REFERENCE.model_copy(update={"unknown_token_id": 7})
 
     async def _outcome(self, name: str) -> None:
         outcomes = self.outcomes[name]
@@ -154,6 +161,7 @@ async def test_after_a_failure_the_handle_is_looked_up_again(revisions: Revision
     assert revisions.looked_up == ["rev-1"] * 4
 
 
+REFERENCE = ReferenceDocument(label_names=list(MODEL.labels), profile=Profile(texts=2, labels=[1, 1, 0]))
 STABLE = RevisionConfig(name="one", model_uri="s3://m/m/versions/1", version="1", digest="sha256:" + "0" * 64)
 NEXT = STABLE.model_copy(update={"name": "two", "version": "2"})
 
@@ -192,7 +200,7 @@ class Loading:
             raise self.failures.pop()
         self.loaded.append(config.name)
         info = MODEL._replace(version=config.name)
-        return SimpleNamespace(info=info, predict=lambda texts: answer(texts).rows)
+        return SimpleNamespace(info=info, predict=lambda texts: answer(texts).rows, work=None, reference=REFERENCE)
 
 
 @pytest.fixture
@@ -232,10 +240,14 @@ async def test_a_replica_is_there_once_it_holds_the_stable_revision(
         assert client.get("/readyz").json()["version"] == "one"
         assert client.post("/predict", json={}).status_code == 422
     [(one, answered), (_, failed)] = made["luthier_requests_total"]
-    assert (one, answered, failed) == (1, {"code": "200", "revision": "one"}, {"code": "422", "revision": ""})
-    assert made["luthier_batch_texts"] == [(2, {"revision": "one"})]
+    of_one = {"revision": "one", "version": "one"}
+    assert (one, answered) == (1, {"code": "200", **of_one})
+    assert failed == {"code": "422", "revision": "", "version": ""}
+    assert made["luthier_batch_texts"] == [(2, of_one)]
     [(seconds, tags)] = made["luthier_request_seconds"]
-    assert seconds > 0 and tags == {"revision": "one"}
+    assert seconds > 0 and tags == of_one
+    stages = {tags["stage"]: seconds for seconds, tags in made["luthier_stage_seconds"]}
+    assert set(stages) == {"queue", "total"} and seconds > stages["total"] > stages["queue"] >= 0
     assert not revisions.looked_up, "nothing but this process was asked"
 
 
@@ -336,6 +348,36 @@ async def test_the_report_is_read_over_http_as_the_operator_does(replica: Any) -
     report = await reader.read("127.0.0.1")
     await reader.close()
     assert report == replica._report() and report is not None and report.ready
+
+
+async def test_drift_is_counted_of_the_stable_revision_and_of_a_canary_by_its_own_reference(
+    replica: Any, revisions: Revisions, made: dict[str, Any]
+) -> None:
+    revisions.outcomes["two"] = [None]
+    observe = {"namespace": "team", "drift": {"windowS": 60}}
+    split = routes(own="two", one=50, two=50)
+    await replica.reconfigure(config(stable=STABLE, routes=split).to_wire() | {"observe": observe})
+    assert await versions(replica, 4) == {"one", "two"}
+    await replica._observing.tick(10)
+    found = replica._report().drift
+    assert {name: (each.reference, each.recent.texts) for name, each in found.items()} == {
+        "one": (REFERENCE, 2),
+        "two": (REFERENCE.model_copy(update={"unknown_token_id": 7}), 2),
+    }
+    assert {tags["revision"] for _, tags in made["luthier_drift_psi"]} == {"one", "two"}
+    await replica.reconfigure(config(stable=STABLE, routes=routes(one=100)).to_wire())
+    assert replica._report().drift is None, "and no word of it in the report of who does not ask"
+
+
+async def test_a_replica_that_ends_writes_what_waits(replica: Any, tmp_path: Path) -> None:
+    log = {"uri": tmp_path.as_uri(), "share": 1.0}
+    observe = {"namespace": "team", "requestLog": log}
+    await replica.reconfigure(config(stable=STABLE, routes=routes(one=100)).to_wire() | {"observe": observe})
+    await versions(replica, 3)
+    replica.__del__()
+    [written] = tmp_path.rglob("*.jsonl.gz")
+    assert written.relative_to(tmp_path).parts[:2] == ("team", "reviews") and written.name.startswith("replica-1-")
+    assert len(gzip.decompress(written.read_bytes()).splitlines()) == 3
 
 
 async def test_an_unknown_field_is_ignored_with_a_warning(replica: Any, caplog: pytest.LogCaptureFixture) -> None:

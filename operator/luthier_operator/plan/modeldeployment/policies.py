@@ -25,7 +25,7 @@ from luthier_operator.model.actions import Apply, Delete, Plan, Scale
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.resources import ModelDeploymentResource
 from luthier_operator.model.views import FineTuneJobView, Meta, PodReport, PodView, RayServiceView, Refusal
-from luthier_operator.plan.modeldeployment import observe, pods_missing, verdicts
+from luthier_operator.plan.modeldeployment import drift, observe, pods_missing, verdicts
 from luthier_operator.plan.modeldeployment.exposure import Outside, exposure_of
 from luthier_operator.plan.modeldeployment.rollout import Situation as Rollout
 from luthier_operator.plan.modeldeployment.rollout import Step, Times, next_step
@@ -143,7 +143,11 @@ def plan_modeldeployment(
         scales=decision.scales,
         status=None if status == resource.status else status.to_wire(),
         events=transitions(resource.status, status),
-        requeue_after_s=_sooner(decision.requeue_after_s, exposure.requeue_after_s),
+        requeue_after_s=_sooner(
+            decision.requeue_after_s,
+            exposure.requeue_after_s,
+            drift.INTERVAL_S if drift.wanted(resource) else None,
+        ),
     )
 
 

@@ -26,7 +26,7 @@ from luthier_operator.model.actions import EventNote
 from luthier_operator.model.resources import ModelDeploymentResource
 from luthier_operator.model.timestamps import rfc3339
 from luthier_operator.model.views import Meta, PodReport, RayServiceView
-from luthier_operator.plan.modeldeployment import verdicts
+from luthier_operator.plan.modeldeployment import drift, verdicts
 from luthier_operator.plan.modeldeployment.analysis import figures_of
 from luthier_operator.plan.modeldeployment.exposure import Exposure
 from luthier_operator.plan.modeldeployment.rollout import Seen, Situation, Step, steps_of
@@ -82,12 +82,14 @@ def status_of(
     failure = before.last_failure
     if verdict.stalled:
         failure = LastFailure(reason=verdict.reason, message=verdict.message)
+    rows = [
+        *_conditions(verdict, outlook, current[1]),
+        *drift.conditions(resource, outlook.answering if outlook.available else None, outlook.reports),
+    ]
     return ModelDeploymentStatus(
         observed_generation=meta.generation,
         phase=verdict.phase,
-        conditions=merge_conditions(
-            before.conditions, _conditions(verdict, outlook, current[1]), generation=meta.generation, now=rfc3339(now)
-        ),
+        conditions=merge_conditions(before.conditions, rows, generation=meta.generation, now=rfc3339(now)),
         url=f"http://{names.serve_service(meta.name)}.{meta.namespace}.svc:{SERVE_PORT}" if server else None,
         urls=list(outlook.exposure.urls),
         replicas=outlook.workers,
@@ -250,9 +252,9 @@ def _current(before: ModelDeploymentStatus, outlook: Outlook) -> tuple[str | Non
 
 def _conditions(
     verdict: Verdict, outlook: Outlook, answers: str | None
-) -> list[tuple[ConditionType, bool, Reason, str]]:
+) -> list[tuple[ConditionType, bool | None, Reason, str]]:
     availability = f"Version {answers} answers requests." if outlook.available else "No request is answered."
-    rows = [
+    rows: list[tuple[ConditionType, bool | None, Reason, str]] = [
         (ConditionType.READY, verdict.ready, verdict.reason, verdict.message),
         (ConditionType.RECONCILING, verdict.reconciling, verdict.reason, verdict.message),
         (ConditionType.STALLED, verdict.stalled, verdict.reason, verdict.message),
@@ -271,14 +273,15 @@ def _conditions(
 
 
 def transitions(before: ModelDeploymentStatus, after: ModelDeploymentStatus) -> tuple[EventNote, ...]:
-    """Return an Event if the reason, or the version that answers, has changed."""
+    """Return an Event if the reason, or the version that answers, has changed, and one if its texts begin to drift."""
     old = find_condition(before.conditions, ConditionType.READY)
     new = find_condition(after.conditions, ConditionType.READY)
     assert new is not None
     moved = before.current_version != after.current_version and new.status == "True"
+    drifting = drift.transition(before.conditions, after.conditions)
     if old and old.reason == new.reason and not moved:
-        return ()
-    return (EventNote(Reason(new.reason), new.message, warning=new.reason not in _NORMAL),)
+        return drifting
+    return (EventNote(Reason(new.reason), new.message, warning=new.reason not in _NORMAL), *drifting)
 
 
 _NORMAL = {
