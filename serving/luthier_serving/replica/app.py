@@ -81,6 +81,16 @@ class ServerReplica:
             self._report_site = await serve_report(self._report, int(os.environ.get(PORT_ENV, SERVER_REPORT_PORT)))
             await self._local.wait()
 
+    async def check_health(self) -> None:
+        """Have Ray Serve replace this replica if its model hangs.
+
+        Raises:
+            RuntimeError: it computes one batch for longer than anybody waits for an answer.
+        """
+        held = self._local.held
+        if held and held.computing_s > self._config.request_timeout_s:
+            raise RuntimeError(f"the model has been computing one batch for {held.computing_s:.0f} s")
+
     def _route(self) -> None:
         """Send requests to what is there now."""
         held = self._local.held

@@ -4,6 +4,7 @@ Every response to a client is made here; an error is always `{"error": "<one sen
 all of it is tested without Ray.
 """
 
+import asyncio
 import json
 import logging
 import time
@@ -17,7 +18,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from luthier_serving.answers import Answer, ModelInfo, Row, Text
-from luthier_serving.errors import RequestError
+from luthier_serving.errors import BodyTooSlow, RequestError
 from luthier_serving.replica.openapi import openapi_document
 from luthier_serving.replica.pages import DOCS_PAGE, PAGE_HEADERS, TRY_PAGE
 from luthier_serving.replica.predictor import Predictor
@@ -59,7 +60,7 @@ def build_http(predictor: Predictor, metrics: RequestMetrics, ready: Callable[[]
         started = time.perf_counter()
         revision, code = "", CLIENT_CLOSED_REQUEST
         try:
-            asked = await _read_request(request, predictor.limits)
+            asked = await _read_request(request, predictor.limits, predictor.config.request_timeout_s)
             revision, answer = await predictor.predict(asked.texts, request.headers)
             response = _predict_response(asked, answer)
             code = response.status_code
@@ -95,7 +96,7 @@ def build_http(predictor: Predictor, metrics: RequestMetrics, ready: Callable[[]
     async def page(request: Request) -> Response:
         return HTMLResponse(TRY_PAGE, headers=PAGE_HEADERS)
 
-    return Starlette(
+    application = Starlette(
         routes=[
             Route("/predict", predict, methods=["POST"]),
             Route("/healthz", healthz),
@@ -106,10 +107,22 @@ def build_http(predictor: Predictor, metrics: RequestMetrics, ready: Callable[[]
         ],
         exception_handlers={HTTPException: _http_error, Exception: _internal_error},
     )
+    # From /predict/ it would send clients to whatever their header Host says.
+    application.router.redirect_slashes = False
+    return application
 
 
-async def _read_request(request: Request, limits: RequestLimits) -> PredictRequest:
+async def _read_request(request: Request, limits: RequestLimits, limit_s: float) -> PredictRequest:
     check_content_type(request.headers.get("content-type"))
+    try:
+        async with asyncio.timeout(limit_s):
+            body = await _read_body(request, limits)
+    except TimeoutError:
+        raise BodyTooSlow(f"The body did not arrive within {limit_s} s; send it faster, or fewer texts.") from None
+    return parse_request(body, limits)
+
+
+async def _read_body(request: Request, limits: RequestLimits) -> bytes:
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
@@ -117,10 +130,10 @@ async def _read_request(request: Request, limits: RequestLimits) -> PredictReque
         if size <= limits.body_bytes:
             chunks.append(chunk)
         elif size > DISCARD_BYTES:
-            break
+            raise body_too_large(limits, closes=True)
     if size > limits.body_bytes:
         raise body_too_large(limits)
-    return parse_request(b"".join(chunks), limits)
+    return b"".join(chunks)
 
 
 def _predict_response(asked: PredictRequest, answer: Answer) -> Response:
@@ -147,13 +160,17 @@ def _describe(model: ModelInfo) -> dict[str, Any]:
 
 
 def _error_response(error: RequestError) -> Response:
-    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if error.closes:
+        headers["Connection"] = "close"
     return _json(error.status, {"error": str(error)}, headers)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    path = request.url.path[:100]
+    path = request.scope["path"][:100]  # request.url would read the header Host, which may be anything
     sentence = {
         404: f"There is nothing at {path}; send texts to POST /predict, or see GET /docs.",
         405: f"{request.method[:20]} is not allowed at {path}; GET /docs lists what is.",

@@ -89,6 +89,7 @@ def _predict(model: ModelInfo | None) -> dict[str, Any]:
             **_errors(
                 {
                     "400": "The body is missing or is not JSON.",
+                    "408": "The head or the body of the request took too long to arrive.",
                     "413": "The body, a text or the list is too large.",
                     "415": "The body is not application/json.",
                     "422": "The JSON has wrong fields, or this model does not read such texts.",

@@ -3,8 +3,8 @@
 Holds a `ServerConfig`, which may be replaced at any moment: revisions that remain keep their queues, and requests in
 flight are not disturbed. Knows nothing of HTTP or Ray.
 
-A request that another revision than the stable one fails is answered by the stable one: the failure is counted against
-the revision, and the client never meets it.
+A request that another revision than the stable one fails, or keeps waiting, is answered by the stable one: the failure
+is counted against the revision, and the client never meets it.
 """
 
 import asyncio
@@ -30,6 +30,10 @@ TARGET_S = 0.05
 SHARE_OF_LISTS = 0.75
 # A mirror is the first to give way: no copies while more than this share of the places is taken.
 SHARE_OF_MIRROR = 0.25
+# A canary may have this share of a request's time and of the places; the rest is enough for the stable revision.
+SHARE_OF_CANARY = 0.5
+# A canary that has requests and sends nothing back for this share of a request's time hangs.
+SHARE_OF_SILENCE = 0.25
 
 logger = logging.getLogger("ray.serve")
 
@@ -65,7 +69,7 @@ class Predictor:
         self._queues: dict[tuple[str, bool], RevisionQueue] = {}
         self._targets: dict[str, Target] = {}
         self._retired: dict[str, RevisionQueue] = {}
-        self._pending = self._pending_of_lists = 0
+        self._pending = self._pending_of_lists = self._pending_of_canary = 0
         self._copies: set[asyncio.Task[None]] = set()
         self.configure(ServerConfig(model_name="none"), [])
 
@@ -75,6 +79,7 @@ class Predictor:
         self.limits = RequestLimits(config.max_body_bytes, config.max_texts, config.max_text_characters)
         self.max_pending = math.ceil(config.max_queued_requests / config.replicas)
         self._counters.begin(config.window)
+        self._fallback = next((target for target in targets if target.local), None)
         known, self._queues = self._queues, {}
         for target in targets:
             place = (target.revision, target.local)
@@ -84,7 +89,6 @@ class Predictor:
             self._queues[place] = queue
         self._retired |= {revision: queue for (revision, local), queue in known.items() if local}
         self._targets = {target.revision: target for target in targets}
-        self._fallback = next((target for target in targets if target.local), None)
         self._split = TrafficSplit({target.revision: target.weight for target in targets})
         mirror = config.mirror
         self._mirror = mirror if mirror and mirror.revision in self._targets else None
@@ -119,7 +123,7 @@ class Predictor:
         self._pending_of_lists += places if places > 1 else 0
         try:
             async with asyncio.timeout(self.config.request_timeout_s):
-                return await self._answer(target, texts)
+                return await self._answer(target, texts, places)
         except TimeoutError:
             raise RequestError(
                 f"The model did not answer within {self.config.request_timeout_s} s; try again later.", status=504
@@ -152,23 +156,40 @@ class Predictor:
             raise Unavailable("No model is served yet; try again later.")
         return self._targets[name]
 
-    async def _answer(self, target: Target, texts: Sequence[Text]) -> tuple[str, Answer]:
-        stable = self._fallback if self._fallback and self._fallback is not target else None
-        try:
+    async def _answer(self, target: Target, texts: Sequence[Text], places: int) -> tuple[str, Answer]:
+        stable = self._fallback
+        if stable is None or stable is target:
             answer = await self._ask(target, texts)
-        except RequestError as error:
-            if stable is None:
-                raise
-            logger.warning("revision %s failed a request (%s); the stable one answers it", target.revision, error)
-            return stable.revision, await self._ask(stable, texts)
-        if stable is not None and _failed(answer):
-            return stable.revision, await self._ask(stable, texts)
-        if target is self._fallback:
-            self._copy(texts, answer)
-        return target.revision, answer
+            if stable is not None:
+                self._copy(texts, answer)
+            return target.revision, answer
+        found = await self._ask_canary(target, texts, places)
+        if found is not None:
+            return target.revision, found
+        return stable.revision, await self._ask(stable, texts)
 
-    async def _ask(self, target: Target, texts: Sequence[Text]) -> Answer:
-        """Ask one revision, and count what becomes of it."""
+    async def _ask_canary(self, target: Target, texts: Sequence[Text], places: int) -> Answer | None:
+        """Return a canary's answer, or None if the stable revision is to answer instead.
+
+        That is so if the canary fails or is too slow; and, without a word against it, if it has its share of the places.
+        """
+        if self._pending_of_canary and self._pending_of_canary + places > SHARE_OF_CANARY * self.max_pending:
+            return None
+        limit_s = SHARE_OF_CANARY * self.config.request_timeout_s
+        self._pending_of_canary += places
+        try:
+            async with asyncio.timeout(limit_s):
+                answer = await self._ask(target, texts, limit_s)
+        except (RequestError, TimeoutError) as error:
+            why = str(error) or f"no answer within {limit_s:g} s"
+            logger.warning("revision %s failed a request (%s); the stable one answers it", target.revision, why)
+            return None
+        finally:
+            self._pending_of_canary -= places
+        return None if _failed(answer) else answer
+
+    async def _ask(self, target: Target, texts: Sequence[Text], limit_s: float | None = None) -> Answer:
+        """Ask one revision, and count what becomes of it; the caller waits for `limit_s`, else for the request's time."""
         started, failed = time.perf_counter(), True
         try:
             answer = await self._queues[target.revision, target.local].predict(texts)
@@ -177,7 +198,8 @@ class Predictor:
         except asyncio.CancelledError:
             # A client that left says nothing about the revision; one that was kept waiting too long does.
             # The time limit began a moment before this revision was asked.
-            failed = time.perf_counter() - started >= 0.9 * self.config.request_timeout_s
+            limit_s = limit_s or self.config.request_timeout_s
+            failed = time.perf_counter() - started >= 0.9 * limit_s
             raise
         finally:
             self._counters.observe(target.revision, time.perf_counter() - started, failed=failed)
@@ -205,7 +227,11 @@ class Predictor:
 
     def _batch_limits(self, target: Target) -> BatchLimits:
         wait_s = self.config.max_batch_wait_ms / 1000
-        return BatchLimits(self.config.max_batch_texts, wait_s, TARGET_S if target.local else None)
+        if target.local:
+            return BatchLimits(self.config.max_batch_texts, wait_s, TARGET_S)
+        # Where no other revision could answer, whoever waits goes on to wait.
+        silence_s = SHARE_OF_SILENCE * self.config.request_timeout_s if self._fallback else None
+        return BatchLimits(self.config.max_batch_texts, wait_s, silence_s=silence_s)
 
     def _open_queue(self, target: Target, limits: BatchLimits) -> RevisionQueue:
         return RevisionQueue(target.send, limits, lambda texts: self._on_batch(target.revision, texts))

@@ -34,6 +34,8 @@ IMAGE_SETTINGS = {
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     "RAY_SERVE_HAPROXY_RETRIES": "10",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "90",
+    "RAY_SERVE_SESSION_ID_HEADER_KEY": "x-ray-serve-session",
 }
 
 
@@ -62,6 +64,7 @@ class LocalRay:
             "RAY_AUTH_MODE": "token",
             "LUTHIER_REPORT_PORT": str(report),
             "RAY_AUTH_TOKEN": self.token,
+            "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sys.executable).with_name("luthier-haproxy")),
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),

@@ -15,7 +15,7 @@ from luthier_api.documents import RevisionConfig, Route
 from luthier_api.reasons import Reason
 from luthier_dev.processes import free_ports
 from luthier_operator.gather.pod_client import ReportReader
-from luthier_serving.answers import Answer, ModelInfo, Text
+from luthier_serving.answers import Answer, ModelInfo, Row, Text
 from luthier_serving.errors import LoadError, Overloaded, RequestError, Unavailable
 from support.serving.doubles import MODEL, answer, config
 from support.serving.ray_applications import (
@@ -374,3 +374,23 @@ async def test_it_is_ready_when_a_revision_with_weight_answers(
     monkeypatch.setattr(server, "READY_TIMEOUT_S", 10)
     await replica.reconfigure(config(stable=STABLE, routes=routes(own="two", one=0, two=100)).to_wire())
     assert (await replica._ready()).version == "two"
+
+
+async def test_a_replica_whose_model_hangs_is_unhealthy_until_it_answers(replica: Any, loading: Loading) -> None:
+    computing, may = threading.Event(), threading.Event()
+
+    def predict(texts: list[Text]) -> list[Row]:
+        computing.set()
+        assert may.wait(10)
+        return answer(texts).rows
+
+    replica._local.held._model = SimpleNamespace(predict=predict)
+    asked = asyncio.create_task(replica._predictor.predict(["a"]))
+    await until(computing.is_set)
+    await replica.check_health()
+    replica._config = replica._config.model_copy(update={"request_timeout_s": 0})
+    with pytest.raises(RuntimeError, match="has been computing one batch for 0 s"):
+        await replica.check_health()
+    may.set()
+    await asked
+    await replica.check_health()
