@@ -9,7 +9,7 @@ UNIT := tests/unit tests/integration/artifacts
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e rollouts gpu gpu-kit gpu-proof test-older mutants lint generate failures bench bench-prepare bench-trainer bench-job bench-operator kills soak images cluster cluster-down clean constraints
+.PHONY: help demo test test-slow unit integration e2e rollouts gpu gpu-kit gpu-proof test-older mutants lint generate failures bench bench-prepare bench-trainer bench-job bench-operator kills soak images cluster cluster-down clean constraints
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,15 +29,19 @@ demo: .venv/.demo ## The demo on a real cluster: train, publish, serve, edit, re
 test: .venv/.full ## Unit, integration and e2e tests, with everything they need
 	@$(PY) -m luthier_dev test-setup
 	$(PYTEST) -m unit $(UNIT) -n 2 --durations 5
-	$(PYTEST) -m integration --durations 10
+	$(PYTEST) -m "integration and not slow" --durations 10
 	$(PYTEST) -m e2e --durations 10
+
+test-slow: .venv/.full ## Tests that take longer than 20 s each: 10,000 hostile requests, a thousand slow clients
+	@$(PY) -m luthier_dev test-setup
+	$(PYTEST) -m slow -v
 
 unit: .venv/.full ## Unit tests only, under a minute
 	$(PYTEST) -m unit $(UNIT) -n 2
 
 integration: .venv/.full ## Integration tests: a real API server and a real S3 server
 	@$(PY) -m luthier_dev binaries
-	$(PYTEST) -m integration
+	$(PYTEST) -m "integration and not slow"
 
 e2e: .venv/.full ## End-to-end tests on a real one-node cluster with the chart installed
 	$(PYTEST) -m e2e

@@ -20,8 +20,9 @@ import shutil
 import sys
 from pathlib import Path
 
+HEAD_TIMEOUT_ENV = "LUTHIER_HEAD_TIMEOUT_S"
 HEAD_TIMEOUT_S = 20
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS TRACE"
 # The image names the last one, in the place of one that users may want (X-Session-Id).
 RAY_HEADERS = (
     "x-request-timeout-seconds",
@@ -33,7 +34,7 @@ RAY_HEADERS = (
 RETRY_AFTER_S = 2
 SENTENCES = {
     400: "This is not valid HTTP, or the head of the request is larger than 64 KiB.",
-    408: f"The head of the request did not arrive within {HEAD_TIMEOUT_S} s; send it at once.",
+    408: "The head of the request took too long to arrive; send it at once.",
     500: "The server failed on this request; its log says why.",
     502: "The replica that had this request has ended; send the request again.",
     503: "No replica of the server answers now; try again in a few seconds.",
@@ -47,7 +48,8 @@ def main() -> None:
     arguments = sys.argv[1:]
     if "-f" in arguments:
         path = Path(arguments[arguments.index("-f") + 1])
-        path.write_text(hardened(path.read_text()))
+        limit_s = int(os.environ.get(HEAD_TIMEOUT_ENV, HEAD_TIMEOUT_S))
+        path.write_text(hardened(path.read_text(), limit_s))
     program = haproxy()
     os.execv(program, [program, *arguments])
 
@@ -68,7 +70,7 @@ def haproxy() -> str:
     return found
 
 
-def hardened(config: str) -> str:
+def hardened(config: str, head_timeout_s: int = HEAD_TIMEOUT_S) -> str:
     """Return Ray's configuration with our additions to `defaults` and to the frontend of requests."""
     if _MARK in config:
         return config
@@ -85,19 +87,19 @@ def hardened(config: str) -> str:
             line = f"    http-request return status 503 {_json(SENTENCES[503])} hdr Retry-After {RETRY_AFTER_S}"
         lines.append(line)
         if line.rstrip() == "defaults":
-            lines += _defaults()
+            lines += _defaults(head_timeout_s)
         elif section == "frontend http_frontend" and words[:1] == ["bind"]:
             lines += _frontend()
     return "\n".join(lines) + "\n"
 
 
-def _defaults() -> list[str]:
+def _defaults(head_timeout_s: int) -> list[str]:
     errors = [
         f"    http-error status {status} {_json(sentence)}"
         + (f" hdr Retry-After {RETRY_AFTER_S}" if status == 503 else "")
         for status, sentence in SENTENCES.items()
     ]
-    return [_MARK, f"    timeout http-request {HEAD_TIMEOUT_S}s", *errors]
+    return [_MARK, f"    timeout http-request {head_timeout_s}s", *errors]
 
 
 def _frontend() -> list[str]:
@@ -105,7 +107,7 @@ def _frontend() -> list[str]:
     text = "{ res.hdr(content-type) -m beg text/plain }"
     return [
         _MARK,
-        f"    http-request return status 405 {not_allowed} unless {{ method {' '.join(METHODS)} }}",
+        f"    http-request return status 405 {not_allowed} hdr Allow 'GET, HEAD, POST' unless {{ method {METHODS} }}",
         *(f"    http-request del-header {name}" for name in (*RAY_HEADERS, "upgrade")),
         "    http-request del-header x-request-id if { req.fhdr(x-request-id) -m reg '[^ -~]' }",
         *(

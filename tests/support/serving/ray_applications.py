@@ -9,9 +9,10 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", PydanticDeprecatedSince20)
     from ray import exceptions as ray_exceptions
     from ray.serve import exceptions as serve_exceptions
+    from ray.serve._private import haproxy_templates
 
     from luthier_serving.replica import app as server
     from luthier_serving.replica import handles, local_model, metrics
     from luthier_serving.revision import application as revision
 
-__all__ = ["handles", "local_model", "metrics", "ray_exceptions", "revision", "serve_exceptions", "server"]
+__all__ = ["handles", "haproxy_templates", "local_model", "metrics", "ray_exceptions", "revision", "serve_exceptions", "server"]

@@ -9,6 +9,7 @@ import pytest
 
 from luthier_serving import haproxy
 from luthier_serving.haproxy import hardened
+from support.serving.ray_applications import haproxy_templates
 
 pytestmark = pytest.mark.unit
 
@@ -90,7 +91,7 @@ def test_additions_are_made_once() -> None:
 
 
 def test_rays_own_template_has_the_places_of_the_additions() -> None:
-    template = pytest.importorskip("ray.serve._private.haproxy_templates").HAPROXY_CONFIG_TEMPLATE
+    template = haproxy_templates.HAPROXY_CONFIG_TEMPLATE
     lines = template.splitlines()
     assert lines.count("defaults") == 1 and lines.count("frontend http_frontend") == 1
     assert lines[lines.index("frontend http_frontend") + 1].startswith("    bind ")
