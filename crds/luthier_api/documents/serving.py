@@ -172,3 +172,9 @@ class ServerReport(Document):
         default={}, description="Counts by revision."
     )
     pending: Count = Field(default=0, description="Requests accepted and not yet answered.")
+    deaths: Annotated[dict[Text, Text], Field(max_length=16)] = Field(
+        default={}, description="Why a replica of a revision's own application died last, in the words of Ray."
+    )
+    oom_kills: Count = Field(
+        default=0, description="Processes of its container that the kernel has killed for memory since that started."
+    )

@@ -112,4 +112,6 @@ class ServerPoller:
 
 def _decisive(report: ServerReport | None) -> object:
     """Return what of a report decides anything."""
-    return None if report is None else (report.ready, report.window, tuple(report.models))
+    if report is None:
+        return None
+    return (report.ready, report.window, tuple(report.models), tuple(report.deaths.items()), report.oom_kills)

@@ -31,7 +31,7 @@ from luthier_serving.replica.http import build_http
 from luthier_serving.replica.local_model import LocalModel
 from luthier_serving.replica.metrics import ServerMetrics
 from luthier_serving.replica.predictor import Predictor, Target
-from luthier_serving.replica.report import serve_report
+from luthier_serving.replica.report import oom_kills, serve_report
 
 DEPLOYMENT = "Server"
 READY_TIMEOUT_S = 3.0
@@ -137,6 +137,8 @@ class ServerReplica:
             models=self._local.states(),
             counts=self._counters.report(),
             pending=self._predictor.pending,
+            deaths={name: client.death for name, client in self._clients.items() if client.death},
+            oom_kills=oom_kills(),
         )
 
 

@@ -9,10 +9,14 @@ from luthier_operator.manifests.rayservice import Application, Layout
 from luthier_operator.model import names
 from luthier_operator.model.resources import ModelDeploymentResource
 from luthier_operator.model.timestamps import parse_time, seconds_since
-from luthier_operator.model.views import Meta, PodReport, RayServiceView
-from luthier_operator.plan.modeldeployment import verdicts
+from luthier_operator.model.views import Meta, PodReport, PodView, RayServiceView
+from luthier_operator.plan.modeldeployment import memory, verdicts
 from luthier_operator.plan.modeldeployment.analysis import Judgement, figures_of, judge
 from luthier_operator.plan.modeldeployment.rollout import Seen, Situation, Stage, stage_of, state_of
+
+
+# Stages in which a canary may be to blame for what happens to the pods that it shares.
+_BESIDE = ("Starting", "Step", "Shifted")
 
 
 def rollout_of(
@@ -21,6 +25,7 @@ def rollout_of(
     layout: Layout | None,
     wanted: Application | None,
     reports: Sequence[PodReport],
+    pods: Sequence[PodView],
     now: datetime,
 ) -> Situation:
     """Return how the rollout of the wanted revision stands."""
@@ -35,8 +40,8 @@ def rollout_of(
     kept = [each.name for each in status.history[: resource.spec.rollout.rollback_window + 1]]
     return Situation(
         layout,
-        stable=_stable(server, layout, status, answers, now),
-        canary=_canary(server, layout, status, stage, now),
+        stable=_stable(server, layout, status, answers, pods, now),
+        canary=_canary(server, layout, status, stage, going, answers, pods, now),
         held=held(answers, layout.stable.name),
         served=bool(status.history),
         settled=bool(status.history) and status.history[0].name == layout.stable.name,
@@ -82,6 +87,7 @@ def _stable(
     layout: Layout,
     status: ModelDeploymentStatus,
     answers: Sequence[ServerReport],
+    pods: Sequence[PodView],
     now: datetime,
 ) -> Seen:
     view = server.applications.get(names.SERVER)
@@ -92,13 +98,21 @@ def _stable(
     if failures and layout.previous and not layout.canary:
         state = "Failed"  # loaded in place, beside a revision that works
     text = f"LoadError: {failures[0]}" if failures else message
-    return Seen(
-        state, _age_s(status, name, state, now), verdicts.sentence(text) if state != "Running" or failures else ""
-    )
+    why = ""
+    if state != "Running" or failures:
+        why = memory.cause(text, (), answers, pods, now) or verdicts.sentence(text)
+    return Seen(state, _age_s(status, name, state, now), why)
 
 
 def _canary(
-    server: RayServiceView, layout: Layout, status: ModelDeploymentStatus, stage: Stage | None, now: datetime
+    server: RayServiceView,
+    layout: Layout,
+    status: ModelDeploymentStatus,
+    stage: Stage | None,
+    going: RolloutStatus | None,
+    answers: Sequence[ServerReport],
+    pods: Sequence[PodView],
+    now: datetime,
 ) -> Seen | None:
     canary = layout.canary
     if canary is None:
@@ -107,7 +121,18 @@ def _canary(
     current = server.observed_generation >= server.generation or layout.canary_weight > 0
     view = server.applications.get(canary.name) if current else None
     state = "Draining" if stage == "Dropping" else state_of(view.status if view else None)
-    message = verdicts.sentence(view.message) if view and state != "Running" else ""
+    began = parse_time(going.since) if going else None
+    if began and stage in _BESIDE and canary.name != layout.stable.name and memory.killed_since(pods, began, now):
+        # It would end the pod, and the stable revision in it, again and again.
+        return Seen("Failed", 0.0, memory.ended_with_pod(pods))
+    text = view.message if view else ""
+    deaths = [answer.deaths[canary.name] for answer in answers if canary.name in answer.deaths]
+    why = memory.cause(text if state != "Running" else "", deaths, answers, pods, now)
+    if state == "Running":
+        # It came up again; only what will come again is worth a word.
+        message = why if why.startswith(memory.RAN_OUT) else ""
+    else:
+        message = why or verdicts.sentence(text)
     return Seen(state, _age_s(status, canary.name, state, now), message)
 
 
