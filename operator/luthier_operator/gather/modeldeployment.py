@@ -37,7 +37,10 @@ class ModelDeploymentGatherer:
         followed, pods = self._followed(resource), self._store.pods(meta.key)
         reports = self._servers.reports(meta.key, [pod for pod in pods if pod.component == "worker"])
         event = await self._pod_event(resource, rayservice, pods, now)
-        return ObservedServing(rayservice, followed, pods, reports, kuberay_installed=installed, pod_event=event)
+        ended = self._servers.ended(meta.key)
+        return ObservedServing(
+            rayservice, followed, pods, reports, kuberay_installed=installed, pod_event=event, ended=ended
+        )
 
     async def _pod_event(
         self,

@@ -25,6 +25,7 @@ def rollout_of(
     layout: Layout | None,
     wanted: Application | None,
     reports: Sequence[PodReport],
+    ended: Sequence[ServerReport],
     pods: Sequence[PodView],
     now: datetime,
 ) -> Situation:
@@ -46,7 +47,7 @@ def rollout_of(
         served=bool(status.history),
         settled=bool(status.history) and status.history[0].name == layout.stable.name,
         stage_s=stage_s,
-        judgement=_judgement(resource, layout, going, answers, stage_s, now),
+        judgement=_judgement(resource, layout, going, answers, ended, stage_s, now),
         failures=going.failures if going and stage == "Step" else 0,
         paused=bool(going and going.paused),
         wishes=wishes_of(resource.meta, status),
@@ -93,11 +94,12 @@ def _stable(
     view = server.applications.get(names.SERVER)
     state, message = state_of(view.status if view else None), view.message if view else ""
     name = layout.stable.name
-    loading = [m for answer in answers if answer.ready for m in answer.models if m.revision == name]
-    failures = [model.message for model in loading if model.state == "Failed"]
+    # A replica that starts waits for storage by itself, and says why; Ray Serve does not.
+    waiting = [(a.ready, m.message) for a in answers for m in a.models if m.revision == name and m.state == "Failed"]
+    failures = [message for ready, message in waiting if ready]
     if failures and layout.previous and not layout.canary:
         state = "Failed"  # loaded in place, beside a revision that works
-    text = f"LoadError: {failures[0]}" if failures else message
+    text = f"LoadError: {waiting[0][1]}" if waiting else message
     why = ""
     if state != "Running" or failures:
         why = memory.cause(text, (), answers, pods, now) or verdicts.sentence(text)
@@ -146,6 +148,7 @@ def _judgement(
     layout: Layout,
     going: RolloutStatus | None,
     answers: Sequence[ServerReport],
+    ended: Sequence[ServerReport],
     stage_s: float,
     now: datetime,
 ) -> Judgement | None:
@@ -156,5 +159,5 @@ def _judgement(
     last = parse_time(going.judged) or parse_time(going.since)
     if seconds_since(last, now) < analysis.interval_seconds:
         return None
-    canary, stable = (figures_of(answers, each.name, layout.window) for each in (layout.canary, layout.stable))
+    canary, stable = (figures_of([*answers, *ended], each.name, layout.window) for each in (layout.canary, layout.stable))
     return judge(analysis, canary, stable, stage_s)

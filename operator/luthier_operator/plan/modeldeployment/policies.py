@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from luthier_api.documents import ServerReport
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_operator.manifests import rayservice as manifests
 from luthier_operator.manifests.rayservice import Application, Layout
@@ -41,6 +42,8 @@ class ObservedServing:
     pods: Sequence[PodView] = ()
     reports: Sequence[PodReport] = ()
     """What the server replicas in those pods last said of themselves."""
+    ended: Sequence[ServerReport] = ()
+    """The last words of replicas that have ended, for what they had counted."""
     kuberay_installed: bool = True
     pod_event: str = ""
     """Message of the newest Event that says why one of its pods could not be created."""
@@ -126,6 +129,7 @@ def plan_modeldeployment(
         server=situation.server,
         workers=pods_missing.workers(situation.server, observed.pods),
         reports=observed.reports,
+        ended=observed.ended,
     )
     status = status_of(resource, decision.verdict, outlook, now)
     return Plan(
@@ -155,7 +159,9 @@ def situation_of(
     server = own_server(resource, observed)
     layout = manifests.read_layout(server.serve_config, server.previous) if server else None
     wanted = _wanted(resource, target) if isinstance(target, Target) else None
-    rollout = observe.rollout_of(resource, server, layout, wanted, observed.reports, observed.pods, now)
+    rollout = observe.rollout_of(
+        resource, server, layout, wanted, observed.reports, observed.ended, observed.pods, now
+    )
     return Situation(resource, observed, target, layout, rollout, now, defaults)
 
 

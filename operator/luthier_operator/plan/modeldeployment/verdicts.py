@@ -158,8 +158,8 @@ def _failed(version: str, why: str) -> str:
 
 
 def _capital(text: str) -> str:
-    """Return a text as a sentence of its own."""
-    return text[:1].upper() + text[1:]
+    """Return a text as a sentence of its own; an address stays as it is."""
+    return text if "//" in text.partition(" ")[0] else text[:1].upper() + text[1:]
 
 
 
