@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from luthier_api.documents import SERVER_REPORT_PATH, RevisionConfig, ServerConfig, ServerReport
+from luthier_api.documents import SERVER_REPORT_PATH, RevisionConfig, Route, ServerConfig, ServerReport
 from luthier_dev.processes import free_ports
 from luthier_dev.waiting import wait_until
 
@@ -189,3 +189,15 @@ class LocalRay:
         with urllib.request.urlopen(request, timeout=START_TIMEOUT_S) as reply:
             content: bytes = reply.read()
             return content
+
+
+def server_config(stable: RevisionConfig, *own: tuple[RevisionConfig, int], **changes: Any) -> ServerConfig:
+    """Return the configuration of a server that computes `stable` itself, and others by handle with these weights."""
+    weights = {stable.name: 100 - sum(weight for _, weight in own), **{each.name: weight for each, weight in own}}
+    versions = {each.name: each.version for each in (stable, *(each for each, _ in own))}
+    names = {each.name for each, _ in own}
+    routes = [
+        Route(revision=name, version=versions[name], weight=max(weight, 0), own_application=name in names)
+        for name, weight in weights.items()
+    ]
+    return ServerConfig(model_name="reviews", stable=stable, routes=routes, **changes)
