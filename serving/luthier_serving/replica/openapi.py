@@ -127,7 +127,8 @@ def _schemas(max_texts: int, max_text_characters: int, model: ModelInfo | None) 
     """Return {name: JSON schema}; kept, because building the models takes 15 ms of the event loop."""
     answers = [_answer(task, model) for task in ([model.task] if model else OUTPUTS)]
     prediction = _union("Prediction", answers)
-    text = constr(min_length=1, max_length=max_text_characters)
+    # White space alone is no text.
+    text = constr(min_length=1, max_length=max_text_characters, pattern=r"\S")
     texts = conlist(text, min_length=1, max_length=max_texts)
     request = _union("Request", [body for pairs in _pairs(model) for body in _bodies(text, texts, pairs)])
     entry = _union("PredictionOrFailure", [prediction, Failure])

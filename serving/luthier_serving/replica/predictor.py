@@ -171,7 +171,7 @@ class Predictor:
     async def _ask_canary(self, target: Target, texts: Sequence[Text], places: int) -> Answer | None:
         """Return a canary's answer, or None if the stable revision is to answer instead.
 
-        That is so if the canary fails or is too slow; and, without a word against it, if it has its share of the places.
+        That is so if the canary fails or is too slow, and, with no word against it, if it has its share of the places.
         """
         if self._pending_of_canary and self._pending_of_canary + places > SHARE_OF_CANARY * self.max_pending:
             return None
@@ -189,7 +189,7 @@ class Predictor:
         return None if _failed(answer) else answer
 
     async def _ask(self, target: Target, texts: Sequence[Text], limit_s: float | None = None) -> Answer:
-        """Ask one revision, and count what becomes of it; the caller waits for `limit_s`, else for the request's time."""
+        """Ask one revision, and count what becomes of it; a canary is waited for until `limit_s`."""
         started, failed = time.perf_counter(), True
         try:
             answer = await self._queues[target.revision, target.local].predict(texts)

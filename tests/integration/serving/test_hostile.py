@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from luthier_api.documents import Route, ServerConfig
-from support.serving.hostile import MARKER, Hostile, responses, send, storm
+from support.serving.hostile import MARKER, Hostile, request, responses, send, storm
 from support.serving.local_ray import LocalRay
 from support.serving.steady import HAPROXY, SERVER, Memory, Steady
 
@@ -58,7 +58,7 @@ def processes(server: LocalRay) -> tuple[int, str]:
 
 
 def test_schemathesis_finds_nothing_that_the_description_does_not_say(server: LocalRay, tmp_path: Path) -> None:
-    """All of its checks: codes, types and schemas as described, valid requests answered, invalid ones refused, no 5xx."""
+    """All of its checks: codes, types and schemas as described, what is valid answered, what is not refused, no 5xx."""
     options = {
         "--checks": "all",
         "--phases": "examples,coverage,fuzzing",
@@ -206,14 +206,17 @@ async def test_clients_that_do_not_read_their_answers_harm_nobody(server: LocalR
 async def test_twenty_kilobytes_of_cookies_are_no_hindrance(server: LocalRay) -> None:
     cookies = "; ".join(f"cookie-{number}={'v' * 100}" for number in range(180))
     assert len(cookies) > 20_000
-    asked = b'POST /predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\nCookie: %s\r\nContent-Length: 16\r\n\r\n{"text": "good"}'
-    received = await send(server.http_port, Hostile("cookies", asked % cookies.encode()), Random(0))
+    asked = request(b'{"text": "good"}', b"Cookie: " + cookies.encode())
+    received = await send(server.http_port, Hostile("cookies", asked), Random(0))
     [answer] = responses(received)
     assert answer.status == 200 and json.loads(answer.body)["input_text"] == "good"
 
 
 async def test_a_client_cannot_set_its_own_time_limit_or_have_ray_fail_on_a_header(server: LocalRay) -> None:
-    for header in (b"X-Request-Timeout-Seconds: 0.000001", b"X-Request-Id: \xff\xfe", b"serve_multiplexed_model_id: \xff"):
-        asked = b"POST /predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\n%s\r\nContent-Length: 16\r\n\r\n" % header
-        received = await send(server.http_port, Hostile("ray", asked + b'{"text": "good"}'), Random(0))
+    for header in (
+        b"X-Request-Timeout-Seconds: 0.000001",
+        b"X-Request-Id: \xff\xfe",
+        b"serve_multiplexed_model_id: \xff",
+    ):
+        received = await send(server.http_port, Hostile("ray", request(b'{"text": "good"}', header)), Random(0))
         assert [answer.status for answer in responses(received)] == [200], header

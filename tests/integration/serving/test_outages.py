@@ -52,9 +52,11 @@ async def test_a_canary_that_hangs_costs_no_answer_and_soon_no_time(ray: Any, mo
     counts = (await asyncio.to_thread(ray.report)).counts
     [replica] = ray.applications()["hangs"]["deployments"]["Revision"]["replicas"]
     os.kill(replica["pid"], signal.SIGKILL)
+    death = await asyncio.to_thread(ray.wait_until, lambda: ray.report().deaths.get("hangs"), 60)
     await asyncio.to_thread(ray.deploy, server_config(stable))
     await asyncio.to_thread(ray.wait_until, lambda: holds(ray, "rev-1"), 60)
     assert {status for status, _ in (*at_once, *later)} == {200}
+    assert "died" in death, "in the words of Ray, which the operator is told"
     slowest_s = max(took_s for _, took_s in at_once)
     print(f"    slowest while it hangs {slowest_s:.1f} s, then {max(took_s for _, took_s in later):.2f} s")
     assert 1.9 < slowest_s < 6, "a quarter of the time: until then the canary might still have answered"

@@ -85,7 +85,22 @@ def odd_json(random: Random) -> bytes:
 
 
 def odd_fields(random: Random) -> bytes:
-    scalars: list[object] = [None, True, 0, -1, 1.5, "", " ", "\t\n", "a" * 100_001, "ä" * 1000, "\u200b", "a\x00b", {}, []]
+    scalars: list[object] = [
+        None,
+        True,
+        0,
+        -1,
+        1.5,
+        "",
+        " ",
+        "\t\n",
+        "a" * 100_001,
+        "ä" * 1000,
+        "\u200b",
+        "a\x00b",
+        {},
+        [],
+    ]
     document: dict[str, object] = {}
     for _ in range(random.randrange(4)):
         name = random.choice(["text", "texts", "text_pair", "text_pairs", "inputs", "", "__proto__", "a" * 300])
@@ -107,7 +122,9 @@ def chunked(body: bytes, size: int) -> bytes:
 
 
 def wrong_length(random: Random) -> bytes:
-    value = random.choice([b"-1", b"+5", b"0x5", b"5, 5", b"5, 6", b"", b"a", b"9" * 40, b"18446744073709551616", b"1e3", b"5 5"])
+    value = random.choice(
+        [b"-1", b"+5", b"0x5", b"5, 5", b"5, 6", b"", b"a", b"9" * 40, b"18446744073709551616", b"1e3", b"5 5"]
+    )
     return request(b"hello", b"Content-Length: " + value)
 
 
@@ -173,7 +190,20 @@ def upgrade(random: Random) -> bytes:
 
 def odd_method(random: Random) -> bytes:
     name = bytes(random.choices(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=random.randrange(1, 40)))
-    methods = [name, name.lower(), b"get", b"TRACE", b"CONNECT", b"OPTIONS", b"HEAD", b"PUT", b"DELETE", b"", b"PO\x00ST", b"P/ST"]
+    methods = [
+        name,
+        name.lower(),
+        b"get",
+        b"TRACE",
+        b"CONNECT",
+        b"OPTIONS",
+        b"HEAD",
+        b"PUT",
+        b"DELETE",
+        b"",
+        b"PO\x00ST",
+        b"P/ST",
+    ]
     return request(b"", method=random.choice(methods))
 
 
@@ -204,14 +234,27 @@ def odd_path(random: Random) -> bytes:
 
 
 def odd_host(random: Random) -> bytes:
-    hosts = [b"[", b"[::1", b"a b", b"evil.example\x00", b"", b"a" * 5000, b"evil.example/", b"a:99999999", b"\xff", b"@"]
+    hosts = [
+        b"[",
+        b"[::1",
+        b"a b",
+        b"evil.example\x00",
+        b"",
+        b"a" * 5000,
+        b"evil.example/",
+        b"a:99999999",
+        b"\xff",
+        b"@",
+    ]
     head = b"GET %s HTTP/1.1\r\nConnection: close\r\n" % random.choice([b"/", b"/nowhere", b"/predict/", b"/healthz"])
     lines = [b"Host: " + random.choice(hosts) for _ in range(random.choice([0, 1, 1, 2]))]
     return head + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
 
 
 def odd_version(random: Random) -> bytes:
-    version = random.choice([b"HTTP/0.9", b"HTTP/1.0", b"HTTP/1.2", b"HTTP/2.0", b"HTTP/9.9", b"http/1.1", b"", b"HTTP/1.1 x"])
+    version = random.choice(
+        [b"HTTP/0.9", b"HTTP/1.0", b"HTTP/1.2", b"HTTP/2.0", b"HTTP/9.9", b"http/1.1", b"", b"HTTP/1.1 x"]
+    )
     return b"GET /healthz " + version + b"\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
@@ -238,7 +281,7 @@ def smuggling(random: Random) -> bytes:
         [b"Content-Length: %d" % len(inner), b"Transfer-Encoding: identity"],
         [b"Content-Length: %d" % len(inner), b"X: a\nTransfer-Encoding: chunked"],
         [b"Content-Length: %d" % len(inner), b"Transfer_Encoding: chunked"],
-        [b"Content-Length: %d" % len(inner), b"Transfer-Encoding: \"chunked\""],
+        [b"Content-Length: %d" % len(inner), b'Transfer-Encoding: "chunked"'],
     ]
     return request(inner, *random.choice(lines))
 

@@ -15,4 +15,13 @@ with warnings.catch_warnings():
     from luthier_serving.replica import handles, local_model, metrics
     from luthier_serving.revision import application as revision
 
-__all__ = ["handles", "haproxy_templates", "local_model", "metrics", "ray_exceptions", "revision", "serve_exceptions", "server"]
+__all__ = [
+    "handles",
+    "haproxy_templates",
+    "local_model",
+    "metrics",
+    "ray_exceptions",
+    "revision",
+    "serve_exceptions",
+    "server",
+]

@@ -132,4 +132,3 @@ class Memory:
         while True:
             await asyncio.sleep(1)
             self.samples.append(await asyncio.to_thread(self.now))
-

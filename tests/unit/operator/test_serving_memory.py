@@ -35,9 +35,7 @@ DEATH = "1 worker(s) were killed due to the node running low on memory. Ray kill
 
 
 def worker(killed_at: datetime | None = None, limit: str | None = "2Gi") -> PodView:
-    return PodView(
-        "pod-1", "uid", "Running", START, component="worker", memory_limit=limit, memory_killed_at=killed_at
-    )
+    return PodView("pod-1", "uid", "Running", START, component="worker", memory_limit=limit, memory_killed_at=killed_at)
 
 
 def report(kills: int = 0) -> ServerReport:
@@ -135,7 +133,9 @@ def test_a_version_that_takes_too_much_memory_under_load_is_rolled_back_with_fig
     assert message.startswith("Version v-b was rolled back: 25 % of 20 requests failed, 1 % are allowed; it ran out of")
 
 
-def test_a_version_that_lost_its_replicas_for_memory_after_it_took_over_gives_the_requests_back_with_that_cause() -> None:
+def test_a_version_that_lost_its_replicas_for_memory_after_it_took_over_gives_the_requests_back_with_that_cause() -> (
+    None
+):
     cluster = beside(FOLLOWING)
     for _ in range(3):
         cluster.ray_works()

@@ -2,8 +2,8 @@
 
 There are two who end a process for memory. Ray's memory monitor, in each pod, ends the newest process when the pod
 comes close to its limit, and says so where the dead process is asked for. The kernel, if it is quicker, ends the whole
-container (cgroup v2), which the pod's status says; or one process (cgroup v1), which only a count in the container does,
-and of which Ray says no more than that a process has died.
+container (cgroup v2), as the pod's status says; or one process (cgroup v1), which only a count in the container says,
+while Ray knows no more than that a process has died.
 """
 
 import re
@@ -24,7 +24,9 @@ _OF_RAY = re.compile(r"low on memory|NODE_OUT_OF_MEMORY")
 _DIED = re.compile(r"ActorDiedError|[Ww]orker process has died|[Ww]orker unexpectedly exits|died unexpectedly")
 
 
-def cause(text: str, deaths: Iterable[str], reports: Iterable[ServerReport], pods: Sequence[PodView], now: datetime) -> str:
+def cause(
+    text: str, deaths: Iterable[str], reports: Iterable[ServerReport], pods: Sequence[PodView], now: datetime
+) -> str:
     """Return that a revision ran out of memory, as the end of a sentence and another one; empty if nothing says so.
 
     Args:

@@ -14,7 +14,6 @@ from luthier_operator.plan.modeldeployment import memory, verdicts
 from luthier_operator.plan.modeldeployment.analysis import Judgement, figures_of, judge
 from luthier_operator.plan.modeldeployment.rollout import Seen, Situation, Stage, stage_of, state_of
 
-
 # Stages in which a canary may be to blame for what happens to the pods that it shares.
 _BESIDE = ("Starting", "Step", "Shifted")
 
@@ -129,13 +128,13 @@ def _canary(
         return Seen("Failed", 0.0, memory.ended_with_pod(pods))
     text = view.message if view else ""
     deaths = [answer.deaths[canary.name] for answer in answers if canary.name in answer.deaths]
-    why = memory.cause(text if state != "Running" else "", deaths, answers, pods, now)
-    if state == "Running":
-        # It came up again; only what will come again is worth a word.
-        message = why if why.startswith(memory.RAN_OUT) else ""
-    else:
-        message = why or verdicts.sentence(text)
-    return Seen(state, _age_s(status, canary.name, state, now), message)
+    if state != "Running":
+        why = memory.cause(text, deaths, answers, pods, now) or verdicts.sentence(text)
+        return Seen(state, _age_s(status, canary.name, state, now), why)
+    # It came up again; only what will come again is worth a word.
+    why = memory.cause("", deaths, answers, pods, now)
+    why = why if why.startswith(memory.RAN_OUT) else ""
+    return Seen(state, _age_s(status, canary.name, state, now), why)
 
 
 def _age_s(status: ModelDeploymentStatus, name: str, state: str, now: datetime) -> float:
@@ -159,5 +158,7 @@ def _judgement(
     last = parse_time(going.judged) or parse_time(going.since)
     if seconds_since(last, now) < analysis.interval_seconds:
         return None
-    canary, stable = (figures_of([*answers, *ended], each.name, layout.window) for each in (layout.canary, layout.stable))
+    canary, stable = (
+        figures_of([*answers, *ended], each.name, layout.window) for each in (layout.canary, layout.stable)
+    )
     return judge(analysis, canary, stable, stage_s)

@@ -159,9 +159,7 @@ def situation_of(
     server = own_server(resource, observed)
     layout = manifests.read_layout(server.serve_config, server.previous) if server else None
     wanted = _wanted(resource, target) if isinstance(target, Target) else None
-    rollout = observe.rollout_of(
-        resource, server, layout, wanted, observed.reports, observed.ended, observed.pods, now
-    )
+    rollout = observe.rollout_of(resource, server, layout, wanted, observed.reports, observed.ended, observed.pods, now)
     return Situation(resource, observed, target, layout, rollout, now, defaults)
 
 

@@ -259,7 +259,9 @@ def _judged(s: Situation, layout: Layout, canary: Application, rollout: Rollout,
         if analysis.on_inconclusive == "Promote":
             return _go_on(layout, canary, steps, index, times)
         if analysis.on_inconclusive == "RollBack":
-            return _reject(layout, canary, "Analysis", _with_cause(f"{s.judgement.message}: too few to judge", s.canary))
+            return _reject(
+                layout, canary, "Analysis", _with_cause(f"{s.judgement.message}: too few to judge", s.canary)
+            )
     return replace(_stay(s, layout, _text(s.judgement)), wake_s=interval_s)
 
 

@@ -162,7 +162,6 @@ def _capital(text: str) -> str:
     return text if "//" in text.partition(" ")[0] else text[:1].upper() + text[1:]
 
 
-
 def unreadable(why: str) -> Verdict:
     """This version of the operator cannot read the spec."""
     return Verdict("Failed", Reason.INVALID_SPEC, why, stalled=True)
