@@ -107,7 +107,7 @@ def last_death(revision: str) -> str:
     # Loads much of Ray, which is needed only then.
     from ray.util.state import list_actors
 
-    of_revision = [("class_name", "=", f"ServeReplica:{revision}:{DEPLOYMENT}"), ("state", "=", "DEAD")]
+    of_revision: list[Any] = [("class_name", "=", f"ServeReplica:{revision}:{DEPLOYMENT}"), ("state", "=", "DEAD")]
     try:
         dead = list_actors(filters=of_revision, detail=True, timeout=ASK_TIMEOUT_S, raise_on_missing_output=False)
     except Exception as error:  # whatever it is, nothing depends on it

@@ -93,13 +93,17 @@ async def test_a_slow_canary_that_sends_one_batch_after_the_other_does_not_hang(
 
 
 async def test_a_request_that_a_canary_keeps_waiting_while_it_answers_others_is_answered_in_half_of_its_time() -> None:
+    started = asyncio.Event()
+
     async def send(texts: list[Text]) -> Answer:
         if "stuck" in texts:
+            started.set()
             await asyncio.Event().wait()
         return answer(texts)
 
     server, counters = beside(send, max_batch_wait_ms=0)
     stuck = asyncio.create_task(server.predict(["stuck"]))
+    await started.wait()
     async with asyncio.timeout(10):
         while not stuck.done():
             assert await revisions(server, "a") == {"canary"}

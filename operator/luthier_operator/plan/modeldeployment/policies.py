@@ -42,13 +42,13 @@ class ObservedServing:
     pods: Sequence[PodView] = ()
     reports: Sequence[PodReport] = ()
     """What the server replicas in those pods last said of themselves."""
-    ended: Sequence[ServerReport] = ()
-    """The last words of replicas that have ended, for what they had counted."""
     kuberay_installed: bool = True
     pod_event: str = ""
     """Message of the newest Event that says why one of its pods could not be created."""
     refused: Refusal | None = None
     """Set if the plan that followed from all this was carried out and the cluster did not accept it."""
+    ended: Sequence[ServerReport] = ()
+    """The last words of replicas that have ended, for what they had counted."""
 
 
 @dataclass(frozen=True)
