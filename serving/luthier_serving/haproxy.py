@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import sys
+from http import HTTPStatus
 from pathlib import Path
 
 HEAD_TIMEOUT_ENV = "LUTHIER_HEAD_TIMEOUT_S"
@@ -40,6 +41,7 @@ SENTENCES = {
     503: "No replica of the server answers now; try again in a few seconds.",
     504: "The replica that has this request does not answer; try again later.",
 }
+NO_PATH = "There is nothing there; send texts to POST /predict, or see GET /docs."
 _MARK = "    # Added by luthier_serving.haproxy."
 
 
@@ -49,7 +51,9 @@ def main() -> None:
     if "-f" in arguments:
         path = Path(arguments[arguments.index("-f") + 1])
         limit_s = int(os.environ.get(HEAD_TIMEOUT_ENV, HEAD_TIMEOUT_S))
-        path.write_text(hardened(path.read_text(), limit_s))
+        for status in SENTENCES:
+            error_file(path.parent, status).write_bytes(error_answer(status))
+        path.write_text(hardened(path.read_text(), path.parent, limit_s))
     program = haproxy()
     os.execv(program, [program, *arguments])
 
@@ -70,8 +74,14 @@ def haproxy() -> str:
     return found
 
 
-def hardened(config: str, head_timeout_s: int = HEAD_TIMEOUT_S) -> str:
-    """Return Ray's configuration with our additions to `defaults` and to the frontend of requests."""
+def hardened(config: str, folder: Path, head_timeout_s: int = HEAD_TIMEOUT_S) -> str:
+    """Return Ray's configuration with our additions to `defaults` and to the frontend of requests.
+
+    Args:
+        config: as Ray wrote it.
+        folder: has the `error_file` of each status.
+        head_timeout_s: how long a client may take for the head of a request.
+    """
     if _MARK in config:
         return config
     lines: list[str] = []
@@ -83,23 +93,46 @@ def hardened(config: str, head_timeout_s: int = HEAD_TIMEOUT_S) -> str:
         if section == "defaults" and words[:1] == ["errorfile"]:
             continue  # Ray makes a text/plain 500 of 502, 503 and 504
         if section == "backend default_backend" and "status 404" in line:
-            # Our application has every path: there is none yet.
-            line = f"    http-request return status 503 {_json(SENTENCES[503])} hdr Retry-After {RETRY_AFTER_S}"
+            lines += _no_application()
+            continue
         lines.append(line)
         if line.rstrip() == "defaults":
-            lines += _defaults(head_timeout_s)
+            lines += _defaults(folder, head_timeout_s)
         elif section == "frontend http_frontend" and words[:1] == ["bind"]:
             lines += _frontend()
     return "\n".join(lines) + "\n"
 
 
-def _defaults(head_timeout_s: int) -> list[str]:
-    errors = [
-        f"    http-error status {status} {_json(sentence)}"
-        + (f" hdr Retry-After {RETRY_AFTER_S}" if status == 503 else "")
-        for status, sentence in SENTENCES.items()
+def error_file(folder: Path, status: int) -> Path:
+    """Return where the answer of a status lies. For what is no HTTP at all, HAProxy takes nothing but a file."""
+    return folder / f"luthier-{status}.http"
+
+
+def error_answer(status: int) -> bytes:
+    """Return an answer of HAProxy itself, as it goes over the wire."""
+    body = _document(SENTENCES[status]).encode()
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-cache",
+        "Connection: close",
+        *([f"Retry-After: {RETRY_AFTER_S}"] if status == 503 else []),
     ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def _defaults(folder: Path, head_timeout_s: int) -> list[str]:
+    errors = [f"    errorfile {status} {error_file(folder, status)}" for status in SENTENCES]
     return [_MARK, f"    timeout http-request {head_timeout_s}s", *errors]
+
+
+def _no_application() -> list[str]:
+    """Our application has every path that begins with a slash: for one that does, there is none yet."""
+    return [
+        f"    http-request return status 404 {_json(NO_PATH)} unless {{ path_beg / }}",
+        f"    http-request return status 503 {_json(SENTENCES[503])} hdr Retry-After {RETRY_AFTER_S}",
+    ]
 
 
 def _frontend() -> list[str]:
@@ -119,6 +152,10 @@ def _frontend() -> list[str]:
 
 def _json(sentence: str) -> str:
     """Return HAProxy's words for an answer with this error; strong quotes, in which nothing is expanded."""
-    document = json.dumps({"error": sentence}, separators=(",", ":"))
+    document = _document(sentence)
     assert "'" not in document
     return f"content-type application/json string '{document}'"
+
+
+def _document(sentence: str) -> str:
+    return json.dumps({"error": sentence}, separators=(",", ":"))

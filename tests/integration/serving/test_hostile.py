@@ -32,6 +32,8 @@ SEED = 20_261_128
 HEAD_S = BODY_S = 5
 # Growth of a process in a storm, once it is warm; what it had before is in the report.
 FLAT_MB = 24.0
+# What is no HTTP, or is never completed, HAProxy 2.8 refuses in its own words (its issue 3032).
+OF_HAPROXY = b"<html><body><h1>40"
 LIST = {"texts": ["the film was good, the film was bad"] * 1000}
 
 
@@ -92,6 +94,8 @@ def fault(hostile: Hostile, received: bytes) -> str | None:
         if answer.status >= 500:
             return f"{answer.status}: {answer.body[:300]!r}"
         if answer.status < 400 or not answer.body:  # HEAD has no body
+            continue
+        if answer.status in (400, 408) and OF_HAPROXY in answer.body:
             continue
         if not answer.headers.get("content-type", "").startswith("application/json"):
             return f"{answer.status} of {answer.headers.get('content-type')}: {answer.body[:200]!r}"
@@ -177,8 +181,7 @@ async def test_clients_that_send_a_byte_a_second_are_told_so_and_let_go_and_harm
         what, limit_s = ("body", BODY_S) if number % 2 else ("head", HEAD_S)
         [answer] = responses(received) or [None]
         assert answer and answer.status == 408, f"slow {what}: {received!r} after {after_s:.0f} s"
-        assert what in json.loads(answer.body)["error"], answer
-        assert answer.headers["content-type"].startswith("application/json")
+        assert OF_HAPROXY in answer.body if what == "head" else json.loads(answer.body)["error"].startswith("The body")
         assert limit_s - 1 <= after_s <= limit_s + 10
     assert steady.failures == [] and steady.p99_s < 2
     assert processes(server) == before

@@ -38,9 +38,10 @@ Kind = Callable[[Random], bytes]
 
 def request(body: bytes = b"", *headers: bytes, method: bytes = b"POST", path: bytes = b"/predict") -> bytes:
     """Return a well-formed request that ends its connection, but for what it is given."""
-    lines = [b"%s %s HTTP/1.1" % (method, path), b"Host: a", b"Connection: close", *headers]
+    lines = [b"%s %s HTTP/1.1" % (method, path), b"Host: a", *headers]
     if not any(line.lower().startswith((b"content-length", b"transfer-encoding")) for line in headers):
         lines.append(b"Content-Length: %d" % len(body))
+    lines.append(b"Connection: close")
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 

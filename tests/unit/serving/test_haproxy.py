@@ -1,5 +1,6 @@
 """What is added to the configuration that Ray writes for HAProxy, and how the program becomes HAProxy."""
 
+import json
 import os
 import re
 import sys
@@ -8,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from luthier_serving import haproxy
-from luthier_serving.haproxy import hardened
+from luthier_serving.haproxy import error_answer, hardened
 from support.serving.ray_applications import haproxy_templates
 
 pytestmark = pytest.mark.unit
+
+FOLDER = Path("/run/haproxy")
 
 # The lines of Ray 2.60's template that the additions go by.
 CONFIG = """global
@@ -55,7 +58,7 @@ def sections(config: str) -> dict[str, list[str]]:
 
 
 def test_nothing_of_rays_is_lost_but_its_texts_for_errors() -> None:
-    before, after = sections(CONFIG), sections(hardened(CONFIG))
+    before, after = sections(CONFIG), sections(hardened(CONFIG, FOLDER))
     assert list(before) == list(after)
     gone = {line for name in before for line in before[name] if line not in after[name]}
     assert gone == {
@@ -67,17 +70,21 @@ def test_nothing_of_rays_is_lost_but_its_texts_for_errors() -> None:
 
 
 def test_every_error_is_json_and_a_missing_replica_says_when_to_come_back() -> None:
-    after = sections(hardened(CONFIG))
-    errors = [line for line in after["defaults"] if line.startswith("http-error")]
-    assert [int(line.split()[2]) for line in errors] == [400, 408, 500, 502, 503, 504]
-    assert all('content-type application/json string \'{"error":"' in line for line in errors)
-    assert all(("Retry-After 2" in line) == ("status 503" in line) for line in errors)
-    [no_application] = after["backend default_backend"]
+    after = sections(hardened(CONFIG, FOLDER))
+    errors = {int(line.split()[1]): line.split()[2] for line in after["defaults"] if line.startswith("errorfile")}
+    assert errors == {status: f"/run/haproxy/luthier-{status}.http" for status in (400, 408, 500, 502, 503, 504)}
+    for status in errors:
+        head, body = error_answer(status).split(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % status) and b"Content-Length: %d" % len(body) in head
+        assert b"Content-Type: application/json" in head and list(json.loads(body)) == ["error"]
+        assert (b"Retry-After: 2" in head) == (status == 503)
+    no_path, no_application = after["backend default_backend"]
+    assert no_path.startswith("http-request return status 404 content-type application/json")
     assert no_application.startswith("http-request return status 503 content-type application/json")
 
 
 def test_the_head_of_a_request_has_a_time_limit_and_methods_are_checked_before_rays_rules() -> None:
-    after = sections(hardened(CONFIG))
+    after = sections(hardened(CONFIG, FOLDER))
     assert "timeout http-request 20s" in after["defaults"]
     frontend = [line for line in after["frontend http_frontend"] if not line.startswith("#")]
     assert frontend[0] == "bind *:8000"
@@ -87,7 +94,7 @@ def test_the_head_of_a_request_has_a_time_limit_and_methods_are_checked_before_r
 
 
 def test_additions_are_made_once() -> None:
-    assert hardened(hardened(CONFIG)) == hardened(CONFIG)
+    assert hardened(hardened(CONFIG, FOLDER), FOLDER) == hardened(CONFIG, FOLDER)
 
 
 def test_rays_own_template_has_the_places_of_the_additions() -> None:
@@ -97,7 +104,7 @@ def test_rays_own_template_has_the_places_of_the_additions() -> None:
     assert lines[lines.index("frontend http_frontend") + 1].startswith("    bind ")
     assert lines[lines.index("backend default_backend") + 1].startswith("    http-request return status 404")
     assert sum(line.startswith("    errorfile 50") for line in lines) == 3
-    assert "timeout http-request 20s" in hardened(template)
+    assert "timeout http-request 20s" in hardened(template, FOLDER)
 
 
 def test_it_becomes_haproxy_with_the_arguments_that_it_was_given(
@@ -108,7 +115,8 @@ def test_it_becomes_haproxy_with_the_arguments_that_it_was_given(
     monkeypatch.setattr(sys, "argv", ["luthier-haproxy", "-db", "-f", str(path), "-sf", "7"])
     monkeypatch.setattr(os, "execv", lambda program, arguments: became.append((program, arguments)))
     haproxy.main()
-    assert path.read_text() == hardened(CONFIG)
+    assert path.read_text() == hardened(CONFIG, tmp_path)
+    assert (tmp_path / "luthier-503.http").read_bytes() == error_answer(503)
     [(program, arguments)] = became
     assert Path(program).name == "haproxy" and os.access(program, os.X_OK)
     assert arguments == [program, "-db", "-f", str(path), "-sf", "7"]
