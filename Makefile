@@ -39,17 +39,13 @@ unit: .venv/.full ## Unit tests only, under a minute
 
 integration: .venv/.full ## Integration tests: a real API server and a real S3 server
 	@$(PY) -m luthier_dev binaries
-	$(PYTEST) -m integration $(IN_TWO)
+	$(PYTEST) -m "integration and not slow" $(IN_TWO)
 
 e2e: .venv/.full ## End-to-end tests on a real one-node cluster with the chart installed
 	$(PYTEST) -m e2e
 
 rollouts: .venv/.full ## Rollouts and outages on a real cluster under load: no request may fail; a quarter of an hour
 	$(PYTEST) -m rollouts -v
-
-test-slow: .venv/.full ## Tests that take long and fail rarely, of every tier but e2e
-	@$(PY) -m luthier_dev binaries
-	$(PYTEST) -m "slow and not e2e" --durations 10
 
 gpu: .venv/.full ## Tests that need an NVIDIA GPU; skipped without one
 	$(PYTEST) -m gpu tests/gpu

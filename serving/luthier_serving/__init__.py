@@ -13,6 +13,7 @@ The rooms, from the top down; none imports one above it:
 - `compute`: from texts to values: the verified artifact, its tokenizer, batches, and an engine.
 - `tasks`: what logits mean and how an answer presents it, one module for each task.
 - `answers`, `errors`: what a model and a queue exchange, also between two processes, and what can go wrong.
+- `haproxy`: the program in the place of HAProxy, which Ray starts in front of the replicas: limits for clients.
 
 Ray is imported by the two applications, `replica.handles` and `replica.metrics` only; torch by the torch engine only.
 """

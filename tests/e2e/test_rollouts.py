@@ -233,7 +233,7 @@ def test_a_canary_to_its_end(deployment: Deployment, url: str) -> None:
             "it agrees with the revision in service on 0 %",
         ),
         ("damaged", {}, Reason.REVISION_FAILED, "model.onnx"),
-        ("hungry", {}, Reason.REVISION_FAILED, ""),
+        ("hungry", {}, Reason.REVISION_FAILED, "ran out of memory (limit "),
     ],
     ids=["errors", "latency", "disagreement", "damaged", "memory"],
 )

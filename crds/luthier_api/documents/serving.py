@@ -229,3 +229,9 @@ class ServerReport(Document):
     drift: Annotated[dict[Text, DriftReport], Field(max_length=4)] | None = Field(
         default=None, description="By revision, what texts and answers look like; null if that is not counted."
     )
+    deaths: Annotated[dict[Text, Text], Field(max_length=16)] = Field(
+        default={}, description="Why a replica of a revision's own application died last, in the words of Ray."
+    )
+    oom_kills: Count = Field(
+        default=0, description="Processes of its container that the kernel has killed for memory since that started."
+    )

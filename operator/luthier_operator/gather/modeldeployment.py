@@ -38,9 +38,16 @@ class ModelDeploymentGatherer:
         job, pods = followed(self._store, meta.namespace, resource.spec.model), self._store.pods(meta.key)
         reports = self._servers.reports(meta.key, [pod for pod in pods if pod.component == "worker"])
         event = await self._pod_event(resource, rayservice, pods, now)
-        outside = await self._exposure.read(resource)
+        outside, ended = await self._exposure.read(resource), self._servers.ended(meta.key)
         return ObservedServing(
-            rayservice, job, pods, reports, kuberay_installed=installed, pod_event=event, outside=outside
+            rayservice,
+            job,
+            pods,
+            reports,
+            kuberay_installed=installed,
+            pod_event=event,
+            outside=outside,
+            ended=ended,
         )
 
     async def _pod_event(

@@ -28,9 +28,6 @@ _API_KEYS = "api-keys"
 # service have room for the next one, which starts beside it without waiting for a pod.
 _SLOTS_PER_POD = "2"
 _OBJECT_STORE_BYTES = "100000000"
-# HAProxy can send a request again only if it had all of it before it sent it on, which Ray has no setting for: a second
-# line in the configuration does it. Without it, a replica that dies fails the requests whose body came a packet later.
-_PROXY = {"name": "RAY_SERVE_HAPROXY_RETRY_ON", "value": "conn-failure empty-response\n    option http-buffer-request"}
 # Clients that keep their connections go on asking a pod that is being deleted. For 2 s others learn that it goes; then
 # HAProxy takes no new connection and closes each of the others with its next answer, while the replica still computes.
 _LEAVE = """sleep 2
@@ -346,7 +343,7 @@ def _worker(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defa
     grants = [grant, log] if log else [grant]
     container = {
         **_container("ray-worker", spec, defaults),
-        "env": pods.environment(defaults, [_PROXY, {"name": "LUTHIER_CACHE", "value": CACHE_DIR}]),
+        "env": pods.environment(defaults, [{"name": "LUTHIER_CACHE", "value": CACHE_DIR}]),
         "lifecycle": {"preStop": {"exec": {"command": ["/bin/sh", "-c", _LEAVE]}}},
         "resources": pods.resources(runtime.resources, defaults.serve, gpus=runtime.gpus_per_replica),
         "volumeMounts": [{"name": "cache", "mountPath": CACHE_DIR}, *access.mounts(grants), *_api_keys_mounts(spec)],

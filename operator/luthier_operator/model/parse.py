@@ -134,7 +134,15 @@ def pod_view(raw: Raw) -> PodView:
         gpus=_gpus(raw["spec"]),
         outlived_by=outlived_by,
         component=metadata.get("labels", {}).get(names.COMPONENT, ""),
+        memory_killed_at=_memory_killed_at(status),
     )
+
+
+def _memory_killed_at(status: Raw) -> datetime | None:
+    """Return when the container was last ended at its memory limit, the one that runs now or the one before it."""
+    main = _main(status.get("containerStatuses") or [{}])
+    ends = (main.get(which, {}).get("terminated", {}) for which in ("state", "lastState"))
+    return next((parse_time(end.get("finishedAt")) for end in ends if end.get("reason") == "OOMKilled"), None)
 
 
 def workload_view(raw: Raw) -> WorkloadView:

@@ -150,6 +150,8 @@ class PodView:
     """Containers that admission put beside its own and that run on after its end, or failed though it did not."""
     component: str = ""
     """What it is for, from its label: head or worker of a server."""
+    memory_killed_at: datetime | None = None
+    """When its container was last ended at its memory limit; it may have started again."""
 
     @property
     def ended(self) -> bool:

@@ -44,7 +44,7 @@ from luthier_serving.replica.http import build_http
 from luthier_serving.replica.local_model import LocalModel
 from luthier_serving.replica.metrics import ServerMetrics
 from luthier_serving.replica.predictor import Predictor, Target
-from luthier_serving.replica.report import serve_report
+from luthier_serving.replica.report import oom_kills, serve_report
 
 DEPLOYMENT = "Server"
 READY_TIMEOUT_S = 3.0
@@ -102,6 +102,16 @@ class ServerReplica(InferenceService):
             self._report_site = await serve_report(self._report, int(os.environ.get(PORT_ENV, SERVER_REPORT_PORT)))
             await self._local.wait()
 
+    async def check_health(self) -> None:
+        """Have Ray Serve replace this replica if its model hangs.
+
+        Raises:
+            RuntimeError: it computes one batch for longer than anybody waits for an answer.
+        """
+        held = self._local.held
+        if held and held.computing_s > self._config.request_timeout_s:
+            raise RuntimeError(f"the model has been computing one batch for {held.computing_s:.0f} s")
+
     def _route(self) -> None:
         """Send requests to what is there now."""
         held = self._local.held
@@ -152,6 +162,8 @@ class ServerReplica(InferenceService):
             pending=self._predictor.pending,
             api_keys=self._api_keys(),
             drift=self._observing.report(),
+            deaths={name: client.death for name, client in self._clients.items() if client.death},
+            oom_kills=oom_kills(),
         )
 
     def _api_keys(self) -> ApiKeysState | None:

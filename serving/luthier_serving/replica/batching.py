@@ -46,11 +46,14 @@ class BatchLimits:
         texts: texts of a batch at most.
         wait_s: how long a chunk may wait for others while every replica is busy.
         target_s: if set, one batch at a time is computed, of about so many seconds.
+        silence_s: if set, a revision that has batches and sends nothing back for so long hangs: those who wait are
+            told, and those who come before it does are not kept waiting.
     """
 
     texts: int
     wait_s: float = 0.0
     target_s: float | None = None
+    silence_s: float | None = None
 
 
 class _Entry(NamedTuple, Generic[ChunkT]):
@@ -89,6 +92,11 @@ class BatchQueue(Generic[ChunkT]):
         """Return how long what came first has waited."""
         self._drop_cancelled()
         return now - min((entry.arrived for entry in self._chunks), default=now)
+
+    @property
+    def chunks(self) -> list[ChunkT]:
+        """The chunks that have not left, in any order."""
+        return [entry.chunk for entry in self._chunks]
 
     def add(self, chunk: ChunkT, now: float, after: int = 0) -> None:
         """Append a chunk that comes `after` so many others of its request."""

@@ -4,6 +4,7 @@ Every response to a client over HTTP is made here; an error is always `{"error":
 predictions go the way of `endpoint`, each in its protocol. Knows nothing of Ray, so that all is tested without Ray.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -14,7 +15,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from luthier_serving.answers import ModelInfo
-from luthier_serving.errors import RequestError, Unavailable
+from luthier_serving.errors import BodyTooSlow, RequestError, Unavailable
 from luthier_serving.replica.access import ApiKeys, with_api_keys
 from luthier_serving.replica.bodies import DISCARD_BYTES
 from luthier_serving.replica.discovery import Discovery, Ready
@@ -77,7 +78,7 @@ def build_http(
         return HTMLResponse(TRY_PAGE, headers=PAGE_HEADERS)
 
     infer = _predicts(endpoint, V2())
-    return LayeredApplication(
+    application = LayeredApplication(
         routes=[
             Route("/predict", _predicts(endpoint, Predict()), methods=POST),
             Route("/healthz", _tells(healthz)),
@@ -96,6 +97,9 @@ def build_http(
         keys=keys,
         on_refused=lambda: metrics.observe_request(401, "", 0.0, predictor.pending),
     )
+    # From /predict/ it would send clients to whatever their header Host says.
+    application.router.redirect_slashes = False
+    return application
 
 
 def _discovery_routes(discovery: Discovery) -> list[Route]:
@@ -141,7 +145,7 @@ def _predicts(endpoint: Endpoint, protocol: HttpProtocol) -> Handler:
     async def predict(request: Request) -> Response:
         async def read() -> HttpRequest:
             protocol.check_headers(request.headers)
-            body = await _read_body(request, endpoint.predictor.limits)
+            body = await _read_body(request, endpoint.predictor.limits, endpoint.predictor.config.request_timeout_s)
             return HttpRequest(body, request.headers, request.path_params)
 
         return respond(await endpoint.answer(protocol, read, request.headers, lambda reply: reply.status))
@@ -161,16 +165,24 @@ def _tells(tell: Tell) -> Handler:
     return answer
 
 
-async def _read_body(request: Request, limits: RequestLimits) -> bytes:
+async def _read_body(request: Request, limits: RequestLimits, limit_s: float) -> bytes:
+    """Return the whole body.
+
+    Raises:
+        RequestError: 408, 413, or the client is gone.
+    """
     chunks: list[bytes] = []
     size = 0
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size <= limits.body_bytes:
-                chunks.append(chunk)
-            elif size > DISCARD_BYTES:
-                break
+        async with asyncio.timeout(limit_s):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size <= limits.body_bytes:
+                    chunks.append(chunk)
+                elif size > DISCARD_BYTES:
+                    raise body_too_large(limits, closes=True)
+    except TimeoutError:
+        raise BodyTooSlow(f"The body did not arrive within {limit_s} s; send it faster, or fewer texts.") from None
     except ClientDisconnect:
         raise RequestError("The client closed the connection.", status=CLIENT_CLOSED_REQUEST) from None
     if size > limits.body_bytes:
@@ -189,7 +201,7 @@ async def _request_error(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    path = request.url.path[:100]
+    path = request.scope["path"][:100]  # request.url would read the header Host, which may be anything
     sentence = {
         404: f"There is nothing at {path}; send texts to POST /predict, or see GET /docs.",
         405: f"{request.method[:20]} is not allowed at {path}; GET /docs lists what is.",

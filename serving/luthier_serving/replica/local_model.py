@@ -7,6 +7,7 @@ answers meanwhile, the old model goes first, so that a pod needs memory for two 
 import asyncio
 import gc
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -36,11 +37,16 @@ class HeldModel:
         self._model: Model | None = model
         self._replica = replica
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._began: float | None = None
 
     async def send(self, texts: list[Text]) -> Answer:
         """Return one row per text, in order."""
         assert self._model is not None
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._compute, self._model, texts)
+        self._began = time.monotonic()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._compute, self._model, texts)
+        finally:
+            self._began = None
 
     def _compute(self, model: Model, texts: list[Text]) -> Answer:
         rows = model.predict(texts)
@@ -50,6 +56,11 @@ class HeldModel:
     def reference(self) -> ReferenceDocument | None:
         """What the texts of its training look like."""
         return self._model.reference if self._model else None
+
+    @property
+    def computing_s(self) -> float:
+        """For how long the present batch has been computed."""
+        return time.monotonic() - self._began if self._began is not None else 0.0
 
     async def close(self) -> None:
         """Free the model once the batch that is being computed is done."""

@@ -27,6 +27,7 @@ VERSION_HEADERS = {
 }
 FAILURES = {
     "400": "The body is missing, is not JSON, or is not the gzip that it says it is.",
+    "408": "The head or the body of the request took too long to arrive.",
     "413": "The body, a text or the list is too large, or the model cannot read all of a text and truncate is false.",
     "415": "The body is not application/json, or is compressed otherwise than by gzip.",
     "422": "The JSON has wrong fields, or this model does not read such texts, or has no such option.",
@@ -136,7 +137,8 @@ def _schemas(max_texts: int, max_text_characters: int, model: ModelInfo | None) 
     """Return {name: JSON schema}; kept, because building the models takes 15 ms of the event loop."""
     answers = [_answer(task, model) for task in ([model.task] if model else OUTPUTS)]
     prediction = _union("Prediction", answers)
-    text = constr(min_length=1, max_length=max_text_characters)
+    # White space alone is no text.
+    text = constr(min_length=1, max_length=max_text_characters, pattern=r"\S")
     texts = conlist(text, min_length=1, max_length=max_texts)
     request = _union("Request", [body for pairs in _pairs(model) for body in _bodies(text, texts, pairs, model)])
     entry = _union("PredictionOrFailure", [prediction, Failure])

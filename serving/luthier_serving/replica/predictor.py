@@ -3,8 +3,8 @@
 Holds a `ServerConfig`, which may be replaced at any moment: revisions that remain keep their queues, and requests in
 flight are not disturbed. Knows nothing of HTTP or Ray.
 
-A request that another revision than the stable one fails is answered by the stable one: the failure is counted against
-the revision, and the client never meets it.
+A request that another revision than the stable one fails, or keeps waiting, is answered by the stable one: the failure
+is counted against the revision, and the client never meets it.
 """
 
 import asyncio
@@ -34,6 +34,10 @@ TARGET_S = 0.05
 SHARE_OF_LISTS = 0.75
 # A mirror is the first to give way: no copies while more than this share of the places is taken.
 SHARE_OF_MIRROR = 0.25
+# A canary may have this share of a request's time and of the places; the rest is enough for the stable revision.
+SHARE_OF_CANARY = 0.5
+# A canary that has requests and sends nothing back for this share of a request's time hangs.
+SHARE_OF_SILENCE = 0.25
 
 logger = logging.getLogger("ray.serve")
 
@@ -87,7 +91,7 @@ class Predictor:
         self._queues: dict[tuple[str, bool], RevisionQueue] = {}
         self._targets: dict[str, Target] = {}
         self._retired: dict[str, RevisionQueue] = {}
-        self._pending = self._pending_of_lists = 0
+        self._pending = self._pending_of_lists = self._pending_of_canary = 0
         self._copies: set[asyncio.Task[None]] = set()
         self.configure(ServerConfig(model_name="none"), [])
 
@@ -97,6 +101,7 @@ class Predictor:
         self.limits = RequestLimits(config.max_body_bytes, config.max_texts, config.max_text_characters)
         self.max_pending = math.ceil(config.max_queued_requests / config.replicas)
         self._counters.begin(config.window)
+        self._fallback = next((target for target in targets if target.local), None)
         known, self._queues = self._queues, {}
         for target in targets:
             place = (target.revision, target.local)
@@ -168,7 +173,7 @@ class Predictor:
         self._pending_of_lists += places if places > 1 else 0
         try:
             async with asyncio.timeout(self.config.request_timeout_s):
-                return await self._answer(target, texts)
+                return await self._answer(target, texts, places)
         except TimeoutError:
             raise RequestError(
                 f"The model did not answer within {self.config.request_timeout_s} s; try again later.", status=504
@@ -207,26 +212,45 @@ class Predictor:
                 return self._targets[route.revision]
         raise Unavailable(f"Version {version} is not loaded yet; try again later.")
 
-    async def _answer(self, target: Target, texts: Sequence[Text]) -> tuple[str, Answer]:
-        stable = self._fallback if self._fallback and self._fallback is not target else None
-        try:
+    async def _answer(self, target: Target, texts: Sequence[Text], places: int) -> tuple[str, Answer]:
+        stable = self._fallback
+        if stable is None or stable is target:
             answer = await self._ask(target, texts)
-        except RequestError as error:
-            if stable is None:
-                raise
-            asked = current() or "a request"
-            logger.warning("revision %s failed %s (%s); the stable one answers it", target.revision, asked, error)
-            self._observer.fell_back(target.revision)
-            return stable.revision, await self._ask(stable, texts)
-        if stable is not None and _failed(answer):
-            self._observer.fell_back(target.revision)
-            return stable.revision, await self._ask(stable, texts)
-        if target is self._fallback:
-            self._copy(texts, answer)
-        return target.revision, answer
+            if stable is not None:
+                self._copy(texts, answer)
+            return target.revision, answer
+        found = await self._ask_canary(target, texts, places)
+        if found is not None:
+            return target.revision, found
+        return stable.revision, await self._ask(stable, texts)
 
-    async def _ask(self, target: Target, texts: Sequence[Text]) -> Answer:
-        """Ask one revision, and count what becomes of it."""
+    async def _ask_canary(self, target: Target, texts: Sequence[Text], places: int) -> Answer | None:
+        """Return a canary's answer, or None if the stable revision is to answer instead.
+
+        That is so if the canary fails or is too slow, and, with no word against it, if it has its share of the places.
+        """
+        if self._pending_of_canary and self._pending_of_canary + places > SHARE_OF_CANARY * self.max_pending:
+            return None
+        limit_s = SHARE_OF_CANARY * self.config.request_timeout_s
+        self._pending_of_canary += places
+        try:
+            async with asyncio.timeout(limit_s):
+                answer = await self._ask(target, texts, limit_s)
+        except (RequestError, TimeoutError) as error:
+            why = str(error) or f"no answer within {limit_s:g} s"
+            asked = current() or "a request"
+            logger.warning("revision %s failed %s (%s); the stable one answers it", target.revision, asked, why)
+            self._observer.fell_back(target.revision)
+            return None
+        finally:
+            self._pending_of_canary -= places
+        if _failed(answer):
+            self._observer.fell_back(target.revision)
+            return None
+        return answer
+
+    async def _ask(self, target: Target, texts: Sequence[Text], limit_s: float | None = None) -> Answer:
+        """Ask one revision, and count what becomes of it; a canary is waited for until `limit_s`."""
         started, failed = time.perf_counter(), True
         try:
             answer = await self._queues[target.revision, target.local].predict(texts)
@@ -235,7 +259,8 @@ class Predictor:
         except asyncio.CancelledError:
             # A client that left says nothing about the revision; one that was kept waiting too long does.
             # The time limit began a moment before this revision was asked.
-            failed = time.perf_counter() - started >= 0.9 * self.config.request_timeout_s
+            limit_s = limit_s or self.config.request_timeout_s
+            failed = time.perf_counter() - started >= 0.9 * limit_s
             raise
         finally:
             self._counters.observe(target.revision, time.perf_counter() - started, failed=failed)
@@ -264,7 +289,11 @@ class Predictor:
 
     def _batch_limits(self, target: Target) -> BatchLimits:
         wait_s = self.config.max_batch_wait_ms / 1000
-        return BatchLimits(self.config.max_batch_texts, wait_s, TARGET_S if target.local else None)
+        if target.local:
+            return BatchLimits(self.config.max_batch_texts, wait_s, TARGET_S)
+        # Where no other revision could answer, whoever waits goes on to wait.
+        silence_s = SHARE_OF_SILENCE * self.config.request_timeout_s if self._fallback else None
+        return BatchLimits(self.config.max_batch_texts, wait_s, silence_s=silence_s)
 
     def _open_queue(self, target: Target, limits: BatchLimits) -> RevisionQueue:
         revision = target.revision

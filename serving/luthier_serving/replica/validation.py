@@ -36,11 +36,13 @@ def check_content_type(value: str | None) -> None:
         raise RequestError(f"Content-Type is {media_type[:100]!r}; send application/json.", status=415)
 
 
-def body_too_large(limits: RequestLimits) -> RequestError:
-    """Return the error for a body over the limit."""
-    return RequestError(
+def body_too_large(limits: RequestLimits, *, closes: bool = False) -> RequestError:
+    """Return the error for a body over the limit; `closes` if the rest of it is not read."""
+    error = RequestError(
         f"The body is larger than {limits.body_bytes} bytes; send fewer or shorter texts per request.", status=413
     )
+    error.closes = closes
+    return error
 
 
 def parse_object(body: bytes, limits: RequestLimits, usage: str) -> Json:

@@ -9,6 +9,7 @@ config, which Ray applies in place.
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -26,6 +27,8 @@ from luthier_serving.errors import LoadError
 DEPLOYMENT = "Revision"
 # So that enough texts of common length are computed together to fill the token budget of a GPU.
 TOKENS_OF_A_COMMON_TEXT = 32
+# A model that computes one batch for longer hangs; nobody waits for an answer any more.
+LONGEST_BATCH_S = 60.0
 
 logger = logging.getLogger("ray.serve")
 
@@ -40,6 +43,7 @@ class RevisionReplica:
         self._replica = serve.get_replica_context().replica_id.unique_id
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._calls: asyncio.Queue[tuple[list[Text], asyncio.Future[tuple[list[Row], Work | None]]]] = asyncio.Queue()
+        self._began: float | None = None
         # Merging calls fills a GPU; on a CPU a larger batch is no faster, and would delay the first call in it.
         self._merge_texts = self._config.max_batch_tokens // TOKENS_OF_A_COMMON_TEXT if self._model.merges_calls else 1
         self._worker = asyncio.create_task(self._work())
@@ -64,9 +68,15 @@ class RevisionReplica:
         return self._model.reference
 
     async def check_health(self) -> None:
-        """Make Ray Serve replace this replica if it no longer computes."""
+        """Have Ray Serve replace this replica if it no longer computes.
+
+        Raises:
+            RuntimeError: the task that computes has ended, or its model hangs.
+        """
         if self._worker.done():
             raise RuntimeError("the task that computes batches has ended")
+        if self._began is not None and time.monotonic() - self._began > LONGEST_BATCH_S:
+            raise RuntimeError(f"the model has been computing one batch for {time.monotonic() - self._began:.0f} s")
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
@@ -76,6 +86,7 @@ class RevisionReplica:
                 calls.append(self._calls.get_nowait())
             calls = [(texts, future) for texts, future in calls if not future.done()]
             merged = [text for texts, _ in calls for text in texts]
+            self._began = time.monotonic()
             try:
                 rows = await loop.run_in_executor(self._pool, self._model.predict, merged)
             except Exception as error:
@@ -83,6 +94,8 @@ class RevisionReplica:
                     if not future.done():
                         future.set_exception(error)
                 continue
+            finally:
+                self._began = None
             start = 0
             for texts, future in calls:
                 if not future.done():

@@ -63,6 +63,7 @@ def launched_ray(s3: Any) -> Iterator[LocalRay]:
             "LUTHIER_LOG_AWS_SECRET_ACCESS_KEY": s3.secret_key,
             "LUTHIER_CACHE": str(cache),
             "LUTHIER_LOAD_PATIENCE_S": "1",
+            "LUTHIER_HEAD_TIMEOUT_S": "5",
         },
     )
     try:

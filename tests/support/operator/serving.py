@@ -74,6 +74,8 @@ class Cluster:
         """What the replica has counted in the present window, by version."""
         self.others: list[ServerReport] = []
         """What other replicas say."""
+        self.ended: list[ServerReport] = []
+        """What replicas said that have ended."""
         self.kuberay = True
         self.refused: Refusal | None = None
         self.pod_event = ""
@@ -94,13 +96,15 @@ class Cluster:
             pod_event=self.pod_event,
             outside=self.outside,
             refused=self.refused,
+            ended=self.ended,
         )
         return plan_modeldeployment(resource, observed, self.now, DEFAULTS)
 
     def reports(self) -> list[PodReport]:
         """Return what the server replica says; nothing if there is none."""
+        others = [PodReport(f"other-{number}", each) for number, each in enumerate(self.others)]
         if self.server is None or self.held is None:
-            return []
+            return others
         layout, models = self.layout, [ModelState(revision=self.held, state="Ready")]
         if self.load_failure:
             models.append(ModelState(revision=layout.stable.name, state="Failed", message=self.load_failure))
@@ -114,7 +118,7 @@ class Cluster:
             counts={revisions[version]: counts for version, counts in self.counts.items() if version in revisions},
         )
         mine = [PodReport(pod, report if there else None) for pod, there in self.replicas.items()]
-        return [*mine, *(PodReport(f"other-{number}", each) for number, each in enumerate(self.others))]
+        return [*mine, *others]
 
     def carry_out(self, plan: Plan, *, actions: int | None = None) -> None:
         """Carry out the first so many of a plan's writes; all of them if not told."""

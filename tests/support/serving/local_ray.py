@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from luthier_api.documents import SERVER_REPORT_PATH, RevisionConfig, ServerConfig, ServerReport
+from luthier_api.documents import SERVER_REPORT_PATH, RevisionConfig, Route, ServerConfig, ServerReport
 from luthier_dev.processes import free_ports
 from luthier_dev.waiting import wait_until
 from luthier_operator.manifests import grpc
 
 START_TIMEOUT_S = 90.0
-# What the image and the operator set, beside what keeps this Ray to itself.
+# What the image sets, beside what keeps this Ray to itself.
 IMAGE_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -32,14 +32,15 @@ IMAGE_SETTINGS = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response\n    option http-buffer-request",
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
     "RAY_SERVE_HAPROXY_RETRIES": "10",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
     "RAY_worker_niceness": "0",
     "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": "67108864",
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": "268435456",
-    "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sys.executable).parent / "luthier-haproxy"),
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "luthier_serving.replica.front.middlewares",
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "90",
+    "RAY_SERVE_SESSION_ID_HEADER_KEY": "x-ray-serve-session",
 }
 
 
@@ -77,6 +78,7 @@ class LocalRay:
             "LUTHIER_REPORT_PORT": str(report),
             "LUTHIER_API_KEYS_DIR": str(self.api_keys),
             "RAY_AUTH_TOKEN": self.token,
+            "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sys.executable).with_name("luthier-haproxy")),
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
@@ -214,3 +216,15 @@ class LocalRay:
         with urllib.request.urlopen(request, timeout=START_TIMEOUT_S) as reply:
             content: bytes = reply.read()
             return content
+
+
+def server_config(stable: RevisionConfig, *own: tuple[RevisionConfig, int], **changes: Any) -> ServerConfig:
+    """Return the configuration of a server that computes `stable` itself, and others by handle with these weights."""
+    weights = {stable.name: 100 - sum(weight for _, weight in own), **{each.name: weight for each, weight in own}}
+    versions = {each.name: each.version for each in (stable, *(each for each, _ in own))}
+    names = {each.name for each, _ in own}
+    routes = [
+        Route(revision=name, version=versions[name], weight=max(weight, 0), own_application=name in names)
+        for name, weight in weights.items()
+    ]
+    return ServerConfig(model_name="reviews", stable=stable, routes=routes, **changes)

@@ -11,8 +11,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", PydanticDeprecatedSince20)
     from ray import exceptions as ray_exceptions
     from ray.serve import exceptions as serve_exceptions
-    from ray.serve._private import http_util
-    from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE as HAPROXY_TEMPLATE
+    from ray.serve._private import haproxy_templates, http_util
 
     from luthier_serving.replica import app as server
     from luthier_serving.replica import handles, local_model, metrics
@@ -26,8 +25,8 @@ def rays_middlewares(app: ASGIApp, around: list[Any]) -> ASGIApp:
 
 
 __all__ = [
-    "HAPROXY_TEMPLATE",
     "handles",
+    "haproxy_templates",
     "local_model",
     "metrics",
     "ray_exceptions",

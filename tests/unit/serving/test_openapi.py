@@ -109,6 +109,7 @@ BODIES = [
     ({"text": "12345"}, True),
     ({"text": "123456"}, False),
     ({"text": ""}, False),
+    ({"text": " \t\n"}, False),
     ({"text": 1}, False),
     ({}, False),
     ({"text": "a", "colour": "red"}, False),

@@ -189,3 +189,20 @@ async def test_a_replica_that_no_longer_computes_is_unhealthy(start: Callable[..
     await asyncio.wait([replica._worker])
     with pytest.raises(RuntimeError, match="has ended"):
         await replica.check_health()
+
+
+async def test_a_replica_whose_model_hangs_is_unhealthy_until_it_answers(
+    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = HeldModel(merges_calls=False)
+    replica = await start(model)
+    [asked] = await in_flight(replica, ["a"])
+    while not model.batches:
+        await asyncio.sleep(0.001)
+    await replica.check_health()
+    monkeypatch.setattr(revision, "LONGEST_BATCH_S", 0.0)
+    with pytest.raises(RuntimeError, match="has been computing one batch for 0 s"):
+        await replica.check_health()
+    model.allowed.set()
+    await asked
+    await replica.check_health()

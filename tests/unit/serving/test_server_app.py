@@ -17,8 +17,9 @@ from luthier_api.documents import Profile, ReferenceDocument, RevisionConfig, Ro
 from luthier_api.reasons import Reason
 from luthier_dev.processes import free_ports
 from luthier_operator.gather.pod_client import ReportReader
-from luthier_serving.answers import Answer, ModelInfo, Text
+from luthier_serving.answers import Answer, ModelInfo, Row, Text
 from luthier_serving.errors import LoadError, Overloaded, RequestError, Unavailable
+from luthier_serving.replica import report
 from support.serving.doubles import MODEL, answer, config
 from support.serving.ray_applications import (
     handles,
@@ -86,6 +87,8 @@ class Revisions:
 def revisions(monkeypatch: pytest.MonkeyPatch) -> Revisions:
     found = Revisions()
     monkeypatch.setattr(handles.serve, "get_app_handle", found.get_app_handle)
+    monkeypatch.setattr(handles, "last_death", lambda revision: "")
+    monkeypatch.setattr(handles, "ASK_AFTER_S", 0.0)
     return found
 
 
@@ -425,3 +428,72 @@ async def test_a_version_that_is_named_is_ready_when_that_one_answers(replica: A
     assert (await replica._ready()).version != "two"
     assert (await replica._ready(versions["two"])).version == "two"
     assert await replica._discovery.is_ready(replica._config.model_name, versions["two"])
+
+
+async def test_a_replica_whose_model_hangs_is_unhealthy_until_it_answers(replica: Any, loading: Loading) -> None:
+    computing, may = threading.Event(), threading.Event()
+
+    def predict(texts: list[Text]) -> list[Row]:
+        computing.set()
+        assert may.wait(10)
+        return answer(texts).rows
+
+    replica._local.held._model = SimpleNamespace(predict=predict)
+    asked = asyncio.create_task(replica._predictor.predict(["a"]))
+    await until(computing.is_set)
+    await replica.check_health()
+    replica._config = replica._config.model_copy(update={"request_timeout_s": 0})
+    with pytest.raises(RuntimeError, match="has been computing one batch for 0 s"):
+        await replica.check_health()
+    may.set()
+    await asked
+    await replica.check_health()
+
+
+async def test_why_a_replica_of_a_canary_died_is_asked_of_ray_and_reported(
+    replica: Any, revisions: Revisions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(handles, "last_death", lambda name: asked.append(name) or "it was low on memory")
+    revisions.outcomes["two"] = [ray_exceptions.RayActorError(), ray_exceptions.OutOfMemoryError("low"), None]
+    await replica.reconfigure(config(stable=STABLE, routes=routes(own="two", one=0, two=100)).to_wire())
+    assert await versions(replica, 2) == {"two"}
+    await until(lambda: replica._report().deaths)
+    assert replica._report().deaths == {"two": "it was low on memory"}
+    assert asked == ["two"], "not once for each of its deaths"
+
+
+def test_ray_is_asked_for_the_dead_replicas_of_a_revision_and_lack_of_memory_goes_before_other_causes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Any] = []
+    causes: list[Any] = [
+        {"actor_died_error_context": {"error_message": "The worker\n died."}},
+        {"oom_context": {"error_message": "The node was running low on memory."}},
+        None,
+        {"creation_task_failure_context": {"error_message": "An error."}},
+    ]
+
+    def list_actors(**options: Any) -> list[Any]:
+        asked.append(options["filters"])
+        return [SimpleNamespace(death_cause=cause) for cause in causes]
+
+    monkeypatch.setattr("ray.util.state.list_actors", list_actors)
+    assert handles.last_death("rev-1") == "The node was running low on memory."
+    assert asked == [[("class_name", "=", "ServeReplica:rev-1:Revision"), ("state", "=", "DEAD")]]
+    del causes[1]
+    assert handles.last_death("rev-1") == "An error."
+    causes.clear()
+    assert handles.last_death("rev-1") == ""
+    monkeypatch.setattr("ray.util.state.list_actors", lambda **_: 1 / 0)
+    assert handles.last_death("rev-1") == ""
+
+
+def test_processes_that_the_kernel_killed_for_memory_are_counted_where_it_says_so(tmp_path: Path) -> None:
+    second, first = tmp_path / "memory.events", tmp_path / "memory.oom_control"
+    second.write_text("low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 0\n")
+    first.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 4\n")
+    nowhere = tmp_path / "nowhere"
+    assert [report.oom_kills(files) for files in ([second, first], [nowhere, first], [nowhere])] == [2, 4, 0]
+    first.write_text("what is this")
+    assert report.oom_kills([first]) == 0

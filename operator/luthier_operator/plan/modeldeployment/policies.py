@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from luthier_api.documents import ServerReport
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_operator.manifests import grpc
 from luthier_operator.manifests import rayservice as manifests
@@ -52,6 +53,8 @@ class ObservedServing:
     """What there is of the way in from outside the cluster."""
     refused: Refusal | None = None
     """Set if the plan that followed from all this was carried out and the cluster did not accept it."""
+    ended: Sequence[ServerReport] = ()
+    """The last words of replicas that have ended, for what they had counted."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ def plan_modeldeployment(
         workers=pods_missing.workers(situation.server, observed.pods),
         reports=observed.reports,
         exposure=exposure,
+        ended=observed.ended,
     )
     verdict = exposure.judged(verdicts.with_api_keys(decision.verdict, observed.reports))
     status = status_of(resource, verdict, outlook, now)
@@ -168,7 +172,7 @@ def situation_of(
     server = own_server(resource, observed)
     layout = manifests.read_layout(server.serve_config, server.previous) if server else None
     wanted = _wanted(resource, target) if isinstance(target, Target) else None
-    rollout = observe.rollout_of(resource, server, layout, wanted, observed.reports, now)
+    rollout = observe.rollout_of(resource, server, layout, wanted, observed.reports, observed.ended, observed.pods, now)
     return Situation(resource, observed, target, layout, rollout, now, defaults)
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from luthier_api.base import decimal_text
 from luthier_api.conditions import find_condition, merge_conditions
-from luthier_api.documents import SERVE_PORT
+from luthier_api.documents import SERVE_PORT, ServerReport
 from luthier_api.finetunejob import LastFailure
 from luthier_api.modeldeployment import (
     ModelDeploymentStatus,
@@ -56,6 +56,7 @@ class Outlook:
     workers: int = 0
     reports: Sequence[PodReport] = ()
     exposure: Exposure = field(default_factory=Exposure)
+    ended: Sequence[ServerReport] = ()
 
     @property
     def next_layout(self) -> Layout | None:
@@ -137,7 +138,7 @@ def _revisions(before: ModelDeploymentStatus, outlook: Outlook, now: datetime) -
     if layout is None:
         return []
     known = {each.name: each for each in before.revisions}
-    answers = [each.report for each in outlook.reports if each.report]
+    answers = [*(each.report for each in outlook.reports if each.report), *outlook.ended]
     rows = []
     for application, seen in _seen(layout, outlook):
         old = known.get(application.name)

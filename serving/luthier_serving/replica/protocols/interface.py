@@ -119,6 +119,8 @@ def version_headers(model: ModelInfo) -> dict[str, str]:
 def json_error(error: RequestError) -> HttpReply:
     """Return an error as all protocols over HTTP have it: `{"error": "<one sentence>"}`."""
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if error.closes:
+        headers["Connection"] = "close"
     return json_reply({"error": str(error)}, error.status, headers)
 
 
