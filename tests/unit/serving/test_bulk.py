@@ -127,6 +127,11 @@ def test_a_worker_without_a_shard_of_its_own_ends_well(bulk: Bulk, tmp_path: Pat
     assert not bulk.run(tmp_path / "work", 7, workers=8).complete and not bulk.model.texts
 
 
+def test_there_is_no_manifest_while_a_single_part_is_missing(bulk: Bulk, tmp_path: Path) -> None:
+    assert not any(bulk.run(tmp_path / "work", index, workers=5).complete for index in (0, 1, 2, 4))
+    check_exactly_once(written(bulk.run(tmp_path / "work", 3, workers=5).output))
+
+
 def test_the_same_spec_is_found_and_not_computed_again_also_by_another_resource(bulk: Bulk, tmp_path: Path) -> None:
     done = bulk.run(tmp_path / "work")
     bulk.model.texts.clear()
@@ -226,7 +231,7 @@ def test_of_two_workers_with_one_number_the_second_goes_on_with_the_part_of_the_
     bulk: Bulk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a node is lost whose pod still runs, and Kubernetes starts another."""
-    twin = Bulk(bulk.uri)
+    twin = Bulk(bulk.uri, model=ToldModel(MODEL._replace(labels=("down", "up"))))
     predict = twin.model.predict
 
     def overtaken(texts: Any) -> Any:
