@@ -90,7 +90,8 @@ def _readme() -> str:
     Raises:
         CommandFailed: helm-docs found something wrong.
     """
-    binaries.ensure(["helm-docs"])
+    if not binaries.is_built("helm-docs"):  # otherwise it would wait for whoever builds another program
+        binaries.ensure(["helm-docs"])
     command = [str(binaries.path("helm-docs")), "--dry-run", "--chart-search-root", str(CHART.parent)]
     command += ["--sort-values-order", "file", "--log-level", "warning"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHART.parent)

@@ -47,7 +47,8 @@ def render(
 
 @functools.cache
 def _rendered(values: str, kinds: tuple[str, ...], release: str, namespace: str, hooks: bool) -> tuple[Raw, ...]:
-    binaries.ensure(["helm"])
+    if not binaries.is_built("helm"):  # otherwise it would wait for whoever builds another program
+        binaries.ensure(["helm"])
     command = [str(binaries.path("helm")), "template", release, str(CHART), "--namespace", namespace]
     command += ["--kube-version", versions.KUBERNETES, "--values", "-", *([] if hooks else ["--no-hooks"])]
     command += [word for kind in kinds for word in ("--api-versions", f"monitoring.coreos.com/v1/{kind}")]

@@ -55,11 +55,11 @@ def test_a_small_run_ends_with_its_version_and_is_removed(
     start: Start, namespace: Any, operator: Any, make_finetunejob: Any
 ) -> None:
     process = start(make_finetunejob()["spec"])
-    namespace.until("the resource", lambda: namespace.all("ftj"))
+    assert process.stdout
+    assert "No GPU is requested yet" in process.stdout.readline(), "its sentences are printed on the way"
     namespace.run_through()
     code, said = end(process)
     assert code == 0 and said[-1] == "Version v1 is published."
-    assert any("No GPU is requested yet" in line for line in said), "its sentences are printed on the way"
     namespace.until("its removal", lambda: not namespace.all("ftj"))
 
 

@@ -34,12 +34,20 @@ def main() -> int:
             return 0
         api.create_namespaced_custom_object(**place, body={**resource, "spec": spec})
     except ApiException as error:
-        print(f"The API server refuses the FineTuneJob: {error.body}")
+        print(f"The API server refuses the FineTuneJob: {_sentence(error)}")
         return 1
     try:
         return _wait(api, place, name, float(os.environ["TIMEOUT_S"]))
     finally:
         api.delete_namespaced_custom_object(**place, name=name)
+
+
+def _sentence(error: ApiException) -> str:
+    """Return the API server's own sentence."""
+    try:
+        return str(json.loads(error.body)["message"])
+    except (TypeError, ValueError, KeyError):
+        return f"{error.status} {error.reason}"
 
 
 def _wait(api: client.CustomObjectsApi, place: dict[str, str], name: str, timeout_s: float) -> int:
