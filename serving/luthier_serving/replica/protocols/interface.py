@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from luthier_serving.answers import Answer, Text
 from luthier_serving.errors import RequestError
@@ -14,8 +14,7 @@ from luthier_serving.tasks.options import NO_OPTIONS, Options
 VERSION_HEADER = "X-Luthier-Version"
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(NamedTuple):
     """A request over HTTP, read to its end.
 
     Attributes:
@@ -25,8 +24,8 @@ class HttpRequest:
     """
 
     body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
-    path: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
+    path: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +45,12 @@ class Call:
     version: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HttpReply:
+class HttpReply(NamedTuple):
     """What goes out over HTTP."""
 
     status: int
     body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     media_type: str = "application/json"
 
 
