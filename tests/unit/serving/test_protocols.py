@@ -148,6 +148,7 @@ BAD: list[tuple[str, Any, int, str]] = [
     (V2, clients.infer(["a"], parameters={"threshold": 0.5}), 422, "no option of text-classification; its options: f"),
     (V2, clients.infer(["a"], outputs=[{"name": "logits"}]), 422, "no output 'logits'; the outputs of text-classi"),
     (V2, clients.infer(["a"], outputs=[{"parameters": {}}]), 422, "outputs[0] has no name"),
+    (V2, clients.infer(["a"], model_name="other"), 422, "model_name is another than 'reviews' in the path"),
     (V2, clients.infer(["a"], priority=1), 422, "'priority'"),
     (V2, {"inputs": [clients.tensor(["a"]), clients.tensor(["a", "b"], "text_pair")]}, 422, "text has 1 texts and"),
     (V2, {"inputs": [clients.tensor(["a"]), clients.tensor(["b"], "text_pair")]}, 422, "leave out text_pair"),
