@@ -9,9 +9,24 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", PydanticDeprecatedSince20)
     from ray import exceptions as ray_exceptions
     from ray.serve import exceptions as serve_exceptions
+    from ray.serve import grpc_util, schema
+    from ray.serve._private import grpc_util as grpc_server
+    from ray.serve.config import gRPCOptions
 
     from luthier_serving.replica import app as server
     from luthier_serving.replica import handles, local_model, metrics
     from luthier_serving.revision import application as revision
 
-__all__ = ["handles", "local_model", "metrics", "ray_exceptions", "revision", "serve_exceptions", "server"]
+__all__ = [
+    "gRPCOptions",
+    "grpc_server",
+    "grpc_util",
+    "schema",
+    "handles",
+    "local_model",
+    "metrics",
+    "ray_exceptions",
+    "revision",
+    "serve_exceptions",
+    "server",
+]
