@@ -134,6 +134,7 @@ BAD: list[tuple[str, Any, int, str]] = [
     (V2, tensor(datatype="FP32"), 422, "text is 'FP32'; texts are BYTES"),
     (V2, tensor(shape=[2]), 422, "1 elements and the shape [2]"),
     (V2, tensor(shape=[1, 2]), 422, "the shape of texts is [1] or [1, 1]"),
+    (V2, {"inputs": [{**clients.tensor(["a", "b"]), "shape": [1, 2]}]}, 422, "the shape of texts is [2] or [2, 1]"),
     (V2, tensor(data="a"), 422, "inputs[0] has no list of data"),
     (V2, tensor(data=[7]), 422, "text[0] is a number, not a string"),
     (V2, tensor(data=[""]), 422, "text[0] is empty"),
