@@ -134,7 +134,7 @@ def _examples(pairs: bool) -> dict[str, Any]:
 
 @lru_cache(maxsize=4)
 def _schemas(max_texts: int, max_text_characters: int, model: ModelInfo | None) -> dict[str, Any]:
-    """Return {name: JSON schema}; kept, because building the models takes 15 ms of the event loop."""
+    """Return {name: JSON schema}; kept, because building the models takes 30 ms of the event loop."""
     answers = [_answer(task, model) for task in ([model.task] if model else OUTPUTS)]
     prediction = _union("Prediction", answers)
     # White space alone is no text.

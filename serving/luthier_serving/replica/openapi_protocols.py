@@ -225,6 +225,7 @@ def request_schemas(text: Any, max_texts: int, model: ModelInfo | None) -> list[
             "InferRequest",
             __base__=_Sent,
             id=(str | None, None),
+            model_name=(str | None, Field(None, description="The model of the path, if anything.")),
             parameters=(InferParameters | None, None),
             inputs=(conlist(infer_input, min_length=1, max_length=2), ...),
             outputs=(list[RequestedOutput] | None, None),

@@ -41,7 +41,7 @@ def served(ray: Any, models: Any) -> Any:
     ]
     ray.deploy(ServerConfig(model_name="reviews", stable=first, routes=routes), second)
     for name in ("server", "rev-2"):
-        ray.wait_for(name, "RUNNING")
+        ray.wait_for(name, "RUNNING", timeout_s=120)
     ray.wait_until(lambda: ray.served_version() == models.first.version, 30)
     return ray
 

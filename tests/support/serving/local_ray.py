@@ -61,8 +61,8 @@ class LocalRay:
 
     def launch(self) -> None:
         """Begin to start; `wait_started` waits until it has."""
-        self.http_port, dashboard, gcs, agent, client, metrics, ha_metrics, ha_stats, report = free_ports(9)
-        self._grpc_port, grpc_fallback = free_ports(2)
+        self.http_port, dashboard, gcs, agent, client, metrics, ha_metrics, ha_stats, report, *more = free_ports(11)
+        self._grpc_port, grpc_fallback = more
         self.grpc_url = f"127.0.0.1:{self._grpc_port}"
         self.report_url = f"http://127.0.0.1:{report}{SERVER_REPORT_PATH}"
         self.dashboard_url = f"http://127.0.0.1:{dashboard}/api/serve/applications/"

@@ -11,7 +11,10 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", PydanticDeprecatedSince20)
     from ray import exceptions as ray_exceptions
     from ray.serve import exceptions as serve_exceptions
+    from ray.serve import grpc_util, schema
+    from ray.serve._private import grpc_util as grpc_server
     from ray.serve._private import haproxy_templates, http_util
+    from ray.serve.config import gRPCOptions
 
     from luthier_serving.replica import app as server
     from luthier_serving.replica import handles, local_model, metrics
@@ -25,6 +28,10 @@ def rays_middlewares(app: ASGIApp, around: list[Any]) -> ASGIApp:
 
 
 __all__ = [
+    "gRPCOptions",
+    "grpc_server",
+    "grpc_util",
+    "schema",
     "handles",
     "haproxy_templates",
     "local_model",

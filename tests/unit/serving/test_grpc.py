@@ -1,5 +1,7 @@
 """The Open Inference Protocol over gRPC: a real gRPC server around the replica's methods, and a client of its own."""
 
+import asyncio
+import inspect
 import json
 import struct
 import subprocess
@@ -11,6 +13,8 @@ from typing import Any
 import grpc
 import pytest
 
+from luthier_dev.processes import free_ports
+from luthier_operator.manifests import grpc as manifest
 from luthier_serving.answers import Answer, ModelInfo, Row, Text
 from luthier_serving.errors import Overloaded, Unavailable
 from luthier_serving.inference import add_service
@@ -18,8 +22,10 @@ from luthier_serving.replica.discovery import Discovery
 from luthier_serving.replica.endpoint import Endpoint
 from luthier_serving.replica.grpc_service import InferenceService
 from luthier_serving.replica.protocols import open_inference_pb2 as messages
+from luthier_serving.replica.protocols.open_inference import METHODS
 from support.serving import clients
 from support.serving.doubles import MODEL, RecordedRequests, predictor, ready, respond, row
+from support.serving.ray_applications import grpc_server, grpc_util, gRPCOptions, schema, server
 
 pytestmark = pytest.mark.unit
 
@@ -61,18 +67,18 @@ async def serve() -> AsyncIterator[Open]:
     opened: list[Any] = []
 
     async def start(send: Any = respond, is_ready: Any = ready, **changes: Any) -> Client:
-        servicer, server = Servicer(send, is_ready, **changes), grpc.aio.server()
-        add_service(servicer, server)
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
+        servicer, started = Servicer(send, is_ready, **changes), grpc.aio.server()
+        add_service(servicer, started)
+        port = started.add_insecure_port("127.0.0.1:0")
+        await started.start()
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
-        opened.append((server, channel))
+        opened.append((started, channel))
         return Client(channel, servicer)
 
     yield start
-    for server, channel in opened:
+    for started, channel in opened:
         await channel.close()
-        await server.stop(None)
+        await started.stop(None)
 
 
 def tensor(texts: list[str], name: str = "text", **changes: Any) -> Any:
@@ -233,6 +239,42 @@ async def test_a_server_without_a_model_is_live_and_not_ready(serve: Open) -> No
     with pytest.raises(grpc.aio.AioRpcError, match="No model answers yet") as error:
         await client.ModelMetadata(messages.ModelMetadataRequest(name="reviews"))
     assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_rays_own_grpc_server_brings_a_call_to_the_method_of_its_name(serve: Open) -> None:
+    servicer = Servicer(respond)
+
+    def bring(service_method: str, streaming_type: object) -> Any:
+        async def handler(request: Any, context: Any) -> bytes:
+            ray_context = grpc_util.RayServegRPCContext(context)
+            answer = await getattr(servicer, service_method.split("/")[-1])(request, grpc_context=ray_context)
+            ray_context._set_on_grpc_context(context)
+            serialized: bytes = answer.SerializeToString()
+            return serialized
+
+        return handler
+
+    [port] = free_ports(1)
+    options = gRPCOptions(**manifest.OPTIONS | {"port": port})
+    loop = asyncio.get_running_loop()
+    task, ray_server = await grpc_server.start_grpc_server(bring, options, event_loop=loop)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        client = Client(channel, servicer)
+        answer = await client.infer(inputs=[tensor(["good"])])
+        assert (answer.model_version, list(answer.outputs[0].contents.bytes_contents)) == ("v1", [b"positive"])
+        with pytest.raises(grpc.aio.AioRpcError, match="There is no model 'other' here") as error:
+            await client.infer(model_name="other")
+        assert error.value.code() is grpc.StatusCode.NOT_FOUND
+    await ray_server.stop(None)
+    await task
+
+
+def test_the_replica_has_the_methods_and_ray_takes_the_options() -> None:
+    ingress = server.serve.ingress()(server.ServerReplica)
+    for method in METHODS:
+        assert "grpc_context" in inspect.signature(getattr(ingress, method)).parameters
+    deployed = {"grpc_options": manifest.OPTIONS, "applications": []}
+    assert schema.ServeDeploySchema.model_validate(deployed).grpc_options.port == 9000
 
 
 def test_the_generated_messages_are_those_of_the_proto_file(tmp_path: Path) -> None:

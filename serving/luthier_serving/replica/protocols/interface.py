@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from luthier_serving.answers import Answer, ModelInfo, Text
 from luthier_serving.errors import RequestError
@@ -15,8 +15,7 @@ VERSION_HEADER = "X-Luthier-Version"
 DIGEST_HEADER = "X-Luthier-Digest"
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(NamedTuple):
     """A request over HTTP, read to its end.
 
     Attributes:
@@ -26,8 +25,8 @@ class HttpRequest:
     """
 
     body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
-    path: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
+    path: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +46,12 @@ class Call:
     version: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HttpReply:
+class HttpReply(NamedTuple):
     """What goes out over HTTP."""
 
     status: int
     body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     media_type: str = "application/json"
 
 

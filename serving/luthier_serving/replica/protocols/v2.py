@@ -44,7 +44,8 @@ from luthier_serving.replica.validation import (
 USAGE = 'send {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["..."]}]}'
 JSON_SIZE_HEADER = "Inference-Header-Content-Length"
 BINARY = "application/octet-stream"
-_FIELDS = frozenset({"id", "parameters", "inputs", "outputs"})
+# kserve's client names the model in the body too.
+_FIELDS = frozenset({"id", "model_name", "parameters", "inputs", "outputs"})
 _INPUT_FIELDS = frozenset({"name", "datatype", "shape", "parameters", "data"})
 _OUTPUT_FIELDS = frozenset({"name", "parameters"})
 _PARAMETERS = OPTIONS | {"binary_data_output"}
@@ -75,6 +76,8 @@ class V2(JsonProtocol):
         text, raw = _split(request, limits)
         document = parse_object(text, limits, USAGE)
         check_fields(document, _FIELDS, USAGE)
+        if document.get("model_name") not in (None, served.name):
+            raise RequestError(f"model_name is another than {served.name!r} in the path; leave it out.", status=422)
         parameters = _object(document, "parameters")
         check_fields(parameters, _PARAMETERS, f"the parameters are {', '.join(sorted(_PARAMETERS))}", "parameters")
         identity = document.get("id", "")
