@@ -46,7 +46,14 @@ class Model:
     """
 
     def __init__(
-        self, folder: Path, document: ServingDocument, engine: Engine, *, version: str, max_tokens: int, digest: str = ""
+        self,
+        folder: Path,
+        document: ServingDocument,
+        engine: Engine,
+        *,
+        version: str,
+        max_tokens: int,
+        digest: str = "",
     ):
         self._output = OUTPUTS[document.task]
         self._tokenization = Tokenization(folder, document, per_token=self._output.per_token)

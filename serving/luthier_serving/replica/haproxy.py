@@ -1,9 +1,11 @@
 """HAProxy as Ray Serve starts it, whose own errors are JSON: RAY_SERVE_HAPROXY_BINARY_PATH names this program.
 
 Ray writes the whole configuration of the proxy in front of the replicas, and has no setting for what the proxy itself
-answers: HTML for malformed requests, "Internal Server Error" where no replica answers, "Path not found" before there is
-one. So this program completes the configuration in the file that Ray has written, and becomes HAProxy. If Ray's file is
+answers: "Internal Server Error" where no replica answers, "Path not found" before there is one. So this program completes the configuration in the file that Ray has written, and becomes HAProxy. If Ray's file is
 not as it is known here, HAProxy gets it as it is: an answer that is not JSON is better than none.
+
+One answer cannot be had so: where a request is no HTTP/1.1, or its headers do not fit into the buffer, HAProxy 2.8 sends
+its own "400 Bad request" in HTML before any of its configuration applies.
 """
 
 import contextlib
@@ -16,9 +18,9 @@ from typing import NoReturn
 _BINARY_VARIABLE = "RAY_SERVE_HAPROXY_BINARY_PATH"
 _RETRY = ' hdr Retry-After "5"'
 _NOBODY = "No replica of the server can be reached now; try again later."
-# HAProxy says 400 of a request that is malformed, and of one whose headers do not fit into its buffer.
+# 400 is of what is malformed behind the headers, such as the chunks of a body.
 _ERRORS = {
-    400: "The request is not valid HTTP, or its headers are too large; correct it, or send smaller headers.",
+    400: "The body of the request is not valid HTTP; correct its chunks or its length.",
     408: "The request did not arrive in time; send it again.",
     413: "The request is larger than the proxy takes; send a smaller one.",
     500: "The proxy in front of the server failed on this request; try again.",

@@ -181,23 +181,24 @@ def raw(port: int, request: bytes) -> tuple[int, dict[str, str], Any]:
     return int(status.split()[1]), headers, json.loads(body)
 
 
-@pytest.mark.parametrize(
-    ("request_bytes", "status", "words"),
-    [
-        (b"GET / HTTP/1.1\r\nHost: a\r\nX-Large: " + b"a" * 70_000 + b"\r\n\r\n", 400, "headers are too large"),
-        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 400, "headers are too large"),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, "not valid HTTP"),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nBad Header: x\r\n\r\n", 400, "not valid HTTP"),
-        (b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", 400, "not valid HTTP"),
-    ],
-    ids=["large header", "large path", "TLS", "a space in a name", "a length that is none"],
-)
-def test_what_the_proxy_itself_answers_is_one_sentence_too(
-    guarded: LocalRay, request_bytes: bytes, status: int, words: str
+MALFORMED = {
+    "large header": b"GET / HTTP/1.1\r\nHost: a\r\nX-Large: " + b"a" * 70_000 + b"\r\n\r\n",
+    "large path": b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    "a space in a name": b"GET / HTTP/1.1\r\nHost: a\r\nBad Header: x\r\n\r\n",
+    "a length that is none": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_what_is_no_http_gets_the_proxys_own_400_which_no_configuration_of_it_changes(
+    guarded: LocalRay, name: str
 ) -> None:
-    found, headers, document = raw(guarded.http_port, request_bytes)
-    assert (found, headers["content-type"]) == (status, "application/json")
-    assert list(document) == ["error"] and words in document["error"]
+    """docs/serving.md says so. HAProxy 2.8 sends it before its configuration applies; a later one may do better."""
+    with socket.create_connection(("127.0.0.1", guarded.http_port), timeout=20) as connection:
+        connection.sendall(MALFORMED[name])
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 400 Bad request") and b"<h1>400 Bad request" in answer
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,10 @@ def test_without_these_fields_the_rayservice_is_as_it_was() -> None:
     config = entry["deployments"][0]["user_config"]
     assert not {"allowedOrigins", "pathPrefix", "apiKeys"} & set(config)
     assert [each["name"] for each in worker["volumes"]] == ["cache", "credentials-output"]
-    assert rayservice.cluster_hash_of(cluster.manifest) == "70d17ec19eefdec5ae6f98f2c2718794fe5e6525c78826b5b88f4529b5da4a14"
+    assert (
+        rayservice.cluster_hash_of(cluster.manifest)
+        == "70d17ec19eefdec5ae6f98f2c2718794fe5e6525c78826b5b88f4529b5da4a14"
+    )
 
 
 def test_other_origins_reach_the_server_in_place() -> None:

@@ -24,7 +24,7 @@ def test_of_rays_own_template_every_error_of_the_proxy_becomes_a_sentence() -> N
     text = haproxy.complete(HAPROXY_TEMPLATE)
     assert set(errors_in(text)) == {400, 408, 413, 500, 502, 503, 504}
     assert "errorfile" not in text
-    assert "lf-string \"Path" not in text
+    assert 'lf-string "Path' not in text
     kept = [line for line in HAPROXY_TEMPLATE.splitlines() if line.strip().startswith(("bind", "server ", "timeout"))]
     assert len(kept) > 10 and all(line in text.splitlines() for line in kept)
     sections = [line for line in text.splitlines() if line and not line.startswith((" ", "{"))]
