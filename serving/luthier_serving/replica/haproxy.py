@@ -1,11 +1,12 @@
 """HAProxy as Ray Serve starts it, whose own errors are JSON: RAY_SERVE_HAPROXY_BINARY_PATH names this program.
 
 Ray writes the whole configuration of the proxy in front of the replicas, and has no setting for what the proxy itself
-answers: "Internal Server Error" where no replica answers, "Path not found" before there is one. So this program completes the configuration in the file that Ray has written, and becomes HAProxy. If Ray's file is
-not as it is known here, HAProxy gets it as it is: an answer that is not JSON is better than none.
+answers: "Internal Server Error" where no replica answers, "Path not found" before there is one. So this program
+completes the configuration in the file that Ray has written, and becomes HAProxy. If Ray's file is not as it is known
+here, HAProxy gets it as it is: an answer that is not JSON is better than none.
 
-One answer cannot be had so: where a request is no HTTP/1.1, or its headers do not fit into the buffer, HAProxy 2.8 sends
-its own "400 Bad request" in HTML before any of its configuration applies.
+One answer cannot be had so: where a request is no HTTP/1.1, or its headers do not fit into the buffer, HAProxy 2.8
+sends its own "400 Bad request" in HTML before any of its configuration applies.
 """
 
 import contextlib
