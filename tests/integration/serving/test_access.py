@@ -42,6 +42,13 @@ def guarded(ray: LocalRay, models: Any, secret: MountedSecret) -> Iterator[Local
     ray.wait_until(lambda: ray.served_version() == models.first.version, 60)
 
 
+@pytest.fixture(autouse=True)
+def both_keys(guarded: LocalRay, secret: MountedSecret) -> None:
+    """Each test begins with k1 and k2 in force."""
+    secret.replace(first="k1\n", second="k2")
+    guarded.wait_until(lambda: status_of(guarded, bearer("k2")) == 200, 20)
+
+
 def status_of(ray: LocalRay, headers: dict[str, str]) -> int:
     async def ask() -> int:
         async with (
@@ -145,10 +152,7 @@ def test_what_is_no_http_gets_the_proxys_own_400_which_no_configuration_of_it_ch
     assert answer.startswith(b"HTTP/1.1 400 Bad request") and b"<h1>400 Bad request" in answer
 
 
-async def test_by_https_through_another_proxy_answers_are_the_same(
-    guarded: LocalRay, secret: MountedSecret, tmp_path: Path
-) -> None:
-    secret.replace(first="k1", second="k2")
+async def test_by_https_through_another_proxy_answers_are_the_same(guarded: LocalRay, tmp_path: Path) -> None:
     with tls_proxy(tmp_path / "tls", guarded.http_port) as (outside, trust):
         async with aiohttp.ClientSession() as session:
             async with session.post(f"{guarded.url}/predict", json=TEXT, headers=bearer("k2")) as reply:
