@@ -39,8 +39,8 @@ def main() -> NoReturn:
     """Complete the configuration that the arguments name, and become HAProxy with the same arguments."""
     arguments = sys.argv[1:]
     try:
-        path = Path(arguments[arguments.index("-f") + 1])
-        complete_file(path)
+        if "-f" in arguments:
+            complete_file(Path(arguments[arguments.index("-f") + 1]))
     except (ValueError, IndexError, OSError) as error:
         print(f"the proxy answers errors as Ray's own does: {error}", file=sys.stderr)
     binary = _binary()
