@@ -74,7 +74,7 @@ def own_address() -> str:
 
 @pytest.fixture(scope="module")
 def proxy(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traefik]:
-    install_gateway_api(cluster)
+    install_gateway_api(cluster, everything=True)
     for manifest in CLASSES:
         cluster.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
     running = start_traefik(tmp_path_factory.mktemp("traefik"), cluster.kubeconfig)
