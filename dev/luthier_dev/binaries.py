@@ -127,10 +127,9 @@ def kueue_manifests() -> Path:
 def gateway_api_crds() -> Path:
     """Folder with the CRDs of the Gateway API, fetched once for each release."""
     target = layout().share / f"gateway-api-{versions.GATEWAY_API}"
-    with locked("binaries", "building programs"):
-        if not target.is_dir():
-            with steps.step(f"Fetch the Gateway API {versions.GATEWAY_API}", usually_s=10):
-                _fetch_gateway_api(target)
+    if not target.is_dir():
+        with locked("binaries", "building programs"), steps.step("Fetch the Gateway API", usually_s=10):
+            _fetch_gateway_api(target)
     return target
 
 

@@ -20,7 +20,9 @@ import pytest
 from luthier_dev.pki import Authority
 from luthier_dev.processes import free_ports
 from luthier_dev.traefik import GATEWAY_CONTROLLER, INGRESS_CONTROLLER, Traefik, start_traefik
+from luthier_serving.compute.model import open_model
 from luthier_serving.replica.access import ApiKeys
+from luthier_serving.replica.local_model import HeldModel
 from support.operator.gateway_api import GROUP, gateway, install_gateway_api
 from support.operator.kuberay import MODELDEPLOYMENT
 from support.serving.artifact import make_artifact
@@ -72,7 +74,7 @@ def own_address() -> str:
 
 @pytest.fixture(scope="module")
 def proxy(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traefik]:
-    install_gateway_api(cluster)
+    install_gateway_api(cluster, everything=True)
     for manifest in CLASSES:
         cluster.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
     running = start_traefik(tmp_path_factory.mktemp("traefik"), cluster.kubeconfig)
@@ -135,7 +137,8 @@ def test_a_client_outside_is_answered_by_https_with_a_key_and_turned_away_withou
 ) -> None:
     (port,) = free_ports(1)
     keys = ApiKeys(MountedSecret(tmp_path / "keys", team="k1").folder)
-    with serving(artifact, port, keys, path_prefix="/v1/reviews"):
+    model = HeldModel("rev-1", open_model(artifact, "onnxruntime", version="v1"), "replica-1")
+    with serving(model.send, port, keys, path_prefix="/v1/reviews"):
         for manifest in service(port):
             namespace.apply(manifest)
         if kind == "gateway":

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from luthier_dev import binaries
 from luthier_dev.waiting import wait_until
 
 GROUP = "gateway.networking.k8s.io"
-CRDS = ("gatewayclasses", "gateways", "httproutes", "grpcroutes", "referencegrants")
+OURS = ("gateways", "httproutes")
+"""What the operator knows of. A controller watches more."""
 
 
-def install_gateway_api(cluster: Any) -> None:
-    """Install what the Gateway API calls its standard channel, of the kinds that matter here."""
+def install_gateway_api(cluster: Any, *, everything: bool = False) -> None:
+    """Install what the Gateway API calls its standard channel, or only the kinds that the operator knows of."""
     folder = binaries.gateway_api_crds()
-    for plural in CRDS:
-        cluster.kubectl("apply", "--server-side", "-f", str(folder / f"{GROUP}_{plural}.yaml"))
-    for plural in CRDS:
-        cluster.kubectl("wait", "--for=condition=Established", f"crd/{plural}.{GROUP}")
+    every = sorted(path.stem.removeprefix(f"{GROUP}_") for path in folder.glob(f"{GROUP}_*.yaml"))
+    # A policy against older releases is no definition.
+    plurals = [each for each in every if not each.startswith("vap_")] if everything else OURS
+    files = [argument for each in plurals for argument in ("-f", str(folder / f"{GROUP}_{each}.yaml"))]
+    cluster.kubectl("apply", "--server-side", *files)
+    cluster.kubectl("wait", "--for=condition=Established", *(f"crd/{each}.{GROUP}" for each in plurals))
     wait_until(lambda: None if _is_served(cluster) else "not served", "the Gateway API", timeout_s=30, interval_s=0.1)
 
 
 def remove_gateway_api(cluster: Any) -> None:
-    cluster.kubectl("delete", "crd", *(f"{plural}.{GROUP}" for plural in CRDS), "--ignore-not-found")
+    cluster.kubectl("delete", "crd", *(f"{each}.{GROUP}" for each in OURS), "--ignore-not-found")
 
 
 def _is_served(cluster: Any) -> bool:
@@ -55,7 +57,3 @@ def judge(namespace: Any, route: str, **conditions: tuple[str, str, str]) -> Non
     ]
     parent = {"parentRef": raw["spec"]["parentRefs"][0], "controllerName": "example.com/test", "conditions": rows}
     namespace.merge("httproute", route, {"status": {"parents": [parent]}}, status=True)
-
-
-def as_json(*manifests: dict[str, Any]) -> str:
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)})

@@ -1,34 +1,27 @@
-"""The server's HTTP with a real model, in a thread of this process: for tests of what lies in front of it."""
+"""The server's HTTP on a port, in a thread of this process: for tests of what lies in front of it."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import uvicorn
 
 from luthier_dev.waiting import wait_until
-from luthier_serving.answers import ModelInfo
-from luthier_serving.compute.model import open_model
 from luthier_serving.replica.access import ApiKeys
 from luthier_serving.replica.http import build_http
-from luthier_serving.replica.local_model import HeldModel
-from support.serving.doubles import RecordedRequests, config, predictor
+from luthier_serving.replica.revision_queue import SendBatch
+from support.serving.doubles import RecordedRequests, config, predictor, ready
 
 
 @contextlib.contextmanager
-def serving(artifact: Path, port: int, keys: ApiKeys | None = None, path_prefix: str | None = None) -> Iterator[None]:
-    """Serve an artifact on all addresses of this machine."""
-    model = HeldModel("rev-1", open_model(artifact, "onnxruntime", version="v1"), "replica-1")
-
-    async def ready() -> ModelInfo:
-        return model.info
-
-    app = build_http(predictor(model.send, "rev-1"), RecordedRequests(), ready, keys)
+def serving(send: SendBatch, port: int, keys: ApiKeys | None = None, path_prefix: str | None = None) -> Iterator[None]:
+    """Serve what computes batches, on all addresses of this machine."""
+    app = build_http(predictor(send, "rev-1"), RecordedRequests(), ready, keys)
     app.configure(config(path_prefix=path_prefix))
-    server = uvicorn.Server(uvicorn.Config(app, host="0.0.0.0", port=port, lifespan="off", log_level="warning"))
+    options = uvicorn.Config(app, host="0.0.0.0", port=port, lifespan="off", log_config=None, access_log=False)
+    server = uvicorn.Server(options)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

@@ -42,6 +42,7 @@ NAMES = (
     ".containers[].volumeMounts[].mountPath",
     ".volumes[].configMap.",
     ".volumes[].projected.sources[].secret.name",
+    ".volumes[].secret.secretName",
     ".volumes[].persistentVolumeClaim.claimName",
     ".imagePullSecrets[].name",
     ".serviceAccountName",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from luthier_api.documents import SERVER_REPORT_PATH, ModelState, RevisionCounts, ServerReport
+from luthier_api.documents import SERVER_REPORT_PATH, ApiKeysState, ModelState, RevisionCounts, ServerReport
 from luthier_dev.processes import free_ports
 from luthier_operator.gather.pod_client import MAX_BYTES, ReportReader
 from luthier_operator.gather.server_poller import ServerPoller
@@ -93,7 +93,9 @@ async def test_what_decides_wakes_and_counts_alone_wake_nobody(pods: Pods) -> No
     assert pods.woken == [KEY]
     assert pods.poller.reports(KEY, [pod()])[0].report == counted
     loading = [*READY.models, ModelState(revision="rev-b", state="Loading")]
-    for number, change in enumerate([{"ready": False}, {"window": "rev-b/0"}, {"models": loading}], 2):
+    nobody = ApiKeysState(count=0, message="Nobody is admitted.")
+    changes = [{"ready": False}, {"window": "rev-b/0"}, {"models": loading}, {"api_keys": nobody}]
+    for number, change in enumerate(changes, 2):
         pods.say(READY.model_copy(update=change))
         await pods.until(lambda number=number: len(pods.woken) == number)
 

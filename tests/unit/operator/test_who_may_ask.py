@@ -15,6 +15,8 @@ from support.operator.serving import FOLLOWING, Cluster, serving, version
 pytestmark = pytest.mark.unit
 
 AUTH = {"auth": {"apiKeysSecretRef": {"name": "team-keys"}}}
+CLUSTER_HASH = "70d17ec19eefdec5ae6f98f2c2718794fe5e6525c78826b5b88f4529b5da4a14"
+"""What the release before had for the same spec: with another one, KubeRay builds a second cluster for everybody."""
 CORS = {"http": {"cors": {"allowOrigins": ["https://app.example.com"]}}}
 
 
