@@ -5,7 +5,7 @@ all overhead, none of it computation. Each text is a request of its own, one aft
 time (which share batches). CPU time is of all threads of this process, those of log and exporter included, until what
 they hold is written. The parts take turns over the rounds; figures are medians.
 
-    python -m benchmarks.observing [--rounds 5] [--requests 20000] [--json FILE]
+    python -m benchmarks.observing [--rounds 5] [--requests 20000] [--json FILE] [part ...]
 """
 
 from __future__ import annotations
@@ -152,11 +152,16 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--requests", type=int, default=20_000)
     arguments.add_argument("--json", type=Path)
+    arguments.add_argument("parts", nargs="*", help="only parts that begin with one of these, beside nothing")
     asked = arguments.parse_args()
-    metrics()  # starts Ray before anything is measured
-    samples: dict[str, dict[int, list[float]]] = {name: {1: [], TOGETHER: []} for name in PARTS}
+    parts = {
+        name: part for name, part in PARTS.items() if not asked.parts or name.startswith(("nothing", *asked.parts))
+    }
+    if only_metrics in parts.values():
+        metrics()  # starts Ray before anything is measured
+    samples: dict[str, dict[int, list[float]]] = {name: {1: [], TOGETHER: []} for name in parts}
     for _ in range(asked.rounds):
-        for (name, part), together in itertools.product(PARTS.items(), (1, TOGETHER)):
+        for (name, part), together in itertools.product(parts.items(), (1, TOGETHER)):
             samples[name][together].append(measure(part, asked.requests, together))
     found = {name: {each: statistics.median(values) for each, values in row.items()} for name, row in samples.items()}
     base = found["nothing"]
