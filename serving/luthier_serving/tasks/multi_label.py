@@ -25,13 +25,11 @@ class MultiLabel:
 
     def result(self, text: str, values: list[float], model: ModelInfo) -> dict[str, Any]:
         """Return the assigned labels, and the probabilities of all labels."""
-        assigned = [label for label, each in zip(model.labels, values, strict=True) if each >= model.threshold]
-        return {"prediction": assigned, "probabilities": by_label(model.labels, values)}
+        return {"prediction": _assigned(values, model), "probabilities": by_label(model.labels, values)}
 
     def summary_of(self, values: list[float], model: ModelInfo) -> Summary:
         """Return the assigned labels, and the highest probability."""
-        assigned = [label for label, each in zip(model.labels, values, strict=True) if each >= model.threshold]
-        return Summary(assigned, max(values))
+        return Summary(_assigned(values, model), max(values))
 
     def fields(self, model: ModelInfo | None) -> AnswerFields:
         """Return the fields of `result`."""
@@ -41,3 +39,7 @@ class MultiLabel:
             "prediction": (conlist(label_type(model.labels if model else None)), Field(description=described)),
             "probabilities": (dict[str, Probability], Field(description="The probability of each label, by itself.")),
         }
+
+
+def _assigned(values: list[float], model: ModelInfo) -> list[str]:
+    return [label for label, each in zip(model.labels, values, strict=True) if each >= model.threshold]
