@@ -103,14 +103,14 @@ def train(folder: Path, base: Path, rows: Path) -> Published:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     folder = tmp_path_factory.mktemp("drift")
-    reviews, base = read_reviews()[:TRAINED_ON], folder / "base"
+    reviews, base = read_reviews(), folder / "base"
     base.mkdir()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch and transformers warn about their own insides
         tiny_model(base, "distilbert", [text for text, _ in reviews])
         rows = folder / "rows.csv"
         with rows.open("w", newline="") as file:
-            csv.writer(file).writerows([("text", "label"), *reviews])
+            csv.writer(file).writerows([("text", "label"), *reviews[:TRAINED_ON]])
         version = train(folder / "run", base, rows)
         where = Path(version.uri.removeprefix("file://"))
         return Served(open_model(where, "onnxruntime", version=version.version), where)
