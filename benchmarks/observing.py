@@ -3,9 +3,9 @@
 The real predictor, queue and observer, and Ray's real metrics, around a model that answers at once: so the figures are
 all overhead, none of it computation. Each text is a request of its own, one after the other (each a batch) and 32 at a
 time (which share batches). CPU time is of all threads of this process, those of log and exporter included, until what
-they hold is written. The parts take turns over the rounds; figures are medians.
+they hold is written. The parts take turns over the rounds; figures are the least, since others on the machine only add.
 
-    python -m benchmarks.observing [--rounds 5] [--requests 20000] [--json FILE]
+    python -m benchmarks.observing [--rounds 5] [--requests 20000] [--json FILE] [part ...]
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import itertools
 import json
-import statistics
 import tempfile
 import time
 import warnings
@@ -152,13 +151,18 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--requests", type=int, default=20_000)
     arguments.add_argument("--json", type=Path)
+    arguments.add_argument("parts", nargs="*", help="only parts that begin with one of these, beside nothing")
     asked = arguments.parse_args()
-    metrics()  # starts Ray before anything is measured
-    samples: dict[str, dict[int, list[float]]] = {name: {1: [], TOGETHER: []} for name in PARTS}
+    parts = {
+        name: part for name, part in PARTS.items() if not asked.parts or name.startswith(("nothing", *asked.parts))
+    }
+    if only_metrics in parts.values():
+        metrics()  # starts Ray before anything is measured
+    samples: dict[str, dict[int, list[float]]] = {name: {1: [], TOGETHER: []} for name in parts}
     for _ in range(asked.rounds):
-        for (name, part), together in itertools.product(PARTS.items(), (1, TOGETHER)):
+        for (name, part), together in itertools.product(parts.items(), (1, TOGETHER)):
             samples[name][together].append(measure(part, asked.requests, together))
-    found = {name: {each: statistics.median(values) for each, values in row.items()} for name, row in samples.items()}
+    found = {name: {each: min(values) for each, values in row.items()} for name, row in samples.items()}
     base = found["nothing"]
     print(f"| CPU microseconds of a request | one at a time | {TOGETHER} at a time |\n| --- | --- | --- |")
     for name, row in found.items():

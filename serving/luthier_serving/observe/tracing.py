@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 TRACES_PATH = "/v1/traces"
-EXPORT_TIMEOUT_S = 3
+EXPORT_TIMEOUT_S = 3.0
 CLOSE_TIMEOUT_S = 5.0
 SCOPE = "luthier_serving"
 

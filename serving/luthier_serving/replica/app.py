@@ -94,9 +94,9 @@ class ServerReplica(InferenceService):
         stable = self._config.stable
         elsewhere = {route.revision for route in self._config.routes if route.own_application}
         self._clients = {name: self._clients.get(name) or RevisionClient(name) for name in elsewhere}
+        await self._observing.apply(self._config)
         self._local.want(stable, elsewhere=stable is not None and stable.name in elsewhere)
         self._route()
-        await self._observing.apply(self._config)
         if self._report_site is None:
             # Before the model is there, so that whoever asks is told why it is not.
             self._report_site = await serve_report(self._report, int(os.environ.get(PORT_ENV, SERVER_REPORT_PORT)))

@@ -296,12 +296,11 @@ class Predictor:
         return BatchLimits(self.config.max_batch_texts, wait_s, silence_s=silence_s)
 
     def _open_queue(self, target: Target, limits: BatchLimits) -> RevisionQueue:
-        revision = target.revision
         return RevisionQueue(
             target.send,
             limits,
-            lambda texts: self._on_batch(revision, texts),
-            lambda batch: self._observer.returned(revision, batch),
+            lambda texts: self._on_batch(target.revision, texts),
+            lambda batch: self._observer.returned(target.revision, batch),
         )
 
 

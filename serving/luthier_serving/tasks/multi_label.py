@@ -40,8 +40,7 @@ class MultiLabel:
 
     def summary_of(self, values: list[float], model: ModelInfo) -> Summary:
         """Return the assigned labels, and the highest probability."""
-        assigned = [label for label, each in zip(model.labels, values, strict=True) if each >= model.threshold]
-        return Summary(assigned, max(values))
+        return Summary(_assigned(values, model), max(values))
 
     def fields(self, model: ModelInfo | None) -> AnswerFields:
         """Return the fields of `result`."""
@@ -52,3 +51,7 @@ class MultiLabel:
             "prediction": (conlist(label_type(model.labels if model else None)), Field(description=described)),
             "probabilities": (dict[str, Probability], Field(description=each)),
         }
+
+
+def _assigned(values: list[float], model: ModelInfo) -> list[str]:
+    return [label for label, each in zip(model.labels, values, strict=True) if each >= model.threshold]

@@ -41,8 +41,8 @@ class TextClassification:
 
     def summary_of(self, values: list[float], model: ModelInfo) -> Summary:
         """Return the most likely label and its probability."""
-        confidence = max(values)
-        return Summary((model.labels[values.index(confidence)],), confidence)
+        highest = max(values)
+        return Summary((model.labels[values.index(highest)],), highest)
 
     def fields(self, model: ModelInfo | None) -> AnswerFields:
         """Return the fields of `result`."""

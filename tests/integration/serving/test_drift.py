@@ -43,6 +43,7 @@ RUSSIAN = [
     "Экран тусклый, а звук хриплый.", "Не стоит своих денег.", "Подарил маме, она в восторге.",
 ]  # fmt: skip
 REQUESTS = 400
+TRAINED_ON = 700
 
 
 def pairs_of(sentences: list[str]) -> list[str]:
@@ -56,8 +57,6 @@ class Served:
 
     model: Model
     folder: Path
-    trained_again: bytes
-    """Its reference.json, made by a second run from the same inputs."""
 
     async def send(self, texts: list[Text]) -> Answer:
         return Answer(self.model.predict(texts), self.model.info, "replica-1", self.model.work)
@@ -111,12 +110,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
         tiny_model(base, "distilbert", [text for text, _ in reviews])
         rows = folder / "rows.csv"
         with rows.open("w", newline="") as file:
-            csv.writer(file).writerows([("text", "label"), *reviews])
-        first, again = (train(folder / name, base, rows) for name in ("first", "again"))
-        where = Path(first.uri.removeprefix("file://"))
-        model = open_model(where, "onnxruntime", version=first.version)
-    second = Path(again.uri.removeprefix("file://")) / REFERENCE_FILE
-    return Served(model, where, second.read_bytes())
+            csv.writer(file).writerows([("text", "label"), *reviews[:TRAINED_ON]])
+        version = train(folder / "run", base, rows)
+        where = Path(version.uri.removeprefix("file://"))
+        return Served(open_model(where, "onnxruntime", version=version.version), where)
 
 
 def same_kind() -> list[str]:
@@ -158,10 +155,10 @@ def show(kind: str, reports: list[ServerReport], verdict: Verdict) -> None:
     print(f"\n{kind}: PSI (chance): {row}\n    {verdict.message}")
 
 
-def test_the_reference_lies_in_the_artifact_verified_and_the_same_run_makes_the_same(served: Served) -> None:
+def test_the_reference_is_a_file_of_the_version_and_is_shown_in_its_report(served: Served) -> None:
     manifest = json.loads((served.folder / "manifest.json").read_text())
     assert REFERENCE_FILE in {entry["path"] for entry in manifest["files"]}
-    assert served.trained_again == (served.folder / REFERENCE_FILE).read_bytes()
+    assert "What drift is measured against" in (served.folder / "report.html").read_text()
 
 
 def test_the_served_model_answers_the_evaluation_split_as_the_reference_says(served: Served) -> None:

@@ -156,7 +156,8 @@ async def test_a_request_that_fails_is_a_failed_span_with_its_status(traced: Tra
     assert one(spans, "predict").attributes["http.response.status_code"] == 500
 
 
-async def test_a_collector_that_is_away_holds_nobody_up() -> None:
+async def test_a_collector_that_is_away_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "EXPORT_TIMEOUT_S", 0.1)
     with collector() as received:
         made = Traced(received, share=1)
     before = time.monotonic()
@@ -164,6 +165,7 @@ async def test_a_collector_that_is_away_holds_nobody_up() -> None:
         await made.predictor.predict(["a"])
     assert time.monotonic() - before < 5
     assert (await made.predictor.predict(["a"]))[1].rows
+    assert not await made.spans()
 
 
 def test_who_traces_nothing_needs_no_opentelemetry(monkeypatch: pytest.MonkeyPatch) -> None:
