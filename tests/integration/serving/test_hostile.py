@@ -115,7 +115,7 @@ def fault(hostile: Hostile, received: bytes) -> str | None:
 @pytest.mark.parametrize("count", [600, pytest.param(10_000, marks=pytest.mark.slow)])
 async def test_hostile_requests_get_one_sentence_each_and_disturb_nobody(server: LocalRay, count: int) -> None:
     before, faults, codes = processes(server), list[str](), Counter[str]()
-    waiting = iter(storm(SEED, count))
+    waiting = storm(SEED, count)
     began = time.monotonic()
 
     async def client(number: int) -> None:
