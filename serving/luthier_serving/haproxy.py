@@ -5,8 +5,8 @@ be started in HAProxy's place. `main` is that program (RAY_SERVE_HAPROXY_BINARY_
 Ray hands it, and becomes HAProxy. What it adds:
 
 - A client that takes too long for the head of a request is told so, and loses its connection. Ray waits for ever.
-- What HAProxy, Ray or uvicorn refuse by themselves is answered as every error is: JSON with one sentence. But what is no
-  HTTP, or is never completed, HAProxy 2.8 answers in words of its own (its issue 3032).
+- What HAProxy, Ray or uvicorn refuse by themselves is answered as every error is: JSON with one sentence. But what is
+  no HTTP, or is never completed, HAProxy 2.8 answers in words of its own (its issue 3032).
 - Methods are those that HTTP has: Ray counts requests by method, and would keep every name that a client makes up.
 - Headers that steer Ray itself are removed: a client could set its own time limit, and a value that is no number or no
   UTF-8 would be an error 500. So is `Upgrade`: there are no WebSockets here.
