@@ -7,7 +7,8 @@ Ray hands it, and becomes HAProxy. What it adds:
 - A client that takes too long for a request is told so, and loses its connection. Ray waits for ever.
 - A request is sent on when all of it is there, or as much as the buffer takes: what was not whole cannot be sent again
   when its replica dies.
-- What HAProxy, Ray or uvicorn refuse by themselves is answered as every error is: JSON with one sentence.
+- What HAProxy, Ray or uvicorn refuse by themselves is answered as every error is: JSON with one sentence. But what is
+  no HTTP, or is never completed, HAProxy 2.8 answers in words of its own (its issue 3032).
 - Methods are those that HTTP has: Ray counts requests by method, and would keep every name that a client makes up.
 - Headers that steer Ray itself are removed: a client could set its own time limit, and a value that is no number or no
   UTF-8 would be an error 500. So is `Upgrade`: there are no WebSockets here.
@@ -106,7 +107,7 @@ def hardened(config: str, folder: Path, head_timeout_s: int = HEAD_TIMEOUT_S) ->
 
 
 def error_file(folder: Path, status: int) -> Path:
-    """Return where the answer of a status lies. For what is no HTTP at all, HAProxy takes nothing but a file."""
+    """Return where the answer of a status lies."""
     return folder / f"luthier-{status}.http"
 
 

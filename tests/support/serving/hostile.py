@@ -10,7 +10,7 @@ import asyncio
 import json
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -322,18 +322,16 @@ WHOLE: dict[Kind, int] = {
 }  # fmt: skip
 
 
-def storm(seed: int, count: int) -> list[Hostile]:
+def storm(seed: int, count: int) -> Iterator[Hostile]:
     """Return so many hostile requests of all kinds; one in twelve is left in the middle."""
     random = Random(seed)
-    found = []
     for _ in range(count):
         if random.random() < 1 / 12:
-            found.append(Hostile("cut", cut(random), whole=False))
+            yield Hostile("cut", cut(random), whole=False)
         else:
             [kind] = random.choices(list(WHOLE), weights=list(WHOLE.values()))
-            # Two lengths, random bytes and the like may promise more than they send.
-            found.append(Hostile(kind.__name__, kind(random), whole=kind not in (random_bytes, http2, tls)))
-    return found
+            # These may end in the middle of what they seem to begin.
+            yield Hostile(kind.__name__, kind(random), whole=kind not in (random_bytes, http2, tls))
 
 
 async def send(port: int, hostile: Hostile, random: Random) -> bytes:

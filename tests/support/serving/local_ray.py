@@ -23,6 +23,8 @@ from luthier_dev.waiting import wait_until
 from luthier_operator.manifests import grpc
 
 START_TIMEOUT_S = 90.0
+# As in the image; where the GPU tests run, our packages are not installed.
+_HAPROXY = Path(sys.executable).with_name("luthier-haproxy")
 # What the image sets, beside what keeps this Ray to itself.
 IMAGE_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -78,7 +80,7 @@ class LocalRay:
             "LUTHIER_REPORT_PORT": str(report),
             "LUTHIER_API_KEYS_DIR": str(self.api_keys),
             "RAY_AUTH_TOKEN": self.token,
-            "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sys.executable).with_name("luthier-haproxy")),
+            **({"RAY_SERVE_HAPROXY_BINARY_PATH": str(_HAPROXY)} if _HAPROXY.exists() else {}),
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
