@@ -224,14 +224,16 @@ def connect(namespace: str | None = None, context: str | None = None, kubeconfig
     path = file or str(Path.home() / ".kube" / "config")
     try:
         if file is None and not Path(path).exists() and (_IN_CLUSTER / "token").exists():
-            load_incluster_config(client_configuration=configuration)
+            load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             return Cluster(ApiClient(configuration), namespace or (_IN_CLUSTER / "namespace").read_text().strip())
-        contexts, current = list_kube_config_contexts(path)
+        contexts, current = list_kube_config_contexts(path)  # type: ignore[no-untyped-call]
         chosen = next((entry for entry in contexts if entry["name"] == context), None) if context else current
         if chosen is None:
             known = ", ".join(entry["name"] for entry in contexts)
             raise NotFound(f"The kubeconfig has no context {context}; it has: {known}.")
-        load_kube_config(path, context=context, client_configuration=configuration, persist_config=False)
+        load_kube_config(  # type: ignore[no-untyped-call]
+            path, context=context, client_configuration=configuration, persist_config=False
+        )
     except (ConfigException, yaml.YAMLError, OSError) as error:
         raise Unreachable(
             f"No cluster is configured ({_first_line(error)}); set KUBECONFIG or give --kubeconfig."
