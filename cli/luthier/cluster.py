@@ -162,7 +162,11 @@ class Cluster:
             raise Unreachable(
                 f"{self.server} answers something else than the Kubernetes API; check --context."
             ) from None
-        return found if isinstance(found, dict) else {"items": found}
+        if not isinstance(found, dict):
+            return {"items": found}
+        for each in (found, *(found.get("items") or [])):
+            _drop_managed_fields(each)
+        return found
 
     def _send(
         self,
@@ -272,3 +276,9 @@ def _refusal(status: int, body: bytes, path: str) -> LuthierError:
     if status in (400, 413, 415, 422):
         return Invalid(sentence)
     return Unreachable(sentence) if status >= 500 else LuthierError(sentence)
+
+
+def _drop_managed_fields(raw: object) -> None:
+    """As kubectl does: who wrote which field is of use to no reader here, and half of the text."""
+    if isinstance(raw, dict) and isinstance(raw.get("metadata"), dict):
+        raw["metadata"].pop("managedFields", None)

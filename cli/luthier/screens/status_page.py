@@ -44,7 +44,7 @@ def resource_part(resource: Resource, now: datetime, *, verbose: bool = False) -
     parts = [_heading(resource, now), *_sentence(resource), *body]
     if verbose:
         parts.append(_conditions(resource, now))
-    return [parts[0], *(Padding(part, (0, 0, 0, 2)) for part in parts[1:])]
+    return [parts[0], *(Padding(part, (0, 0, 0, 2), expand=False) for part in parts[1:])]
 
 
 def phase_style(resource: Resource) -> str:
