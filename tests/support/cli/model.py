@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from luthier_dev.kubectl import KubectlFailed
+
 
 class _Handler(BaseHTTPRequestHandler):
     """Answers /predict as the server does."""
@@ -26,6 +28,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -48,10 +54,30 @@ def played_model(namespace: Any, name: str = "reviews") -> Iterator[None]:
     port = {"name": "serve", "port": 8000}
     subset = {"addresses": [{"ip": address}], "ports": [{"name": "serve", "port": server.server_address[1]}]}
     namespace.apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [port]}})
+    owned = {"kubernetes.io/service-name": f"{name}-serve-svc"}
+    slice_ = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": f"{name}-serve-svc-played", "labels": owned},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+        "ports": [{"name": "serve", "port": server.server_address[1], "protocol": "TCP"}],
+    }
+    namespace.apply(slice_)
     namespace.apply({"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata, "subsets": [subset]})
+    path = f"/api/v1/namespaces/{namespace.name}/services/{name}-serve-svc:8000/proxy/"
+    namespace.until("the Service", lambda: _reached(namespace, path), timeout_s=20)
     try:
         yield
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def _reached(namespace: Any, path: str) -> bool:
+    try:
+        namespace.kubectl("get", "--raw", path)
+    except KubectlFailed:
+        return False
+    return True
