@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from luthier_dev.kubectl import KubectlFailed
-
 
 class _Handler(BaseHTTPRequestHandler):
     """Answers /predict as the server does."""
@@ -52,21 +50,12 @@ def played_model(namespace: Any, name: str = "reviews") -> Iterator[None]:
     thread.start()
     metadata = {"name": f"{name}-serve-svc"}
     port = {"name": "serve", "port": 8000}
-    subset = {"addresses": [{"ip": address}], "ports": [{"name": "serve", "port": server.server_address[1]}]}
+    # Its proxy goes to addresses that are a pod's own, and to no others.
+    target = {"kind": "Pod", "namespace": namespace.name, "name": _pod(namespace, name, address)}
+    addresses = [{"ip": address, "targetRef": target}]
+    subset = {"addresses": addresses, "ports": [{"name": "serve", "port": server.server_address[1]}]}
     namespace.apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [port]}})
-    owned = {"kubernetes.io/service-name": f"{name}-serve-svc"}
-    slice_ = {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {"name": f"{name}-serve-svc-played", "labels": owned},
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
-        "ports": [{"name": "serve", "port": server.server_address[1], "protocol": "TCP"}],
-    }
-    namespace.apply(slice_)
     namespace.apply({"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata, "subsets": [subset]})
-    path = f"/api/v1/namespaces/{namespace.name}/services/{name}-serve-svc:8000/proxy/"
-    namespace.until("the Service", lambda: _reached(namespace, path), timeout_s=20)
     try:
         yield
     finally:
@@ -75,9 +64,10 @@ def played_model(namespace: Any, name: str = "reviews") -> Iterator[None]:
         server.server_close()
 
 
-def _reached(namespace: Any, path: str) -> bool:
-    try:
-        namespace.kubectl("get", "--raw", path)
-    except KubectlFailed:
-        return False
-    return True
+def _pod(namespace: Any, name: str, address: str) -> str:
+    namespace.until("its service account", lambda: namespace.all("serviceaccounts"))
+    pod, container = f"{name}-played-model", {"name": "main", "image": "i"}
+    namespace.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod}, "spec": {"containers": [container]}})
+    status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}
+    namespace.merge("pod", pod, {"status": status}, status=True)
+    return pod
