@@ -129,10 +129,11 @@ def fetch(uri: str, config: StorageConfig, file: str, into: Path) -> Path:
     Raises:
         NotFound: if the version does not have it.
     """
-    with told():
-        manifest = download_version(uri, into, config, choose=lambda paths: [path for path in paths if path == file])
+    manifest = manifest_at(uri, config)
     if manifest.file(file) is None:
         raise NotFound(f"Version {manifest.version} has no {file}; it may be of an earlier release.")
+    with told():
+        download_version(uri, into, config, digest=manifest.digest, choose=lambda paths: [file])
     return into / file
 
 
