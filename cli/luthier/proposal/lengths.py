@@ -38,7 +38,10 @@ class Lengths:
 
 
 def measure(
-    texts: Sequence[str], pairs: Sequence[str] | None = None, count: tuple[Callable[[str], int], str] | None = None
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    count: tuple[Callable[[str], int], str] | None = None,
+    keep: int | None = None,
 ) -> Lengths:
     """Return the lengths of texts, and the fewest tokens to keep that leave 99 % of them whole.
 
@@ -46,6 +49,7 @@ def measure(
         texts: The texts.
         pairs: The second texts, of pairs.
         count: Counts the tokens of a text, and what it is called. Default: an estimate.
+        keep: Tokens to keep of each text, if that is decided already.
     """
     tokens, counted_by = count or (estimate, f"estimated as {_TOKENS_PER_WORD} tokens a word")
     second = pairs if pairs is not None else [""] * len(texts)
@@ -55,7 +59,7 @@ def measure(
         for text, other in zip(texts[:_SAMPLE], second[:_SAMPLE], strict=True)
         if text
     ) or [special]
-    kept = min(_MODEL_LIMIT, max(_STEP, math.ceil(_quantile(found, _SHARE_KEPT) / _STEP) * _STEP))
+    kept = keep or min(_MODEL_LIMIT, max(_STEP, math.ceil(_quantile(found, _SHARE_KEPT) / _STEP) * _STEP))
     cut = sum(length > kept for length in found) / len(found)
     return Lengths(
         _quantile(found, 0.5), _quantile(found, 0.95), _quantile(found, 0.99), found[-1], counted_by, kept, cut
