@@ -16,7 +16,7 @@ The rooms, from the outside in:
 - `cluster` (the only module that calls a Kubernetes client), `storage` (the registry, with the user's own keys).
 - `kinds`, `errors`: the two kinds of resource; every error, and its exit code.
 
-It never writes a resource's status, reads no Secret's values, and needs no more rights than kubectl does.
+It never writes a resource's status, keeps and shows no Secret's values, and needs no more rights than kubectl does.
 """
 
 from luthier.errors import LuthierError

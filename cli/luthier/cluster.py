@@ -162,7 +162,11 @@ class Cluster:
             raise Unreachable(
                 f"{self.server} answers something else than the Kubernetes API; check --context."
             ) from None
-        return found if isinstance(found, dict) else {"items": found}
+        if not isinstance(found, dict):
+            return {"items": found}
+        for each in (found, *(found.get("items") or [])):
+            _drop_managed_fields(each)
+        return found
 
     def _send(
         self,
@@ -224,14 +228,16 @@ def connect(namespace: str | None = None, context: str | None = None, kubeconfig
     path = file or str(Path.home() / ".kube" / "config")
     try:
         if file is None and not Path(path).exists() and (_IN_CLUSTER / "token").exists():
-            load_incluster_config(client_configuration=configuration)
+            load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             return Cluster(ApiClient(configuration), namespace or (_IN_CLUSTER / "namespace").read_text().strip())
-        contexts, current = list_kube_config_contexts(path)
+        contexts, current = list_kube_config_contexts(path)  # type: ignore[no-untyped-call]
         chosen = next((entry for entry in contexts if entry["name"] == context), None) if context else current
         if chosen is None:
             known = ", ".join(entry["name"] for entry in contexts)
             raise NotFound(f"The kubeconfig has no context {context}; it has: {known}.")
-        load_kube_config(path, context=context, client_configuration=configuration, persist_config=False)
+        load_kube_config(  # type: ignore[no-untyped-call]
+            path, context=context, client_configuration=configuration, persist_config=False
+        )
     except (ConfigException, yaml.YAMLError, OSError) as error:
         raise Unreachable(
             f"No cluster is configured ({_first_line(error)}); set KUBECONFIG or give --kubeconfig."
@@ -270,3 +276,9 @@ def _refusal(status: int, body: bytes, path: str) -> LuthierError:
     if status in (400, 413, 415, 422):
         return Invalid(sentence)
     return Unreachable(sentence) if status >= 500 else LuthierError(sentence)
+
+
+def _drop_managed_fields(raw: object) -> None:
+    """As kubectl does: who wrote which field is of use to no reader here, and half of the text."""
+    if isinstance(raw, dict) and isinstance(raw.get("metadata"), dict):
+        raw["metadata"].pop("managedFields", None)

@@ -18,7 +18,7 @@ from luthier_api.training import TrainingSpec
 
 TRAINER = "luthier_trainer"
 NOT_INSTALLED = (
-    "The trainer is not installed here: pip install 'luthier-trainer[train]', or let the cluster do it: "
+    "The trainer is not installed here: pip install './trainer_image[train]' in a checkout, or use the cluster: "
     "`luthier apply FILE --wait`."
 )
 

@@ -36,7 +36,8 @@ class Manifest:
     @property
     def namespace(self) -> str | None:
         """The namespace that the file names, if it does."""
-        return self.raw["metadata"].get("namespace")
+        named = self.raw["metadata"].get("namespace")
+        return str(named) if named else None
 
 
 def read_text(path: Path) -> str:
@@ -128,13 +129,12 @@ def pinned(text: str, pin: Pin, name: str | None = None) -> str:
     Raises:
         Invalid: if there is no ModelDeployment, several and no name, or one by uri and the pin has none.
     """
-    node = _deployment(text, name)
-    model = _child(_child(node, "spec"), "model")
-    if model is None:
-        raise Invalid("The ModelDeployment has no spec.model.")
+    model = _child(_child(_deployment(text, name), "spec"), "model")
     reference = _child(model, "fineTuneJobRef")
-    if reference is not None:
+    if isinstance(reference, yaml.MappingNode):
         return _with_values(text, reference, {"version": pin.version}, after="name")
+    if not isinstance(model, yaml.MappingNode):
+        raise Invalid("The ModelDeployment has no spec.model.")
     if pin.uri is None or pin.digest is None:
         raise Invalid("This ModelDeployment names its model by uri and digest: use --from, or give --uri and --digest.")
     return _with_values(text, model, {"uri": pin.uri, "digest": pin.digest}, after="uri")
@@ -168,7 +168,7 @@ def _child(node: yaml.Node | None, key: str) -> yaml.Node | None:
     return next((value for found, value in _pairs(node) if found.value == key), None)
 
 
-def _with_values(text: str, node: yaml.Node, values: dict[str, str], *, after: str) -> str:
+def _with_values(text: str, node: yaml.MappingNode, values: dict[str, str], *, after: str) -> str:
     """Set values of a mapping, the last in the file first, so that the places of the others stay right."""
     edits: list[tuple[int, int, str]] = []
     for key, value in values.items():
@@ -182,7 +182,7 @@ def _with_values(text: str, node: yaml.Node, values: dict[str, str], *, after: s
     return text
 
 
-def _insertion(text: str, node: yaml.Node, key: str, value: str, after: str) -> tuple[int, int, str]:
+def _insertion(text: str, node: yaml.MappingNode, key: str, value: str, after: str) -> tuple[int, int, str]:
     anchor = next((pair for pair in _pairs(node) if pair[0].value == after), None)
     if anchor is None:
         raise Invalid(f"spec.model has no {after} after which {key} could stand.")

@@ -46,5 +46,5 @@ def predict(
         if deployment.deployment_status.ready_replicas:
             raise
         ready = next((c.message for c in deployment.status.conditions if c.type == "Ready"), "no operator has seen it")
-        raise Unreachable(f"{deployment.title} does not answer: {ready}") from error
+        raise Unreachable(f"{deployment.title} does not answer ({str(error).rstrip('.')}): {ready}") from error
     return [dict(prediction) for prediction in answer["predictions"]]

@@ -33,6 +33,7 @@ from luthier_artifacts import (
     open_store,
 )
 
+ACCESS_KEY = "AWS_ACCESS_KEY_ID"
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _MAPPED: tuple[tuple[tuple[type[StorageError], ...], type[LuthierError]], ...] = (
     ((ObjectNotFound, BucketNotFound), NotFound),
@@ -77,6 +78,8 @@ def config_of(access: Raw) -> StorageConfig:
         region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or access.get("region"),
         ca_bundle=Path(bundle) if bundle else None,
         force_path_style=None if named else access.get("forcePathStyle"),
+        # Read for each request: a notebook lives longer than the keys that it was started with.
+        credentials_env="" if os.environ.get(ACCESS_KEY) else None,
         max_attempts=2,
     )
 
@@ -126,10 +129,11 @@ def fetch(uri: str, config: StorageConfig, file: str, into: Path) -> Path:
     Raises:
         NotFound: if the version does not have it.
     """
-    with told():
-        manifest = download_version(uri, into, config, choose=lambda paths: [path for path in paths if path == file])
+    manifest = manifest_at(uri, config)
     if manifest.file(file) is None:
         raise NotFound(f"Version {manifest.version} has no {file}; it may be of an earlier release.")
+    with told():
+        download_version(uri, into, config, digest=manifest.digest, choose=lambda paths: [file])
     return into / file
 
 

@@ -76,7 +76,7 @@ def _crd_row(kind: str, name: str, found: Raw, ours: Raw) -> Row:
         )
         return Row(f"CRD {kind}", Level.WARN, f"{said}, older than this command: it lacks {fields}", fix)
     if added := sorted(theirs - known):
-        fix = "upgrade this command: pip install --upgrade luthier"
+        fix = "upgrade this command, from a checkout of that release (docs/cli.md)"
         return Row(f"CRD {kind}", Level.INFO, f"{said}, newer than this command: it has {', '.join(added[:3])}", fix)
     return ok(f"CRD {kind}", said)
 

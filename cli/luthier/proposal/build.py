@@ -68,11 +68,11 @@ def propose(
     base = model_for(language)
     uri = choices.model or base.uri
     pairs = table.columns[columns.pair] if columns.pair else None
-    lengths = measure(texts, pairs, tokenizer_of(uri))
+    lengths = measure(texts, pairs, tokenizer_of(uri), choices.max_length)
     spec: Raw = {
         "task": str(columns.task),
         "model": {"uri": uri},
-        "dataset": _dataset(table, columns, choices, choices.max_length or lengths.max_length),
+        "dataset": _dataset(table, columns, choices, lengths.max_length),
         **({"labels": list(columns.labels)} if columns.labels else {}),
         **_hyperparameters(columns, choices),
         **_evaluation(columns, table.rows),
@@ -83,7 +83,7 @@ def propose(
     deployment = manifest_of(MODELDEPLOYMENT, choices.name, {"model": {"fineTuneJobRef": {"name": choices.name}}})
     for kind, manifest in ((FINETUNEJOB, job), (MODELDEPLOYMENT, deployment)):
         validate(kind, manifest["spec"], f"{kind.name} {choices.name}")
-    reasons = [*columns.reasons, *_length_reasons(lengths, choices), _model_reason(language, uri, choices)]
+    reasons = [*columns.reasons, *_length_reasons(lengths), _model_reason(language, uri, choices)]
     return Proposal(job, deployment, reasons, _warnings(table, columns))
 
 
@@ -144,10 +144,9 @@ def _output(choices: Choices) -> Raw:
     return output
 
 
-def _length_reasons(lengths: Lengths, choices: Choices) -> list[str]:
-    kept = choices.max_length or lengths.max_length
+def _length_reasons(lengths: Lengths) -> list[str]:
     return [
-        f"maxLength {kept}: half of the texts have up to {lengths.median} tokens, "
+        f"maxLength {lengths.max_length}: half of the texts have up to {lengths.median} tokens, "
         f"95 % {lengths.p95}, 99 % {lengths.p99}; "
         f"{lengths.cut:.1%} are cut ({lengths.counted_by})"
     ]

@@ -6,9 +6,13 @@ word, which is what English wordpieces come to, and a token a character where wo
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
 
 _TOKENS_PER_WORD = 1.3
 # [CLS] and [SEP]; one more between the texts of a pair.
@@ -34,7 +38,10 @@ class Lengths:
 
 
 def measure(
-    texts: Sequence[str], pairs: Sequence[str] | None = None, count: tuple[Callable[[str], int], str] | None = None
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    count: tuple[Callable[[str], int], str] | None = None,
+    keep: int | None = None,
 ) -> Lengths:
     """Return the lengths of texts, and the fewest tokens to keep that leave 99 % of them whole.
 
@@ -42,6 +49,7 @@ def measure(
         texts: The texts.
         pairs: The second texts, of pairs.
         count: Counts the tokens of a text, and what it is called. Default: an estimate.
+        keep: Tokens to keep of each text, if that is decided already.
     """
     tokens, counted_by = count or (estimate, f"estimated as {_TOKENS_PER_WORD} tokens a word")
     second = pairs if pairs is not None else [""] * len(texts)
@@ -51,7 +59,7 @@ def measure(
         for text, other in zip(texts[:_SAMPLE], second[:_SAMPLE], strict=True)
         if text
     ) or [special]
-    kept = min(_MODEL_LIMIT, max(_STEP, math.ceil(_quantile(found, _SHARE_KEPT) / _STEP) * _STEP))
+    kept = keep or min(_MODEL_LIMIT, max(_STEP, math.ceil(_quantile(found, _SHARE_KEPT) / _STEP) * _STEP))
     cut = sum(length > kept for length in found) / len(found)
     return Lengths(
         _quantile(found, 0.5), _quantile(found, 0.95), _quantile(found, 0.99), found[-1], counted_by, kept, cut
@@ -67,20 +75,29 @@ def estimate(text: str) -> int:
 
 
 def tokenizer_of(uri: str) -> tuple[Callable[[str], int], str] | None:
-    """Return what counts with a model's own tokenizer, if transformers is installed and has it already.
+    """Return what counts with a model's own tokenizer, if transformers is installed and it lies on this machine.
 
-    Nothing is downloaded: a manifest is not worth a minute of waiting.
+    Nothing is downloaded: a manifest is not worth a minute of waiting. Nor is transformers imported in vain.
     """
-    try:
-        from transformers import AutoTokenizer
-    except ImportError:
+    name = unquote(uri.removeprefix("file://")) if uri.startswith("file://") else uri.removeprefix("hf://")
+    if importlib.util.find_spec("transformers") is None or not _is_here(name, hub=uri.startswith("hf://")):
         return None
-    name = uri.removeprefix("hf://").removeprefix("file://")
+    from transformers import AutoTokenizer
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=True)
     except (OSError, ValueError):
         return None
     return (lambda text: len(tokenizer.tokenize(text))), f"counted by the tokenizer of {name}"
+
+
+def _is_here(name: str, *, hub: bool) -> bool:
+    """Tell whether a model is a folder of this machine, or in the cache that Hugging Face's libraries share."""
+    if not hub:
+        return Path(name).is_dir()
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    return (cache / f"models--{name.replace('/', '--')}").is_dir()
 
 
 def _quantile(ordered: Sequence[int], share: float) -> int:

@@ -68,7 +68,7 @@ def _displayed(looks: Iterable[Overview]) -> Overview | None:
     last: Overview | None = None
     for last in looks:
         if shown is None:
-            shown = display(_Page(last), display_id=True)
+            shown = display(_Page(last), display_id=True)  # type: ignore[no-untyped-call]
         else:
             shown.update(_Page(last))
     return last

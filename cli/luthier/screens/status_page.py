@@ -44,7 +44,7 @@ def resource_part(resource: Resource, now: datetime, *, verbose: bool = False) -
     parts = [_heading(resource, now), *_sentence(resource), *body]
     if verbose:
         parts.append(_conditions(resource, now))
-    return [parts[0], *(Padding(part, (0, 0, 0, 2)) for part in parts[1:])]
+    return [parts[0], *(Padding(part, (0, 0, 0, 2), expand=False) for part in parts[1:])]
 
 
 def phase_style(resource: Resource) -> str:
@@ -87,20 +87,26 @@ def _training(status: FineTuneJobStatus, now: datetime) -> list[RenderableType]:
     parts: list[RenderableType] = []
     if status.progress and status.phase not in ("Succeeded", "Failed"):
         parts += progress_lines(status.progress)
-    facts = [
-        ("run", f"{status.current_run.name}, {status.current_run.stage.lower()}" if status.current_run else ""),
-        ("started", words.since(status.current_run.started_at, now) + " ago" if _started(status) else ""),
-        ("checkpoint", f"step {status.checkpoint.step}" if status.checkpoint else ""),
-        (
-            "attempts",
-            f"{status.attempts.failed} failed, {status.attempts.preempted} interrupted" if _ended(status) else "",
-        ),
-        ("failure", f"{status.last_failure.reason}: {status.last_failure.message}" if status.last_failure else ""),
-        ("gate", status.artifact.message or "" if status.artifact else ""),
-    ]
-    parts += _facts(facts)
+    parts += _facts(_of_the_run(status, now))
     parts += [Text(f"warning: {warning}", "yellow") for warning in status.warnings]
     return parts + _versions(status, now)
+
+
+def _of_the_run(status: FineTuneJobStatus, now: datetime) -> list[tuple[str, str]]:
+    """Return what is known of the current run, or of the last one that failed."""
+    facts: list[tuple[str, str]] = []
+    if run := status.current_run:
+        started = f", started {words.since(run.started_at, now)} ago" if run.started_at else ""
+        facts.append(("run", f"{run.name}, {run.stage.lower()}{started}"))
+    if status.checkpoint:
+        facts.append(("checkpoint", f"step {status.checkpoint.step}"))
+    if (attempts := status.attempts) and (attempts.failed or attempts.preempted):
+        facts.append(("attempts", f"{attempts.failed} failed, {attempts.preempted} interrupted"))
+    if failure := status.last_failure:
+        facts.append(("failure", f"{failure.reason}: {failure.message}"))
+    if status.artifact and status.artifact.message:
+        facts.append(("gate", status.artifact.message))
+    return facts
 
 
 def progress_lines(progress: Progress) -> list[RenderableType]:
@@ -226,11 +232,3 @@ def _events(events: list[Raw], now: datetime) -> list[RenderableType]:
             Text(message),
         )
     return [table]
-
-
-def _started(status: FineTuneJobStatus) -> bool:
-    return bool(status.current_run and status.current_run.started_at)
-
-
-def _ended(status: FineTuneJobStatus) -> bool:
-    return bool(status.attempts and (status.attempts.failed or status.attempts.preempted))

@@ -9,7 +9,7 @@ _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 def duration(seconds: float) -> str:
     """Return a length of time with at most two units: 3h20m, 45s."""
-    left, said = max(0, int(seconds)), []
+    left, said = max(0, int(seconds)), list[str]()
     for unit, size in _UNITS:
         count, left = divmod(left, size)
         if count or (unit == "s" and not said):

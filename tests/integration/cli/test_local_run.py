@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 def test_a_csv_becomes_a_version_on_this_machine(
@@ -21,7 +21,7 @@ def test_a_csv_becomes_a_version_on_this_machine(
 ) -> None:
     data = tmp_path / "reviews.csv"
     with data.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("text", "label"), *reviews[:400]])
+        csv.writer(file).writerows([("text", "label"), *reviews[:120]])
 
     def luthier(*arguments: str) -> str:
         command = [sys.executable, "-W", "ignore", "-m", "luthier", *arguments]
@@ -53,7 +53,7 @@ def test_a_csv_becomes_a_version_on_this_machine(
     assert "eval_accuracy" in published["metrics"]
     lineage = json.loads(luthier("lineage", published["uri"], "-o", "json"))
     assert lineage["lineage"]["datasetUri"] == data.as_uri()
-    assert lineage["labels"] == sorted({label for _, label in reviews[:400]})
+    assert lineage["labels"] == sorted({label for _, label in reviews[:120]})
     again = json.loads(luthier("run", "job.yaml"))["published"]
     assert (again["version"], again["reused"]) == (published["version"], True), (
         "the same run is found, not trained again"

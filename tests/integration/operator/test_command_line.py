@@ -87,6 +87,7 @@ def test_a_life_is_shown_from_nothing_to_its_version(operator: Any, namespace: A
     document = json.loads(luthier("status", "reviews", "-v", "-o", "json").stdout)
     assert document["fineTuneJob"]["status"]["artifact"]["version"] == "v1"
     assert len(document["pods"]) == 2 and document["events"]
+    assert "managedFields" not in document["fineTuneJob"]["metadata"]
     assert "reviews" in luthier("status").stdout
     rows = json.loads(luthier("versions", "reviews", "-o", "json").stdout)
     assert [(row["version"], row["present"], row["promotable"]) for row in rows] == [("v1", True, True)]

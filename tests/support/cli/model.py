@@ -27,6 +27,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
     def log_message(self, *_: Any) -> None:
         pass
 
@@ -46,7 +50,10 @@ def played_model(namespace: Any, name: str = "reviews") -> Iterator[None]:
     thread.start()
     metadata = {"name": f"{name}-serve-svc"}
     port = {"name": "serve", "port": 8000}
-    subset = {"addresses": [{"ip": address}], "ports": [{"name": "serve", "port": server.server_address[1]}]}
+    # Its proxy goes to addresses that are a pod's own, and to no others.
+    target = {"kind": "Pod", "namespace": namespace.name, "name": _pod(namespace, name, address)}
+    addresses = [{"ip": address, "targetRef": target}]
+    subset = {"addresses": addresses, "ports": [{"name": "serve", "port": server.server_address[1]}]}
     namespace.apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [port]}})
     namespace.apply({"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata, "subsets": [subset]})
     try:
@@ -55,3 +62,12 @@ def played_model(namespace: Any, name: str = "reviews") -> Iterator[None]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def _pod(namespace: Any, name: str, address: str) -> str:
+    namespace.until("its service account", lambda: namespace.all("serviceaccounts"))
+    pod, container = f"{name}-played-model", {"name": "main", "image": "i"}
+    namespace.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod}, "spec": {"containers": [container]}})
+    status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}
+    namespace.merge("pod", pod, {"status": status}, status=True)
+    return pod

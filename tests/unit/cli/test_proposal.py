@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +262,11 @@ def test_only_the_first_rows_are_looked_at_and_that_is_told(write: Callable[...,
     table = read_table(path, limit=30)
     assert (table.rows, table.whole) == (30, False)
     assert "only the first 30 rows" in " ".join(propose(table, find_columns(table), CHOICES).warnings)
+
+
+def test_a_length_that_is_given_says_how_many_texts_it_cuts(write: Callable[..., Path]) -> None:
+    rows = [(f"{ENGLISH} {n}", ["a", "b"][n % 2]) for n in range(40)]
+    table, columns = found(write(("text", "label"), rows))
+    proposal = propose(table, columns, replace(CHOICES, max_length=16))
+    assert proposal.job["spec"]["dataset"]["preprocessing"] == {"maxLength": 16}
+    assert any(reason.startswith("maxLength 16:") and "100.0% are cut" in reason for reason in proposal.reasons)

@@ -45,7 +45,7 @@ def test_a_training_shows_how_far_it_is_and_how_long_it_takes() -> None:
     text = page(job=job(phase="Training", progress=progress, currentRun=run, attempts={"failed": 1, "preempted": 2}))
     assert "42 % · training · step 420 of 1000 · epoch 1.26 · 4m10s left · 310 examples/s" in text
     assert "eval_f1_macro 0.88   loss 0.31" in text
-    assert "reviews-6f7a, train" in text and "10m ago" in text and "1 failed, 2 interrupted" in text
+    assert "reviews-6f7a, train, started 10m ago" in text and "1 failed, 2 interrupted" in text
 
 
 def test_the_sentence_of_a_stalled_resource_comes_before_what_ready_says() -> None:
