@@ -42,7 +42,7 @@ def measure(sides: list[str], rounds: int, seconds: int) -> None:
     peers_environment()
     artifact = make_artifact()
     model = artifact.model()
-    texts = make_texts(model)
+    texts = make_texts(model, artifact.model_fp32())
     expected = Expected.of(model, [text for each in texts.values() for text in each])
     about = {"rounds": rounds, "seconds_of_each_load": seconds, "texts": describe(model, texts)}
     samples: list[Sample] = []

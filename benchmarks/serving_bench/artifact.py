@@ -29,7 +29,7 @@ MAX_LENGTH = 128
 SHORT_TOKENS = 16
 LONG_TOKENS = (50, 120)
 TEXTS_OF_A_KIND = 100
-# Some sides compute in fp32, others in int8: where the model is unsure they may differ, so it is not asked.
+# Some sides compute in fp32, others in int8: a text is sent only if both are sure of one label.
 LEAST_CONFIDENCE = 0.65
 
 
@@ -48,6 +48,9 @@ class Artifact:
 
     def model(self) -> Model:
         return Model(self.folder, self.version)
+
+    def model_fp32(self) -> Model:
+        return Model(self.folder, self.version, "model.onnx")
 
 
 def make_artifact() -> Artifact:
@@ -79,8 +82,8 @@ def make_artifact() -> Artifact:
     return artifact
 
 
-def make_texts(model: Model) -> dict[str, list[str]]:
-    """Return texts by kind, always the same ones, each with a label that the model is sure of."""
+def make_texts(model: Model, fp32: Model) -> dict[str, list[str]]:
+    """Return texts by kind, always the same ones, each with a label that both models are sure of."""
     with samples.reviews_csv().eval.open(newline="", encoding="utf-8") as file:
         reviews = [row["text"] for row in csv.DictReader(file)]
     random.Random(0).shuffle(reviews)
@@ -89,11 +92,15 @@ def make_texts(model: Model) -> dict[str, list[str]]:
         "short": [text for text in reviews if _tokens(model, text) <= SHORT_TOKENS],
         "long": _joined(model, reviews),
     }
-    sure = {
-        kind: [text for text in texts if model.predict(text)["confidence"] >= LEAST_CONFIDENCE]
-        for kind, texts in kinds.items()
-    }
+    sure = {kind: [text for text in texts if _agree(text, model, fp32)] for kind, texts in kinds.items()}
     return {kind: texts[:TEXTS_OF_A_KIND] for kind, texts in sure.items()}
+
+
+def _agree(text: str, *models: Model) -> bool:
+    found = [model.predict(text) for model in models]
+    return len({each["prediction"] for each in found}) == 1 and all(
+        each["confidence"] >= LEAST_CONFIDENCE for each in found
+    )
 
 
 def describe(model: Model, texts: dict[str, list[str]]) -> dict[str, Any]:

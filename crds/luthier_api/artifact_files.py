@@ -43,6 +43,7 @@ TOKENIZER_FILES = (
 CARD_FILE = "README.md"
 REPORT_FILE = "report.html"
 METRICS_FILE = "metrics.json"
+REFERENCE_FILE = "reference.json"
 RUN_FILE = "run.json"
 LOG_FILE = "log.jsonl"
 CONSOLE_FILE = "console.log"

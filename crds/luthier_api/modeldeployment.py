@@ -20,7 +20,9 @@ from luthier_api.base import (
     cel,
 )
 from luthier_api.conditions import NOT_SEEN_YET, ResourceStatus
+from luthier_api.exposure import Auth, Expose, HttpOptions
 from luthier_api.finetunejob import LastFailure
+from luthier_api.observe import Observe
 from luthier_api.pods import Placement, PodMetadata, ResourceRequirements
 from luthier_api.storage import OutputUri, StorageAccess
 
@@ -94,6 +96,23 @@ ONNX_ON_CPU = (
 )
 
 
+class RequestLimits(ApiModel):
+    """What one request may contain, and how long its answer may take. Beyond it, a request is refused."""
+
+    body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = Field(
+        default=1024 * 1024, description="Maximum size of a request's body; a larger one gets 413."
+    )
+    texts: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=1000, description="Maximum number of texts in one request; more get 413."
+    )
+    characters: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=100_000, description="Maximum number of characters of one text; a longer one gets 413."
+    )
+    seconds: Annotated[int, Field(ge=1, le=600)] = Field(
+        default=60, description="How long an answer may take; a later one is a 504."
+    )
+
+
 class Runtime(Placement):
     """How the model runs."""
 
@@ -123,6 +142,12 @@ class Runtime(Placement):
     )
     max_queued_requests: Annotated[int, Field(ge=1, le=100_000)] = Field(
         default=256, description="Maximum number of waiting requests. Further ones get 503 with Retry-After."
+    )
+    limits: RequestLimits = Field(default=RequestLimits(), description="What one request may contain.")
+    grpc: bool = Field(
+        default=False,
+        description="Whether the server also speaks gRPC (inference.GRPCInferenceService), on port 9000 of the Service "
+        "<name>-grpc. A change of it builds a second Ray cluster.",
     )
 
 
@@ -336,6 +361,10 @@ class ModelDeploymentSpec(ApiModel):
         default=None, description="Redis for Ray's head, so that its loss fails no request."
     )
     rollout: Rollout = Field(default=Rollout(), description="How a new version takes over.")
+    expose: Expose | None = Field(default=None, description="A way in from outside the cluster. Unset: none.")
+    auth: Auth | None = Field(default=None, description="Who may send requests. Unset: whoever reaches the server.")
+    http: HttpOptions | None = Field(default=None, description="How the server speaks HTTP.")
+    observe: Observe | None = Field(default=None, description="Drift, a log of requests, traces; each off by default.")
     pod_metadata: PodMetadata = Field(
         default=PodMetadata(),
         description="Labels and annotations for the pods, for instance to switch the injection of a sidecar off.",
@@ -448,6 +477,9 @@ class ModelDeploymentStatus(ResourceStatus):
     """What the operator has observed."""
 
     url: Text | None = Field(default=None, description="URL for requests from inside the cluster.")
+    urls: Annotated[list[Text], Field(max_length=16)] = Field(
+        default=[], description="URLs for requests from outside, once the way in is accepted."
+    )
     replicas: Count = Field(default=0, description="Number of replicas of the revision in service.")
     ready_replicas: Count = Field(default=0, description="Number of those replicas that answer requests.")
     selector: Text | None = Field(default=None, description="Label selector of the pods.")

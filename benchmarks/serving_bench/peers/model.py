@@ -1,4 +1,4 @@
-"""The int8 model of an artifact by hand: tokenizers, one session of ONNX Runtime with one thread, softmax."""
+"""A model of an artifact by hand: tokenizers, one session of ONNX Runtime with one thread, softmax."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 class Model:
     """Labels one text at a time: on a CPU a batch is no faster, and padding makes it slower."""
 
-    def __init__(self, folder: Path, version: str) -> None:
+    def __init__(self, folder: Path, version: str, file: str = "model.int8.onnx") -> None:
         document = json.loads((folder / "luthier.json").read_text())
         self.labels: list[str] = document["labels"]
         self.version = version
@@ -24,9 +24,7 @@ class Model:
         self.tokenizer.enable_truncation(document["maxLength"])
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(
-            str(folder / "model.int8.onnx"), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = onnxruntime.InferenceSession(str(folder / file), options, providers=["CPUExecutionProvider"])
 
     @classmethod
     def from_environment(cls) -> Model:

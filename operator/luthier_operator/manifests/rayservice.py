@@ -10,11 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from luthier_api.documents import SERVE_PORT, AdapterConfig, Mirror, RevisionConfig, Route, ServerConfig
+from luthier_api.documents import (
+    API_KEYS_DIR,
+    SERVE_PORT,
+    AdapterConfig,
+    Mirror,
+    RevisionConfig,
+    Route,
+    ServerConfig,
+)
 from luthier_api.keys import digest_of
 from luthier_api.modeldeployment import ModelDeploymentSpec, Redis
-from luthier_operator.manifests import access, pods, scaling
+from luthier_operator.manifests import access, grpc, pods, scaling
 from luthier_operator.manifests.access import Grant
+from luthier_operator.manifests.observe import log_grant, observe_config
 from luthier_operator.model import names
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.views import Meta
@@ -22,10 +31,18 @@ from luthier_operator.model.views import Meta
 API_VERSION = "ray.io/v1"
 KIND = "RayService"
 CACHE_DIR = "/var/cache/luthier"
+_API_KEYS = "api-keys"
 # A replica takes one of two slots, and a pod holds at most one replica of a revision: so the pods of the revision in
 # service have room for the next one, which starts beside it without waiting for a pod.
 _SLOTS_PER_POD = "2"
 _OBJECT_STORE_BYTES = "100000000"
+# Clients that keep their connections go on asking a pod that is being deleted. For 2 s others learn that it goes; then
+# HAProxy takes no new connection and closes each of the others with its next answer, while the replica still computes.
+_LEAVE = """sleep 2
+for p in /proc/[0-9]*; do
+  if [ "$(cat $p/comm 2>/dev/null)" = haproxy ]; then kill -USR1 ${p#/proc/}; fi
+done
+sleep 3"""
 
 
 @dataclass(frozen=True)
@@ -94,12 +111,13 @@ def revision(
 
 def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout, *, awake: bool = False) -> str:
     """Return serveConfigV2: the server, and the canary if there is one; `awake` keeps a replica at all times."""
-    canary, rollout = layout.canary, spec.rollout
+    canary, rollout, limits = layout.canary, spec.rollout, spec.runtime.limits
     revisions = [layout.stable, *([canary] if canary and canary.name != layout.stable.name else [])]
     mirror = rollout.mirror if canary and canary.name != layout.stable.name and layout.step is not None else None
+    stable = RevisionConfig.model_validate(dict(layout.stable.args))
     config = ServerConfig(
         model_name=owner.name,
-        stable=RevisionConfig.model_validate(dict(layout.stable.args)),
+        stable=stable,
         routes=[
             Route(
                 revision=each.name,
@@ -119,6 +137,13 @@ def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout, *, awak
         max_batch_wait_ms=spec.runtime.max_batch_wait_ms,
         max_queued_requests=spec.runtime.max_queued_requests,
         adapters=_adapters(spec) or None,
+        request_timeout_s=limits.seconds,
+        max_body_bytes=limits.body_bytes,
+        max_texts=limits.texts,
+        max_text_characters=limits.characters,
+        allowed_origins=spec.http.cors.allow_origins if spec.http and spec.http.cors else None,
+        path_prefix=spec.expose.path if spec.expose and spec.expose.path != "/" else None,
+        observe=observe_config(owner.namespace, spec, stable.access),
     )
     server = {
         "name": "Server",
@@ -131,7 +156,8 @@ def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout, *, awak
             "name": names.SERVER,
             "import_path": "luthier_serving.server:app",
             "route_prefix": "/",
-            "args": {"gpusPerReplica": spec.runtime.gpus_per_replica},
+            # Not in user_config, where a server of an earlier release would pass over it and let everybody in.
+            "args": {"gpusPerReplica": spec.runtime.gpus_per_replica, **({"apiKeys": True} if spec.auth else {})},
             "deployments": [server],
         },
     ]
@@ -149,6 +175,7 @@ def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout, *, awak
         {
             "proxy_location": "EveryNode",
             "http_options": {"host": "0.0.0.0", "port": SERVE_PORT, "keep_alive_timeout_s": 90},
+            **({"grpc_options": grpc.OPTIONS} if spec.runtime.grpc else {}),
             "logging_config": {"encoding": "JSON", "log_level": "INFO", "enable_access_log": False},
             "applications": entries,
         },
@@ -335,16 +362,20 @@ def _head(owner: Meta, spec: ModelDeploymentSpec, defaults: Defaults) -> dict[st
 
 def _worker(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defaults) -> dict[str, Any]:
     """Return a worker's pod: a server replica and, during a rollout, one of the canary."""
-    runtime = spec.runtime
+    runtime, log = spec.runtime, log_grant(spec)
+    grants = [grant, log] if log else [grant]
     container = {
         **_container("ray-worker", spec, defaults),
         "env": pods.environment(defaults, [{"name": "LUTHIER_CACHE", "value": CACHE_DIR}]),
+        "lifecycle": {"preStop": {"exec": {"command": ["/bin/sh", "-c", _LEAVE]}}},
         "resources": pods.resources(runtime.resources, defaults.serve, gpus=runtime.gpus_per_replica),
-        "volumeMounts": [{"name": "cache", "mountPath": CACHE_DIR}, *access.mounts([grant])],
+        "volumeMounts": [{"name": "cache", "mountPath": CACHE_DIR}, *access.mounts(grants), *_api_keys_mounts(spec)],
     }
+    if runtime.grpc:
+        container["ports"] = grpc.WORKER_PORTS
     pod = {
         "containers": [container],
-        "volumes": [{"name": "cache", "emptyDir": {}}, *access.volumes([grant])],
+        "volumes": [{"name": "cache", "emptyDir": {}}, *access.volumes(grants), *_api_keys_volumes(spec)],
         "automountServiceAccountToken": False,
         "topologySpreadConstraints": [
             {
@@ -357,6 +388,17 @@ def _worker(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defa
         **pods.placement(runtime),
     }
     return _template(owner, spec, "worker", pod, defaults)
+
+
+def _api_keys_volumes(spec: ModelDeploymentSpec) -> list[dict[str, Any]]:
+    """Return the Secret of API keys, each of which is a file: the kubelet replaces them when the Secret changes."""
+    if spec.auth is None:
+        return []
+    return [{"name": _API_KEYS, "secret": {"secretName": spec.auth.api_keys_secret_ref.name}}]
+
+
+def _api_keys_mounts(spec: ModelDeploymentSpec) -> list[dict[str, Any]]:
+    return [{"name": _API_KEYS, "mountPath": API_KEYS_DIR, "readOnly": True}] if spec.auth else []
 
 
 def _container(name: str, spec: ModelDeploymentSpec, defaults: Defaults) -> dict[str, Any]:

@@ -87,7 +87,15 @@ def load_adapter(
         def attach() -> Model:
             view = adaptable.attach(attached_as, files, without)
             try:
-                return Model(folder, document, view, version=adapter.version, max_tokens=base.max_tokens, like=like)
+                return Model(
+                    folder,
+                    document,
+                    view,
+                    version=adapter.version,
+                    digest=adapter.digest,
+                    max_tokens=base.max_tokens,
+                    like=like,
+                )
             except BaseException:
                 adaptable.detach(attached_as)
                 raise

@@ -75,6 +75,7 @@ def load_model(config: RevisionConfig) -> Model:
             folder,
             config.engine,
             version=config.version,
+            digest=config.digest,
             gpus=config.gpus_per_replica,
             cpus=cpus,
             max_tokens=config.max_batch_tokens,

@@ -50,11 +50,14 @@ class BatchLimits:
         texts: texts of a batch at most.
         wait_s: how long a chunk may wait for others while every replica is busy.
         target_s: if set, one batch at a time is computed, of about so many seconds.
+        silence_s: if set, a revision that has batches and sends nothing back for so long hangs: those who wait are
+            told, and those who come before it does are not kept waiting.
     """
 
     texts: int
     wait_s: float = 0.0
     target_s: float | None = None
+    silence_s: float | None = None
 
 
 class _Entry(NamedTuple, Generic[ChunkT]):
@@ -82,6 +85,22 @@ class BatchQueue(Generic[ChunkT]):
         """Whether a client waits for a chunk that has not left."""
         self._drop_cancelled()
         return bool(self._chunks)
+
+    @property
+    def texts(self) -> int:
+        """Number of texts that wait; some of clients that have left may still count."""
+        self._drop_cancelled()
+        return self._texts
+
+    def oldest_s(self, now: float) -> float:
+        """Return how long what came first has waited."""
+        self._drop_cancelled()
+        return now - min((entry.arrived for entry in self._chunks), default=now)
+
+    @property
+    def chunks(self) -> list[ChunkT]:
+        """The chunks that have not left, in any order."""
+        return [entry.chunk for entry in self._chunks]
 
     def add(self, chunk: ChunkT, now: float, after: int = 0) -> None:
         """Append a chunk that comes `after` so many others of its request."""

@@ -7,11 +7,12 @@ answers meanwhile, the old model goes first, so that a pod needs memory for two 
 import asyncio
 import gc
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from luthier_api.documents import AdapterConfig, AdapterState, ModelState, RevisionConfig
+from luthier_api.documents import AdapterConfig, AdapterState, ModelState, ReferenceDocument, RevisionConfig
 from luthier_api.reasons import Reason
 from luthier_serving.answers import Answer, ModelInfo, Text
 from luthier_serving.compute.adapter_set import AdapterSet
@@ -40,6 +41,7 @@ class HeldModel:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._config = config
         self._adapters: AdapterSet | None = None
+        self._began: float | None = None
 
     async def send(self, texts: list[Text], adapter: str | None = None) -> Answer:
         """Return one row per text, in order.
@@ -49,8 +51,15 @@ class HeldModel:
         """
         assert self._model is not None
         model = self._model if adapter is None else self._adapted(adapter)
-        rows = await asyncio.get_running_loop().run_in_executor(self._pool, model.predict, texts)
-        return Answer(rows, model.info, self._replica)
+        self._began = time.monotonic()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._compute, model, texts)
+        finally:
+            self._began = None
+
+    def _compute(self, model: Model, texts: list[Text]) -> Answer:
+        rows = model.predict(texts)
+        return Answer(rows, model.info, self._replica, model.work)
 
     def want(self, adapters: Sequence[AdapterConfig]) -> None:
         """Hold these adapters from now on; they are loaded in the background."""
@@ -68,10 +77,28 @@ class HeldModel:
         """Return how it stands with the adapters."""
         return self._adapters.states() if self._adapters is not None else []
 
+    def info_of(self, adapter: str) -> ModelInfo:
+        """Return the model that an adapter makes.
+
+        Raises:
+            Unavailable: the adapter is not there, or not yet.
+        """
+        return self._adapted(adapter).info
+
     def _adapted(self, name: str) -> Model:
         if self._adapters is None:
             raise Unavailable(f"The adapter {name} is not loaded yet; try again later.")
         return self._adapters.model(name)
+
+    @property
+    def reference(self) -> ReferenceDocument | None:
+        """What the texts of its training look like."""
+        return self._model.reference if self._model else None
+
+    @property
+    def computing_s(self) -> float:
+        """For how long the present batch has been computed."""
+        return time.monotonic() - self._began if self._began is not None else 0.0
 
     async def close(self) -> None:
         """Free the model once the batch that is being computed is done."""

@@ -9,6 +9,7 @@ config, which Ray applies in place.
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -17,9 +18,9 @@ from pydantic import ValidationError
 from ray import serve
 from ray.serve import Application
 
-from luthier_api.documents import AdapterConfig, RevisionConfig
+from luthier_api.documents import AdapterConfig, ReferenceDocument, RevisionConfig
 from luthier_api.reasons import Reason
-from luthier_serving.answers import Answer, ModelInfo, Row, Text
+from luthier_serving.answers import Answer, ModelInfo, Row, Text, Work
 from luthier_serving.compute.adapter_set import AdapterSet
 from luthier_serving.compute.loading import load_model
 from luthier_serving.compute.model import Model
@@ -28,6 +29,8 @@ from luthier_serving.errors import LoadError, Unavailable
 DEPLOYMENT = "Revision"
 # So that enough texts of common length are computed together to fill the token budget of a GPU.
 TOKENS_OF_A_COMMON_TEXT = 32
+# A model that computes one batch for longer hangs; nobody waits for an answer any more.
+LONGEST_BATCH_S = 60.0
 
 logger = logging.getLogger("ray.serve")
 
@@ -37,7 +40,7 @@ class _Call(NamedTuple):
 
     texts: list[Text]
     model: Model
-    future: "asyncio.Future[list[Row]]"
+    future: "asyncio.Future[tuple[list[Row], Work | None]]"
 
 
 class RevisionReplica:
@@ -51,6 +54,7 @@ class RevisionReplica:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._calls: asyncio.Queue[_Call] = asyncio.Queue()
         self._adapters: AdapterSet | None = None
+        self._began: float | None = None
         # Merging calls fills a GPU; on a CPU a larger batch is no faster, and would delay the first call in it.
         self._merge_texts = self._config.max_batch_tokens // TOKENS_OF_A_COMMON_TEXT if self._model.merges_calls else 1
         self._worker = asyncio.create_task(self._work())
@@ -79,23 +83,38 @@ class RevisionReplica:
             Unavailable: the adapter is not there.
         """
         model = self._model if adapter is None else self._adapted(adapter)
-        future: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[tuple[list[Row], Work | None]] = asyncio.get_running_loop().create_future()
         self._calls.put_nowait(_Call(texts, model, future))
-        return Answer(await future, model.info, self._replica)
+        rows, work = await future
+        return Answer(rows, model.info, self._replica, work)
 
     def _adapted(self, adapter: str) -> Model:
         if self._adapters is None:
             raise Unavailable(f"The adapter {adapter} is not loaded yet; try again later.")
         return self._adapters.model(adapter)
 
-    async def describe(self) -> ModelInfo:
-        """Return the model that is served; an answer means that the replica is ready."""
-        return self._model.info
+    async def describe(self, adapter: str | None = None) -> ModelInfo:
+        """Return the model that is served, or what an adapter makes of it; an answer means that the replica is ready.
+
+        Raises:
+            Unavailable: the adapter is not there.
+        """
+        return self._model.info if adapter is None else self._adapted(adapter).info
+
+    async def reference(self) -> ReferenceDocument | None:
+        """Return what the texts of the model's training look like."""
+        return self._model.reference
 
     async def check_health(self) -> None:
-        """Make Ray Serve replace this replica if it no longer computes."""
+        """Have Ray Serve replace this replica if it no longer computes.
+
+        Raises:
+            RuntimeError: the task that computes has ended, or its model hangs.
+        """
         if self._worker.done():
             raise RuntimeError("the task that computes batches has ended")
+        if self._began is not None and time.monotonic() - self._began > LONGEST_BATCH_S:
+            raise RuntimeError(f"the model has been computing one batch for {time.monotonic() - self._began:.0f} s")
 
     async def _work(self) -> None:
         while True:
@@ -109,6 +128,7 @@ class RevisionReplica:
 
     async def _compute(self, model: Model, calls: list[_Call]) -> None:
         merged = [text for call in calls for text in call.texts]
+        self._began = time.monotonic()
         try:
             rows = await asyncio.get_running_loop().run_in_executor(self._pool, model.predict, merged)
         except Exception as error:
@@ -116,10 +136,12 @@ class RevisionReplica:
                 if not call.future.done():
                     call.future.set_exception(error)
             return
+        finally:
+            self._began = None
         start = 0
         for call in calls:
             if not call.future.done():
-                call.future.set_result(rows[start : start + len(call.texts)])
+                call.future.set_result((rows[start : start + len(call.texts)], model.work))
             start += len(call.texts)
 
 

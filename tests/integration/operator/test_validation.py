@@ -351,6 +351,20 @@ DIGEST = "sha256:" + "0" * 64
         ),
         pytest.param(
             MODELDEPLOYMENT,
+            "spec.expose",
+            {"hostnames": ["a.example.com"]},
+            "give exactly one of gateway and ingress",
+            id="no way in",
+        ),
+        pytest.param(
+            MODELDEPLOYMENT,
+            "spec.expose",
+            {"gateway": {"name": "web"}, "hostnames": ["a.example.com"], "tls": {"secretName": "c"}},
+            "the certificate of a Gateway is that of its listener",
+            id="a certificate for a gateway",
+        ),
+        pytest.param(
+            MODELDEPLOYMENT,
             "spec.autoscaling",
             {"minReplicas": 4, "maxReplicas": 2},
             "minReplicas must not exceed maxReplicas",

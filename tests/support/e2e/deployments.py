@@ -161,6 +161,11 @@ class Deployment:
         items = self.site.kubectl.get("pods", "--namespace", self.namespace, "-l", selector)["items"]
         return [pod for pod in items if "deletionTimestamp" not in pod["metadata"]]
 
+    def clusters(self) -> list[str]:
+        """Names of its Ray clusters that are not being removed."""
+        items = self.site.kubectl.get("rayclusters", "--namespace", self.namespace)["items"]
+        return [each["metadata"]["name"] for each in items if "deletionTimestamp" not in each["metadata"]]
+
     def load(self, url: str, **options: Any) -> Load:
         return Load(url, self.versions.labels, **options)
 

@@ -78,5 +78,5 @@ def predictor(send: SendBatch, local: str = "", **changes: Any) -> Predictor:
     return made
 
 
-async def ready() -> ModelInfo:
-    return MODEL
+async def ready(version: str | None = None, adapter: str | None = None) -> ModelInfo:
+    return MODEL if adapter is None else MODEL._replace(version=adapter)

@@ -67,6 +67,7 @@ def pod(owner: str = "resource", ip: str | None = ANSWERS, **changes: Any) -> Po
             [job()], [pod(), pod(name="newer", created_at=datetime(2026, 1, 2, tzinfo=UTC))], "newer", id="the newest"
         ),
         pytest.param([job()], [pod(index=1), pod(name="first")], "first", id="the first node's"),
+        pytest.param([job(stage="predict")], [pod(index=3)], "pod", id="any worker of a batch prediction"),
         pytest.param([job()], [pod(phase="Pending")], None, id="one that does not run"),
         pytest.param([job()], [pod(phase="Succeeded")], None, id="one that has ended"),
         pytest.param([job()], [pod(ip=None)], None, id="one without an address"),

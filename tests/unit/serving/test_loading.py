@@ -89,7 +89,7 @@ def test_a_version_is_downloaded_verified_and_opened_as_its_config_says(use: Any
     assert download["choose"](["model.onnx", "model.safetensors"]) == ["model.safetensors"], "of an engine with a GPU"
     [opened] = storage.opened
     assert opened.pop("cpus") >= 1
-    assert opened == {"engine": "auto", "version": "v7", "gpus": 1, "max_tokens": 99}
+    assert opened == {"engine": "auto", "version": "v7", "digest": CONFIG.digest, "gpus": 1, "max_tokens": 99}
     assert list((tmp_path / "cache").iterdir()) == [], "the working folder is removed"
 
 

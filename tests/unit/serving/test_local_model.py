@@ -31,7 +31,7 @@ class LoadedModel:
     times = None
 
     def __init__(self, name: str) -> None:
-        self.info = MODEL._replace(version=name)
+        self.info, self.work, self.reference = MODEL._replace(version=name), None, None
 
     def predict(self, texts: Sequence[Text]) -> list[Row]:
         return answer(texts).rows

@@ -1,15 +1,18 @@
 """From a request's texts to its answer: admission, chunks, batches that survive their members, weights."""
 
 import asyncio
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from luthier_api.documents import AdapterConfig, Mirror, Route
 from luthier_serving.answers import Answer, Row, Text
 from luthier_serving.errors import Overloaded, RequestError, Unavailable
+from luthier_serving.observe.observer import Observer
 from luthier_serving.replica.counters import Counters
 from luthier_serving.replica.predictor import Predictor, Target
+from luthier_serving.replica.protocols.interface import check_model
 from luthier_serving.replica.revision_queue import SendBatch
 from support.serving.doubles import HeldRevision, answer, config, predictor, respond, row, targets
 
@@ -584,16 +587,37 @@ async def test_requests_for_an_adapter_share_batches_with_each_other_only() -> N
     ]
 
 
-@pytest.mark.parametrize(("model", "adapter"), [(None, None), ("reviews", None), ("reviews:films", "films")])
-def test_the_name_of_a_model_chooses_an_adapter(model: str | None, adapter: str | None) -> None:
-    assert predictor(respond, adapters=[FILMS]).adapter_of(model) == adapter
+@pytest.mark.parametrize(("model", "adapter"), [("reviews", None), ("reviews:films", "films")])
+def test_the_name_of_a_model_chooses_an_adapter(model: str, adapter: str | None) -> None:
+    assert check_model(model, None, predictor(respond, adapters=[FILMS]).served) == adapter
 
 
 @pytest.mark.parametrize("model", ["films", "reviews:books", "reviews:", "other:films", "reviews:films:x"])
 def test_a_model_that_is_not_there_is_answered_with_those_that_are(model: str) -> None:
-    with pytest.raises(RequestError, match="there are: reviews, reviews:films") as error:
-        predictor(respond, adapters=[FILMS]).adapter_of(model)
+    with pytest.raises(RequestError, match="this server has 'reviews' and 'reviews:films'") as error:
+        check_model(model, None, predictor(respond, adapters=[FILMS]).served)
     assert error.value.status == 404
+
+
+def test_an_adapter_has_a_version_of_its_own() -> None:
+    served = predictor(respond, adapters=[FILMS]).served
+    assert check_model("reviews:films", "v", served) == "films"
+    with pytest.raises(RequestError, match="'reviews:films' has no version 'v1' in service; in service: v"):
+        check_model("reviews:films", "v1", served)
+    with pytest.raises(RequestError, match="'reviews' has no version 'v' in service; in service: v1"):
+        check_model("reviews", "v", served)
+
+
+async def test_drift_is_measured_of_the_model_alone_and_not_of_its_adapters() -> None:
+    counted: list[str] = []
+    observer = Observer()
+    observer.drift = cast(Any, SimpleNamespace(add=lambda revision, answer: counted.append(answer.model.version)))
+    made = Predictor(Counters(), lambda revision, texts: None, observer)
+    made.configure(config(adapters=[FILMS]), targets(respond, config(adapters=[FILMS])))
+    await made.predict(["a"], adapter="films")
+    assert counted == []
+    await made.predict(["a"])
+    assert counted == ["v1"]
 
 
 async def test_what_a_canary_fails_of_an_adapter_the_stable_revision_answers_with_the_same_adapter() -> None:

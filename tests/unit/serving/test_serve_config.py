@@ -12,7 +12,7 @@ from luthier_api.storage import StorageAccess
 from luthier_operator.manifests import rayservice
 from luthier_operator.manifests.access import Grant
 from luthier_operator.model.views import Meta
-from support.serving.ray_applications import ServeDeploySchema, revision, server
+from support.serving.ray_applications import revision, schema, server
 
 pytestmark = pytest.mark.unit
 
@@ -44,7 +44,7 @@ def test_the_server_takes_what_the_operator_writes(scale: dict[str, Any]) -> Non
     meta = Meta("ModelDeployment", "ns", "reviews", "uid-1", 1)
     text = rayservice.serve_config(meta, spec, layout)
     assert rayservice.read_layout(text) == layout
-    ServeDeploySchema.model_validate(json.loads(text))
+    schema.ServeDeploySchema.model_validate(json.loads(text))
     deployed = {}
     for application in json.loads(text)["applications"]:
         module, _, builder = application["import_path"].partition(":")

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from luthier_api.training import DataFile
-from luthier_trainer.data.readers import jsonl, separated, text_lines
-from luthier_trainer.data.readers import rows as row_checks
-from luthier_trainer.data.readers.formats import SourceFile, format_of, is_known, read_rows
-from luthier_trainer.data.readers.rows import Row
+from luthier_artifacts.readers import jsonl, separated, text_lines
+from luthier_artifacts.readers import rows as row_checks
+from luthier_artifacts.readers.formats import SourceFile, format_of, is_known, read_rows
+from luthier_artifacts.readers.rows import Row
 from luthier_trainer.runtime.errors import InvalidData, InvalidSpec
 
 pytestmark = pytest.mark.unit

@@ -7,30 +7,34 @@
       5. no_target     nothing is published yet; the version now served stays in service
       6. rolling_out   see `rollout`
 
+Beside all of them, `exposure` says which way in there is from outside.
+
 What is live is read from the RayService; the status remembers only since when, and what has failed.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from luthier_api.documents import ServerReport
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
+from luthier_operator.manifests import grpc, scaling
 from luthier_operator.manifests import rayservice as manifests
-from luthier_operator.manifests import scaling
 from luthier_operator.manifests.rayservice import Application, Layout
 from luthier_operator.model.actions import Apply, Delete, Plan, Scale
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.resources import ModelDeploymentResource
 from luthier_operator.model.views import FineTuneJobView, Meta, PodReport, PodView, RayServiceView, Refusal
-from luthier_operator.plan.modeldeployment import observe, pods_missing, sleep, verdicts
+from luthier_operator.plan.modeldeployment import drift, observe, pods_missing, sleep, verdicts
 from luthier_operator.plan.modeldeployment.adapters import adapters_of
+from luthier_operator.plan.modeldeployment.exposure import Outside, exposure_of
 from luthier_operator.plan.modeldeployment.rollout import Situation as Rollout
 from luthier_operator.plan.modeldeployment.rollout import Step, Times, next_step
 from luthier_operator.plan.modeldeployment.status import Outlook, status_of, transitions, with_conditions
-from luthier_operator.plan.modeldeployment.target import NoTarget, Target, target_of
 from luthier_operator.plan.pods import image_policy
 from luthier_operator.plan.pods.diagnosis import Diagnosis
+from luthier_operator.plan.target import NoTarget, Target, target_of
 from luthier_operator.plan.verdict import Verdict, image_not_allowed
 
 
@@ -47,8 +51,12 @@ class ObservedServing:
     kuberay_installed: bool = True
     pod_event: str = ""
     """Message of the newest Event that says why one of its pods could not be created."""
+    outside: Outside = field(default_factory=Outside)
+    """What there is of the way in from outside the cluster."""
     refused: Refusal | None = None
     """Set if the plan that followed from all this was carried out and the cluster did not accept it."""
+    ended: Sequence[ServerReport] = ()
+    """The last words of replicas that have ended, for what they had counted."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +137,13 @@ def plan_modeldeployment(
     if observed.refused is not None:
         verdict = verdicts.refused(observed.refused)
         return _only_status(resource.meta, resource.status, verdict, now, defaults.refused_retry_s)
-    target = target_of(resource.spec, observed.finetunejob)
+    target = target_of(resource.spec.model, observed.finetunejob)
     if adoption := _adoption(resource, observed, target, defaults):
         note = verdicts.adopted(resource.meta.name)
         return Plan(applies=(adoption,), events=(note,), requeue_after_s=_ADOPTED_S)
     situation = situation_of(resource, observed, target, now, defaults)
     decision = next(decision for policy in POLICIES if (decision := policy(situation)))
+    exposure = exposure_of(resource, observed.outside)
     outlook = Outlook(
         layout=situation.layout,
         rollout=situation.rollout,
@@ -146,15 +155,22 @@ def plan_modeldeployment(
         reports=observed.reports,
         pods=observed.pods,
         holds_requests=situation.holds_requests and not resource.spec.suspend,
+        exposure=exposure,
+        ended=observed.ended,
     )
-    status = status_of(resource, decision.verdict, outlook, now)
+    verdict = exposure.judged(verdicts.with_api_keys(decision.verdict, observed.reports))
+    status = status_of(resource, verdict, outlook, now)
     return Plan(
-        deletes=decision.deletes,
-        applies=decision.applies,
+        deletes=(*decision.deletes, *exposure.deletes),
+        applies=(*decision.applies, *exposure.applies),
         scales=decision.scales,
         status=None if status == resource.status else status.to_wire(),
         events=transitions(resource.status, status),
-        requeue_after_s=decision.requeue_after_s,
+        requeue_after_s=_sooner(
+            decision.requeue_after_s,
+            exposure.requeue_after_s,
+            drift.INTERVAL_S if drift.wanted(resource) else None,
+        ),
     )
 
 
@@ -175,7 +191,7 @@ def situation_of(
     server = own_server(resource, observed)
     layout = manifests.read_layout(server.serve_config, server.previous) if server else None
     wanted = _wanted(resource, target) if isinstance(target, Target) else None
-    rollout = observe.rollout_of(resource, server, layout, wanted, observed.reports, now)
+    rollout = observe.rollout_of(resource, server, layout, wanted, observed.reports, observed.ended, observed.pods, now)
     return Situation(resource, observed, target, layout, rollout, now, defaults)
 
 
@@ -327,7 +343,8 @@ def _applies(s: Situation, target: Target, layout: Layout) -> tuple[Apply, ...]:
     unchanged = s.server is not None and s.server.spec_hash == manifests.hash_of(manifest)
     if unchanged or (s.server and s.server.deleting):
         return ()
-    return (Apply(manifests.disruption_budget(s.resource.meta, s.spec)), Apply(manifest))
+    services = (Apply(grpc.service(s.resource.meta), once=True),) if s.spec.runtime.grpc else ()
+    return (Apply(manifests.disruption_budget(s.resource.meta, s.spec)), *services, Apply(manifest))
 
 
 def _scales(s: Situation) -> tuple[Scale, ...]:

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from luthier_api.artifact_files import CONFIG_FILE, ONNX_FILES, SERVING_DOCUMENT_FILE, TOKENIZER_FILE
+from luthier_api.artifact_files import CONFIG_FILE, ONNX_FILES, REFERENCE_FILE, SERVING_DOCUMENT_FILE, TOKENIZER_FILE
 from luthier_api.base import Engine as EngineName
 from luthier_api.reasons import Reason
 from luthier_serving.errors import LoadError
@@ -72,7 +72,8 @@ def select_onnx_file(names: Collection[str]) -> str | None:
 
 def needed_files(engine: EngineName, names: Collection[str], *, gpus: int) -> list[str]:
     """Return the files of an artifact that a server with this engine reads: not the weights in other formats."""
-    small = [name for name in names if name in (SERVING_DOCUMENT_FILE, TOKENIZER_FILE, CONFIG_FILE)]
+    documents = (SERVING_DOCUMENT_FILE, TOKENIZER_FILE, CONFIG_FILE, REFERENCE_FILE)
+    small = [name for name in names if name in documents]
     if select_engine(engine, gpus=gpus) == "torch":
         return small + [name for name in names if name.startswith("model") and ".safetensors" in name]
     # Weights of more than 2 GiB are in a file of their own, model.onnx.data.
