@@ -35,7 +35,9 @@ def client(requests: RecordedRequests) -> Iterator[TestClient]:
 @pytest.mark.parametrize("encoding", ["gzip", "GZip", "x-gzip"])
 def test_a_body_in_gzip_is_answered_as_if_it_were_plain(client: TestClient, encoding: str) -> None:
     plain = client.post("/predict", content=BODY, headers={"Content-Type": "application/json"})
-    packed = client.post("/predict", content=gzip.compress(BODY, mtime=0), headers={**GZIP, "Content-Encoding": encoding})
+    packed = client.post(
+        "/predict", content=gzip.compress(BODY, mtime=0), headers={**GZIP, "Content-Encoding": encoding}
+    )
     assert packed.status_code == 200 and packed.json() == plain.json()
 
 
@@ -90,7 +92,9 @@ async def test_the_limit_is_that_of_the_inflated_body(spaces: int, status: int) 
     body = BODY + b" " * spaces
     app = build_http(predictor(respond, max_body_bytes=len(BODY)), RecordedRequests(), ready)
     for size in (11, 1 << 20):
-        assert (await post_predict(app, pieces(gzip.compress(body, mtime=0), size), headers=gzip_headers()))[0] == status
+        assert (await post_predict(app, pieces(gzip.compress(body, mtime=0), size), headers=gzip_headers()))[
+            0
+        ] == status
 
 
 def bomb(inflated: int) -> bytes:

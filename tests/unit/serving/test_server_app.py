@@ -438,7 +438,7 @@ async def test_a_replica_whose_model_hangs_is_unhealthy_until_it_answers(replica
         assert may.wait(10)
         return answer(texts).rows
 
-    replica._local.held._model = SimpleNamespace(predict=predict)
+    replica._local.held._model = SimpleNamespace(predict=predict, work=None)
     asked = asyncio.create_task(replica._predictor.predict(["a"]))
     await until(computing.is_set)
     await replica.check_health()
