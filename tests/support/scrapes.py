@@ -24,7 +24,7 @@ from luthier_trainer.runtime.progress import Progress, ProgressCollector
 FOLDER = REPOSITORY / "tests" / "integration" / "observability" / "scrapes"
 _SERVER = REPOSITORY / "serving" / "luthier_serving"
 _OURS = re.compile(r"(# (?:HELP|TYPE) )?(?:ray_)?(?:luthier|process)_")
-_RAY_METRIC = re.compile(r"\b(Counter|Gauge|Histogram)\(\s*\"(luthier_\w+)\"")
+_RAY_METRIC = re.compile(r"(?i)\b_?(Counter|Gauge|Histogram)\(\s*\"(luthier_\w+)\"")
 
 
 def recorded(name: str) -> str:
@@ -43,7 +43,7 @@ def compare(name: str, text: str) -> None:
 
 
 # What Ray adds to them is Ray's, and changes with its releases.
-_OF_THE_SERVER = {"code", "revision", "le"}
+_OF_THE_SERVER = {"code", "revision", "version", "stage", "kind", "le"}
 
 
 def shape(text: str) -> set[tuple[str, tuple[str, ...]]]:
@@ -92,5 +92,5 @@ def _server_samples() -> Iterable[str]:
     """Yield the server's names from its source: importing it would import Ray. Ray puts `ray_` before each."""
     for path in _SERVER.rglob("*.py"):
         for kind, name in _RAY_METRIC.findall(path.read_text()):
-            suffixes = ("_bucket", "_sum", "_count") if kind == "Histogram" else ("",)
+            suffixes = ("_bucket", "_sum", "_count") if kind.lower() == "histogram" else ("",)
             yield from (f"ray_{name}{suffix}" for suffix in suffixes)

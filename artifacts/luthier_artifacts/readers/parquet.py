@@ -35,6 +35,10 @@ def read_parquet(
                 raise InvalidData(missing_column(column, names, name))
             if names.count(column) > 1:
                 raise InvalidData(doubled_column(column, names.count(column), name))
+            kind = table.schema_arrow.field(column).type
+            if pa.types.is_temporal(kind) and getattr(kind, "unit", "") == "ns":
+                # Python has no type for it, unless pandas is there.
+                raise InvalidData(f"{name} holds a column that is neither text nor numbers ({column}: {kind}).")
         name_labels = _label_names(table.schema_arrow.metadata or {}, columns)
         reading.how["Parquet" + (", labels named by the file's ClassLabel" if name_labels else "")] = None
         number = 0
@@ -57,7 +61,7 @@ def read_parquet(
         raise InvalidData(f"{name} is not a Parquet file, or is cut short ({reason}).") from None
     except UnicodeDecodeError:
         raise InvalidData(f"{name} holds text that is not UTF-8; write it again with a string column.") from None
-    except ValueError as error:  # what Python has no type for, such as nanoseconds
+    except ValueError as error:  # what Python has no type for
         reason = str(error).splitlines()[0]
         raise InvalidData(f"{name} holds a column that is neither text nor numbers ({reason}).") from None
 

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,18 @@ class ApiKeys:
             if hmac.compare_digest(known, digest):
                 found = name
         return found
+
+    def admit(self, sent: Sequence[bytes]) -> str:
+        """Return the name of the key in the one Authorization header, or metadata, of a request.
+
+        Raises:
+            RequestError: 401, there is none, or it is not known.
+        """
+        name = self.identify(sent[0]) if len(sent) == 1 else None
+        if name is not None:
+            return name
+        what = "API key is not known here; send a valid one" if sent else "request has no API key; send one"
+        raise RequestError(f"The {what} as Authorization: Bearer <key>.", status=401)
 
     def refresh(self) -> None:
         """Read the folder, if it was not read within the last second."""
@@ -122,20 +134,14 @@ class KeyCheck:
         if scope["type"] == "lifespan" or scope.get("path") in OPEN_PATHS:
             return await self._app(scope, receive, send)
         sent = [value for name, value in scope["headers"] if name == b"authorization"]
-        name = self._keys.identify(sent[0]) if len(sent) == 1 else None
-        if name is not None:
-            return await self._app({**scope, SCOPE_KEY: name}, receive, send)
-        self._on_refused()
-        await discard(receive)
-        await _refusal(sent)(scope, receive, send)
-
-
-def _refusal(sent: list[bytes]) -> Any:
-    if not sent:
-        error = RequestError("The request has no API key; send one as Authorization: Bearer <key>.", status=401)
-        return error_response(error, {"WWW-Authenticate": _CHALLENGE})
-    error = RequestError("The API key is not known here; send a valid one as Authorization: Bearer <key>.", status=401)
-    return error_response(error, {"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'})
+        try:
+            name = self._keys.admit(sent)
+        except RequestError as error:
+            self._on_refused()
+            await discard(receive)
+            wrong = ', error="invalid_token"' if sent else ""
+            return await error_response(error, {"WWW-Authenticate": _CHALLENGE + wrong})(scope, receive, send)
+        await self._app({**scope, SCOPE_KEY: name}, receive, send)
 
 
 def with_api_keys(document: dict[str, Any]) -> dict[str, Any]:

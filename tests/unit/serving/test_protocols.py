@@ -26,11 +26,11 @@ def client_of(rows: Row | Callable[[Text], Row], model: ModelInfo, requests: Any
     """A server whose only revision is computed in its own process, and answers each text by this row."""
     asked: list[int] = []
 
-    async def send(texts: list[Text]) -> Answer:
+    async def send(texts: list[Text], adapter: str | None = None, /) -> Answer:
         asked.append(len(texts))
         return Answer([rows if isinstance(rows, Row) else rows(text) for text in texts], model, "replica-1")
 
-    async def is_ready(version: str | None = None) -> ModelInfo:
+    async def is_ready(version: str | None = None, adapter: str | None = None) -> ModelInfo:
         return model
 
     made = Predictor(Counters(), lambda revision, texts: None)

@@ -58,7 +58,7 @@ class Revisions:
             raise serve_exceptions.RayServeException(f"Application {name} does not exist")
         return SimpleNamespace(
             predict=SimpleNamespace(remote=lambda texts: self._predict(name, texts)),
-            describe=SimpleNamespace(remote=lambda: self._describe(name)),
+            describe=SimpleNamespace(remote=lambda adapter=None: self._describe(name, adapter)),
             reference=SimpleNamespace(remote=lambda: self._reference(name)),
         )
 
@@ -67,9 +67,9 @@ class Revisions:
         await self._outcome(name)
         return answer(texts, version=name)
 
-    async def _describe(self, name: str) -> ModelInfo:
+    async def _describe(self, name: str, adapter: str | None) -> ModelInfo:
         await self._outcome(name)
-        return MODEL._replace(version=name)
+        return MODEL._replace(version=adapter or name)
 
     async def _reference(self, name: str) -> ReferenceDocument:
         await self._outcome(name)
@@ -440,6 +440,18 @@ async def test_a_version_that_is_named_is_ready_when_that_one_answers(replica: A
     assert (await replica._ready()).version != "two"
     assert (await replica._ready(versions["two"])).version == "two"
     assert await replica._discovery.is_ready(replica._config.model_name, versions["two"])
+
+
+async def test_an_adapter_is_ready_when_the_model_or_the_canary_has_it(replica: Any, revisions: Revisions) -> None:
+    with pytest.raises(Unavailable, match="The adapter films is not loaded yet"):
+        await replica._ready(adapter="films")
+    replica._local.held._adapters = SimpleNamespace(
+        model=lambda name: SimpleNamespace(info=MODEL._replace(version=f"{name}-1")), want=lambda adapters: None
+    )
+    assert (await replica._ready(adapter="films")).version == "films-1"
+    revisions.outcomes = {"two": [None]}
+    await replica.reconfigure(config(stable=STABLE, routes=routes(own="two", one=10, two=90)).to_wire())
+    assert (await replica._ready(adapter="films")).version == "films"
 
 
 async def test_a_replica_whose_model_hangs_is_unhealthy_until_it_answers(replica: Any, loading: Loading) -> None:

@@ -299,5 +299,7 @@ def test_a_column_that_only_late_objects_have_is_there(tmp_path: Path) -> None:
 
 def test_a_column_that_python_has_no_type_for_is_refused_with_its_file(tmp_path: Path) -> None:
     nanoseconds = parquet(text=["a"], label=pa.array([1], pa.timestamp("ns")))
-    with pytest.raises(InvalidData, match=r"^ns\.parquet holds a column that is neither text nor numbers \(Nanosecond"):
+    with pytest.raises(
+        InvalidData, match=r"^ns\.parquet holds a column that is neither text nor numbers \(label: timestamp\[ns\]"
+    ):
         read(tmp_path, "ns.parquet", nanoseconds)
