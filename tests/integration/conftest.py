@@ -1,7 +1,7 @@
 """A real API server for the integration tests (luthier_dev.controlplane), and S3 servers that misbehave on purpose.
 
-The tests run in two processes, each with servers of its own. A file stays in one of them, and so does all that starts
-Ray: two of it on one machine would take each other's ports.
+The tests run in two processes, each with servers of its own. A file stays in one of them. So do all tests of the
+operator, whose pods have fixed loopback addresses, and all that start Ray: two of it would take each other's ports.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             file = item.path.relative_to(HERE)
-            group = file.parts[0] if file.parts[0] == "serving" else str(file)
+            group = file.parts[0] if file.parts[0] in ("operator", "serving") else str(file)
             item.add_marker(pytest.mark.xdist_group(group))
 
 
