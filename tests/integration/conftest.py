@@ -17,7 +17,6 @@ from luthier_dev.pki import Authority
 from support.faulty_s3 import FaultyServer
 from support.s3 import S3
 
-
 HERE = Path(__file__).parent
 
 
