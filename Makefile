@@ -6,8 +6,6 @@ PY := .venv/bin/python
 PYTEST := .venv/bin/pytest
 # Where unit tests lie (the registry's run on a folder and on S3): collecting the rest would import torch and ray.
 UNIT := tests/unit tests/integration/artifacts
-# See tests/integration/conftest.py.
-IN_TWO := -n 2 --dist loadgroup
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
@@ -31,7 +29,7 @@ demo: .venv/.demo ## The demo on a real cluster: train, publish, serve, edit, re
 test: .venv/.full ## Unit, integration and e2e tests, with everything they need
 	@$(PY) -m luthier_dev test-setup
 	$(PYTEST) -m unit $(UNIT) -n 2 --durations 5
-	$(PYTEST) -m integration $(IN_TWO) --durations 10
+	$(PYTEST) -m integration --durations 10
 	$(PYTEST) -m e2e --durations 10
 
 unit: .venv/.full ## Unit tests only, under a minute
@@ -39,7 +37,7 @@ unit: .venv/.full ## Unit tests only, under a minute
 
 integration: .venv/.full ## Integration tests: a real API server and a real S3 server
 	@$(PY) -m luthier_dev binaries
-	$(PYTEST) -m integration $(IN_TWO)
+	$(PYTEST) -m integration
 
 e2e: .venv/.full ## End-to-end tests on a real one-node cluster with the chart installed
 	$(PYTEST) -m e2e

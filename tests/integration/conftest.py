@@ -1,8 +1,4 @@
-"""A real API server for the integration tests (luthier_dev.controlplane), and S3 servers that misbehave on purpose.
-
-The tests run in two processes, each with servers of its own. A file stays in one of them. So do all tests of the
-operator, whose pods have fixed loopback addresses, and all that start Ray: two of it would take each other's ports.
-"""
+"""A real API server for the integration tests (luthier_dev.controlplane), and S3 servers that misbehave on purpose."""
 
 from __future__ import annotations
 
@@ -16,17 +12,6 @@ from luthier_dev.controlplane import ControlPlane
 from luthier_dev.pki import Authority
 from support.faulty_s3 import FaultyServer
 from support.s3 import S3
-
-HERE = Path(__file__).parent
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            file = item.path.relative_to(HERE)
-            group = file.parts[0] if file.parts[0] in ("operator", "serving") else str(file)
-            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
