@@ -76,7 +76,8 @@ def status_of(
 ) -> ModelDeploymentStatus:
     """Return the whole new status."""
     meta, before = resource.meta, resource.status
-    server, current = outlook.server, _current(before, outlook)
+    server = outlook.server
+    revision, version = _current(before, outlook)
     failure = before.last_failure
     if verdict.stalled:
         failure = LastFailure(reason=verdict.reason, message=verdict.message)
@@ -84,14 +85,14 @@ def status_of(
         observed_generation=meta.generation,
         phase=verdict.phase,
         conditions=merge_conditions(
-            before.conditions, _conditions(verdict, outlook, current[1]), generation=meta.generation, now=rfc3339(now)
+            before.conditions, _conditions(verdict, outlook, version), generation=meta.generation, now=rfc3339(now)
         ),
         url=f"http://{names.serve_service(meta.name)}.{meta.namespace}.svc:{SERVE_PORT}" if server else None,
         replicas=outlook.workers,
         ready_replicas=_ready_replicas(outlook),
         selector=f"{names.MODELDEPLOYMENT}={meta.name},{names.COMPONENT}=worker",
-        current_revision=current[0],
-        current_version=current[1],
+        current_revision=revision,
+        current_version=version,
         update_revision=outlook.update,
         revisions=_revisions(before, outlook, now),
         rollout=_rollout(resource, outlook, now),
