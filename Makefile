@@ -6,8 +6,6 @@ PY := .venv/bin/python
 PYTEST := .venv/bin/pytest
 # Where unit tests lie (the registry's run on a folder and on S3): collecting the rest would import torch and ray.
 UNIT := tests/unit tests/integration/artifacts
-# See tests/integration/conftest.py.
-IN_TWO := -n 2 --dist loadgroup
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -105,7 +106,9 @@ class LocalRay:
 
     def stop(self) -> None:
         """End every process that this Ray started, by the token in its environment, and no other Ray's."""
-        wait_until(self._kill_the_rest, "the end of Ray", timeout_s=20, interval_s=0.1)
+        for _ in range(2):  # a process has no environment for a moment while it becomes another program
+            wait_until(self._kill_the_rest, "the end of Ray", timeout_s=20, interval_s=0.1)
+            time.sleep(0.2)
         shutil.rmtree(self.folder)
 
     def _kill_the_rest(self) -> str | None:

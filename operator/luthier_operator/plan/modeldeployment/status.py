@@ -83,12 +83,13 @@ def status_of(
 ) -> ModelDeploymentStatus:
     """Return the whole new status."""
     meta, before = resource.meta, resource.status
-    server, current = outlook.server, _current(before, outlook)
+    server = outlook.server
+    revision, version = _current(before, outlook)
     failure = before.last_failure
     if verdict.stalled:
         failure = LastFailure(reason=verdict.reason, message=verdict.message)
     rows = [
-        *_conditions(verdict, outlook, current[1]),
+        *_conditions(verdict, outlook, version),
         *drift.conditions(resource, outlook.answering if outlook.available else None, outlook.reports),
     ]
     return ModelDeploymentStatus(
@@ -100,8 +101,8 @@ def status_of(
         replicas=outlook.workers,
         ready_replicas=_ready_replicas(outlook),
         selector=f"{names.MODELDEPLOYMENT}={meta.name},{names.COMPONENT}=worker",
-        current_revision=current[0],
-        current_version=current[1],
+        current_revision=revision,
+        current_version=version,
         update_revision=outlook.update,
         revisions=_revisions(before, outlook, now),
         rollout=_rollout(resource, outlook, now),
