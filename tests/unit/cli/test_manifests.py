@@ -68,7 +68,7 @@ def test_a_file_without_a_line_end_is_pinned_too() -> None:
     ("text", "sentence"),
     [
         (BLOCK + "  replcas: 2\n", "ModelDeployment reviews: spec.replcas: there is no such field"),
-        (BLOCK.replace("replicas: 2", "replicas: 0"), "spec.replicas: Input should be greater than or equal to 1"),
+        (BLOCK.replace("replicas: 2", "replicas: 0"), "spec: replicas must be at least 1"),
         (BLOCK + "  autoscaling: {}\n", "give either replicas"),
         ("a: [", "line 1 is not YAML"),
         ("apiVersion: v1\nkind: Secret\nmetadata: {name: x}\n", r"holds Secret \(v1\); luthier takes FineTuneJob"),
