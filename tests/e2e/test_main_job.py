@@ -214,14 +214,17 @@ def test_the_operator_writes_nothing_while_nothing_happens(story: Site, url: str
     served(story)
     trained(story)
 
-    def versions() -> dict[str, str]:
+    def written() -> dict[str, Any]:
         items = story.kubectl.get("finetunejobs,modeldeployments,jobs", "--namespace", NAMESPACE)["items"]
-        return {f"{i['kind']}/{i['metadata']['name']}": i["metadata"]["resourceVersion"] for i in items}
+        return {
+            f"{each['kind']}/{each['metadata']['name']}": (each["metadata"]["resourceVersion"], each.get("status"))
+            for each in items
+        }
 
-    before = versions()
+    before = written()
     story.kubectl("rollout", "restart", "deployment/luthier", "--namespace", "luthier-system")
     story.kubectl("rollout", "status", "deployment/luthier", "--namespace", "luthier-system", "--timeout=90s")
-    assert versions() == before
+    assert written() == before
 
 
 def test_suspending_a_deployment_frees_what_it_holds(story: Site, url: str) -> None:

@@ -8,6 +8,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from luthier_serving.errors import RequestError
+from luthier_serving.haproxy import SENTENCES
 from luthier_serving.replica.request_context import RequestContext
 from luthier_serving.replica.responses import error_response
 
@@ -17,7 +18,30 @@ _RETRY_S = 5
 
 def middlewares() -> list[Middleware]:
     """Return them from the inside out: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names this function."""
-    return [Middleware(PlainErrors), Middleware(RequestContext)]
+    return [Middleware(LostReplicas), Middleware(PlainErrors), Middleware(RequestContext)]
+
+
+class LostReplicas:
+    """ASGI middleware that answers 502 where Ray has no answer: its proxy had sent the request to a replica that died.
+
+    HAProxy then sends the request again: 502 is one of RAY_SERVE_HAPROXY_RETRY_ON, and no replica answers it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request by the application."""
+        answered = False
+
+        async def note(message: Message) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        await self._app(scope, receive, note)
+        if scope["type"] == "http" and not answered:
+            await error_response(RequestError(SENTENCES[502], status=502))(scope, receive, send)
 
 
 class PlainErrors:

@@ -1,11 +1,13 @@
 """Around Ray's own HTTP server: one name for a request, and Ray's own errors as JSON."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from luthier_serving.haproxy import SENTENCES
 from luthier_serving.replica.front import middlewares
 from luthier_serving.replica.http import build_http
 from support.serving.doubles import RecordedRequests, predictor, ready, respond
@@ -71,6 +73,16 @@ def test_other_responses_pass_as_they_are(status: int, path: str, headers: list[
     client = in_ray(says(status, b"something else", *headers))
     reply = client.get(path)
     assert (reply.status_code, reply.content) == (status, b"something else")
+
+
+def test_a_request_that_ray_lost_with_its_replica_is_answered_as_haproxy_sends_it_again() -> None:
+    async def lost(scope: Scope, receive: Receive, send: Send) -> None:
+        return
+
+    reply = in_ray(lost).post("/predict", json={"text": "a"})
+    assert (reply.status_code, reply.json()) == (502, {"error": SENTENCES[502]})
+    image = (Path(__file__).parents[3] / "serving" / "Dockerfile").read_text()
+    assert 'RAY_SERVE_HAPROXY_RETRY_ON="conn-failure empty-response 502"' in image
 
 
 def test_how_long_to_wait_is_rays_word_where_it_has_one() -> None:
