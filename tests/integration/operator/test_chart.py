@@ -169,14 +169,15 @@ def test_openshift_chooses_the_uid_and_every_pod_gets_the_environment_of_the_clu
 
 def test_the_notes_of_a_release_say_what_was_left_out(cluster: Any) -> None:
     def notes(**values: Any) -> str:
-        command = [str(binaries.path("helm")), "install", "luthier", str(CHART), "--namespace", "ml"]
+        command = [str(binaries.path("helm")), "install", "noted", str(CHART), "--namespace", "ml"]
         command += ["--dry-run=client", "--kubeconfig", str(cluster.kubeconfig), "--values", "-"]
         given = json.dumps({"crds": {"install": False}, **values})
-        done = subprocess.run(command, check=True, capture_output=True, text=True, input=given)
+        done = subprocess.run(command, capture_output=True, text=True, input=given)
+        assert done.returncode == 0, done.stderr
         return done.stdout.partition("NOTES:\n")[2]
 
     said = notes(podMonitor={"enabled": True})
     assert "podMonitor is enabled, and the cluster has no kind PodMonitor: none was made." in said
-    assert "list networkPolicy.namespaces" in said and "helm test luthier -n ml --logs" in said
+    assert "list networkPolicy.namespaces" in said and "helm test noted -n ml --logs" in said
     said = notes(watchNamespaces=["team"])
     assert "none was made" not in said and "networkPolicy" not in said

@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from luthier_api.documents import RevisionConfig
 from luthier_dev.pki import Authority
 from luthier_dev.processes import free_ports
 from luthier_dev.traefik import GATEWAY_CONTROLLER, INGRESS_CONTROLLER, Traefik, start_traefik
@@ -32,6 +33,7 @@ from support.temporary_keys import MountedSecret
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 HOST = "reviews.example.com"
+DIGEST = "sha256:" + "0" * 64
 CLASSES: list[dict[str, Any]] = [
     {
         "apiVersion": f"{GROUP}/v1",
@@ -88,11 +90,14 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_artifact(tmp_path_factory.mktemp("artifact"))
 
 
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("pki"))
+
+
 @pytest.fixture
-def outside(proxy: Traefik, namespace: Any, tmp_path: Path) -> Outside:
+def outside(proxy: Traefik, authority: Authority, namespace: Any) -> Outside:
     """A client, and a certificate for the proxy in the namespace."""
-    (tmp_path / "pki").mkdir()
-    authority = Authority(tmp_path / "pki")
     pair = authority.issue("web", HOST, hosts=[HOST])
     files = {"tls.crt": pair.certificate, "tls.key": pair.key}
     data = {name: base64.b64encode(path.read_bytes()).decode() for name, path in files.items()}
@@ -137,7 +142,8 @@ def test_a_client_outside_is_answered_by_https_with_a_key_and_turned_away_withou
 ) -> None:
     (port,) = free_ports(1)
     keys = ApiKeys(MountedSecret(tmp_path / "keys", team="k1").folder)
-    model = HeldModel("rev-1", open_model(artifact, "onnxruntime", version="v1"), "replica-1")
+    config = RevisionConfig(name="rev-1", model_uri="s3://m/reviews/versions/v1", version="v1", digest=DIGEST)
+    model = HeldModel(config, open_model(artifact, "onnxruntime", version="v1"), "replica-1")
     with serving(model.send, port, keys, path_prefix="/v1/reviews"):
         for manifest in service(port):
             namespace.apply(manifest)
