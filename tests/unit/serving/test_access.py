@@ -168,12 +168,13 @@ class Log:
 
 
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
-    found = Log()
-    monkeypatch.setattr(access.logger, "level", logging.DEBUG)
+def log() -> Iterator[Log]:
+    found, level = Log(), access.logger.level
+    access.logger.setLevel(logging.DEBUG)  # the attribute alone leaves what the logger has cached
     access.logger.addHandler(found.handler)
     yield found
     access.logger.removeHandler(found.handler)
+    access.logger.setLevel(level)
 
 
 def test_a_secret_without_a_usable_key_admits_nobody_and_says_so_until_it_has_one(

@@ -107,11 +107,12 @@ def test_rays_own_template_has_the_places_of_the_additions() -> None:
     assert "timeout http-request 20s" in hardened(template, FOLDER)
 
 
-def test_it_becomes_haproxy_with_the_arguments_that_it_was_given(
+def test_it_becomes_haproxy_and_not_itself_with_the_arguments_that_it_was_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, became = tmp_path / "haproxy.cfg", []
     path.write_text(CONFIG)
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/opt/luthier/own/bin/luthier-haproxy")  # as in the image
     monkeypatch.setattr(sys, "argv", ["luthier-haproxy", "-db", "-f", str(path), "-sf", "7"])
     monkeypatch.setattr(os, "execv", lambda program, arguments: became.append((program, arguments)))
     haproxy.main()
