@@ -15,6 +15,7 @@ import pytest
 
 from luthier_api.documents import Route, ServerConfig
 from luthier_dev.waiting import wait_until
+from luthier_serving.haproxy import RETRY_AFTER_S, SENTENCES
 from support.serving.local_ray import LocalRay
 from support.serving.rotation import TEXT, Clients, bearer
 from support.serving.tls_proxy import tls_proxy
@@ -168,8 +169,8 @@ def test_before_there_is_a_server_the_proxy_says_that_none_can_be_reached(ray: L
     ray.delete_applications()
     wait_until(lambda: None if answered(ray)[0] == 503 else str(answered(ray)), "nobody", timeout_s=60, interval_s=0.5)
     status, headers, document = answered(ray)
-    assert (status, headers["content-type"], headers["retry-after"]) == (503, "application/json", "5")
-    assert "No replica of the server can be reached" in document["error"]
+    assert (status, headers["content-type"], headers["retry-after"]) == (503, "application/json", str(RETRY_AFTER_S))
+    assert document["error"] == SENTENCES[503]
 
 
 def answered(ray: LocalRay) -> tuple[int, dict[str, str], Any]:
