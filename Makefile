@@ -6,12 +6,10 @@ PY := .venv/bin/python
 PYTEST := .venv/bin/pytest
 # Where unit tests lie (the registry's run on a folder and on S3): collecting the rest would import torch and ray.
 UNIT := tests/unit tests/integration/artifacts
-# See tests/integration/conftest.py.
-IN_TWO := -n 2 --dist loadgroup
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e rollouts gitops gpu gpu-kit gpu-proof test-older mutants lint generate failures bench bench-prepare bench-trainer bench-job bench-operator kills soak images cluster cluster-down clean constraints
+.PHONY: help demo test unit integration e2e rollouts gitops test-slow gpu gpu-kit gpu-proof test-older mutants lint generate protocols failures bench bench-prepare bench-trainer bench-job bench-operator bench-bulk kills soak images cluster cluster-down clean constraints
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,8 +28,8 @@ demo: .venv/.demo ## The demo on a real cluster: train, publish, serve, edit, re
 
 test: .venv/.full ## Unit, integration and e2e tests, with everything they need
 	@$(PY) -m luthier_dev test-setup
-	$(PYTEST) -m unit $(UNIT) -n 2 --durations 5
-	$(PYTEST) -m integration $(IN_TWO) --durations 10
+	$(PYTEST) -m "unit and not slow" $(UNIT) -n 2 --durations 5
+	$(PYTEST) -m "integration and not slow" $(IN_TWO) --durations 10
 	$(PYTEST) -m e2e --durations 10
 
 unit: .venv/.full ## Unit tests only, under a minute
@@ -39,7 +37,7 @@ unit: .venv/.full ## Unit tests only, under a minute
 
 integration: .venv/.full ## Integration tests: a real API server and a real S3 server
 	@$(PY) -m luthier_dev binaries
-	$(PYTEST) -m integration $(IN_TWO)
+	$(PYTEST) -m "integration and not slow" $(IN_TWO)
 
 e2e: .venv/.full ## End-to-end tests on a real one-node cluster with the chart installed
 	$(PYTEST) -m e2e
@@ -73,8 +71,12 @@ lint: .venv/.full ## ruff, mypy, import contracts, generated files, and the char
 	$(PY) crds/generate.py --check
 	@$(PY) -m luthier_dev lint-chart
 
-generate: .venv/.full ## Write the CRDs and the reference pages from the models
+generate: .venv/.full ## Write the CRDs, the reference pages, and the chart's README and dashboards
 	$(PY) crds/generate.py
+	@$(PY) -m luthier_dev chart-files
+
+protocols: .venv/.full ## Write the gRPC messages of the server from open_inference.proto
+	cd serving && ../$(PY) -m grpc_tools.protoc -I. --python_out=. luthier_serving/replica/protocols/open_inference.proto
 
 failures: .venv/.full ## Write docs/failures.md: the reason and message of each class of failure
 	@$(PY) -m luthier_dev binaries
@@ -100,6 +102,12 @@ bench-progress: .venv/.full ## Measure what polling 500 running pods for progres
 
 bench-serving: .venv/.full ## Luthier's server beside five others on one core, CPU per request and latency; ARGS="Q2 Luthier" chooses
 	@PYTHONPATH=tests $(PY) -W ignore -m benchmarks.serving_bench $(ARGS)
+
+bench-bulk: .venv/.full ## 100,000 texts by a batch prediction that is killed three times, and its rate beside the online path; ARGS="--rows 10000"
+	@PYTHONPATH=tests $(PY) -W ignore -m benchmarks.bulk $(ARGS)
+
+bench-observing: .venv/.full ## Measure what metrics, drift, request log and traces cost a request, in CPU time (minutes)
+	@$(PY) -W ignore -m benchmarks.observing --json benchmarks/results/observing.json
 
 kills: .venv/.full ## Kill the operator after each of its writes, in four lives; writes docs/kills.md
 	@$(PY) -m luthier_dev binaries

@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 home=${LUTHIER_HOME:-$HOME/.cache/luthier}
 export UV_CACHE_DIR="$home/uv"
-members=(crds artifacts operator trainer_image serving dev)
+members=(crds artifacts operator trainer_image serving cli dev)
 
 # A name on the PATH may be a shim that leads nowhere, so each is asked.
 python=
@@ -39,7 +39,7 @@ case "${1:?demo, full or constraints}" in
       "${members[@]/%//pyproject.toml}" -o constraints.txt
     exit ;;
   demo) wanted=(-e crds -e artifacts -e dev) ;;
-  full) wanted=(-e crds -e artifacts -e operator -e "trainer_image[train]" -e serving -e dev --group dev) ;;
+  full) wanted=(-e crds -e artifacts -e operator -e "trainer_image[train]" -e serving -e cli -e dev --group dev) ;;
   *) echo "bootstrap.sh: no such set: $1" >&2; exit 2 ;;
 esac
 

@@ -13,9 +13,10 @@ import tomllib
 from pathlib import Path
 
 BUILD = Path(__file__).resolve().parent.parent
-# Relative to site-packages: Ray's Java and reinforcement learning, and tests. Ray's dashboard is kept: it needs
-# its pages to start, and KubeRay configures Serve through it.
-UNUSED = ["ray/jars", "ray/rllib", "**/tests"]
+# Relative to site-packages: Ray's Java and reinforcement learning, tests, and what of pyarrow reads no Parquet. Ray's
+# dashboard is kept: it needs its pages to start, and KubeRay configures Serve through it.
+UNUSED = ["ray/jars", "ray/rllib", "**/tests", "pyarrow/include", "pyarrow/src"]
+UNUSED += [f"pyarrow/*{name}*.so*" for name in ("flight", "_s3", "_gcsfs", "_azurefs", "_hdfs", "_orc")]
 CLOUD_SERVICES_USED = {"s3", "sts", "sso", "sso-oidc"}
 
 
@@ -35,7 +36,10 @@ def strip(packages: Path) -> None:
     services = [path for path in packages.glob("botocore/data/*") if path.is_dir()]
     unused = [path for pattern in UNUSED for path in packages.glob(pattern)]
     for path in [*unused, *(service for service in services if service.name not in CLOUD_SERVICES_USED)]:
-        shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
     compileall.compile_dir(packages, quiet=2, workers=0)
 
 

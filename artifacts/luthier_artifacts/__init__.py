@@ -3,6 +3,7 @@
 Everything that others use is exported here. The rooms, from the outside in:
 
 - `registry`: the face: versions, runs, aliases, checkpoints, prepared data. `inputs`: what a run reads.
+- `readers`: the rows of such files, for trainer and server alike.
 - `version_download`: a version by its URI alone, for servers.
 - `publishing`: how exactly one version of a run becomes visible. `aliases`, `pruning`: how they are named, and go.
 - `weights`: which version has which weights. `claims`: of runs that would train the same at once, which one trains.
@@ -33,7 +34,9 @@ from luthier_artifacts.hashing import describe_folder, sha256_of, verify_folder
 from luthier_artifacts.inputs import (
     FetchedTree,
     fetch_files,
+    fetch_listed,
     fetch_tree,
+    list_files,
     list_tree,
     names_matching,
 )
@@ -73,7 +76,9 @@ __all__ = [
     "describe_folder",
     "download_version",
     "fetch_files",
+    "fetch_listed",
     "fetch_tree",
+    "list_files",
     "list_tree",
     "names_matching",
     "open_registry",

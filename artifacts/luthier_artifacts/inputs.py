@@ -18,6 +18,7 @@ from luthier_artifacts.errors import InvalidUri, ObjectNotFound
 from luthier_artifacts.hashing import verify_folder
 from luthier_artifacts.manifest import FileEntry, tree_digest
 from luthier_artifacts.opening import open_location, open_store
+from luthier_artifacts.parts import PartialFile
 from luthier_artifacts.store import ObjectInfo, ObjectStore
 from luthier_artifacts.uri import parse_uri
 
@@ -96,6 +97,19 @@ def fetch_files(
         InvalidUri: if * stands in another part.
         IntegrityError: if a file changes meanwhile, or `dest` holds something else.
     """
+    store, infos = list_files(uri, config, wanted=wanted)
+    return _fetch(store, infos, dest, cache)
+
+
+def list_files(
+    uri: str, config: StorageConfig | None = None, *, wanted: Wanted | None = None
+) -> tuple[ObjectStore, list[ObjectInfo]]:
+    """List what `fetch_files` would download, in order, and the store in which the keys are.
+
+    Raises:
+        ObjectNotFound: if there are none.
+        InvalidUri: if * stands in another part.
+    """
     location = parse_uri(uri)
     if "*" in location.path.rpartition("/")[0]:
         raise InvalidUri(f"{uri} has * in the name of a folder; it may stand in the last part only.")
@@ -108,7 +122,18 @@ def fetch_files(
         infos = _matching(store, name) if "*" in name else [store.stat(name)]
     if not infos:
         raise ObjectNotFound(f"{uri} names no file that can be used; check the path and the names there.")
-    return _fetch(store, infos, dest, cache)
+    return store, sorted(infos, key=lambda info: info.key)
+
+
+def fetch_listed(store: ObjectStore, info: ObjectInfo, dest: Path) -> None:
+    """Download one listed file; it must be the one that was listed. What an earlier attempt left there goes on.
+
+    Raises:
+        PreconditionFailed, IntegrityError: if it is another by now.
+        ObjectNotFound: if it is gone.
+    """
+    with ThreadPoolExecutor(store.concurrency) as pool:
+        PartialFile(dest, store, info.key, info.size, info.etag).fetch(pool)
 
 
 def names_matching(names: Iterable[str], path: str) -> list[str]:

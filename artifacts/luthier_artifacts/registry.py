@@ -185,6 +185,10 @@ class Registry:
         """Return where an alias points, or None."""
         return self._aliases.get(alias)
 
+    def list_aliases(self) -> list[Alias]:
+        """Return all aliases, by name."""
+        return list(self._aliases.all())
+
     def set_alias(self, alias: str, version: str, *, replacing: Alias | None) -> Alias:
         """Make an alias (`replacing=None`), or move it from where it was read.
 

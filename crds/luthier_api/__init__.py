@@ -5,7 +5,7 @@ Every other package imports this one; it imports pydantic and the standard libra
 - `base`: the two kinds of model (resources ignore unknown fields, documents forbid them) and the scalar types.
 - `storage`: how an S3 location and its credentials are named.
 - `training`: the part of a FineTuneJob that decides its result.
-- `finetunejob`, `modeldeployment`: the two resources.
+- `finetunejob`, `modeldeployment`, `batchprediction`: the resources.
 - `reasons`: condition types and reasons. A reason is API.
 - `exitcodes`: what a training pod's exit code means, in one table.
 - `documents`: the run document that a pod is given, its result, its progress; the documents of the server.

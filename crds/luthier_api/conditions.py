@@ -31,7 +31,7 @@ seen yet for one with which all is well."""
 
 
 class ResourceStatus(ApiModel):
-    """What the status of both resources begins with."""
+    """What the status of every resource begins with."""
 
     observed_generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})] = Field(
         default=0, description="Generation of the spec that this status describes."
@@ -40,7 +40,8 @@ class ResourceStatus(ApiModel):
     conditions: Annotated[list[Condition], Field(max_length=16, json_schema_extra=_KEYED_BY_TYPE)] = Field(
         default=[],
         description="Ready, Reconciling and Stalled as kstatus defines them; Prepared, Published and, while it is so, "
-        "StorageFailing of a FineTuneJob; Available of a ModelDeployment.",
+        "StorageFailing of a FineTuneJob; Available and, with expose, Exposed of a ModelDeployment, and with "
+        "observe.drift, Drifting.",
     )
 
 

@@ -109,6 +109,11 @@ class FineTuneJobSpec(Placement, TrainingSpec):
         "resource created are deleted first, except those that are served or that an alias names.",
     )
 
+    @property
+    def mounts(self) -> bool:
+        """Whether a pod mounts anything of the namespace's for its storage, which may not be there."""
+        return any(part.mounts for part in (self.output, self.model, self.dataset))
+
     @model_validator(mode="after")
     def _gpu_where_it_is_needed(self) -> "FineTuneJobSpec":
         if self.gpus_per_node == 0 and self.method.type is MethodType.QLORA:

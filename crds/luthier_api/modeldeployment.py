@@ -8,6 +8,7 @@ from luthier_api.base import (
     ApiModel,
     Count,
     Digest,
+    DnsLabel,
     Engine,
     Fraction,
     ImageReference,
@@ -19,7 +20,9 @@ from luthier_api.base import (
     cel,
 )
 from luthier_api.conditions import NOT_SEEN_YET, ResourceStatus
+from luthier_api.exposure import Auth, Expose, HttpOptions
 from luthier_api.finetunejob import LastFailure
+from luthier_api.observe import Observe
 from luthier_api.pods import Placement, PodMetadata, ResourceRequirements
 from luthier_api.storage import OutputUri, StorageAccess
 
@@ -69,9 +72,45 @@ class ServedModel(StorageAccess):
         return self
 
 
+class Adapter(ApiModel):
+    """A version of method LoRA or QLoRA, of which only the updates and the head are loaded."""
+
+    model_config = ConfigDict(json_schema_extra=cel(("self.uri.startsWith('s3://')", "uri must be an s3:// URI")))
+
+    name: DnsLabel = Field(description="Name by which requests choose it: the model NAME:name.")
+    uri: OutputUri = Field(description="Folder of the version: s3://bucket/prefix/<name>/versions/<version>.")
+    digest: Digest = Field(description="Digest of that version, from its manifest.json.")
+
+
+ADAPTERS_NEED_TORCH = (
+    "adapters are computed by engine torch alone: set runtime.engine: torch, and in runtime.image an image with torch"
+)
+NO_REPLICAS = (
+    "replicas must be at least 1: set suspend: true for none, or autoscaling.minReplicas: 0, with which the next "
+    "request starts one"
+)
+_KEYED_BY_NAME = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+
 ONNX_ON_CPU = (
     "onnxruntime runs on the CPU and would hold a GPU without using it: remove gpusPerReplica, or use engine torch"
 )
+
+
+class RequestLimits(ApiModel):
+    """What one request may contain, and how long its answer may take. Beyond it, a request is refused."""
+
+    body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = Field(
+        default=1024 * 1024, description="Maximum size of a request's body; a larger one gets 413."
+    )
+    texts: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=1000, description="Maximum number of texts in one request; more get 413."
+    )
+    characters: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=100_000, description="Maximum number of characters of one text; a longer one gets 413."
+    )
+    seconds: Annotated[int, Field(ge=1, le=600)] = Field(
+        default=60, description="How long an answer may take; a later one is a 504."
+    )
 
 
 class Runtime(Placement):
@@ -104,6 +143,12 @@ class Runtime(Placement):
     max_queued_requests: Annotated[int, Field(ge=1, le=100_000)] = Field(
         default=256, description="Maximum number of waiting requests. Further ones get 503 with Retry-After."
     )
+    limits: RequestLimits = Field(default=RequestLimits(), description="What one request may contain.")
+    grpc: bool = Field(
+        default=False,
+        description="Whether the server also speaks gRPC (inference.GRPCInferenceService), on port 9000 of the Service "
+        "<name>-grpc. A change of it builds a second Ray cluster.",
+    )
 
 
 class Autoscaling(ApiModel):
@@ -113,7 +158,11 @@ class Autoscaling(ApiModel):
         json_schema_extra=cel(("self.minReplicas <= self.maxReplicas", "minReplicas must not exceed maxReplicas"))
     )
 
-    min_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="Minimum number of replicas.")
+    min_replicas: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=1,
+        description="Minimum number of replicas. With 0 the last one goes when there was no request for "
+        "downscaleDelaySeconds, and the next request waits until one has started.",
+    )
     max_replicas: Annotated[int, Field(ge=1, le=1000)] = Field(default=3, description="Maximum number of replicas.")
     target_ongoing_requests: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=8, description="Target number of requests in flight per replica."
@@ -287,20 +336,35 @@ class ModelDeploymentSpec(ApiModel):
             (
                 "!(has(self.replicas) && has(self.autoscaling))",
                 "give either replicas (fixed) or autoscaling, not both",
-            )
+            ),
+            ("!has(self.replicas) || self.replicas >= 1", NO_REPLICAS),
+            (
+                "!has(self.adapters) || size(self.adapters) == 0 || self.runtime.engine == 'torch' || "
+                "(self.runtime.engine == 'auto' && self.runtime.gpusPerReplica > 0)",
+                ADAPTERS_NEED_TORCH,
+            ),
         )
     )
 
     model: ServedModel = Field(description="The artifact to serve.")
+    adapters: Annotated[list[Adapter], Field(max_length=64, json_schema_extra=_KEYED_BY_NAME)] = Field(
+        default=[],
+        description="LoRA versions that are computed over the same base model in the same replicas. They are added and "
+        "removed without a restart, and read from the storage of `model`.",
+    )
     runtime: Runtime = Field(default=Runtime(), description="How the model runs.")
-    replicas: Annotated[int, Field(ge=1, le=1000)] | None = Field(
-        default=None, description="Fixed number of replicas. Default 1, without autoscaling."
+    replicas: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+        default=None, description="Fixed number of replicas, at least 1. Default 1, without autoscaling."
     )
     autoscaling: Autoscaling | None = Field(default=None, description="Number of replicas by load.")
     high_availability: HighAvailability | None = Field(
         default=None, description="Redis for Ray's head, so that its loss fails no request."
     )
     rollout: Rollout = Field(default=Rollout(), description="How a new version takes over.")
+    expose: Expose | None = Field(default=None, description="A way in from outside the cluster. Unset: none.")
+    auth: Auth | None = Field(default=None, description="Who may send requests. Unset: whoever reaches the server.")
+    http: HttpOptions | None = Field(default=None, description="How the server speaks HTTP.")
+    observe: Observe | None = Field(default=None, description="Drift, a log of requests, traces; each off by default.")
     pod_metadata: PodMetadata = Field(
         default=PodMetadata(),
         description="Labels and annotations for the pods, for instance to switch the injection of a sidecar off.",
@@ -314,6 +378,18 @@ class ModelDeploymentSpec(ApiModel):
     def _one_size(self) -> "ModelDeploymentSpec":
         if self.replicas is not None and self.autoscaling is not None:
             raise ValueError("give either replicas (fixed) or autoscaling, not both")
+        if self.replicas == 0:
+            raise ValueError(NO_REPLICAS)
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_on_torch(self) -> "ModelDeploymentSpec":
+        runtime = self.runtime
+        on_torch = runtime.engine == "torch" or (runtime.engine == "auto" and runtime.gpus_per_replica > 0)
+        if self.adapters and not on_torch:
+            raise ValueError(ADAPTERS_NEED_TORCH)
+        if len({each.name for each in self.adapters}) != len(self.adapters):
+            raise ValueError("two adapters have the same name")
         return self
 
 
@@ -377,10 +453,33 @@ class ServedRevision(ApiModel):
     version: Text = Field(description="Version of the artifact.")
 
 
+class ColdStart(ApiModel):
+    """How long the newest start of a replica took, in seconds; kept while `autoscaling.minReplicas` is 0."""
+
+    at: Timestamp = Field(description="When the replica was ready.")
+    seconds: Text = Field(description="From the making of its pod until it was ready.")
+    pod_seconds: Text = Field(description="Of these, until its container ran: a node, the image, Ray's head.")
+    ray_seconds: Text = Field(description="Until the replica's code began: Ray, Ray Serve, imports.")
+    download_seconds: Text = Field(description="Until the version was there, verified.")
+    load_seconds: Text = Field(description="Until the engine had loaded it.")
+
+
+class AdapterStatus(ApiModel):
+    """How it stands with an adapter."""
+
+    name: Text = Field(description="Name of the adapter.")
+    version: Text = Field(description="Version of the artifact.")
+    state: Literal["Loading", "Ready", "Failed"] = Field(description="Whether the replicas have loaded it.")
+    message: Text | None = Field(default=None, description="Why it cannot be loaded; it is tried again.")
+
+
 class ModelDeploymentStatus(ResourceStatus):
     """What the operator has observed."""
 
     url: Text | None = Field(default=None, description="URL for requests from inside the cluster.")
+    urls: Annotated[list[Text], Field(max_length=16)] = Field(
+        default=[], description="URLs for requests from outside, once the way in is accepted."
+    )
     replicas: Count = Field(default=0, description="Number of replicas of the revision in service.")
     ready_replicas: Count = Field(default=0, description="Number of those replicas that answer requests.")
     selector: Text | None = Field(default=None, description="Label selector of the pods.")
@@ -391,6 +490,12 @@ class ModelDeploymentStatus(ResourceStatus):
         default=[], description="Versions on the server."
     )
     rollout: RolloutStatus | None = Field(default=None, description="The rollout under way.")
+    adapters: Annotated[list[AdapterStatus], Field(max_length=64)] | None = Field(
+        default=None, description="Adapters that the spec names."
+    )
+    cold_start: ColdStart | None = Field(
+        default=None, description="The newest start of a replica, of a server that may have none."
+    )
     rejected: Annotated[list[RejectedRevision], Field(max_length=8)] = Field(
         default=[], description="Revisions that were rolled back, newest first."
     )

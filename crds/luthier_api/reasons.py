@@ -14,6 +14,8 @@ class ConditionType(StrEnum):
     AVAILABLE = "Available"
     ADMITTED = "Admitted"
     STORAGE_FAILING = "StorageFailing"
+    EXPOSED = "Exposed"
+    DRIFTING = "Drifting"
 
 
 class Reason(StrEnum):
@@ -41,6 +43,10 @@ class Reason(StrEnum):
     ADOPTED = "Adopted"
     SIDECAR_RUNNING = "SidecarRunning"
     STORAGE_FAILING = "StorageFailing"
+
+    # A BatchPrediction on its way; the rest of its reasons are those of a FineTuneJob.
+    PREDICTING = "Predicting"
+    PREDICTED = "Predicted"
 
     # What stops a run: the user's input.
     INVALID_SPEC = "InvalidSpec"
@@ -83,10 +89,24 @@ class Reason(StrEnum):
     DEPLOYING = "Deploying"
     ROLLING_OUT = "RollingOut"
     SERVING = "Serving"
+    IDLE = "Idle"
     UNAVAILABLE = "Unavailable"
+    # ... what it is asked beside what it was trained on
+    DRIFTING = "Drifting"
+    WITHIN_LIMIT = "WithinLimit"
+    TOO_FEW_REQUESTS = "TooFewRequests"
+    NO_REFERENCE = "NoReference"
     # ... and what stops it.
     MODEL_NOT_FOUND = "ModelNotFound"
     KUBERAY_NOT_INSTALLED = "KubeRayNotInstalled"
     REVISION_FAILED = "RevisionFailed"
+    ADAPTER_FAILED = "AdapterFailed"
     ROLLED_BACK = "RolledBack"
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    # ... who may ask it, and from where.
+    NO_API_KEYS = "NoApiKeys"
+    EXPOSED = "Exposed"
+    WAITING_FOR_ROUTE = "WaitingForRoute"
+    ROUTE_NOT_ACCEPTED = "RouteNotAccepted"
+    GATEWAY_NOT_FOUND = "GatewayNotFound"
+    GATEWAY_API_NOT_INSTALLED = "GatewayApiNotInstalled"

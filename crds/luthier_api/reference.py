@@ -1,4 +1,4 @@
-"""The reference pages: both resources field by field, and the exit codes, as Markdown from the models."""
+"""The reference pages: all resources field by field, and the exit codes, as Markdown from the models."""
 
 from collections.abc import Iterator
 from typing import Any

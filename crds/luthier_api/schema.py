@@ -11,6 +11,7 @@ from typing import Any
 
 from luthier_api import GROUP, VERSION
 from luthier_api.base import ApiModel
+from luthier_api.batchprediction import BatchPrediction
 from luthier_api.finetunejob import FineTuneJob
 from luthier_api.modeldeployment import ModelDeployment
 
@@ -127,6 +128,17 @@ _MODELDEPLOYMENT_COLUMNS = [
     _column("Message", _condition("Ready", "message"), "Why, in one sentence.", priority=1),
 ]
 
+_BATCHPREDICTION_COLUMNS = [
+    _column("Phase", ".status.phase", "What is going on."),
+    _column("Version", ".status.version", "Version that predicts."),
+    _column("Done", ".status.percent", "Percent of the shards that are in storage.", "integer"),
+    _column("Rows", ".status.rows", "Rows of the input.", "integer"),
+    _column("ETA", ".status.eta", "Time left."),
+    _AGE,
+    _column("Output", ".status.output", "Folder of the predictions.", priority=1),
+    _column("Message", _condition("Ready", "message"), "Why, in one sentence.", priority=1),
+]
+
 
 def crd(
     model: type[ApiModel],
@@ -167,13 +179,16 @@ def crd(
 
 
 def crds() -> dict[str, dict[str, Any]]:
-    """Return {file name: CustomResourceDefinition} of both resources."""
+    """Return {file name: CustomResourceDefinition} of all resources."""
     scale = {
         "specReplicasPath": ".spec.replicas",
         "statusReplicasPath": ".status.replicas",
         "labelSelectorPath": ".status.selector",
     }
     return {
+        "batchpredictions.yaml": crd(
+            BatchPrediction, plural="batchpredictions", short="bp", columns=_BATCHPREDICTION_COLUMNS
+        ),
         "finetunejobs.yaml": crd(FineTuneJob, plural="finetunejobs", short="ftj", columns=_FINETUNEJOB_COLUMNS),
         "modeldeployments.yaml": crd(
             ModelDeployment,

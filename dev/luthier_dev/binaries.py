@@ -129,6 +129,25 @@ def flux_manifests(controller: str) -> Path:
     return layout().share / f"{controller}-{versions.FLUX}"
 
 
+def gateway_api_crds() -> Path:
+    """Folder with the CRDs of the Gateway API, fetched once for each release."""
+    target = layout().share / f"gateway-api-{versions.GATEWAY_API}"
+    if not target.is_dir():
+        with locked("binaries", "building programs"), steps.step("Fetch the Gateway API", usually_s=10):
+            _fetch_gateway_api(target)
+    return target
+
+
+def _fetch_gateway_api(target: Path) -> None:
+    go = Go(_go_program(), layout().build / "go" / "gateway-api")
+    go.folder.mkdir(parents=True, exist_ok=True)
+    (go.folder / "go.mod").write_text(_WRAPPER.format(name="gateway-api"))
+    found = json.loads(go.output("mod", "download", "-json", f"sigs.k8s.io/gateway-api@v{versions.GATEWAY_API}"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _keep(Path(found["Dir"]) / "config" / "crd" / "standard", target)
+    shutil.rmtree(layout().build)
+
+
 def _build(source: Source, program: str) -> None:
     folder = layout().build / "go" / source.name.lower()
     shutil.rmtree(folder, ignore_errors=True)
@@ -397,6 +416,13 @@ SOURCES = [
         versions.KUBECONFORM,
         {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"},
         usually_s=10,
+    ),
+    Source(
+        "helm-docs",
+        "github.com/norwoodj/helm-docs",
+        versions.HELM_DOCS,
+        {"helm-docs": "github.com/norwoodj/helm-docs/cmd/helm-docs"},
+        usually_s=20,
     ),
     Source("kind", "sigs.k8s.io/kind", versions.KIND, {"kind": "sigs.k8s.io/kind"}, usually_s=15),
     Source("kwok", "sigs.k8s.io/kwok", versions.KWOK, {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, usually_s=60),

@@ -11,7 +11,19 @@ from typing import Annotated
 
 import typer
 
-from luthier_dev import addons, binaries, cleanup, controlplane, images, mlflow_server, node, prerequisites, steps
+from luthier_dev import (
+    addons,
+    binaries,
+    cleanup,
+    controlplane,
+    images,
+    inference_clients,
+    mlflow_server,
+    node,
+    prerequisites,
+    prometheus,
+    steps,
+)
 from luthier_dev.errors import DevError
 from luthier_dev.providers import NodeCluster, provider
 
@@ -66,16 +78,27 @@ def test_setup() -> None:
         if isinstance(cluster, NodeCluster):
             prerequisites.ensure_packages(prerequisites.NODE_PACKAGES | prerequisites.BROWSER_PACKAGES)
         mlflow_server.ensure()
-        binaries.ensure([*node.PROGRAMS, "ray-operator", "kueue", "helm", "kubeconform"])
+        prometheus.ensure()
+        inference_clients.ensure()
+        binaries.ensure([*node.PROGRAMS, "ray-operator", "kueue", "helm", "helm-docs", "kubeconform"])
         built.result()
 
 
 @app.command("lint-chart")
 def lint_chart() -> None:
-    """Check the Helm chart with helm lint and kubeconform."""
-    from luthier_dev import charts
+    """Check the Helm chart with helm lint and kubeconform, and that its generated files are up to date."""
+    from luthier_dev import chart_files, charts
 
+    chart_files.write(check=True)
     charts.lint()
+
+
+@app.command("chart-files")
+def write_chart_files() -> None:
+    """Write what is made of the chart's values and scripts: README, dashboards, Argo CD's settings, anchors."""
+    from luthier_dev import chart_files
+
+    chart_files.write(check=False)
 
 
 @app.command("clean")

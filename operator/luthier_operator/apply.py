@@ -16,7 +16,7 @@ from luthier_operator.model.actions import Apply, Delete, EventNote, Manifest, P
 from luthier_operator.model.merge_patch import merge_patch
 from luthier_operator.model.views import Meta
 from luthier_operator.ops import metrics
-from luthier_operator.store.store import Store, owner_of
+from luthier_operator.store.store import KINDS, Store, owner_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Applier:
         written = await (self._kube.create if apply.once else self._kube.apply)(apply.manifest)
         if written is None and kind == "Job":
             written = await self._existing(apply.manifest)
-        if kind in ("Job", "RayService"):
+        if kind in KINDS:
             self._store.wrote(kind, written)
 
     async def _existing(self, manifest: Manifest) -> Manifest | None:

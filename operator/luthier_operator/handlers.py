@@ -1,10 +1,11 @@
 """kopf's side: what is watched, and whom each event wakes.
 
-    FineTuneJob       itself, and the ModelDeployments that follow it
-    ModelDeployment   itself, and the FineTuneJob that it follows
-    Job, Pod          the FineTuneJob, or for a pod of a server the ModelDeployment, that its labels name
+    FineTuneJob       itself, and the resources that follow it
+    ModelDeployment   itself, and the FineTuneJob that it follows; so does a BatchPrediction
+    Job, Pod          the resource that its labels name
     RayService        its ModelDeployment
-    Workload          the FineTuneJob whose Job waits in Kueue's queue
+    HTTPRoute, Ingress  the ModelDeployment that it leads to
+    Workload          the resource whose Job waits in Kueue's queue
 
 A handler keeps the event in the store and wakes keys of the work queue; it decides nothing, has no state of its own and
 writes nothing. `on.event` handlers make kopf write no annotation, finalizer or status. All are coroutines: kopf runs a
@@ -64,7 +65,11 @@ def registry(run: Run) -> kopf.OperatorRegistry:
 
     @_on_event(handlers, run, "ModelDeployment")
     def modeldeployment(raw: Raw, *, deleted: bool) -> None:
-        informers.modeldeployment(raw, deleted=deleted)
+        informers.follower("ModelDeployment", raw, deleted=deleted)
+
+    @_on_event(handlers, run, "BatchPrediction")
+    def batchprediction(raw: Raw, *, deleted: bool) -> None:
+        informers.follower("BatchPrediction", raw, deleted=deleted)
 
     @_on_event(handlers, run, "Job")
     def job(raw: Raw, *, deleted: bool) -> None:
@@ -77,6 +82,14 @@ def registry(run: Run) -> kopf.OperatorRegistry:
     @_on_event(handlers, run, "RayService")
     def rayservice(raw: Raw, *, deleted: bool) -> None:
         informers.child("RayService", raw, deleted=deleted)
+
+    @_on_event(handlers, run, "HTTPRoute")
+    def httproute(raw: Raw, *, deleted: bool) -> None:
+        informers.child("HTTPRoute", raw, deleted=deleted)
+
+    @_on_event(handlers, run, "Ingress")
+    def ingress(raw: Raw, *, deleted: bool) -> None:
+        informers.child("Ingress", raw, deleted=deleted)
 
     @_on_event(handlers, run, "Workload")
     def workload(raw: Raw, *, deleted: bool) -> None:

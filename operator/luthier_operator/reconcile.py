@@ -12,10 +12,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
 
+from luthier_api.batchprediction import BatchPredictionSpec, BatchPredictionStatus
 from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_api.reasons import Reason
 from luthier_operator.apply import Applier, Writes
+from luthier_operator.gather.batchprediction import BatchPredictionGatherer
 from luthier_operator.gather.finetunejob import FineTuneJobGatherer
 from luthier_operator.gather.modeldeployment import ModelDeploymentGatherer
 from luthier_operator.gather.progress_poller import ProgressPoller
@@ -26,6 +28,7 @@ from luthier_operator.model.actions import EventNote
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.parse import meta_of
 from luthier_operator.model.resources import (
+    BatchPredictionResource,
     FineTuneJobResource,
     ModelDeploymentResource,
     Unreadable,
@@ -35,6 +38,8 @@ from luthier_operator.model.resources import (
 from luthier_operator.model.timestamps import rfc3339
 from luthier_operator.model.views import Key, Raw, Refusal
 from luthier_operator.ops import logs, metrics
+from luthier_operator.plan.batchprediction import policies as batchprediction
+from luthier_operator.plan.batchprediction.policies import plan_batchprediction
 from luthier_operator.plan.finetunejob import policies as finetunejob
 from luthier_operator.plan.finetunejob.policies import plan_finetunejob
 from luthier_operator.plan.modeldeployment import policies as modeldeployment
@@ -75,6 +80,7 @@ class Reconciler:
         self._applier = Applier(kube, store)
         self._finetunejobs = FineTuneJobGatherer(kube, store, progress, kueue_retry_s=defaults.kueue_retry_s)
         self._modeldeployments = ModelDeploymentGatherer(kube, store, servers)
+        self._batchpredictions = BatchPredictionGatherer(kube, store, progress, kueue_retry_s=defaults.kueue_retry_s)
         self.since: dict[Key, float] = {}
         """Reconciles at work, and since when (monotonic seconds)."""
 
@@ -129,8 +135,12 @@ class Reconciler:
 
     async def _reconcile(self, key: Key, item: Stored) -> float | None:
         raw = json.loads(item.value)
-        step = self._finetunejob if key.kind == "FineTuneJob" else self._modeldeployment
-        return await step(raw, item.version)
+        steps = {
+            "FineTuneJob": self._finetunejob,
+            "ModelDeployment": self._modeldeployment,
+            "BatchPrediction": self._batchprediction,
+        }
+        return await steps[key.kind](raw, item.version)
 
     async def _finetunejob(self, raw: Raw, version: int) -> float | None:
         meta, now = meta_of("FineTuneJob", raw), self._clock()
@@ -177,3 +187,27 @@ class Reconciler:
             metrics.ERRORS.labels("refused").inc()
             observed = replace(observed, refused=_refusal(error))
         return await writes.carry_out(plan_modeldeployment(resource, observed, now, self._defaults))
+
+    async def _batchprediction(self, raw: Raw, version: int) -> float | None:
+        meta, now = meta_of("BatchPrediction", raw), self._clock()
+        logs.learned(generation=meta.generation)
+        status = read_status(BatchPredictionStatus, raw, meta)
+        if status.run:
+            logs.learned(run=status.run.name)
+        writes = Writes(self._applier, meta, version, status, rfc3339(now))
+        try:
+            resource = BatchPredictionResource(meta, read_spec(BatchPredictionSpec, raw), status)
+        except Unreadable as error:
+            return await writes.carry_out(batchprediction.plan_unreadable(meta, status, str(error), now))
+        observed, queues = await self._batchpredictions.observe(resource, now)
+        plan = plan_batchprediction(resource, observed, now, self._defaults)
+        try:
+            return queues.sooner(await writes.carry_out(plan))
+        except Refused as error:
+            metrics.ERRORS.labels("refused").inc()
+            observed = replace(observed, refused=_refusal(error))
+        except Gone:
+            if not plan.applies:
+                raise  # the resource itself is gone
+            observed = replace(observed, namespace_ending=True)
+        return await writes.carry_out(plan_batchprediction(resource, observed, now, self._defaults))

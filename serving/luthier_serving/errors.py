@@ -4,6 +4,7 @@
     ├── LoadError       a revision cannot start; its text begins with a reason of luthier_api
     └── RequestError    a request is answered with an error; it carries the HTTP status
         ├── Overloaded  503: too many requests are queued
+        ├── BodyTooSlow 408: the body did not arrive in time
         └── Unavailable 503: no revision answers
 
 Messages are one sentence: what happened and what to do. A `LoadError` travels as text in the status message of Ray's
@@ -35,10 +36,12 @@ class RequestError(ServingError):
     Attributes:
         status: HTTP status code.
         retry_after_s: seconds for the header Retry-After, or None.
+        closes: whether the connection ends with the answer, because the rest of the request is not read.
     """
 
     status = 500
     retry_after_s: int | None = None
+    closes = False
 
     def __init__(self, sentence: str, *, status: int | None = None):
         super().__init__(sentence)
@@ -51,6 +54,13 @@ class Overloaded(RequestError):
 
     status = 503
     retry_after_s = 1
+
+
+class BodyTooSlow(RequestError):
+    """The body of the request did not arrive in time."""
+
+    status = 408
+    closes = True
 
 
 class Unavailable(RequestError):

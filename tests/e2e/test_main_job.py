@@ -140,6 +140,19 @@ def test_rays_own_ports_are_closed_without_the_token(story: Site, url: str) -> N
     assert answer.status_code == 401
 
 
+def test_the_metrics_of_a_server_are_where_the_charts_pod_monitor_looks(story: Site, url: str) -> None:
+    httpx.post(f"{url}/predict", json={"text": QUESTION}, timeout=30, trust_env=False)
+    workers = story.kubectl.get("pods", "--namespace", NAMESPACE, "-l", "ray.io/node-type=worker")["items"]
+    ports = {port["name"]: port["containerPort"] for port in workers[0]["spec"]["containers"][0]["ports"]}
+    address = f"http://{workers[0]['status']['podIP']}:{ports['metrics']}/metrics"
+
+    def missing() -> str | None:
+        said = httpx.get(address, timeout=10, trust_env=False).text
+        return None if "ray_luthier_requests_total" in said else "no count of requests"
+
+    wait_until(missing, "the metrics", 60)
+
+
 def test_an_edit_makes_a_second_version_and_its_revert_serves_the_first_without_a_job(
     story: Site, folder: str, url: str
 ) -> None:
@@ -201,14 +214,17 @@ def test_the_operator_writes_nothing_while_nothing_happens(story: Site, url: str
     served(story)
     trained(story)
 
-    def versions() -> dict[str, str]:
+    def written() -> dict[str, Any]:
         items = story.kubectl.get("finetunejobs,modeldeployments,jobs", "--namespace", NAMESPACE)["items"]
-        return {f"{i['kind']}/{i['metadata']['name']}": i["metadata"]["resourceVersion"] for i in items}
+        return {
+            f"{each['kind']}/{each['metadata']['name']}": (each["metadata"]["resourceVersion"], each.get("status"))
+            for each in items
+        }
 
-    before = versions()
+    before = written()
     story.kubectl("rollout", "restart", "deployment/luthier", "--namespace", "luthier-system")
     story.kubectl("rollout", "status", "deployment/luthier", "--namespace", "luthier-system", "--timeout=90s")
-    assert versions() == before
+    assert written() == before
 
 
 def test_suspending_a_deployment_frees_what_it_holds(story: Site, url: str) -> None:

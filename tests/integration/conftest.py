@@ -1,8 +1,4 @@
-"""A real API server for the integration tests (luthier_dev.controlplane), and S3 servers that misbehave on purpose.
-
-The tests run in two processes, each with servers of its own. A file stays in one of them, and so does all that starts
-Ray: two of it on one machine would take each other's ports.
-"""
+"""A real API server for the integration tests (luthier_dev.controlplane), and S3 servers that misbehave on purpose."""
 
 from __future__ import annotations
 
@@ -17,7 +13,6 @@ from luthier_dev.pki import Authority
 from support.faulty_s3 import FaultyServer
 from support.s3 import S3
 
-
 HERE = Path(__file__).parent
 
 
@@ -25,9 +20,12 @@ HERE = Path(__file__).parent
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
-            file = item.path.relative_to(HERE)
-            group = file.parts[0] if file.parts[0] == "serving" else str(file)
-            item.add_marker(pytest.mark.xdist_group(group))
+            item.add_marker(pytest.mark.xdist_group(_group(item.path.relative_to(HERE))))
+
+
+def _group(file: Path) -> str:
+    """Return what runs in one process: played pods share loopback addresses, and two Rays share a port."""
+    return file.parts[0] if file.parts[0] in ("operator", "serving") else str(file)
 
 
 @pytest.fixture(scope="session")

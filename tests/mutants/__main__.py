@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-MEMBERS = ("crds", "artifacts", "operator", "trainer_image", "serving", "dev")
+MEMBERS = ("crds", "artifacts", "operator", "trainer_image", "serving", "cli", "dev")
 PYTEST = "pytest -x -q -m unit -p no:cacheprovider --hypothesis-seed=0"
 LIMIT_S = 180
 MAX_SHARE_ALIVE = 1 / 20

@@ -6,6 +6,7 @@ it asked the network for. Playwright would download a browser of its own; it is 
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from playwright.sync_api import Browser as Chromium
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ProxySettings, sync_playwright
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 # If a page asks the network for anything, the request must not leave the machine: nobody answers at this proxy.
 _ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage"]
 _ARGUMENTS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-_PROXY = "http://127.0.0.1:9"
+_PROXY = ProxySettings(server="http://127.0.0.1:9", bypass="127.0.0.1")
+_PATIENCE_MS = 10_000
 
 
 @dataclass
@@ -44,6 +46,24 @@ class OpenPage:
     def evaluate(self, expression: str) -> Any:
         """Return the value of a JavaScript expression."""
         return self._page.evaluate(expression)
+
+    def press(self, keys: str) -> None:
+        """Press keys where the focus is, as `Tab` or `Control+Enter`."""
+        self._page.keyboard.press(keys)
+
+    def type(self, text: str) -> None:
+        """Type a text where the focus is."""
+        self._page.keyboard.type(text)
+
+    def click(self, selector: str) -> None:
+        """Click, or on a phone tap, an element as soon as that is possible."""
+        self._page.locator(selector).click()
+
+    def read(self, selector: str, text: str = "") -> str:
+        """Return what an element shows, as soon as it shows something that contains the text."""
+        found = self._page.locator(selector).filter(has_text=text or re.compile(r"\S"))
+        found.wait_for(timeout=_PATIENCE_MS)
+        return found.inner_text()
 
     def screenshot(self, path: Path) -> None:
         """Write a picture of the whole page, not only of what fits a screen."""
@@ -101,7 +121,7 @@ def start_browser() -> Iterator[Browser]:
     if program is None:
         raise RuntimeError("There is no chromium; install it (apt-get install chromium).")
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=_ARGUMENTS, proxy={"server": _PROXY})
+        running = playwright.chromium.launch(executable_path=program, args=_ARGUMENTS, proxy=_PROXY)
         try:
             yield Browser(running)
         finally:

@@ -24,9 +24,7 @@ class Model:
         self.tokenizer.enable_truncation(document["maxLength"])
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(
-            str(folder / file), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = onnxruntime.InferenceSession(str(folder / file), options, providers=["CPUExecutionProvider"])
 
     @classmethod
     def from_environment(cls) -> Model:

@@ -5,17 +5,34 @@ operator --Removal--> remove
 result     prepare, train, remove --Result--> operator, in the pod's termination message
 progress   train --ProgressDocument over HTTP--> operator
 serving    train --ServingDocument in the artifact, as luthier.json--> server
+adapter    train --AdapterDocument beside the weights of LoRA, as luthier-adapter.json--> server
+drift      train --ReferenceDocument in the artifact, as reference.json--> server
 operator --ServerConfig, RevisionConfig in the RayService--> server
 server --ServerReport over HTTP--> operator
+bulk       operator --BulkDocument--> workers of a batch prediction, which answer by a Result and a ProgressDocument
 """
 
-from luthier_api.artifact_files import SERVING_DOCUMENT_FILE
+from luthier_api.artifact_files import REFERENCE_FILE, SERVING_DOCUMENT_FILE
+from luthier_api.documents.adapter import AdapterDocument
+from luthier_api.documents.bulk import WORKER_INDEX_VARIABLE, BulkDocument
+from luthier_api.documents.drift import (
+    FEATURE_TITLES,
+    MOST_LABELS,
+    UNKNOWN_EDGES,
+    DriftReport,
+    Feature,
+    Profile,
+    ReferenceDocument,
+    Tally,
+    compare_profiles,
+)
 from luthier_api.documents.progress import TRAINER_PORT, ProgressDocument, Stage
 from luthier_api.documents.result import (
     TERMINATION_MESSAGE_BYTES,
     TERMINATION_MESSAGE_PATH,
     DocumentError,
     Failure,
+    Predicted,
     Prepared,
     Published,
     Removed,
@@ -40,30 +57,45 @@ from luthier_api.documents.run import (
     credential_folder,
 )
 from luthier_api.documents.serving import (
+    API_KEYS_DIR,
+    GRPC_PORT,
     LATENCY_BUCKETS_PER_OCTAVE,
     MULTI_LABEL_THRESHOLD,
     SERVE_PORT,
     SERVER_REPORT_PATH,
     SERVER_REPORT_PORT,
+    AdapterConfig,
+    AdapterState,
+    ApiKeysState,
+    DriftConfig,
     Mirror,
     ModelState,
+    ObserveConfig,
     Padding,
+    ReplicaStart,
+    RequestLogConfig,
     RevisionConfig,
     RevisionCounts,
     Route,
     ServerConfig,
     ServerReport,
     ServingDocument,
+    TracingConfig,
 )
 
 __all__ = [
+    "API_KEYS_DIR",
     "CA_BUNDLE_DIR",
     "CREDENTIALS_DIR",
     "CREDENTIALS_VARIABLE",
+    "FEATURE_TITLES",
     "GRACE_VARIABLE",
+    "GRPC_PORT",
     "LATENCY_BUCKETS_PER_OCTAVE",
     "MODEL_CACHE_VARIABLE",
+    "MOST_LABELS",
     "MULTI_LABEL_THRESHOLD",
+    "REFERENCE_FILE",
     "RUN_DOCUMENT_PATH",
     "SERVER_REPORT_PATH",
     "SERVER_REPORT_PORT",
@@ -72,19 +104,35 @@ __all__ = [
     "TERMINATION_MESSAGE_BYTES",
     "TERMINATION_MESSAGE_PATH",
     "TRAINER_PORT",
+    "UNKNOWN_EDGES",
+    "WORKER_INDEX_VARIABLE",
     "Access",
+    "AdapterConfig",
+    "AdapterDocument",
+    "AdapterState",
+    "ApiKeysState",
+    "BulkDocument",
     "DocumentError",
+    "DriftConfig",
+    "DriftReport",
     "Failure",
+    "Feature",
     "ModelState",
     "Mirror",
+    "ObserveConfig",
     "Origin",
     "Padding",
     "Place",
+    "Predicted",
     "Prepared",
+    "Profile",
     "ProgressDocument",
     "Published",
+    "ReferenceDocument",
     "Removal",
     "Removed",
+    "ReplicaStart",
+    "RequestLogConfig",
     "Resolved",
     "Result",
     "RevisionConfig",
@@ -96,6 +144,9 @@ __all__ = [
     "ServerReport",
     "ServingDocument",
     "Stage",
+    "Tally",
+    "TracingConfig",
+    "compare_profiles",
     "credential_env",
     "credential_folder",
     "read_result",

@@ -1,4 +1,4 @@
-"""What a training pod says of itself while it runs."""
+"""What a training pod, or a worker of a batch prediction, says of itself while it runs."""
 
 from typing import Annotated, Literal
 
@@ -9,11 +9,13 @@ from luthier_api.base import Count, Document, Text, Timestamp
 TRAINER_PORT = 8080
 
 
-Stage = Literal["Starting", "Downloading", "Training", "Evaluating", "Exporting", "Uploading", "Done", "Waiting"]
+Stage = Literal[
+    "Starting", "Downloading", "Training", "Evaluating", "Exporting", "Uploading", "Predicting", "Done", "Waiting"
+]
 
 
 class ProgressDocument(Document):
-    """What the training pod answers at GET /progress."""
+    """What the pod answers at GET /progress. Steps of a batch prediction are shards, of all workers together."""
 
     stage: Stage = Field(description="What the pod is doing.")
     waiting_for: Text | None = Field(
@@ -42,4 +44,5 @@ class ProgressDocument(Document):
     metrics: Annotated[dict[Annotated[str, Field(max_length=128)], float], Field(max_length=64)] = Field(
         default={}, description="Latest values."
     )
+    rows: Count | None = Field(default=None, description="Rows of a batch prediction's input, once they are counted.")
     updated_at: Timestamp = Field(description="When this was written.")

@@ -51,6 +51,17 @@ class Removed(Document):
     unnamed: Count = Field(default=0, description="Further versions, removed or kept, whose names found no room.")
 
 
+class Predicted(Document):
+    """What a worker of a batch prediction has come to: its shards are in storage, and perhaps all are."""
+
+    output: Text = Field(description="Folder of the predictions.")
+    rows: Count = Field(description="Rows of the input.")
+    errors: Count = Field(default=0, description="Of all rows those with an error, once all parts are there.")
+    shards: Count = Field(description="Parts in all.")
+    complete: bool = Field(description="Whether all parts, and so the manifest, are there.")
+    reused: bool = Field(default=False, description="Found, not computed again.")
+
+
 class Failure(Document):
     """Why the pod stopped."""
 
@@ -68,12 +79,14 @@ class Result(Document):
     prepared: Prepared | None = Field(default=None, description="prepare: go on to train.")
     published: Published | None = Field(default=None, description="prepare or train: the version exists.")
     removed: Removed | None = Field(default=None, description="remove: what is gone, and what is kept.")
+    predicted: Predicted | None = Field(default=None, description="A worker of a batch: its shards are stored.")
     failure: Failure | None = Field(default=None, description="Any: it went wrong.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Result":
-        if sum(field is not None for field in (self.prepared, self.published, self.removed, self.failure)) != 1:
-            raise ValueError("a result is exactly one of prepared, published, removed and failure")
+        said = (self.prepared, self.published, self.removed, self.predicted, self.failure)
+        if sum(field is not None for field in said) != 1:
+            raise ValueError("a result is exactly one of prepared, published, removed, predicted and failure")
         return self
 
     def to_termination_message(self) -> str:

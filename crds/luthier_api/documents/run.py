@@ -19,7 +19,7 @@ GRACE_VARIABLE = "LUTHIER_GRACE_S"
 MODEL_CACHE_VARIABLE = "LUTHIER_MODEL_CACHE"
 
 
-Role = Literal["output", "model", "dataset"]
+Role = Literal["output", "model", "dataset", "log"]
 
 
 def credential_folder(role: Role) -> str:

@@ -5,13 +5,17 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from luthier_api.base import Count, Digest, Document, Engine, Text
+from luthier_api.documents.drift import DriftReport
 from luthier_api.documents.run import Access
 from luthier_api.training import Label, Task
 
 SERVE_PORT = 8000
+GRPC_PORT = 9000
 # Where each server replica says how it is, beside the requests: for the operator, on the pod's own address.
 SERVER_REPORT_PORT = 8001
 SERVER_REPORT_PATH = "/report"
+# Where each key of the Secret of API keys is a file, in the pod of a replica.
+API_KEYS_DIR = "/etc/luthier/api-keys"
 # multi-label: a label is assigned from this probability on.
 MULTI_LABEL_THRESHOLD = 0.5
 # Where texts shorter than the longest of their batch are filled up; none: only texts of one length share a batch.
@@ -64,6 +68,15 @@ class RevisionConfig(Document):
     )
 
 
+class AdapterConfig(Document):
+    """A LoRA version that is computed over the base model of a revision."""
+
+    name: Text = Field(description="Name by which requests choose it.")
+    uri: Text = Field(description="Folder of the version.")
+    version: Text = Field(description="Version of the artifact.")
+    digest: Digest = Field(description="Digest that the manifest must have.")
+
+
 class Route(Document):
     """A share of the traffic."""
 
@@ -86,6 +99,40 @@ class Mirror(Document):
     )
 
 
+class RequestLogConfig(Document):
+    """Some of the requests, as lines of JSON in storage."""
+
+    uri: Text = Field(description="Folder of the objects; namespace, name and date follow.")
+    access: Access = Field(default=Access(), description="Storage of uri.")
+    share: Annotated[float, Field(gt=0, le=1)] = Field(description="Share of the requests that are logged.")
+    texts: bool = Field(default=False, description="Whether the texts are logged too.")
+    flush_s: Annotated[float, Field(gt=0)] = Field(default=60, description="How long lines wait at most.")
+
+
+class TracingConfig(Document):
+    """Spans, sent by OTLP over HTTP."""
+
+    endpoint: Text = Field(description="URL of the collector; without a path, /v1/traces.")
+    share: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="Share of the requests without a traceparent that are traced."
+    )
+
+
+class DriftConfig(Document):
+    """What texts and answers look like, counted for the operator, which compares."""
+
+    window_s: Annotated[float, Field(gt=0)] = Field(description="How far back they count.")
+
+
+class ObserveConfig(Document):
+    """What is seen of the requests beside metrics."""
+
+    namespace: Text = Field(description="Namespace of the ModelDeployment.")
+    drift: DriftConfig | None = Field(default=None, description="Count what drift is judged by.")
+    request_log: RequestLogConfig | None = Field(default=None, description="Log requests.")
+    tracing: TracingConfig | None = Field(default=None, description="Send spans.")
+
+
 class ServerConfig(Document):
     """The user_config of the server: everything that may change while it owns `/`."""
 
@@ -96,6 +143,10 @@ class ServerConfig(Document):
         "background; until then requests go to its own application or, without one, to the revision before it.",
     )
     routes: Annotated[list[Route], Field(max_length=16)] = Field(default=[], description="Weights; empty answers 503.")
+    # Absent where there are none, so that nothing changes for who has none.
+    adapters: Annotated[list[AdapterConfig], Field(max_length=64)] | None = Field(
+        default=None, description="Adapters over the base model of each revision, from the storage of `stable`."
+    )
     window: Text = Field(
         default="", description="Name of the window over which requests are counted; a new name begins at zero."
     )
@@ -120,6 +171,18 @@ class ServerConfig(Document):
     max_body_bytes: Annotated[int, Field(ge=1)] = Field(default=1024 * 1024, description="Size of a request's body.")
     max_texts: Annotated[int, Field(ge=1)] = Field(default=1000, description="Texts in one request.")
     max_text_characters: Annotated[int, Field(ge=1)] = Field(default=100_000, description="Characters of one text.")
+    allowed_origins: Annotated[list[Text], Field(max_length=64)] | None = Field(
+        default=None, description="Origins of web pages that may call the server; null: none but its own."
+    )
+    path_prefix: Text | None = Field(
+        default=None, description="Path below which the server answers too, as the way in from outside sends it."
+    )
+    # Absent unless asked for, so that the configuration of everybody else stays as it is.
+    observe: ObserveConfig | None = Field(default=None, description="What is seen of the requests; null is nothing.")
+
+
+# A replica may say anything.
+Seconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
 
 
 class ModelState(Document):
@@ -128,6 +191,31 @@ class ModelState(Document):
     revision: Text = Field(description="Name of the revision.")
     state: Literal["Loading", "Ready", "Failed"] = Field(description="What it is doing.")
     message: Text = Field(default="", description="Why it cannot be loaded; it is tried again.")
+
+
+class AdapterState(Document):
+    """An adapter in the process of a server replica."""
+
+    name: Text = Field(description="Its name.")
+    digest: Digest = Field(description="Its digest.")
+    state: Literal["Loading", "Ready", "Failed"] = Field(description="What it is doing.")
+    message: Text = Field(default="", description="Why it cannot be loaded; it is tried again.")
+
+
+class ReplicaStart(Document):
+    """How a server replica started: times of its node's clock, in seconds of the Unix epoch, and durations."""
+
+    began: Seconds = Field(description="When its code began, after Ray and the imports.")
+    ready: Seconds = Field(description="When it held its first model.")
+    download_s: Seconds = Field(description="How long the download and its verification took.")
+    load_s: Seconds = Field(description="How long the engine took to load it.")
+
+
+class ApiKeysState(Document):
+    """The API keys that a server replica has read."""
+
+    count: Count = Field(description="Keys with which somebody is admitted.")
+    message: Text = Field(default="", description="Why nobody is.")
 
 
 # Buckets of one eighth of an octave: a quantile is read to within 9 percent.
@@ -172,3 +260,17 @@ class ServerReport(Document):
         default={}, description="Counts by revision."
     )
     pending: Count = Field(default=0, description="Requests accepted and not yet answered.")
+    adapters: Annotated[list[AdapterState], Field(max_length=64)] = Field(
+        default=[], description="Adapters that it holds, or is to hold."
+    )
+    start: ReplicaStart | None = Field(default=None, description="How it started; null until it has.")
+    api_keys: ApiKeysState | None = Field(default=None, description="Its API keys; null if it asks for none.")
+    drift: Annotated[dict[Text, DriftReport], Field(max_length=4)] | None = Field(
+        default=None, description="By revision, what texts and answers look like; null if that is not counted."
+    )
+    deaths: Annotated[dict[Text, Text], Field(max_length=16)] = Field(
+        default={}, description="Why a replica of a revision's own application died last, in the words of Ray."
+    )
+    oom_kills: Count = Field(
+        default=0, description="Processes of its container that the kernel has killed for memory since that started."
+    )

@@ -34,7 +34,9 @@ class FineTuneJobGatherer:
             self._progress.silent_s(meta),
             in_use=self._versions_in_use.known(resource),
         )
-        pod_events = await read_pod_events(self._kube, resource, observed, now)
+        pod_events = await read_pod_events(
+            self._kube, meta.namespace, observed.jobs.own, now, mounts=resource.spec.mounts
+        )
         queues = await self._kueue.read(observed.jobs.own, now)
         return queues.added_to(replace(observed, pod_events=pod_events)), queues
 

@@ -1,16 +1,16 @@
 """What there is in the cluster for a ModelDeployment."""
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 
-from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
+from luthier_operator.gather.exposure import ExposureReader
+from luthier_operator.gather.followed import followed
 from luthier_operator.gather.pod_events import newest, read_failed_mount
 from luthier_operator.gather.server_poller import ServerPoller
 from luthier_operator.kube import ApiNotInstalled, KubeClient
-from luthier_operator.model.parse import meta_of, rayservice_view
-from luthier_operator.model.resources import ModelDeploymentResource, Unreadable, read_spec, read_status
-from luthier_operator.model.views import FineTuneJobView, Key, PodView, RayServiceView
+from luthier_operator.model.parse import rayservice_view
+from luthier_operator.model.resources import ModelDeploymentResource
+from luthier_operator.model.views import PodView, RayServiceView
 from luthier_operator.plan.modeldeployment import pods_missing
 from luthier_operator.plan.modeldeployment.policies import ObservedServing
 from luthier_operator.store.store import Store
@@ -22,6 +22,7 @@ class ModelDeploymentGatherer:
     def __init__(self, kube: KubeClient, store: Store, servers: ServerPoller) -> None:
         """Read from there, and what server replicas say of themselves."""
         self._kube, self._store, self._servers = kube, store, servers
+        self._exposure = ExposureReader(kube, store)
 
     async def observe(self, resource: ModelDeploymentResource, now: datetime) -> ObservedServing:
         """Return what is known of a resource's server."""
@@ -34,10 +35,20 @@ class ModelDeploymentGatherer:
                 rayservice = rayservice_view(raw) if raw else None
             except ApiNotInstalled:
                 installed = False
-        followed, pods = self._followed(resource), self._store.pods(meta.key)
+        job, pods = followed(self._store, meta.namespace, resource.spec.model), self._store.pods(meta.key)
         reports = self._servers.reports(meta.key, [pod for pod in pods if pod.component == "worker"])
         event = await self._pod_event(resource, rayservice, pods, now)
-        return ObservedServing(rayservice, followed, pods, reports, kuberay_installed=installed, pod_event=event)
+        outside, ended = await self._exposure.read(resource), self._servers.ended(meta.key)
+        return ObservedServing(
+            rayservice,
+            job,
+            pods,
+            reports,
+            kuberay_installed=installed,
+            pod_event=event,
+            outside=outside,
+            ended=ended,
+        )
 
     async def _pod_event(
         self,
@@ -55,17 +66,3 @@ class ModelDeploymentGatherer:
         selector = f"involvedObject.kind=RayCluster,involvedObject.name={server.cluster},type=Warning"
         events = await self._kube.list_by_field("v1", "Event", resource.meta.namespace, selector)
         return newest([event for event in events if event.get("reason") in pods_missing.REASONS])
-
-    def _followed(self, resource: ModelDeploymentResource) -> FineTuneJobView | None:
-        reference = resource.spec.model.fine_tune_job_ref
-        key = Key("FineTuneJob", resource.meta.namespace, reference.name) if reference else None
-        found = self._store.read("FineTuneJob", key) if key else []
-        if not found:
-            return None
-        raw = json.loads(found[0].value)
-        meta = meta_of("FineTuneJob", raw)
-        try:
-            storage = read_spec(FineTuneJobSpec, raw).output
-        except Unreadable:
-            return None  # its own reconcile says so
-        return FineTuneJobView(meta.name, storage, read_status(FineTuneJobStatus, raw, meta))

@@ -4,24 +4,25 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from luthier_operator.kube import KubeClient
-from luthier_operator.model.resources import FineTuneJobResource
-from luthier_operator.model.views import Raw
-from luthier_operator.plan.finetunejob.events_to_ask import FAILED_MOUNT, queries
-from luthier_operator.plan.finetunejob.situation import ObservedRuns
+from luthier_operator.model.views import JobView, Raw
+from luthier_operator.plan.pods.events_to_ask import FAILED_MOUNT, queries
 
 
 async def read_pod_events(
-    kube: KubeClient, resource: FineTuneJobResource, observed: ObservedRuns, now: datetime
+    kube: KubeClient, namespace: str, jobs: Sequence[JobView], now: datetime, *, mounts: bool
 ) -> Mapping[str, str]:
-    """Return {uid of a Job: why it gets no pod that starts}, for the resource's Jobs that have waited for a while."""
+    """Return {uid of a Job: why it gets no pod that starts}, for those of a resource's Jobs that have waited a while.
+
+    `mounts` says whether their pods mount what may not be there.
+    """
     found = {}
-    for query in queries(resource.spec, observed.jobs.own, now):
+    for query in queries(jobs, now, mounts=mounts):
         if query.due:
             if query.reason == FAILED_MOUNT:
-                text = await read_failed_mount(kube, resource.meta.namespace, query.about_uid)
+                text = await read_failed_mount(kube, namespace, query.about_uid)
             else:
                 selector = f"involvedObject.uid={query.about_uid},reason={query.reason}"
-                text = newest(await kube.list_by_field("v1", "Event", resource.meta.namespace, selector))
+                text = newest(await kube.list_by_field("v1", "Event", namespace, selector))
             if text:
                 found[query.job_uid] = text
     return found

@@ -53,11 +53,13 @@ class _Followed:
 def pod_to_ask(jobs: Iterable[JobView], pods: Iterable[PodView], owner_uid: str) -> PodView | None:
     """Return the newest running pod of a resource's live stage; of several nodes', the first one's.
 
+    Any worker of a batch prediction knows what all have done.
     *prepare* may wait for another run, and its pod says for which. Labels can be forged and count for nothing: the
     pod's controller is a Job, and the Job's is the resource.
     """
     live = [job for job in join(owner_uid, jobs, pods).runs if job.live]
-    running = (p for job in live for p in job.pods if p.phase == "Running" and p.ip and p.index == 0)
+    asked = (pod for job in live for pod in job.pods if pod.index == 0 or job.stage == "predict")
+    running = (pod for pod in asked if pod.phase == "Running" and pod.ip)
     return max(running, key=lambda pod: (pod.created_at or EARLIEST, pod.name), default=None)
 
 

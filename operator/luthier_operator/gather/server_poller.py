@@ -2,11 +2,13 @@
 
 A reconcile names the pods that it looks at and is told their newest answers without waiting. Its resource is woken when
 something changes that decides: whether a replica answers, and what it holds. Counts change all the time and wake
-nobody: whoever judges them comes back by itself. All of it is a cache, gone with the process.
+nobody: whoever judges them comes back by itself. What a replica had counted when it ended is kept, since its successor
+begins at zero. All of it is a cache, gone with the process.
 """
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +20,8 @@ from luthier_operator.ops import metrics
 logger = logging.getLogger(__name__)
 # So often is a pod asked at most that has not answered the last time.
 _AFTER_SILENCE_S = 1.0
+# Replicas of one server that have ended, of which the counts are kept.
+_MOST_ENDED = 50
 
 
 class Reader(Protocol):
@@ -36,6 +40,8 @@ class _Asked:
 
     ip: str
     report: ServerReport | None = None
+    last: ServerReport | None = None
+    """The newest answer that was one."""
     answered: bool = False
     timer: asyncio.TimerHandle | None = None
     task: "asyncio.Task[None] | None" = None
@@ -49,6 +55,7 @@ class ServerPoller:
         self._reader, self._wake, self._interval_s = reader, wake, interval_s
         self._slots = asyncio.Semaphore(slots)
         self._asked: dict[Key, dict[str, _Asked]] = {}
+        self._ended: dict[Key, deque[ServerReport]] = {}
 
     def reports(self, key: Key, pods: Sequence[PodView]) -> list[PodReport]:
         """Return the newest answers of these pods, and have them asked from now on; no others of this resource."""
@@ -56,7 +63,9 @@ class ServerPoller:
         asked = self._asked.setdefault(key, {})
         for uid in list(asked):
             if uid not in running or running[uid].ip != asked[uid].ip:
-                self._stop(asked.pop(uid))
+                gone = asked.pop(uid)
+                self._stop(gone)
+                self._keep(key, gone.last)
         for uid, pod in running.items():
             if uid not in asked:
                 asked[uid] = _Asked(str(pod.ip))
@@ -65,8 +74,14 @@ class ServerPoller:
             del self._asked[key]
         return [PodReport(running[uid].name, each.report) for uid, each in asked.items() if each.answered]
 
+    def ended(self, key: Key) -> list[ServerReport]:
+        """Return the last words of replicas that answer no more: of their counts nothing is lost."""
+        silent = [each.last for each in self._asked.get(key, {}).values() if each.last and each.report is None]
+        return [*self._ended.get(key, ()), *silent]
+
     def forget(self, key: Key) -> None:
         """Ask no more for this resource."""
+        self._ended.pop(key, None)
         for each in self._asked.pop(key, {}).values():
             self._stop(each)
 
@@ -77,6 +92,10 @@ class ServerPoller:
             self.forget(key)
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._reader.close()
+
+    def _keep(self, key: Key, report: ServerReport | None) -> None:
+        if report is not None:
+            self._ended.setdefault(key, deque(maxlen=_MOST_ENDED)).append(report)
 
     def _stop(self, each: _Asked) -> None:
         if each.timer:
@@ -96,7 +115,9 @@ class ServerPoller:
         async with self._slots:
             answer = await self._reader.read(each.ip)
         changed = _decisive(answer) != _decisive(each.report)
-        each.report = answer
+        if answer and each.last and answer.replica != each.last.replica:
+            self._keep(key, each.last)
+        each.report, each.last = answer, answer or each.last
         # A pod that never answered has no server replica, or one of an image that does not report.
         each.answered = each.answered or answer is not None
         quick = answer is None and each.answered
@@ -112,4 +133,13 @@ class ServerPoller:
 
 def _decisive(report: ServerReport | None) -> object:
     """Return what of a report decides anything."""
-    return None if report is None else (report.ready, report.window, tuple(report.models))
+    if report is None:
+        return None
+    return (
+        report.ready,
+        report.window,
+        tuple(report.models),
+        report.api_keys,
+        tuple(report.deaths.items()),
+        report.oom_kills,
+    )

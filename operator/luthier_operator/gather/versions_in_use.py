@@ -1,20 +1,23 @@
-"""Which versions of a FineTuneJob are served: what ModelDeployments are told to serve, and what they do serve.
+"""Which versions of a FineTuneJob are used: what resources are told to serve or to predict with, and what they do.
 
-Asked only where versions are about to be removed. A ModelDeployment counts by its spec in the FineTuneJob's own
+Asked only where versions are about to be removed. A resource counts by its spec in the FineTuneJob's own
 namespace, and anywhere by its status, which nobody but the operator writes: what it serves stays, and nobody keeps a
-version alive by merely naming it from elsewhere.
-ModelDeployments are read raw, as they may be of another release.
+version alive by merely naming it from elsewhere. A BatchPrediction that has ended needs its version no more.
+They are read raw, as they may be of another release.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from luthier_api import API_VERSION
 from luthier_api.finetunejob import FineTuneJobStatus
-from luthier_operator.kube import KubeClient
+from luthier_operator.kube import ApiNotInstalled, KubeClient
 from luthier_operator.model.resources import FineTuneJobResource
 from luthier_operator.model.views import Meta, Raw
-from luthier_operator.store.store import Store
+from luthier_operator.store.store import Kind, Store
+
+_USERS: tuple[Kind, ...] = ("ModelDeployment", "BatchPrediction")
+_ENDS = ("Succeeded", "Failed")
 
 
 class VersionsInUse:
@@ -34,15 +37,22 @@ class VersionsInUse:
         """Return it as the API server says for the resource's namespace, and for others as the watch has delivered."""
         if not matters(resource):
             return frozenset()
-        here = await self._kube.list_by_label(API_VERSION, "ModelDeployment", resource.meta.namespace, "")
+        here = [raw for kind in _USERS for raw in await self._list(kind, resource.meta.namespace)]
         return versions_in_use(resource, [*here, *self._known(resource, here=False)])
 
+    async def _list(self, kind: Kind, namespace: str) -> Sequence[Raw]:
+        try:
+            return await self._kube.list_by_label(API_VERSION, kind, namespace, "")
+        except ApiNotInstalled:
+            return []  # a release before its CRD was there
+
     def _known(self, resource: FineTuneJobResource, *, here: bool) -> list[Raw]:
-        """Return the ModelDeployments of the namespace, if wanted, and those elsewhere that name the same place."""
+        """Return the resources of the namespace that use versions, if wanted, and those elsewhere that name it."""
         place = _place(resource).encode()
         return [
             json.loads(item.value)
-            for item in self._store.all("ModelDeployment")
+            for kind in _USERS
+            for item in self._store.all(kind)
             if (here if item.namespace == resource.meta.namespace else place in item.value)
         ]
 
@@ -55,12 +65,14 @@ def matters(resource: FineTuneJobResource) -> bool:
     return limit is not None and (len(versions) > limit or any(version.removing for version in versions))
 
 
-def versions_in_use(resource: FineTuneJobResource, deployments: Iterable[Raw]) -> frozenset[str]:
-    """Return the versions of a FineTuneJob that these ModelDeployments serve or are told to serve."""
+def versions_in_use(resource: FineTuneJobResource, users: Iterable[Raw]) -> frozenset[str]:
+    """Return the versions of a FineTuneJob that these resources use or are told to use."""
     known = {version.uri.rstrip("/"): version.version for version in resource.status.versions}
     root = _place(resource)
     found = set()
-    for raw in deployments:
+    for raw in users:
+        if _has_ended(raw):
+            continue
         for uri in _uris(resource.meta, raw):
             if uri in known or uri.startswith(root):
                 found.add(known.get(uri, uri.removeprefix(root)))
@@ -73,7 +85,15 @@ def _place(resource: FineTuneJobResource) -> str:
     return f"{resource.spec.output.uri.rstrip('/')}/{resource.spec.output.name}/versions/"
 
 
+def _has_ended(raw: Raw) -> bool:
+    """Whether it is a BatchPrediction that has ended, and of the spec that it has now."""
+    status = raw.get("status") or {}
+    known = status.get("observedGeneration") == raw["metadata"].get("generation")
+    return known and (status.get("run") or {}).get("state") in _ENDS
+
+
 def _uris(meta: Meta, raw: Raw) -> Iterator[str]:
+    yield str((raw.get("status") or {}).get("modelUri", "")).rstrip("/")
     for revision in (raw.get("status") or {}).get("revisions") or []:
         yield str(revision.get("uri", "")).rstrip("/")
     uri = raw["spec"].get("model", {}).get("uri")
@@ -82,7 +102,7 @@ def _uris(meta: Meta, raw: Raw) -> Iterator[str]:
 
 
 def _followed(name: str, status: FineTuneJobStatus, raw: Raw) -> Iterator[str]:
-    """Return what a ModelDeployment is told to serve that names this FineTuneJob."""
+    """Return what a resource is told to use that names this FineTuneJob."""
     reference = raw["spec"].get("model", {}).get("fineTuneJobRef") or {}
     if reference.get("name") != name:
         return

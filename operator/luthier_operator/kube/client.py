@@ -26,6 +26,7 @@ from luthier_operator.model.views import Meta
 _PLURALS = {
     "FineTuneJob": "finetunejobs",
     "ModelDeployment": "modeldeployments",
+    "BatchPrediction": "batchpredictions",
     "Job": "jobs",
     "Pod": "pods",
     "RayService": "rayservices",
@@ -35,6 +36,9 @@ _PLURALS = {
     "Workload": "workloads",
     "Lease": "leases",
     "PodDisruptionBudget": "poddisruptionbudgets",
+    "HTTPRoute": "httproutes",
+    "Gateway": "gateways",
+    "Ingress": "ingresses",
 }
 _JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"

@@ -24,6 +24,8 @@ class Grant:
     storage: StorageAccess
     hub: bool = False
     """Whether it leads to a hub, where the Secret need hold nothing but HF_TOKEN."""
+    optional: bool = False
+    """Whether the pod starts without its Secret and ConfigMap."""
 
     @property
     def access(self) -> Access:
@@ -44,7 +46,11 @@ def volumes(grants: Sequence[Grant]) -> list[dict[str, Any]]:
     bundles = [
         {
             "name": f"ca-{grant.role}",
-            "configMap": {"name": bundle.name, "items": [{"key": bundle.key, "path": bundle.key}]},
+            "configMap": {
+                "name": bundle.name,
+                "items": [{"key": bundle.key, "path": bundle.key}],
+                **({"optional": True} if grant.optional else {}),
+            },
         }
         for grant in grants
         if (bundle := grant.storage.ca_bundle)
@@ -69,6 +75,6 @@ def _credentials(grant: Grant, secret: str) -> dict[str, Any]:
     allowed = tuple(key for key in credential_env(grant.role) if key not in required)
     sources = [
         {"secret": {"name": secret, "items": [{"key": key, "path": key} for key in keys], "optional": optional}}
-        for keys, optional in ((required, False), (allowed, True))
+        for keys, optional in ((required, grant.optional), (allowed, True))
     ]
     return {"name": f"{CREDENTIALS_VOLUME}{grant.role}", "projected": {"sources": sources}}

@@ -4,7 +4,7 @@ The document lies in an annotation of the Job's own pod template and reaches the
 object per stage, immutable with the Job and gone with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from luthier_api.documents import (
@@ -18,6 +18,7 @@ from luthier_api.documents import (
 )
 from luthier_api.exitcodes import Retry, codes_with
 from luthier_api.finetunejob import FineTuneJobSpec
+from luthier_api.pods import Placement
 from luthier_api.training import TrainingSpec
 from luthier_operator.manifests import access, claims, model_cache, pods, rendezvous
 from luthier_operator.manifests.access import Grant
@@ -159,20 +160,22 @@ def _all_or_nothing(nodes: int) -> dict[str, Any]:
     }
 
 
-def failure_rules() -> list[dict[str, Any]]:
+def failure_rules(counted: Collection[int] = ()) -> list[dict[str, Any]]:
     """Return the Job's podFailurePolicy: what is not counted, what the Job must not try again; all else is counted.
 
+    Exit codes in `counted` are tried again where others would not be.
     A disruption goes first: a pod that was evicted may well have exited with a code of the other rules.
     """
     return [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        {"action": "FailJob", "onExitCodes": _codes(Retry.NEVER, Retry.PREPARE)},
+        {"action": "FailJob", "onExitCodes": _codes(Retry.NEVER, Retry.PREPARE, but=counted)},
         {"action": "Ignore", "onExitCodes": _codes(Retry.FREE)},
     ]
 
 
-def _codes(*retries: Retry) -> dict[str, Any]:
-    return {"containerName": CONTAINER, "operator": "In", "values": codes_with(*retries)}
+def _codes(*retries: Retry, but: Collection[int] = ()) -> dict[str, Any]:
+    values = [code for code in codes_with(*retries) if code not in but]
+    return {"containerName": CONTAINER, "operator": "In", "values": values}
 
 
 def _pod(owner: Meta, spec: FineTuneJobSpec, stage: Stage, run: str, image: str, defaults: Defaults) -> dict[str, Any]:
@@ -200,23 +203,46 @@ def trainer_pod(
     command: Component, spec: FineTuneJobSpec, image: str, given: Sequence[Grant], defaults: Defaults
 ) -> dict[str, Any]:
     """Return the pod that runs one command of the trainer on a CPU, on the document in its annotation."""
+    program = ["luthier_trainer", command, RUN_DOCUMENT_PATH]
+    return program_pod(program, spec, image, pods.resources(spec.prepare_resources, defaults.prepare), given, defaults)
+
+
+def program_pod(
+    program: Sequence[str],
+    placed: Placement,
+    image: str,
+    resources: Mapping[str, Any],
+    given: Sequence[Grant],
+    defaults: Defaults,
+) -> dict[str, Any]:
+    """Return the pod of a Job: it runs one of our programs on the document in its annotation.
+
+    Args:
+        program: Python module, and its arguments.
+        placed: where it runs.
+        image: that holds the program.
+        resources: of its container.
+        given: its ways to storage.
+        defaults: what the spec leaves open.
+    """
+    module, *arguments = program
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": pods.security(defaults),
         "terminationGracePeriodSeconds": 10,
-        **pods.placement(spec),
+        **pods.placement(placed),
         "containers": [
             {
                 "name": CONTAINER,
                 "image": image,
                 "imagePullPolicy": defaults.image_pull_policy,
-                "command": ["python", "-m", "luthier_trainer"],
-                "args": [command, RUN_DOCUMENT_PATH],
+                "command": ["python", "-m", module],
+                "args": arguments,
                 "workingDir": _WORK,
                 "env": pods.environment(defaults, _fixed_environment()),
-                "resources": pods.resources(spec.prepare_resources, defaults.prepare),
+                "resources": dict(resources),
                 "securityContext": {**pods.CONTAINER_SECURITY, "readOnlyRootFilesystem": True},
                 "terminationMessagePath": TERMINATION_MESSAGE_PATH,
                 "terminationMessagePolicy": "File",

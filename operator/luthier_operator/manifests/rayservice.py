@@ -10,11 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from luthier_api.documents import SERVE_PORT, Mirror, RevisionConfig, Route, ServerConfig
+from luthier_api.documents import (
+    API_KEYS_DIR,
+    SERVE_PORT,
+    AdapterConfig,
+    Mirror,
+    RevisionConfig,
+    Route,
+    ServerConfig,
+)
 from luthier_api.keys import digest_of
 from luthier_api.modeldeployment import ModelDeploymentSpec, Redis
-from luthier_operator.manifests import access, pods
+from luthier_operator.manifests import access, grpc, pods, scaling
 from luthier_operator.manifests.access import Grant
+from luthier_operator.manifests.observe import log_grant, observe_config
 from luthier_operator.model import names
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.views import Meta
@@ -22,13 +31,11 @@ from luthier_operator.model.views import Meta
 API_VERSION = "ray.io/v1"
 KIND = "RayService"
 CACHE_DIR = "/var/cache/luthier"
+_API_KEYS = "api-keys"
 # A replica takes one of two slots, and a pod holds at most one replica of a revision: so the pods of the revision in
 # service have room for the next one, which starts beside it without waiting for a pod.
 _SLOTS_PER_POD = "2"
 _OBJECT_STORE_BYTES = "100000000"
-# HAProxy can send a request again only if it had all of it before it sent it on, which Ray has no setting for: a second
-# line in the configuration does it. Without it, a replica that dies fails the requests whose body came a packet later.
-_PROXY = {"name": "RAY_SERVE_HAPROXY_RETRY_ON", "value": "conn-failure empty-response\n    option http-buffer-request"}
 # Clients that keep their connections go on asking a pod that is being deleted. For 2 s others learn that it goes; then
 # HAProxy takes no new connection and closes each of the others with its next answer, while the replica still computes.
 _LEAVE = """sleep 2
@@ -102,14 +109,15 @@ def revision(
     return Application(name, version, {**args, "name": name})
 
 
-def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout) -> str:
-    """Return serveConfigV2: the server, and the canary if there is one."""
-    canary, rollout = layout.canary, spec.rollout
+def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout, *, awake: bool = False) -> str:
+    """Return serveConfigV2: the server, and the canary if there is one; `awake` keeps a replica at all times."""
+    canary, rollout, limits = layout.canary, spec.rollout, spec.runtime.limits
     revisions = [layout.stable, *([canary] if canary and canary.name != layout.stable.name else [])]
     mirror = rollout.mirror if canary and canary.name != layout.stable.name and layout.step is not None else None
+    stable = RevisionConfig.model_validate(dict(layout.stable.args))
     config = ServerConfig(
         model_name=owner.name,
-        stable=RevisionConfig.model_validate(dict(layout.stable.args)),
+        stable=stable,
         routes=[
             Route(
                 revision=each.name,
@@ -125,17 +133,32 @@ def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout) -> str:
         else None,
         sticky_header=rollout.sticky.header if rollout.sticky else None,
         header_routing=rollout.header_routing,
-        replicas=replicas_of(spec)[0],
+        replicas=max(replicas_of(spec)[0], 1),
         max_batch_wait_ms=spec.runtime.max_batch_wait_ms,
         max_queued_requests=spec.runtime.max_queued_requests,
+        adapters=_adapters(spec) or None,
+        request_timeout_s=limits.seconds,
+        max_body_bytes=limits.body_bytes,
+        max_texts=limits.texts,
+        max_text_characters=limits.characters,
+        allowed_origins=spec.http.cors.allow_origins if spec.http and spec.http.cors else None,
+        path_prefix=spec.expose.path if spec.expose and spec.expose.path != "/" else None,
+        observe=observe_config(owner.namespace, spec, stable.access),
     )
+    server = {
+        "name": "Server",
+        "user_config": config.to_wire(),
+        **scaling.scale(spec, awake=awake),
+        **scaling.hold(spec),
+    }
     entries: list[dict[str, Any]] = [
         {
             "name": names.SERVER,
             "import_path": "luthier_serving.server:app",
             "route_prefix": "/",
-            "args": {"gpusPerReplica": spec.runtime.gpus_per_replica},
-            "deployments": [{"name": "Server", "user_config": config.to_wire(), **_scale(spec)}],
+            # Not in user_config, where a server of an earlier release would pass over it and let everybody in.
+            "args": {"gpusPerReplica": spec.runtime.gpus_per_replica, **({"apiKeys": True} if spec.auth else {})},
+            "deployments": [server],
         },
     ]
     if canary:
@@ -145,18 +168,36 @@ def serve_config(owner: Meta, spec: ModelDeploymentSpec, layout: Layout) -> str:
                 "import_path": "luthier_serving.revision:app",
                 "route_prefix": None,
                 "args": dict(canary.args),
-                "deployments": [{"name": "Revision", **_scale(spec)}],
+                "deployments": [{"name": "Revision", **_canary_config(spec), **scaling.scale(spec, awake=True)}],
             }
         )
     return json.dumps(
         {
             "proxy_location": "EveryNode",
             "http_options": {"host": "0.0.0.0", "port": SERVE_PORT, "keep_alive_timeout_s": 90},
+            **({"grpc_options": grpc.OPTIONS} if spec.runtime.grpc else {}),
             "logging_config": {"encoding": "JSON", "log_level": "INFO", "enable_access_log": False},
             "applications": entries,
         },
         sort_keys=True,
     )
+
+
+def _adapters(spec: ModelDeploymentSpec) -> list[AdapterConfig]:
+    return [
+        AdapterConfig(name=each.name, uri=each.uri.rstrip("/"), version=version_of(each.uri), digest=each.digest)
+        for each in spec.adapters
+    ]
+
+
+def _canary_config(spec: ModelDeploymentSpec) -> dict[str, Any]:
+    adapters = [each.to_wire() for each in _adapters(spec)]
+    return {"user_config": {"adapters": adapters}} if adapters else {}
+
+
+def version_of(uri: str) -> str:
+    """Return the version that the URI of its folder ends with."""
+    return uri.rstrip("/").rpartition("/")[2]
 
 
 def read_layout(text: str, previous: str = "") -> Layout | None:
@@ -183,24 +224,14 @@ def _application(args: Mapping[str, Any]) -> Application:
     return Application(args["name"], args["version"], args)
 
 
-def _scale(spec: ModelDeploymentSpec) -> dict[str, Any]:
-    """Return the options that scale a revision; in `args` a change of them would replace the replicas."""
-    if spec.autoscaling is None:
-        return {"num_replicas": spec.replicas or 1}
-    scaling = spec.autoscaling
-    return {
-        "autoscaling_config": {
-            "min_replicas": scaling.min_replicas,
-            "max_replicas": scaling.max_replicas,
-            "target_ongoing_requests": scaling.target_ongoing_requests,
-            "upscale_delay_s": scaling.upscale_delay_seconds,
-            "downscale_delay_s": scaling.downscale_delay_seconds,
-        }
-    }
-
-
 def rayservice(
-    owner: Meta, spec: ModelDeploymentSpec, *, layout: Layout, grant: Grant, defaults: Defaults
+    owner: Meta,
+    spec: ModelDeploymentSpec,
+    *,
+    layout: Layout,
+    grant: Grant,
+    defaults: Defaults,
+    awake: bool = False,
 ) -> dict[str, Any]:
     """Return the manifest; annotations hold a hash of all of it, so that an unchanged one is not applied again."""
     cluster = cluster_config(owner, spec, grant, defaults)
@@ -210,7 +241,7 @@ def rayservice(
             **template["metadata"].get("annotations", {}),
             names.REVISION: layout.stable.name,
         }
-    body = {"serveConfigV2": serve_config(owner, spec, layout), "rayClusterConfig": cluster}
+    body = {"serveConfigV2": serve_config(owner, spec, layout, awake=awake), "rayClusterConfig": cluster}
     annotations = {names.SPEC_HASH: digest_of(body), names.CLUSTER_HASH: digest_of(_without_size(cluster))}
     if layout.previous:
         annotations[names.PREVIOUS] = json.dumps(dict(layout.previous.args), sort_keys=True)
@@ -253,7 +284,8 @@ def cluster_config(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, default
         "workerGroupSpecs": [
             {
                 "groupName": "replicas",
-                "replicas": fewest,
+                # A server that may sleep is awake when it is made.
+                "replicas": max(fewest, 1),
                 "minReplicas": fewest,
                 "maxReplicas": most,
                 "rayStartParams": {"num-cpus": _SLOTS_PER_POD, "object-store-memory": _OBJECT_STORE_BYTES},
@@ -295,7 +327,7 @@ def disruption_budget(owner: Meta, spec: ModelDeploymentSpec) -> dict[str, Any]:
             "ownerReferences": [pods.owner_reference(owner)],
         },
         "spec": {
-            "minAvailable": replicas_of(spec)[0] - 1,
+            "minAvailable": max(replicas_of(spec)[0] - 1, 0),
             "selector": {"matchLabels": {names.MODELDEPLOYMENT: owner.name, names.COMPONENT: "worker"}},
         },
     }
@@ -330,17 +362,20 @@ def _head(owner: Meta, spec: ModelDeploymentSpec, defaults: Defaults) -> dict[st
 
 def _worker(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defaults) -> dict[str, Any]:
     """Return a worker's pod: a server replica and, during a rollout, one of the canary."""
-    runtime = spec.runtime
+    runtime, log = spec.runtime, log_grant(spec)
+    grants = [grant, log] if log else [grant]
     container = {
         **_container("ray-worker", spec, defaults),
-        "env": pods.environment(defaults, [_PROXY, {"name": "LUTHIER_CACHE", "value": CACHE_DIR}]),
+        "env": pods.environment(defaults, [{"name": "LUTHIER_CACHE", "value": CACHE_DIR}]),
         "lifecycle": {"preStop": {"exec": {"command": ["/bin/sh", "-c", _LEAVE]}}},
         "resources": pods.resources(runtime.resources, defaults.serve, gpus=runtime.gpus_per_replica),
-        "volumeMounts": [{"name": "cache", "mountPath": CACHE_DIR}, *access.mounts([grant])],
+        "volumeMounts": [{"name": "cache", "mountPath": CACHE_DIR}, *access.mounts(grants), *_api_keys_mounts(spec)],
     }
+    if runtime.grpc:
+        container["ports"] = grpc.WORKER_PORTS
     pod = {
         "containers": [container],
-        "volumes": [{"name": "cache", "emptyDir": {}}, *access.volumes([grant])],
+        "volumes": [{"name": "cache", "emptyDir": {}}, *access.volumes(grants), *_api_keys_volumes(spec)],
         "automountServiceAccountToken": False,
         "topologySpreadConstraints": [
             {
@@ -353,6 +388,17 @@ def _worker(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defa
         **pods.placement(runtime),
     }
     return _template(owner, spec, "worker", pod, defaults)
+
+
+def _api_keys_volumes(spec: ModelDeploymentSpec) -> list[dict[str, Any]]:
+    """Return the Secret of API keys, each of which is a file: the kubelet replaces them when the Secret changes."""
+    if spec.auth is None:
+        return []
+    return [{"name": _API_KEYS, "secret": {"secretName": spec.auth.api_keys_secret_ref.name}}]
+
+
+def _api_keys_mounts(spec: ModelDeploymentSpec) -> list[dict[str, Any]]:
+    return [{"name": _API_KEYS, "mountPath": API_KEYS_DIR, "readOnly": True}] if spec.auth else []
 
 
 def _container(name: str, spec: ModelDeploymentSpec, defaults: Defaults) -> dict[str, Any]:

@@ -18,7 +18,7 @@ class Delete:
     """An object to delete together with what it owns; it stays visible until its pods are gone."""
 
     api_version: str
-    kind: Literal["Job", "RayService"]
+    kind: Literal["Job", "RayService", "HTTPRoute", "Ingress"]
     namespace: str
     name: str
     uid: str
@@ -59,9 +59,8 @@ class Scale:
 class Apply:
     """An object that is to exist.
 
-    `once` is for Jobs and their headless Services, which do not change: the object is created if there is none of that
-    name, and an existing one is used as it is. Everything else is applied by the server with the operator's field
-    manager.
+    `once` is for Jobs and Services, which do not change: the object is created if there is none of that name, and an
+    existing one is used as it is. Everything else is applied by the server with the operator's field manager.
     """
 
     manifest: Manifest

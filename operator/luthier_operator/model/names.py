@@ -11,9 +11,9 @@ from luthier_api import GROUP
 
 Stage = Literal["prepare", "train"]
 """The two Jobs of a run."""
-Component = Literal["prepare", "train", "prune", "remove"]
-"""What a Job of a FineTuneJob is for. Those that take versions out of storage belong to no run: `prune` those over the
-limit, and `remove` all at the end of the resource."""
+Component = Literal["prepare", "train", "predict", "prune", "remove"]
+"""What a Job is for: `predict` of a BatchPrediction, the others of a FineTuneJob. Those that take versions out of
+storage belong to no run: `prune` those over the limit, and `remove` all at the end of the resource."""
 REMOVALS: tuple[Component, ...] = ("prune", "remove")
 
 MAX_NAME = 63
@@ -22,6 +22,8 @@ _HASH = 10
 _MAX_PREFIX = MAX_NAME - 1 - _HASH - len("-prepare")
 # Likewise with "-train-63", the host name of the last of 64 pods.
 _MAX_LABEL_PREFIX = MAX_NAME - 1 - _HASH - len("-train-63")
+# And with "-predict-999", the last of 1000 workers.
+_MAX_BATCH_PREFIX = MAX_NAME - 1 - _HASH - len("-predict-999")
 
 FIELD_MANAGER = "luthier"
 
@@ -30,6 +32,7 @@ PART_OF = "app.kubernetes.io/part-of"
 COMPONENT = "app.kubernetes.io/component"
 FINETUNEJOB = f"{GROUP}/finetunejob"
 MODELDEPLOYMENT = f"{GROUP}/modeldeployment"
+BATCHPREDICTION = f"{GROUP}/batchprediction"
 RUN = f"{GROUP}/run"
 
 SPEC_HASH = f"{GROUP}/spec-hash"
@@ -89,8 +92,13 @@ def run_name(finetunejob: str, run_hash: str, nodes: int = 1) -> str:
     return f"{prefix}-{run_hash[:_HASH]}"
 
 
-def job_name(run: str, stage: Stage) -> str:
-    """Return the name of one of a run's two Jobs."""
+def batch_run_name(batchprediction: str, run_hash: str) -> str:
+    """Return the name of a run of a BatchPrediction, whose Job is an Indexed one."""
+    return f"{label(batchprediction, _MAX_BATCH_PREFIX)}-{run_hash[:_HASH]}"
+
+
+def job_name(run: str, stage: Component) -> str:
+    """Return the name of one of a run's Jobs."""
     return f"{run}-{stage}"
 
 
@@ -121,6 +129,11 @@ def revision_name(args_hash: str) -> str:
 def serve_service(modeldeployment: str) -> str:
     """Return the name of the Service that KubeRay keeps in front of a RayService, whatever cluster is behind it."""
     return f"{modeldeployment}-serve-svc"
+
+
+def grpc_service(modeldeployment: str) -> str:
+    """Return the name of the Service in front of a server that speaks gRPC."""
+    return f"{modeldeployment}-grpc"
 
 
 def labels(component: str, **more: str) -> dict[str, str]:

@@ -7,7 +7,6 @@ and a Job that only looks like a run's has no owner. Nothing here decides and no
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Literal
 
 from luthier_api import GROUP
 from luthier_api.finetunejob import RETRY_ANNOTATION
@@ -15,7 +14,16 @@ from luthier_api.modeldeployment import WISHES
 from luthier_operator.model import names
 from luthier_operator.model.sanitize import LONGEST, printable
 from luthier_operator.model.timestamps import parse_time
-from luthier_operator.model.views import ApplicationView, JobView, Meta, PodView, Raw, RayServiceView, WorkloadView
+from luthier_operator.model.views import (
+    ApplicationView,
+    JobView,
+    Meta,
+    PodView,
+    Raw,
+    RayServiceView,
+    ResourceKind,
+    WorkloadView,
+)
 
 
 def owner_uid(raw: Raw) -> str:
@@ -26,8 +34,8 @@ def owner_uid(raw: Raw) -> str:
     return ""
 
 
-def meta_of(kind: Literal["FineTuneJob", "ModelDeployment"], raw: Raw) -> Meta:
-    """Return the metadata of one of the two resources."""
+def meta_of(kind: ResourceKind, raw: Raw) -> Meta:
+    """Return the metadata of a resource."""
     metadata = raw["metadata"]
     return Meta(
         kind=kind,
@@ -126,7 +134,15 @@ def pod_view(raw: Raw) -> PodView:
         gpus=_gpus(raw["spec"]),
         outlived_by=outlived_by,
         component=metadata.get("labels", {}).get(names.COMPONENT, ""),
+        memory_killed_at=_memory_killed_at(status),
     )
+
+
+def _memory_killed_at(status: Raw) -> datetime | None:
+    """Return when the container was last ended at its memory limit, the one that runs now or the one before it."""
+    main = _main(status.get("containerStatuses") or [{}])
+    ends = (main.get(which, {}).get("terminated", {}) for which in ("state", "lastState"))
+    return next((parse_time(end.get("finishedAt")) for end in ends if end.get("reason") == "OOMKilled"), None)
 
 
 def workload_view(raw: Raw) -> WorkloadView:
@@ -261,7 +277,7 @@ def _waiting(status: Raw, main: Raw) -> Raw:
 
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_STAGES: tuple[names.Stage, ...] = ("prepare", "train")
+_STAGES: tuple[names.Component, ...] = ("prepare", "train", "predict")
 
 
 def _forged(metadata: Raw, run: str, stage: str) -> bool:

@@ -1,4 +1,4 @@
-"""The two resources as the cluster has them, and how their spec and status are parsed.
+"""The resources as the cluster has them, and how their spec and status are parsed.
 
 An object may have been stored under an older schema: what no longer parses becomes an `Unreadable`, which ends in a
 condition and never in a crash.
@@ -11,6 +11,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from luthier_api.base import ApiModel
+from luthier_api.batchprediction import BatchPredictionSpec, BatchPredictionStatus
 from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_operator.model.views import Meta, Raw
@@ -35,6 +36,15 @@ class ModelDeploymentResource:
     meta: Meta
     spec: ModelDeploymentSpec
     status: ModelDeploymentStatus
+
+
+@dataclass(frozen=True)
+class BatchPredictionResource:
+    """A BatchPrediction as the cluster has it."""
+
+    meta: Meta
+    spec: BatchPredictionSpec
+    status: BatchPredictionStatus
 
 
 class Unreadable(Exception):

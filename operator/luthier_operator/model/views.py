@@ -14,13 +14,15 @@ from luthier_api.storage import StorageAccess
 from luthier_operator.model import names
 
 Raw = Mapping[str, Any]
+ResourceKind = Literal["FineTuneJob", "ModelDeployment", "BatchPrediction"]
+RESOURCE_KINDS: tuple[ResourceKind, ...] = ("FineTuneJob", "ModelDeployment", "BatchPrediction")
 
 
 @dataclass(frozen=True)
 class Key:
     """Which resource a reconcile is for."""
 
-    kind: Literal["FineTuneJob", "ModelDeployment"]
+    kind: ResourceKind
     namespace: str
     name: str
 
@@ -29,7 +31,7 @@ class Key:
 class Meta:
     """The metadata of a resource that decisions use."""
 
-    kind: Literal["FineTuneJob", "ModelDeployment"]
+    kind: ResourceKind
     namespace: str
     name: str
     uid: str
@@ -53,7 +55,7 @@ class Meta:
 
 @dataclass(frozen=True)
 class JobView:
-    """A Job of a run."""
+    """A Job of a run of a FineTuneJob or a BatchPrediction."""
 
     namespace: str
     name: str
@@ -148,6 +150,8 @@ class PodView:
     """Containers that admission put beside its own and that run on after its end, or failed though it did not."""
     component: str = ""
     """What it is for, from its label: head or worker of a server."""
+    memory_killed_at: datetime | None = None
+    """When its container was last ended at its memory limit; it may have started again."""
 
     @property
     def ended(self) -> bool:
@@ -180,7 +184,7 @@ class WorkloadView:
 
 @dataclass(frozen=True)
 class FineTuneJobView:
-    """What a ModelDeployment needs to know of the FineTuneJob that it follows."""
+    """What is to be known of the FineTuneJob whose version a resource serves or predicts with."""
 
     name: str
     storage: StorageAccess

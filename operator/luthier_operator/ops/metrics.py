@@ -6,11 +6,12 @@ what the cache keeps parsed.
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
+
+from luthier_operator.model.views import RESOURCE_KINDS, ResourceKind
 
 RECONCILES = Counter("luthier_reconciles", "Reconciles that were carried out.", ["kind"])
 ERRORS = Counter("luthier_reconcile_errors", "Reconciles that could not finish, by reason.", ["reason"])
@@ -40,8 +41,12 @@ PROGRESS_REQUESTS = Counter(
 )
 PROGRESS_FAILURES = Counter("luthier_progress_failures", "Pods that gave no usable answer when asked.")
 
-Phases = Callable[[Literal["FineTuneJob", "ModelDeployment"]], Iterable[str]]
+Phases = Callable[[ResourceKind], Iterable[str]]
 """The phase of every resource of a kind."""
+Stalled = Callable[[ResourceKind], Iterable[tuple[str, str]]]
+"""The namespace and the reason of every resource of a kind that is stalled."""
+Namespaces = Callable[[], Iterable[str]]
+"""The namespace of every one."""
 
 
 class Resources:
@@ -55,8 +60,7 @@ class Resources:
     def collect(self) -> Iterator[Metric]:
         """Count."""
         family = GaugeMetricFamily("luthier_resources", "Resources, by kind and phase.", labels=["kind", "phase"])
-        kinds: tuple[Literal["FineTuneJob", "ModelDeployment"], ...] = ("FineTuneJob", "ModelDeployment")
-        for kind in kinds:
+        for kind in RESOURCE_KINDS:
             for phase, count in sorted(Tally(self._phases(kind)).items()):
                 family.add_metric([kind, phase], count)
         yield family
@@ -64,3 +68,37 @@ class Resources:
     def describe(self) -> Iterator[Metric]:
         """Name what is collected, without counting."""
         yield GaugeMetricFamily("luthier_resources", "Resources, by kind and phase.", labels=["kind", "phase"])
+
+
+class Conditions:
+    """How many resources need somebody: those that are stalled, and ModelDeployments that answer no request."""
+
+    def __init__(self, stalled: Stalled, unavailable: Namespaces, registry: CollectorRegistry = REGISTRY) -> None:
+        """Register; both are called for each scrape."""
+        self._stalled, self._unavailable = stalled, unavailable
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Count."""
+        stalled, unavailable = self.describe()
+        for kind in RESOURCE_KINDS:
+            for (namespace, reason), count in sorted(Tally(self._stalled(kind)).items()):
+                stalled.add_metric([kind, namespace, reason], count)
+        for namespace, count in sorted(Tally(self._unavailable()).items()):
+            unavailable.add_metric([namespace], count)
+        yield from (stalled, unavailable)
+
+    def describe(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
+        """Name what is collected, without counting."""
+        return (
+            GaugeMetricFamily(
+                "luthier_stalled_resources",
+                "Resources that wait for an edit or a retry, by kind, namespace and reason.",
+                labels=["kind", "namespace", "reason"],
+            ),
+            GaugeMetricFamily(
+                "luthier_unavailable_modeldeployments",
+                "ModelDeployments that answer no request and should, by namespace.",
+                labels=["namespace"],
+            ),
+        )

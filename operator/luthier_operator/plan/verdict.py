@@ -1,6 +1,6 @@
 """How it stands with a resource: what a policy says, before it is written as conditions.
 
-Shared by both kinds of resource; each words its own verdicts in `verdicts`.
+Shared by all kinds of resource; each words its own verdicts in `verdicts`.
 """
 
 from dataclasses import dataclass

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from luthier_api import GROUP, VERSION
 from luthier_operator.model import names
-from luthier_operator.model.views import Key, Raw
+from luthier_operator.model.routes import GATEWAY_API
+from luthier_operator.model.views import Key, Raw, ResourceKind
 from luthier_operator.store.index import Index
 from luthier_operator.store.store import Change, Kind, Store
 
@@ -39,10 +40,14 @@ class Watched:
 WATCHED: dict[Kind, Watched] = {
     "FineTuneJob": Watched(GROUP, VERSION, "finetunejobs"),
     "ModelDeployment": Watched(GROUP, VERSION, "modeldeployments"),
+    # Absent until the CRDs of a release before 0.3 are upgraded.
+    "BatchPrediction": Watched(GROUP, VERSION, "batchpredictions", optional=True),
     "Job": Watched("batch", "v1", "jobs", names.MANAGED_SELECTOR),
     "Pod": Watched("", "v1", "pods", names.MANAGED_SELECTOR),
     "RayService": Watched("ray.io", "v1", "rayservices", names.MANAGED_SELECTOR, optional=True),
     "Workload": Watched(names.KUEUE, None, "workloads", names.QUEUED_JOB, optional=True),
+    "HTTPRoute": Watched(GATEWAY_API, "v1", "httproutes", names.MANAGED_SELECTOR, optional=True),
+    "Ingress": Watched("networking.k8s.io", "v1", "ingresses", names.MANAGED_SELECTOR),
 }
 
 
@@ -52,23 +57,23 @@ class Informers:
     def __init__(self, store: Store, wake: Wake, wake_soon: Wake) -> None:
         """Nothing was told yet."""
         self._store, self._wake, self._wake_soon = store, wake, wake_soon
-        self._followers: Index[Key, str] = Index()
-        """{FineTuneJob: names of the ModelDeployments that serve what it makes}."""
+        self._followers: Index[Key, Key] = Index()
+        """{FineTuneJob: the resources that serve, or predict with, what it makes}."""
 
     def finetunejob(self, raw: Raw, *, deleted: bool) -> None:
-        """Wake the resource, and the ModelDeployments that follow it."""
+        """Wake the resource, and those that follow it."""
         if change := self._take("FineTuneJob", raw, deleted=deleted):
             self._wake_owner(change)
             self._wake_followers(change.owner)
 
-    def modeldeployment(self, raw: Raw, *, deleted: bool) -> None:
+    def follower(self, kind: ResourceKind, raw: Raw, *, deleted: bool) -> None:
         """Wake the resource, and the FineTuneJob that it follows: it may keep an old version from being removed."""
-        uid, change = raw["metadata"]["uid"], self._take("ModelDeployment", raw, deleted=deleted)
+        uid, change = raw["metadata"]["uid"], self._take(kind, raw, deleted=deleted)
         reference = raw["spec"].get("model", {}).get("fineTuneJobRef")
         followed = Key("FineTuneJob", raw["metadata"]["namespace"], reference["name"]) if reference else None
         before = self._followers.key_of(uid)
         if followed and not deleted:
-            self._followers.put(uid, followed, raw["metadata"]["name"])
+            self._followers.put(uid, followed, Key(kind, followed.namespace, raw["metadata"]["name"]))
         else:
             self._followers.drop(uid)
         if change:
@@ -78,7 +83,7 @@ class Informers:
                 self._wake_soon(each)
 
     def child(self, kind: Kind, raw: Raw, *, deleted: bool) -> None:
-        """Wake the resource that a Job, pod or RayService is for."""
+        """Wake the resource that a Job, pod, RayService or way in from outside is for."""
         before = self._store.watched_owner(kind, raw["metadata"]["uid"])
         if change := self._take(kind, raw, deleted=deleted):
             self._wake_owner(change)
@@ -116,5 +121,5 @@ class Informers:
 
     def _wake_followers(self, owner: Key | str) -> None:
         if isinstance(owner, Key) and owner.kind == "FineTuneJob":
-            for name in self._followers.get(owner, ()):
-                self._wake_soon(Key("ModelDeployment", owner.namespace, name))
+            for follower in self._followers.get(owner, ()):
+                self._wake_soon(follower)

@@ -9,20 +9,32 @@ import json
 import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
+from luthier_api.reasons import ConditionType
 from luthier_operator.model import names
 from luthier_operator.model.parse import job_view, pod_view, rayservice_view, workload_view
-from luthier_operator.model.views import JobView, Key, PodView, Raw, RayServiceView, WorkloadView
+from luthier_operator.model.routes import ROUTE_KINDS, RouteView, httproute_view, ingress_view
+from luthier_operator.model.views import (
+    RESOURCE_KINDS,
+    JobView,
+    Key,
+    PodView,
+    Raw,
+    RayServiceView,
+    ResourceKind,
+    WorkloadView,
+)
 from luthier_operator.store.index import Index
 
 # A write that was under way when its object went is answered long before so many more have gone.
 _GONE_REMEMBERED = 4096
 
-Kind = Literal["FineTuneJob", "ModelDeployment", "Job", "Pod", "RayService", "Workload"]
-KINDS: tuple[Kind, ...] = ("FineTuneJob", "ModelDeployment", "Job", "Pod", "RayService", "Workload")
-ResourceKind = Literal["FineTuneJob", "ModelDeployment"]
+Kind = Literal[
+    "FineTuneJob", "ModelDeployment", "BatchPrediction", "Job", "Pod", "RayService", "Workload", "HTTPRoute", "Ingress"
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +46,45 @@ class Stored:
     uid: str
     version: int
     value: Any
-    """What decisions need of it, parsed; of the two resources the JSON text."""
+    """What decisions need of it, parsed; of the resources the JSON text."""
     phase: str = ""
-    """Of the two resources, the phase that the status shows."""
+    """Of the resources, the phase that the status shows."""
+    stalled: str = ""
+    """Of the resources, the reason of the condition `Stalled`, while that is true."""
+    unavailable: bool = False
+    """Of a ModelDeployment, whether it answers no request although its server is there, or should be."""
 
 
 def stored(kind: Kind, raw: Raw) -> Stored:
     """Return what is kept of an object."""
     metadata = raw["metadata"]
     value = _PARSERS[kind](raw) if kind in _PARSERS else _text(raw)
-    phase = "" if kind in _PARSERS else sys.intern((raw.get("status") or {}).get("phase", ""))
     version = int(metadata["resourceVersion"])
-    return Stored(metadata["namespace"], metadata["name"], metadata["uid"], version, value, phase)
+    found = Stored(metadata["namespace"], metadata["name"], metadata["uid"], version, value)
+    return found if kind in _PARSERS else _with_state(found, raw.get("status") or {})
+
+
+_NO_SERVER_YET = ("Waiting", "Suspended")
+
+
+def _with_state(item: Stored, status: Raw) -> Stored:
+    """Return a resource with what its status says, for the metrics."""
+    phase = sys.intern(status.get("phase", ""))
+    conditions = {each.get("type"): each for each in status.get("conditions") or []}
+    stalled = conditions.get(ConditionType.STALLED, {})
+    available = conditions.get(ConditionType.AVAILABLE, {})
+    return replace(
+        item,
+        phase=phase,
+        stalled=sys.intern(stalled.get("reason", "")) if stalled.get("status") == "True" else "",
+        unavailable=available.get("status") == "False" and phase not in _NO_SERVER_YET,
+    )
 
 
 def owner_of(kind: Kind, raw: Raw) -> Key | str | None:
     """Return what an object is for: itself, the resource that its labels name, or of a Workload the uid of the Job."""
     metadata = raw["metadata"]
-    if kind == "FineTuneJob" or kind == "ModelDeployment":
+    if kind == "FineTuneJob" or kind == "ModelDeployment" or kind == "BatchPrediction":
         return Key(kind, metadata["namespace"], metadata["name"])
     labels = metadata.get("labels", {})
     if kind == "Workload":
@@ -61,6 +94,8 @@ def owner_of(kind: Kind, raw: Raw) -> Key | str | None:
         return Key("FineTuneJob", metadata["namespace"], name)
     if name := labels.get(names.MODELDEPLOYMENT):
         return Key("ModelDeployment", metadata["namespace"], name)
+    if name := labels.get(names.BATCHPREDICTION):
+        return Key("BatchPrediction", metadata["namespace"], name)
     return None
 
 
@@ -70,7 +105,14 @@ def _text(raw: Raw) -> bytes:
     return json.dumps({**raw, "metadata": metadata}, separators=(",", ":")).encode()
 
 
-_PARSERS = {"Job": job_view, "Pod": pod_view, "RayService": rayservice_view, "Workload": workload_view}
+_PARSERS = {
+    "Job": job_view,
+    "Pod": pod_view,
+    "RayService": rayservice_view,
+    "Workload": workload_view,
+    "HTTPRoute": httproute_view,
+    "Ingress": ingress_view,
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +121,7 @@ class Change:
 
     owner: Key | str
     is_new: bool = False
-    """Whether it is one of the two resources, and was not known before."""
+    """Whether it is one of the resources, and was not known before."""
     seen_before: bool = False
     """Whether a decision would see nothing that the watch had not told before."""
 
@@ -102,7 +144,7 @@ class Store:
             return self.drop(kind, raw["metadata"]["uid"], int(raw["metadata"]["resourceVersion"]))
         item, index = stored(kind, raw), self._watched[kind]
         before = next((other for other in index.get(owner, ()) if other.name == item.name), None)
-        is_new = owner not in index and kind in ("FineTuneJob", "ModelDeployment")
+        is_new = owner not in index and kind in RESOURCE_KINDS
         change = Change(owner, is_new, before is not None and before.value == item.value)
         index.put(item.uid, owner, item)
         self._drop_written(kind, owner, item.name, item.version)
@@ -183,17 +225,31 @@ class Store:
         for items in self._watched[kind].values():
             yield from (item.phase or "Pending" for item in items)
 
+    def stalled(self, kind: ResourceKind) -> Iterator[tuple[str, str]]:
+        """Return the namespace of every resource of a kind that is stalled, and the reason."""
+        for items in self._watched[kind].values():
+            yield from ((item.namespace, item.stalled) for item in items if item.stalled)
+
+    def unavailable(self) -> Iterator[str]:
+        """Return the namespace of every ModelDeployment that answers no request and should."""
+        for items in self._watched["ModelDeployment"].values():
+            yield from (item.namespace for item in items if item.unavailable)
+
     def jobs(self, key: Key) -> list[JobView]:
-        """Return the Jobs of a FineTuneJob."""
+        """Return the Jobs of a FineTuneJob or a BatchPrediction."""
         return [item.value for item in self.read("Job", key)]
 
     def pods(self, key: Key) -> list[PodView]:
-        """Return the pods of a FineTuneJob's Jobs or of a ModelDeployment's server."""
+        """Return the pods of a resource's Jobs, or of a ModelDeployment's server."""
         return [item.value for item in self.read("Pod", key)]
 
     def rayservice(self, key: Key) -> RayServiceView | None:
         """Return the RayService of a ModelDeployment."""
         return next((item.value for item in self.read("RayService", key)), None)
+
+    def routes(self, key: Key) -> list[RouteView]:
+        """Return the ways in from outside of a ModelDeployment."""
+        return [item.value for kind in ROUTE_KINDS for item in self.read(kind, key)]
 
     def workloads(self, jobs: Iterable[JobView]) -> Mapping[str, WorkloadView]:
         """Return {uid of a Job: what Kueue says of it}, for those of these Jobs of which the watch has told."""

@@ -8,17 +8,19 @@ import logging
 import os
 import tempfile
 import time
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
 from luthier_api.cpus import available_cpus
-from luthier_api.documents import RevisionConfig
+from luthier_api.documents import Access, RevisionConfig
 from luthier_api.reasons import Reason
 from luthier_artifacts import (
     BucketNotFound,
     CredentialsExpired,
     IntegrityError,
     InvalidUri,
+    Manifest,
     ObjectNotFound,
     StorageConfig,
     StorageDenied,
@@ -27,7 +29,7 @@ from luthier_artifacts import (
     download_version,
 )
 from luthier_serving.compute.engines import needed_files
-from luthier_serving.compute.model import Model, open_model
+from luthier_serving.compute.model import LoadTimes, Model, open_model
 from luthier_serving.errors import LoadError
 
 CACHE_ENV = "LUTHIER_CACHE"
@@ -40,6 +42,7 @@ RETRY_DELAY_S = 3.0
 MOUNT_DELAY_S = 120.0
 
 logger = logging.getLogger("ray.serve")
+Choose = Callable[[list[str]], Collection[str]]
 
 _REASONS: list[tuple[type[StorageError], Reason]] = [
     (IntegrityError, Reason.INTEGRITY_ERROR),
@@ -58,22 +61,27 @@ def load_model(config: RevisionConfig) -> Model:
     Raises:
         LoadError: the artifact cannot be fetched, or the engine cannot load it.
     """
-    cpus = available_cpus()
+    cpus, began = available_cpus(), time.monotonic()
     # Otherwise tokenizers starts one thread for each core of the node.
     os.environ.setdefault("RAYON_NUM_THREADS", str(cpus))
     cache = cache_folder()
     # In the cache folder, because the files are hard links into the cache; removed once they are loaded.
     with tempfile.TemporaryDirectory(prefix="loading-", dir=cache) as work:
         folder = Path(work) / "model"
-        _fetch(config, folder, cache / "content")
-        return open_model(
+        needed = partial(needed_files, config.engine, gpus=config.gpus_per_replica)
+        fetch(config.model_uri, folder, config.access, digest=config.digest, choose=needed)
+        fetched = time.monotonic()
+        model = open_model(
             folder,
             config.engine,
             version=config.version,
+            digest=config.digest,
             gpus=config.gpus_per_replica,
             cpus=cpus,
             max_tokens=config.max_batch_tokens,
         )
+    model.times = LoadTimes(fetched - began, time.monotonic() - fetched)
+    return model
 
 
 def cache_folder() -> Path:
@@ -96,14 +104,25 @@ def cache_folder() -> Path:
     )
 
 
-def _fetch(config: RevisionConfig, folder: Path, cache: Path) -> None:
+def fetch(uri: str, folder: Path, access: Access, *, digest: str, choose: Choose) -> Manifest:
+    """Download some files of a version, verified; wait for storage that does not answer now.
+
+    Args:
+        uri: folder of the version.
+        folder: written; on the file system of the cache.
+        access: how storage is reached.
+        digest: what the manifest must have.
+        choose: given the paths of all files, returns those that are wanted.
+
+    Raises:
+        LoadError: they cannot be had.
+    """
+    cache = cache_folder() / "content"
     deadline = time.monotonic() + float(os.environ.get(PATIENCE_ENV, DEFAULT_PATIENCE_S))
-    needed = partial(needed_files, config.engine, gpus=config.gpus_per_replica)
-    storage = StorageConfig.from_access(config.access)
+    storage = StorageConfig.from_access(access)
     while True:
         try:
-            download_version(config.model_uri, folder, storage, cache=cache, digest=config.digest, choose=needed)
-            return
+            return download_version(uri, folder, storage, cache=cache, digest=digest, choose=choose)
         except StorageError as error:
             if not _may_pass(error, storage) or time.monotonic() + RETRY_DELAY_S > deadline:
                 reason = next((reason for kind, reason in _REASONS if isinstance(error, kind)), Reason.CRASHED)

@@ -4,16 +4,18 @@ A batch that fails is computed again text by text, so that only the text at faul
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from luthier_api.artifact_files import SERVING_DOCUMENT_FILE
+from luthier_api.artifact_files import REFERENCE_FILE, SERVING_DOCUMENT_FILE
 from luthier_api.base import Engine as EngineName
-from luthier_api.documents import DocumentError, ServingDocument
+from luthier_api.documents import DocumentError, ReferenceDocument, ServingDocument
 from luthier_api.reasons import Reason
-from luthier_serving.answers import ModelInfo, Row, Text, Values
+from luthier_serving.answers import ModelInfo, Row, Text, Work
 from luthier_serving.compute.batch_plan import plan_batches
 from luthier_serving.compute.engines import Engine, open_engine
 from luthier_serving.compute.tokenization import EncodedText, Tokenization
@@ -26,52 +28,94 @@ WARM_UP = "warm-up"
 logger = logging.getLogger("ray.serve")
 
 
+class LoadTimes(NamedTuple):
+    """How long a model took to load, in seconds: its download with verification, and the engine with a first text."""
+
+    download_s: float
+    load_s: float
+
+
 class Model:
     """A model, loaded and warmed up.
 
     Attributes:
         info: what answers report about it.
+        engine: what computes logits.
+        max_tokens: tokens of one batch, padding included; 0: each text is a batch of its own.
+        times: how long it took to load; None if nobody measured it.
         merges_calls: whether it is faster to compute the texts of several calls together.
+        reference: what the texts of its training look like; None in artifacts of earlier releases.
+        work: what the last call of `predict` has done; one thread computes a model.
 
     Args:
         folder: the artifact's files, verified.
         document: its luthier.json.
         engine: what computes logits.
         version: in the registry.
+        digest: of that version.
         max_tokens: tokens of one batch, padding included.
+        reference: its reference.json.
+        like: a model with the same tokenizer.json, which may take a hundred megabytes.
 
     Raises:
         LoadError: the weights do not match the artifact's description.
     """
 
-    def __init__(self, folder: Path, document: ServingDocument, engine: Engine, *, version: str, max_tokens: int):
+    def __init__(
+        self,
+        folder: Path,
+        document: ServingDocument,
+        engine: Engine,
+        *,
+        version: str,
+        max_tokens: int,
+        digest: str = "",
+        reference: ReferenceDocument | None = None,
+        like: "Model | None" = None,
+    ):
         self._output = OUTPUTS[document.task]
-        self._tokenization = Tokenization(folder, document, per_token=self._output.per_token)
-        self._engine = engine
+        known = like._tokenization if like else None
+        self._tokenization: Tokenization = Tokenization(folder, document, per_token=self._output.per_token, like=known)
+        self.engine = engine
         # With a budget of 0 every text is a batch of its own.
-        self._max_tokens = max_tokens if engine.batch_invariant else 0
+        self.max_tokens = max_tokens if engine.batch_invariant else 0
+        self.times: LoadTimes | None = None
+        labels = tuple(document.labels)
         self.info = ModelInfo(
-            version, engine.weights, document.task, tuple(document.labels), document.pairs, document.threshold
+            version,
+            engine.weights,
+            document.task,
+            labels,
+            document.pairs,
+            document.threshold,
+            document.max_length,
+            digest,
         )
         self._pads = engine.pads and document.padding != "none"
         self.merges_calls = self._pads
+        self.reference = reference
+        self.work: Work | None = None
+        self._unknown = reference.unknown_token_id if reference else None
         self._wrong_input = Row([], _wrong_input(pairs=document.pairs), invalid_input=True)
         self._warm_up()
 
     def predict(self, texts: Sequence[Text]) -> list[Row]:
         """Return one row per text, in order; an error for a pair if the model reads single texts, and vice versa."""
+        started_ns, started = time.time_ns(), time.perf_counter()
         rows = [self._wrong_input] * len(texts)
         readable = [index for index, text in enumerate(texts) if isinstance(text, tuple) == self.info.pairs]
         encoded = self._tokenization.encode([texts[index] for index in readable])
+        tokenized = time.perf_counter()
         lengths = [len(text.ids) for text in encoded]
-        for batch in plan_batches(lengths, max_tokens=self._max_tokens, pad=self._pads):
+        for batch in plan_batches(lengths, max_tokens=self.max_tokens, pad=self._pads):
             for position, row in zip(batch, self._rows([encoded[position] for position in batch]), strict=True):
                 rows[readable[position]] = row
+        self.work = Work(started_ns, tokenized - started, time.perf_counter() - tokenized, sum(lengths))
         return rows
 
     def _rows(self, texts: list[EncodedText]) -> list[Row]:
         try:
-            return [Row(values) for values in self._values(texts)]
+            return self._decode(self._logits(texts), texts)
         except Exception as error:
             if len(texts) > 1:
                 logger.warning("a batch of %d texts failed (%s); its texts are computed one by one", len(texts), error)
@@ -79,11 +123,19 @@ class Model:
             logger.exception("a text of %d tokens failed", len(texts[0].ids))
             return [Row([], f"The model failed on this text: {error}")]
 
-    def _values(self, texts: list[EncodedText]) -> Sequence[Values]:
-        return self._output.decode(self._logits(texts), [text.words for text in texts], self.info)
+    def _decode(self, logits: Logits, texts: list[EncodedText]) -> list[Row]:
+        values = self._output.decode(logits, [text.words for text in texts], self.info)
+        kept = [b""] * len(texts) if self._output.per_token else [row.tobytes() for row in logits]
+        return [
+            Row(each, cut_tokens=text.cut, logits=row, tokens=len(text.ids), unknown=self._unknown_in(text))
+            for each, text, row in zip(values, texts, kept, strict=True)
+        ]
+
+    def _unknown_in(self, text: EncodedText) -> int:
+        return 0 if self._unknown is None else text.ids.count(self._unknown)
 
     def _logits(self, texts: list[EncodedText]) -> Logits:
-        logits = self._engine.logits(self._tokenization.collate(texts))
+        logits = self.engine.logits(self._tokenization.collate(texts))
         if not np.isfinite(logits).all():
             raise ArithmeticError("the model's output is not finite")
         return logits
@@ -109,11 +161,18 @@ class Model:
                 f"The model has {logits.shape[-1]} outputs, but {SERVING_DOCUMENT_FILE} has "
                 f"{len(self.info.labels)} labels.",
             )
-        self._values(texts)
+        self._decode(logits, texts)
 
 
 def open_model(
-    folder: Path, engine: EngineName, *, version: str = "", gpus: int = 0, cpus: int = 1, max_tokens: int = 4096
+    folder: Path,
+    engine: EngineName,
+    *,
+    version: str = "",
+    digest: str = "",
+    gpus: int = 0,
+    cpus: int = 1,
+    max_tokens: int = 4096,
 ) -> Model:
     """Return the model of an artifact's folder.
 
@@ -121,6 +180,7 @@ def open_model(
         folder: the artifact's files, verified.
         engine: which engine; auto is torch with a GPU, else ONNX Runtime.
         version: in the registry.
+        digest: of that version.
         gpus: GPUs of this replica.
         cpus: threads to compute with.
         max_tokens: tokens of one batch, padding included.
@@ -131,7 +191,8 @@ def open_model(
     document = read_document(folder)
     per_token = OUTPUTS[document.task].per_token
     opened = open_engine(folder, engine, per_token=per_token, gpus=gpus, cpus=cpus)
-    return Model(folder, document, opened, version=version, max_tokens=max_tokens)
+    reference = read_reference(folder)
+    return Model(folder, document, opened, version=version, digest=digest, max_tokens=max_tokens, reference=reference)
 
 
 def read_document(folder: Path) -> ServingDocument:
@@ -152,6 +213,18 @@ def read_document(folder: Path) -> ServingDocument:
         raise LoadError(
             Reason.INVALID_MODEL, f"This server cannot read the artifact's {SERVING_DOCUMENT_FILE}: {error}"
         ) from error
+
+
+def read_reference(folder: Path) -> ReferenceDocument | None:
+    """Return the artifact's reference.json; None without one, or if this server cannot read it."""
+    path = folder / REFERENCE_FILE
+    if not path.is_file():
+        return None
+    try:
+        return ReferenceDocument.from_json(path.read_bytes())
+    except ValueError as error:
+        logger.warning("%s cannot be read, so drift is not measured: %s", REFERENCE_FILE, error)
+        return None
 
 
 def _wrong_input(*, pairs: bool) -> str:

@@ -25,11 +25,13 @@ class EncodedText(NamedTuple):
         ids: its tokens, special tokens included.
         type_ids: for a pair, the tokenizer's type of each token: usually 0 in the first text and 1 in the second.
         words: for a task per token.
+        cut: tokens of the text that were left out, since it was too long.
     """
 
     ids: list[int]
     type_ids: list[int] | None = None
     words: Sequence[Word] = ()
+    cut: int = 0
 
 
 class Tokenization:
@@ -39,14 +41,17 @@ class Tokenization:
         folder: the artifact's files.
         document: how its texts are cleaned and truncated.
         per_token: whether the task needs the words of a text.
+        like: another one of the same tokenizer.json, whose tokenizer is used again if it truncates alike.
 
     Raises:
         LoadError: the artifact has no tokenizer, or none that can be read.
     """
 
-    def __init__(self, folder: Path, document: ServingDocument, *, per_token: bool):
-        self._tokenizer = _read_tokenizer(folder, document.max_length)
-        self._document = document
+    def __init__(self, folder: Path, document: ServingDocument, *, per_token: bool, like: "Tokenization | None" = None):
+        alike = like is not None and like._document.max_length == document.max_length
+        self._tokenizer: Tokenizer = like._tokenizer if like and alike else _read_tokenizer(folder, document.max_length)
+        self._document: ServingDocument = document
+        self._special_tokens: int = self._tokenizer.num_special_tokens_to_add(False)
         self._per_token = per_token
         # In training the words came as a list: the tokenizer saw no white space between them.
         strip_whitespace = document.strip_whitespace or per_token
@@ -58,15 +63,17 @@ class Tokenization:
         if self._per_token:
             encodings = self._tokenizer.encode_batch(cleaned)
             return [
-                EncodedText(encoding.ids, words=self._words(text, encoding))
+                EncodedText(ids := encoding.ids, words=self._words(text, encoding), cut=self._cut(text, ids, encoding))
                 for text, encoding in zip(texts, encodings, strict=True)
                 if isinstance(text, str)
             ]
         # Without offsets: takes half the time.
         encodings = self._tokenizer.encode_batch_fast(cleaned)
-        if self._document.pairs:
-            return [EncodedText(encoding.ids, encoding.type_ids) for encoding in encodings]
-        return [EncodedText(encoding.ids) for encoding in encodings]
+        pairs = self._document.pairs
+        return [
+            EncodedText(ids := encoding.ids, encoding.type_ids if pairs else None, cut=self._cut(text, ids, encoding))
+            for text, encoding in zip(cleaned, encodings, strict=True)
+        ]
 
     def collate(self, texts: Sequence[EncodedText]) -> Batch:
         """Return the input of an engine: texts padded on the side on which the model reads past padding."""
@@ -85,6 +92,17 @@ class Tokenization:
 
     def _clean(self, text: str) -> str:
         return normalize_text(text, **self._cleaning)
+
+    def _cut(self, text: str | tuple[str, ...], ids: list[int], encoding: Encoding) -> int:
+        """Return how many tokens of a text were left out; only one that fills the limit can have lost any."""
+        if len(ids) < self._document.max_length:
+            return 0
+        if isinstance(text, str):
+            return sum(len(part.ids) - self._special_tokens for part in encoding.overflowing)
+        # What overflows of a pair is repeated for each combination of its parts: so each text is counted by itself.
+        alone = self._tokenizer.encode_batch_fast(list(text), add_special_tokens=False)
+        tokens = sum(len(part.ids) for each in alone for part in (each, *each.overflowing))
+        return tokens + self._tokenizer.num_special_tokens_to_add(True) - len(ids)
 
     def _words(self, text: str, encoding: Encoding) -> list[Word]:
         positions = original_positions(text, **self._cleaning)

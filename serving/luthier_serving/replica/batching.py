@@ -1,8 +1,8 @@
 """When a batch leaves, and what is in it: the policy of one revision's queue, without clock, event loop or network.
 
-A chunk is a part of a request that is never divided: one text, or a few of a list. The n-th chunk of a request takes
-its turn as if it had come n turns later, so a list of a thousand texts lets everybody else pass between its chunks. A
-turn is a batch that leaves, or the turn of the last chunk in it.
+A chunk is a part of a request that is never divided: one text, or a few of a list; a batch holds those of one
+adapter. The n-th chunk of a request takes its turn as if it had come n turns later, so a list of a thousand texts lets
+everybody else pass between its chunks. A turn is a batch that leaves, or the turn of the last chunk in it.
 
 A revision in this process computes one batch at a time: the next leaves when that has come back, and holds no more than
 takes about `target_s`, so that whoever comes in meanwhile waits no longer. A revision of its own gets its batches
@@ -34,6 +34,10 @@ class Chunk(Protocol):
     def cancelled(self) -> bool:
         """Whether the client no longer waits for the answer."""
 
+    @property
+    def group(self) -> str | None:
+        """What a batch holds only one of: the adapter that the chunk is for."""
+
 
 ChunkT = TypeVar("ChunkT", bound=Chunk)
 
@@ -46,11 +50,14 @@ class BatchLimits:
         texts: texts of a batch at most.
         wait_s: how long a chunk may wait for others while every replica is busy.
         target_s: if set, one batch at a time is computed, of about so many seconds.
+        silence_s: if set, a revision that has batches and sends nothing back for so long hangs: those who wait are
+            told, and those who come before it does are not kept waiting.
     """
 
     texts: int
     wait_s: float = 0.0
     target_s: float | None = None
+    silence_s: float | None = None
 
 
 class _Entry(NamedTuple, Generic[ChunkT]):
@@ -79,6 +86,22 @@ class BatchQueue(Generic[ChunkT]):
         self._drop_cancelled()
         return bool(self._chunks)
 
+    @property
+    def texts(self) -> int:
+        """Number of texts that wait; some of clients that have left may still count."""
+        self._drop_cancelled()
+        return self._texts
+
+    def oldest_s(self, now: float) -> float:
+        """Return how long what came first has waited."""
+        self._drop_cancelled()
+        return now - min((entry.arrived for entry in self._chunks), default=now)
+
+    @property
+    def chunks(self) -> list[ChunkT]:
+        """The chunks that have not left, in any order."""
+        return [entry.chunk for entry in self._chunks]
+
     def add(self, chunk: ChunkT, now: float, after: int = 0) -> None:
         """Append a chunk that comes `after` so many others of its request."""
         heapq.heappush(self._chunks, _Entry(self._turn + after, self._added, now, chunk))
@@ -94,13 +117,22 @@ class BatchQueue(Generic[ChunkT]):
         room = self._room()
         # Each batch is a turn: a list has its own however many single texts come meanwhile.
         turn = self._turn + 1
-        while self._chunks and (not batch or self._chunks[0].chunk.size <= room):
+        others: list[_Entry[ChunkT]] = []
+        while self._chunks:
+            chunk = self._chunks[0].chunk
+            if batch and chunk.group != batch[0].group:
+                others.append(heapq.heappop(self._chunks))
+                continue
+            if batch and chunk.size > room:
+                break
             entry = heapq.heappop(self._chunks)
             self._texts -= entry.chunk.size
             if not entry.chunk.cancelled:
                 turn = max(turn, entry.turn)
                 batch.append(entry.chunk)
                 room -= entry.chunk.size
+        for entry in others:
+            heapq.heappush(self._chunks, entry)
         self._turn = turn
         self.in_flight += 1
         return batch

@@ -1,171 +1,215 @@
 """Routes and answers of the server: a plain Starlette application around a `Predictor`.
 
-Every response to a client is made here; an error is always `{"error": "<one sentence>"}`. Knows nothing of Ray, so that
-all of it is tested without Ray.
+Every response to a client over HTTP is made here; an error is always `{"error": "<one sentence>"}`. Requests for
+predictions go the way of `endpoint`, each in its protocol. Knows nothing of Ray, so that all is tested without Ray.
 """
 
-import json
+import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any
 
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from luthier_serving.answers import Answer, ModelInfo, Row, Text
-from luthier_serving.errors import RequestError
+from luthier_serving.answers import ModelInfo
+from luthier_serving.errors import BodyTooSlow, RequestError, Unavailable
+from luthier_serving.replica.access import ApiKeys, with_api_keys
+from luthier_serving.replica.bodies import DISCARD_BYTES
+from luthier_serving.replica.discovery import Discovery, Ready
+from luthier_serving.replica.endpoint import CLIENT_CLOSED_REQUEST, Endpoint, RequestMetrics
+from luthier_serving.replica.layers import LayeredApplication
 from luthier_serving.replica.openapi import openapi_document
 from luthier_serving.replica.pages import DOCS_PAGE, PAGE_HEADERS, TRY_PAGE
 from luthier_serving.replica.predictor import Predictor
-from luthier_serving.replica.validation import (
-    PredictRequest,
-    RequestLimits,
-    body_too_large,
-    check_content_type,
-    parse_request,
-)
-from luthier_serving.tasks import OUTPUTS
+from luthier_serving.replica.protocols.hugging_face import HuggingFace
+from luthier_serving.replica.protocols.interface import HttpProtocol, HttpRequest, json_reply
+from luthier_serving.replica.protocols.predict import Predict
+from luthier_serving.replica.protocols.v1 import V1
+from luthier_serving.replica.protocols.v2 import V2
+from luthier_serving.replica.request_context import current
+from luthier_serving.replica.responses import error_response, respond
+from luthier_serving.replica.validation import RequestLimits, body_too_large
 
-VERSION_HEADER = "X-Luthier-Version"
-# A body over the limit is read to its end and discarded, up to this size: a client that is still sending when the
-# connection closes sees a broken pipe instead of the answer.
-DISCARD_BYTES = 32 * 1024 * 1024
-CLIENT_CLOSED_REQUEST = 499
+POST = ["POST"]
 
 logger = logging.getLogger("ray.serve")
+Handler = Callable[[Request], Awaitable[Response]]
+Tell = Callable[[Request], Awaitable[Any]]
 
 
-class RequestMetrics(Protocol):
-    """Records answered requests."""
-
-    def observe_request(self, code: int, revision: str, seconds: float, pending: int) -> None:
-        """Record one request to /predict."""
-
-
-def build_http(predictor: Predictor, metrics: RequestMetrics, ready: Callable[[], Awaitable[ModelInfo]]) -> Starlette:
+def build_http(
+    predictor: Predictor, metrics: RequestMetrics, ready: Ready, keys: ApiKeys | None = None
+) -> LayeredApplication:
     """Return the application.
 
     Args:
         predictor: answers texts.
         metrics: records requests.
         ready: returns the model that answers, or raises `RequestError`.
+        keys: who may ask; None lets everybody.
     """
+    endpoint, discovery = Endpoint(predictor, metrics), Discovery(predictor, ready)
 
-    async def predict(request: Request) -> Response:
-        started = time.perf_counter()
-        revision, code = "", CLIENT_CLOSED_REQUEST
+    async def healthz(request: Request) -> Any:
+        return {"status": "alive"}
+
+    async def readyz(request: Request) -> Any:
+        return {"status": "ready", **_describe(await discovery.ready())}
+
+    async def openapi(request: Request) -> Any:
         try:
-            asked = await _read_request(request, predictor.limits)
-            revision, answer = await predictor.predict(asked.texts, request.headers)
-            response = _predict_response(asked, answer)
-            code = response.status_code
-        except RequestError as error:
-            response = _error_response(error)
-            code = response.status_code
-        except ClientDisconnect:
-            response = Response(status_code=CLIENT_CLOSED_REQUEST)
-        finally:
-            metrics.observe_request(code, revision, time.perf_counter() - started, predictor.pending)
-        return response
-
-    async def healthz(request: Request) -> Response:
-        return _json(200, {"status": "alive"})
-
-    async def readyz(request: Request) -> Response:
-        try:
-            model = await ready()
-        except RequestError as error:
-            return _error_response(error)
-        return _json(200, {"status": "ready", **_describe(model)})
-
-    async def openapi(request: Request) -> Response:
-        try:
-            model = await ready()
-        except RequestError:
+            model = await discovery.ready()
+        except Unavailable:
             model = None
-        return _json(200, openapi_document(predictor.config, model))
+        document = openapi_document(predictor.config, model)
+        return with_api_keys(document) if keys else document
 
     async def docs(request: Request) -> Response:
         return HTMLResponse(DOCS_PAGE, headers=PAGE_HEADERS)
 
-    async def page(request: Request) -> Response:
+    page_or_answer = _predicts(endpoint, HuggingFace())
+
+    async def root(request: Request) -> Response:
+        if request.method == "POST":
+            return await page_or_answer(request)
         return HTMLResponse(TRY_PAGE, headers=PAGE_HEADERS)
 
-    return Starlette(
+    infer = _predicts(endpoint, V2())
+    application = LayeredApplication(
         routes=[
-            Route("/predict", predict, methods=["POST"]),
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/openapi.json", openapi),
+            Route("/predict", _predicts(endpoint, Predict()), methods=POST),
+            Route("/models/{model}/predict", _predicts(endpoint, Predict()), methods=POST),
+            Route("/healthz", _tells(healthz)),
+            Route("/readyz", _tells(readyz)),
+            Route("/openapi.json", _tells(openapi)),
             Route("/docs", docs),
-            Route("/", page),
+            Route("/", root, methods=["GET", "POST"]),
+            Route("/models/{model}", _predicts(endpoint, HuggingFace()), methods=POST),
+            Route("/v1/models/{model}:predict", _predicts(endpoint, V1()), methods=POST),
+            Route("/v2/models/{model}/infer", infer, methods=POST),
+            Route("/v2/models/{model}/versions/{version}/infer", infer, methods=POST),
+            *_discovery_routes(discovery),
         ],
-        exception_handlers={HTTPException: _http_error, Exception: _internal_error},
+        exception_handlers={HTTPException: _http_error, RequestError: _request_error, Exception: _internal_error},
+        limit_bytes=lambda: predictor.limits.body_bytes,
+        keys=keys,
+        on_refused=lambda: metrics.observe_request(401, "", 0.0, predictor.pending),
     )
+    # From /predict/ it would send clients to whatever their header Host says.
+    application.router.redirect_slashes = False
+    return application
 
 
-async def _read_request(request: Request, limits: RequestLimits) -> PredictRequest:
-    check_content_type(request.headers.get("content-type"))
+def _discovery_routes(discovery: Discovery) -> list[Route]:
+    """Return the routes by which clients of a protocol find out what is served."""
+
+    async def v1_models(request: Request) -> Any:
+        return {"models": discovery.models()}
+
+    async def model_ready(request: Request) -> Any:
+        await discovery.ready(**request.path_params)
+        return {"name": request.path_params["model"], "ready": True}
+
+    async def v2_server(request: Request) -> Any:
+        return discovery.server()
+
+    async def v2_live(request: Request) -> Any:
+        return {"live": True}
+
+    async def v2_ready(request: Request) -> Any:
+        await discovery.ready()
+        return {"ready": True}
+
+    async def v2_model(request: Request) -> Any:
+        return await discovery.describe(**request.path_params)
+
+    tells: dict[str, Tell] = {
+        "/v1/models": v1_models,
+        "/v1/models/{model}": model_ready,
+        "/v2": v2_server,
+        "/v2/health/live": v2_live,
+        "/v2/health/ready": v2_ready,
+        "/v2/models/{model}": v2_model,
+        "/v2/models/{model}/ready": model_ready,
+        "/v2/models/{model}/versions/{version}": v2_model,
+        "/v2/models/{model}/versions/{version}/ready": model_ready,
+    }
+    return [Route(path, _tells(tell)) for path, tell in tells.items()]
+
+
+def _predicts(endpoint: Endpoint, protocol: HttpProtocol) -> Handler:
+    """Return the handler of a route where texts are answered."""
+
+    async def predict(request: Request) -> Response:
+        async def read() -> HttpRequest:
+            protocol.check_headers(request.headers)
+            body = await _read_body(request, endpoint.predictor.limits, endpoint.predictor.config.request_timeout_s)
+            return HttpRequest(body, request.headers, request.path_params)
+
+        return respond(await endpoint.answer(protocol, read, request.headers, lambda reply: reply.status))
+
+    return predict
+
+
+def _tells(tell: Tell) -> Handler:
+    """Return the handler of a route that answers with a document."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return respond(json_reply(await tell(request)))
+        except RequestError as error:
+            return error_response(error)
+
+    return answer
+
+
+async def _read_body(request: Request, limits: RequestLimits, limit_s: float) -> bytes:
+    """Return the whole body.
+
+    Raises:
+        RequestError: 408, 413, or the client is gone.
+    """
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size <= limits.body_bytes:
-            chunks.append(chunk)
-        elif size > DISCARD_BYTES:
-            break
+    try:
+        async with asyncio.timeout(limit_s):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size <= limits.body_bytes:
+                    chunks.append(chunk)
+                elif size > DISCARD_BYTES:
+                    raise body_too_large(limits, closes=True)
+    except TimeoutError:
+        raise BodyTooSlow(f"The body did not arrive within {limit_s} s; send it faster, or fewer texts.") from None
+    except ClientDisconnect:
+        raise RequestError("The client closed the connection.", status=CLIENT_CLOSED_REQUEST) from None
     if size > limits.body_bytes:
         raise body_too_large(limits)
-    return parse_request(b"".join(chunks), limits)
-
-
-def _predict_response(asked: PredictRequest, answer: Answer) -> Response:
-    first = answer.rows[0]
-    if first.invalid_input:
-        # The texts of a request are all pairs, or none is: what is wrong with one is wrong with all.
-        raise RequestError(str(first.error), status=422)
-    results = [_result(text, row, answer.model) for text, row in zip(asked.texts, answer.rows, strict=True)]
-    headers = {VERSION_HEADER: answer.model.version}
-    if not asked.single:
-        return _json(200, {"predictions": results}, headers)
-    return _json(500 if first.error else 200, results[0], headers)
-
-
-def _result(text: Text, row: Row, model: ModelInfo) -> dict[str, Any]:
-    inputs = {"input_text": text} if isinstance(text, str) else {"input_text": text[0], "input_text_pair": text[1]}
-    if row.error is not None:
-        return {**inputs, "error": row.error, "version": model.version}
-    return {**inputs, **OUTPUTS[model.task].result(inputs["input_text"], row.values, model), "version": model.version}
+    return b"".join(chunks)
 
 
 def _describe(model: ModelInfo) -> dict[str, Any]:
     return {"version": model.version, "task": model.task, "pairs": model.pairs, "weights": model.weights}
 
 
-def _error_response(error: RequestError) -> Response:
-    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
-    return _json(error.status, {"error": str(error)}, headers)
+async def _request_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return error_response(error)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    path = request.url.path[:100]
+    path = request.scope["path"][:100]  # request.url would read the header Host, which may be anything
     sentence = {
         404: f"There is nothing at {path}; send texts to POST /predict, or see GET /docs.",
         405: f"{request.method[:20]} is not allowed at {path}; GET /docs lists what is.",
     }.get(error.status_code, str(error.detail))
-    return _json(error.status_code, {"error": sentence}, dict(error.headers or {}))
+    return respond(json_reply({"error": sentence}, error.status_code, dict(error.headers or {})))
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:
-    logger.error("a request failed", exc_info=error)
-    return _json(500, {"error": "The server failed on this request; its log says why."})
-
-
-def _json(status: int, document: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
-    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-    return Response(body, status, headers, media_type="application/json")
+    logger.error("%s failed", current(), exc_info=error)
+    return respond(json_reply({"error": "The server failed on this request; its log says why."}, 500))

@@ -5,11 +5,16 @@ told, and nothing can be changed.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from aiohttp import web
 
 from luthier_api.documents import SERVER_REPORT_PATH, ServerReport
+
+# Of cgroup v2 and of v1; a container sees its own there.
+_MEMORY_EVENTS = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))
 
 logger = logging.getLogger("ray.serve")
 
@@ -26,3 +31,12 @@ async def serve_report(report: Callable[[], ServerReport], port: int) -> web.App
     await runner.setup()
     await web.TCPSite(runner, None, port, reuse_port=True).start()
     return runner
+
+
+def oom_kills(files: Sequence[Path] = _MEMORY_EVENTS) -> int:
+    """Return how many processes of this container the kernel has killed for memory; 0 where it does not say."""
+    for file in files:
+        with suppress(OSError, ValueError):
+            counts = dict(line.split(" ", 1) for line in file.read_text().splitlines())
+            return int(counts.get("oom_kill", 0))
+    return 0

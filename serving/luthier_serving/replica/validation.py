@@ -1,20 +1,16 @@
-"""Parses the body of a prediction request, or says in one sentence what is wrong with it.
+"""Checks that every protocol makes of a request's body, or one sentence that says what is wrong with it.
 
-By hand and not by a pydantic model, because this is the hot path and every error is a sentence for people. Pure: no
-HTTP objects, so that every kind of bad input is tested as a function call. Called by `http`.
+By hand and not by pydantic models, because this is the hot path and every error is a sentence for people. Pure: no
+HTTP objects, so that every kind of bad input is tested as a function call. Called by the modules of `protocols`.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from luthier_serving.answers import Text
 from luthier_serving.errors import RequestError
 
-USAGE = 'send {"text": "..."} or {"texts": ["...", "..."]}'
-# For each field of the first texts, the field of the second ones.
-PAIR_FIELDS = {"text": "text_pair", "texts": "text_pairs"}
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -24,14 +20,6 @@ class RequestLimits:
     body_bytes: int
     texts: int
     text_characters: int
-
-
-@dataclass(frozen=True)
-class PredictRequest:
-    """The texts of one request, or its pairs. A single one is answered with one object, a list with a list."""
-
-    texts: Sequence[Text]
-    single: bool
 
 
 def check_content_type(value: str | None) -> None:
@@ -48,70 +36,30 @@ def check_content_type(value: str | None) -> None:
         raise RequestError(f"Content-Type is {media_type[:100]!r}; send application/json.", status=415)
 
 
-def body_too_large(limits: RequestLimits) -> RequestError:
-    """Return the error for a body over the limit."""
-    return RequestError(
+def body_too_large(limits: RequestLimits, *, closes: bool = False) -> RequestError:
+    """Return the error for a body over the limit; `closes` if the rest of it is not read."""
+    error = RequestError(
         f"The body is larger than {limits.body_bytes} bytes; send fewer or shorter texts per request.", status=413
     )
+    error.closes = closes
+    return error
 
 
-def parse_request(body: bytes, limits: RequestLimits) -> PredictRequest:
-    """Return the texts of a body.
+def parse_object(body: bytes, limits: RequestLimits, usage: str) -> Json:
+    """Return the JSON object of a body.
+
+    Args:
+        body: all of it.
+        limits: what it may contain.
+        usage: what to send, for the errors.
 
     Raises:
-        RequestError: 400 for a body that is not JSON, 413 for one that is too large, 422 for wrong fields.
+        RequestError: 400 for a body that is not JSON, 413 for one that is too large, 422 for no object.
     """
     if len(body) > limits.body_bytes:
         raise body_too_large(limits)
-    document = _parse_object(body)
-    unknown = sorted(set(document) - {*PAIR_FIELDS, *PAIR_FIELDS.values()})
-    if unknown:
-        raise RequestError(f"Unknown field {unknown[0][:100]!r}; {USAGE}.", status=422)
-    given = [field for field in PAIR_FIELDS if field in document]
-    if len(given) != 1:
-        raise RequestError(f"Give exactly one of the fields text and texts; {USAGE}.", status=422)
-    [field] = given
-    single = field == "text" and isinstance(document[field], str)
-    first = _read_texts(document[field], field, limits, single=single)
-    if len(document) == 1:
-        return PredictRequest(first, single)
-    return PredictRequest(_read_pairs(first, document, field, limits, single=single), single)
-
-
-def _read_pairs(
-    first: list[str], document: dict[str, Any], field: str, limits: RequestLimits, *, single: bool
-) -> list[Text]:
-    pair_field = PAIR_FIELDS[field]
-    if pair_field not in document or len(document) != 2:
-        [wrong, *_] = sorted(set(document) - {field, pair_field})
-        raise RequestError(f"{wrong} does not go with {field}; send {field} with {pair_field}.", status=422)
-    value = document[pair_field]
-    if single != isinstance(value, str):
-        wanted = "a string" if single else "a list of strings"
-        raise RequestError(
-            f"The field {pair_field} is {_json_type(value)}, not {wanted} like {field}; send both alike.", status=422
-        )
-    second = _read_texts(value, pair_field, limits, single=single)
-    if len(first) != len(second):
-        raise RequestError(
-            f"{field} has {len(first)} texts and {pair_field} has {len(second)}; send as many of each.", status=422
-        )
-    return list(zip(first, second, strict=True))
-
-
-def _read_texts(value: Any, field: str, limits: RequestLimits, *, single: bool) -> list[str]:
-    if single:
-        _check_text(value, field, limits)
-        return [value]
-    if not isinstance(value, list):
-        wanted = "a string or a list of strings" if field == "text" else "a list of strings"
-        raise RequestError(f"The field {field} is {_json_type(value)}, not {wanted}; {USAGE}.", status=422)
-    return _check_list(value, field, limits)
-
-
-def _parse_object(body: bytes) -> dict[str, Any]:
     if not body.strip():
-        raise RequestError(f"The request has no body; {USAGE}.", status=400)
+        raise RequestError(f"The request has no body; {usage}.", status=400)
     try:
         document = json.loads(body)
     except UnicodeDecodeError:
@@ -120,28 +68,64 @@ def _parse_object(body: bytes) -> dict[str, Any]:
         raise RequestError(f"The body is not JSON ({error.msg} at character {error.pos}).", status=400) from None
     except (ValueError, RecursionError):  # numbers with thousands of digits, brackets nested thousands deep
         raise RequestError(
-            f"The body is JSON nested too deeply, or with too long a number; {USAGE}.", status=400
+            f"The body is JSON nested too deeply, or with too long a number; {usage}.", status=400
         ) from None
     if not isinstance(document, dict):
-        raise RequestError(f"The body is {_json_type(document)}, not an object; {USAGE}.", status=422)
+        raise RequestError(f"The body is {json_type(document)}, not an object; {usage}.", status=422)
     return document
 
 
-def _check_list(values: list[Any], field: str, limits: RequestLimits) -> list[str]:
+def check_fields(document: Json, known: frozenset[str], usage: str, within: str = "") -> None:
+    """Refuse fields that nobody reads, so that a typing error is noticed.
+
+    Args:
+        document: an object of the body.
+        known: names of its fields.
+        usage: what to send.
+        within: where in the body the object is.
+
+    Raises:
+        RequestError: 422.
+    """
+    if unknown := document.keys() - known:
+        where = f" in {within}" if within else ""
+        raise RequestError(f"Unknown field {min(unknown)[:100]!r}{where}; {usage}.", status=422)
+
+
+def check_list(values: list[Any], field: str, limits: RequestLimits) -> list[str]:
+    """Return a list of texts.
+
+    Raises:
+        RequestError: 413 for too many or too long ones, 422 for what is no text.
+    """
+    check_number_of_texts(values, field, limits)
+    for index, value in enumerate(values):
+        if not isinstance(value, str):
+            raise RequestError(f"{field}[{index}] is {json_type(value)}, not a string.", status=422)
+        check_text(value, f"{field}[{index}]", limits)
+    return values
+
+
+def check_number_of_texts(values: list[Any], field: str, limits: RequestLimits) -> None:
+    """Refuse no text and too many.
+
+    Raises:
+        RequestError: 413 or 422.
+    """
     if not values:
         raise RequestError(f"The field {field} is an empty list; send at least one text.", status=422)
     if len(values) > limits.texts:
         raise RequestError(
             f"The field {field} has {len(values)} texts; send at most {limits.texts} per request.", status=413
         )
-    for index, value in enumerate(values):
-        if not isinstance(value, str):
-            raise RequestError(f"{field}[{index}] is {_json_type(value)}, not a string.", status=422)
-        _check_text(value, f"{field}[{index}]", limits)
-    return values
 
 
-def _check_text(text: str, field: str, limits: RequestLimits) -> None:
+def check_text(text: str, field: str, limits: RequestLimits) -> None:
+    """Refuse a text that is empty, too long or not valid Unicode.
+
+    Raises:
+        RequestError: 413 or 422.
+    """
     if not text or text.isspace():
         raise RequestError(f"{field} is empty; send a text.", status=422)
     if len(text) > limits.text_characters:
@@ -157,7 +141,7 @@ def _check_text(text: str, field: str, limits: RequestLimits) -> None:
             ) from None
 
 
-def _json_type(value: object) -> str:
+def json_type(value: object) -> str:
     """Return JSON's name for the type of a value, with its article."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")

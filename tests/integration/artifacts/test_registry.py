@@ -128,6 +128,7 @@ def test_names_that_are_no_names_are_refused(registry: Registry, store: ObjectSt
 def test_an_alias_is_moved_only_from_where_it_was_read(registry: Registry, clock: Clock, model: Path) -> None:
     one, two = _publish(registry, clock, model, True, True)
     assert registry.get_alias("production") is None
+    assert registry.list_aliases() == []
     made = registry.set_alias("production", one, replacing=None)
     assert registry.get_alias("production") == made
     moved = registry.set_alias("production", two, replacing=made)
@@ -135,6 +136,7 @@ def test_an_alias_is_moved_only_from_where_it_was_read(registry: Registry, clock
         with pytest.raises(PreconditionFailed, match=f"production was moved by somebody else and points at {two}"):
             registry.set_alias("production", one, replacing=stale)
     assert registry.get_alias("production") == moved
+    assert registry.list_aliases() == [moved]
     with pytest.raises(ObjectNotFound):
         registry.set_alias("production", "20000101-000000-00000000", replacing=moved)
 

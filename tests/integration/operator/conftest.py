@@ -21,9 +21,8 @@ Raw = dict[str, Any]
 def cluster(control_plane: ControlPlane) -> ControlPlane:
     """The control plane with Luthier's CRDs."""
     control_plane.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
-    control_plane.kubectl(
-        "wait", "--for=condition=Established", "crd/finetunejobs.luthier.dev", "crd/modeldeployments.luthier.dev"
-    )
+    crds = ("finetunejobs", "modeldeployments", "batchpredictions")
+    control_plane.kubectl("wait", "--for=condition=Established", *(f"crd/{each}.luthier.dev" for each in crds))
     return control_plane
 
 

@@ -11,13 +11,13 @@ from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_dev.kubectl import KubectlFailed
 from luthier_dev.paths import REPOSITORY
 from luthier_dev.waiting import wait_until
-from support.operator.least import FINETUNEJOB, MODELDEPLOYMENT
+from support.operator.least import BATCHPREDICTION, FINETUNEJOB, MODELDEPLOYMENT
 
 pytestmark = pytest.mark.integration
 EXAMPLES = sorted((REPOSITORY / "examples").rglob("*.yaml"))
 
 
-@pytest.mark.parametrize("resource", [FINETUNEJOB, MODELDEPLOYMENT], ids=["FineTuneJob", "ModelDeployment"])
+@pytest.mark.parametrize("resource", [FINETUNEJOB, MODELDEPLOYMENT, BATCHPREDICTION], ids=lambda each: each["kind"])
 def test_the_least_that_a_user_may_say_is_accepted(namespace: Any, resource: dict[str, Any]) -> None:
     namespace.apply(resource)
     assert "reviews" in namespace.kubectl("get", "luthier")
@@ -102,7 +102,7 @@ def test_explain_shows_what_a_field_means_and_its_default(cluster: Any, field: s
     assert says in told and default in told
 
 
-@pytest.mark.parametrize("resource", [FINETUNEJOB, MODELDEPLOYMENT], ids=["FineTuneJob", "ModelDeployment"])
+@pytest.mark.parametrize("resource", [FINETUNEJOB, MODELDEPLOYMENT, BATCHPREDICTION], ids=lambda each: each["kind"])
 def test_what_no_operator_has_seen_yet_does_not_look_done(namespace: Any, resource: dict[str, Any]) -> None:
     """kstatus takes a resource without a status for one with which all is well; one that is behind it waits for."""
     namespace.apply(resource)

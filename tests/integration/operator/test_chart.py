@@ -24,10 +24,10 @@ CHART = REPOSITORY / "charts" / "luthier"
 Values = dict[str, Any]
 
 
-def rendered(namespace: str, values: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def rendered(namespace: str, values: dict[str, Any] | None = None, *, hooks: bool = False) -> list[dict[str, Any]]:
     command = [str(binaries.path("helm")), "template", "luthier", str(CHART)]
     command += ["--namespace", namespace, "--kube-version", versions.KUBERNETES, "--set", "allowedImages={r.example/}"]
-    command += ["--values", "-"]
+    command += ["--values", "-", *([] if hooks else ["--no-hooks"])]
     text = subprocess.run(command, check=True, capture_output=True, text=True, input=json.dumps(values or {})).stdout
     return [document for document in yaml.safe_load_all(text) if document]
 
@@ -60,8 +60,10 @@ def paths_in(values: Values) -> Iterator[tuple[str, ...]]:
 DEFAULTS: Values = yaml.safe_load((CHART / "values.yaml").read_text())
 OLD_VALUES = sorted((Path(__file__).parent / "upgrade" / "values").glob("*.yaml"))
 FIRST: Values = yaml.safe_load(next(path for path in OLD_VALUES if "first" in path.name).read_text())
-UNSET: Values = {"operator": {"replicas": 1}}
+UNSET: Values = {"operator": {"replicas": 1}, "networkPolicy": {"enabled": False}}
 """What is otherwise than by default where a value is unset: as before there was that value."""
+BEFORE = {("operator", "replicas"), ("networkPolicy",)}
+"""Where they are."""
 
 
 @pytest.mark.parametrize("path", OLD_VALUES, ids=lambda path: path.stem)
@@ -73,14 +75,31 @@ def test_an_upgrade_that_reuses_the_values_of_an_older_chart_renders_what_was_no
     assert rendered_with_only(old, tmp_path) == rendered_with_only(expected, tmp_path)
 
 
+def with_less(path: tuple[str, ...], *, emptied: bool) -> Values:
+    """Return the chart's values without one, or with a group of which no value is set."""
+    fewer = copy.deepcopy(DEFAULTS)
+    *groups, name = path
+    group = functools.reduce(dict.__getitem__, groups, fewer)
+    if emptied:
+        group[name] = {}
+    else:
+        del group[name]
+    return fewer
+
+
 def test_no_value_that_the_first_chart_did_not_have_has_to_be_set(tmp_path: Path) -> None:
     newer = set(paths_in(DEFAULTS)) - set(paths_in(FIRST))
     assert newer >= {("assignUser",), ("podEnv",), ("operator", "replicas")}
-    for *groups, name in newer:
-        fewer = copy.deepcopy(DEFAULTS)
-        del functools.reduce(dict.__getitem__, groups, fewer)[name]
-        expected = merged(DEFAULTS, UNSET) if name == "replicas" else DEFAULTS
-        assert rendered_with_only(fewer, tmp_path) == rendered_with_only(expected, tmp_path), (*groups, name)
+    groups = [path for path in newer if isinstance(functools.reduce(dict.__getitem__, path, DEFAULTS), dict)]
+    cases = [(path, False) for path in newer if path[:-1] not in newer] + [(path, True) for path in groups]
+    without_crds: Values = {"crds": {"install": False}}
+    usual = rendered_with_only(merged(DEFAULTS, without_crds), tmp_path)
+    for path, emptied in cases:
+        expected = usual
+        if path in BEFORE:
+            group = path[0]
+            expected = rendered_with_only(merged(DEFAULTS, {group: UNSET[group], **without_crds}), tmp_path)
+        assert rendered_with_only(merged(with_less(path, emptied=emptied), without_crds), tmp_path) == expected, path
 
 
 def test_the_chart_is_admitted_and_its_pod_is_restricted(cluster: Any, namespace: Any) -> None:
@@ -94,6 +113,9 @@ def test_the_chart_is_admitted_and_its_pod_is_restricted(cluster: Any, namespace
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "operator"}, "spec": spec}
     namespace.until("the service account", lambda: namespace.all("serviceaccounts"))
     namespace.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(pod))
+    (test,) = (each for each in rendered(namespace.name, hooks=True) if each["kind"] == "Pod")
+    test["spec"]["serviceAccountName"] = "default"
+    namespace.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(test))
 
 
 def test_no_rule_of_a_role_has_a_wildcard_and_leases_of_others_are_out_of_reach(namespace: Any) -> None:
@@ -143,3 +165,19 @@ def test_openshift_chooses_the_uid_and_every_pod_gets_the_environment_of_the_clu
     defaults = settings.defaults()
     assert defaults.model_cache_claim == "models"
     assert not defaults.assign_user and defaults.pod_env == {"HTTPS_PROXY": "http://proxy:3128", "N": "1"}
+
+
+def test_the_notes_of_a_release_say_what_was_left_out(cluster: Any) -> None:
+    def notes(**values: Any) -> str:
+        command = [str(binaries.path("helm")), "install", "noted", str(CHART), "--namespace", "ml"]
+        command += ["--dry-run=client", "--kubeconfig", str(cluster.kubeconfig), "--values", "-"]
+        given = json.dumps({"crds": {"install": False}, **values})
+        done = subprocess.run(command, capture_output=True, text=True, input=given)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.partition("NOTES:\n")[2]
+
+    said = notes(podMonitor={"enabled": True})
+    assert "podMonitor is enabled, and the cluster has no kind PodMonitor: none was made." in said
+    assert "list networkPolicy.namespaces" in said and "helm test noted -n ml --logs" in said
+    said = notes(watchNamespaces=["team"])
+    assert "none was made" not in said and "networkPolicy" not in said

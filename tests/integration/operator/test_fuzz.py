@@ -50,7 +50,9 @@ class Fuzz:
             assert "panic" not in str(refused)
 
     def resources(self) -> list[dict[str, Any]]:
-        return [*self.namespace.all("finetunejob"), *self.namespace.all("modeldeployment")]
+        return [
+            each for kind in ("finetunejob", "modeldeployment", "batchprediction") for each in self.namespace.all(kind)
+        ]
 
     def judge_all(self) -> None:
         self.namespace.until("a condition for each", lambda: all(map(ready, self.resources())))
@@ -105,7 +107,7 @@ def known(namespace: Any) -> bool:
 def drawn_with(number: int) -> list[tuple[str, dict[str, Any]]]:
     """Return random resources, the same ones for the same number."""
     resources: list[tuple[str, dict[str, Any]]] = []
-    kinds = st.sampled_from(("FineTuneJob", "FineTuneJob", "ModelDeployment"))
+    kinds = st.sampled_from(("FineTuneJob", "FineTuneJob", "ModelDeployment", "BatchPrediction"))
 
     @seed(number)
     @settings(

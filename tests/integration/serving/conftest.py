@@ -54,12 +54,17 @@ def launched_ray(s3: Any) -> Iterator[LocalRay]:
     reader = s3.server.reader
     cache = Path(tempfile.mkdtemp(prefix="lcache-"))
     running = LocalRay(
+        grpc=True,
         extra_env={
             "LUTHIER_OUTPUT_AWS_ACCESS_KEY_ID": reader.access_key,
             "LUTHIER_OUTPUT_AWS_SECRET_ACCESS_KEY": reader.secret_key,
+            # Whoever writes a request log has keys of its own.
+            "LUTHIER_LOG_AWS_ACCESS_KEY_ID": s3.access_key,
+            "LUTHIER_LOG_AWS_SECRET_ACCESS_KEY": s3.secret_key,
             "LUTHIER_CACHE": str(cache),
             "LUTHIER_LOAD_PATIENCE_S": "1",
-        }
+            "LUTHIER_HEAD_TIMEOUT_S": "5",
+        },
     )
     try:
         running.launch()

@@ -27,8 +27,6 @@ from luthier_api.documents import (
     SERVING_DOCUMENT_FILE,
     Access,
     RevisionConfig,
-    Route,
-    ServerConfig,
 )
 from luthier_api.reasons import Reason
 from luthier_artifacts import PublishedVersion
@@ -37,23 +35,12 @@ from luthier_serving.compute.engines import open_engine
 from luthier_serving.compute.loading import load_model
 from luthier_serving.compute.model import open_model
 from luthier_serving.errors import LoadError
+from support.serving.local_ray import server_config
 from support.temporary_keys import MountedSecret
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 TEXTS = ["the film was good", "bad", "good good film", "a b c d e f g", "The  FILM\n was   good"]
-
-
-def server_config(stable: RevisionConfig, *own: tuple[RevisionConfig, int], **changes: Any) -> ServerConfig:
-    """Return the configuration of a server that computes `stable` itself, and others by handle with these weights."""
-    weights = {stable.name: 100 - sum(weight for _, weight in own), **{each.name: weight for each, weight in own}}
-    versions = {each.name: each.version for each in (stable, *(each for each, _ in own))}
-    names = {each.name for each, _ in own}
-    routes = [
-        Route(revision=name, version=versions[name], weight=max(weight, 0), own_application=name in names)
-        for name, weight in weights.items()
-    ]
-    return ServerConfig(model_name="reviews", stable=stable, routes=routes, **changes)
 
 
 @pytest.fixture(scope="module")

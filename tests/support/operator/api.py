@@ -28,10 +28,14 @@ _KINDS = {
     "job": ("apis/batch/v1", "jobs"),
     "ftj": ("apis/luthier.dev/v1alpha1", "finetunejobs"),
     "finetunejob": ("apis/luthier.dev/v1alpha1", "finetunejobs"),
+    "bp": ("apis/luthier.dev/v1alpha1", "batchpredictions"),
+    "batchprediction": ("apis/luthier.dev/v1alpha1", "batchpredictions"),
     "mdep": ("apis/luthier.dev/v1alpha1", "modeldeployments"),
     "modeldeployment": ("apis/luthier.dev/v1alpha1", "modeldeployments"),
     "rayservice": ("apis/ray.io/v1", "rayservices"),
     "workload": ("apis/kueue.x-k8s.io/v1beta2", "workloads"),
+    "httproute": ("apis/gateway.networking.k8s.io/v1", "httproutes"),
+    "ingress": ("apis/networking.k8s.io/v1", "ingresses"),
 }
 _OF_THE_CLUSTER = {"crd": "apis/apiextensions.k8s.io/v1/customresourcedefinitions"}
 _MERGE_PATCH = {"Content-Type": "application/merge-patch+json"}

@@ -51,6 +51,11 @@ LEAST: dict[str, Node] = {
         "output": {"name": "sentiment", "uri": "s3://models/"},
     },
     "ModelDeployment": {"model": {"fineTuneJobRef": {"name": "reviews"}}},
+    "BatchPrediction": {
+        "model": {"fineTuneJobRef": {"name": "reviews"}},
+        "input": {"uri": "s3://data/reviews.csv"},
+        "output": {"uri": "s3://predictions/reviews/"},
+    },
 }
 SCHEMAS: dict[str, Node] = {
     crd["spec"]["names"]["kind"]: crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]

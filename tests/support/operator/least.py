@@ -1,4 +1,4 @@
-"""The two resources with the least that a user may say."""
+"""The resources with the least that a user may say."""
 
 from __future__ import annotations
 
@@ -19,4 +19,14 @@ MODELDEPLOYMENT: dict[str, Any] = {
     "kind": "ModelDeployment",
     "metadata": {"name": "reviews"},
     "spec": {"model": {"fineTuneJobRef": {"name": "reviews"}}},
+}
+BATCHPREDICTION: dict[str, Any] = {
+    "apiVersion": "luthier.dev/v1alpha1",
+    "kind": "BatchPrediction",
+    "metadata": {"name": "reviews"},
+    "spec": {
+        "model": {"fineTuneJobRef": {"name": "reviews"}},
+        "input": {"uri": "s3://data/reviews.csv"},
+        "output": {"uri": "s3://predictions/reviews/"},
+    },
 }

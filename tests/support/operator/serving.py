@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from luthier_api.conditions import find_condition
-from luthier_api.documents import ModelState, RevisionCounts, ServerReport
+from luthier_api.documents import ApiKeysState, ModelState, RevisionCounts, ServerReport
 from luthier_api.finetunejob import FineTuneJobStatus, VersionStatus
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
 from luthier_api.reasons import ConditionType
@@ -16,6 +16,7 @@ from luthier_operator.model import names
 from luthier_operator.model.actions import Plan
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.resources import ModelDeploymentResource
+from luthier_operator.model.routes import RouteView, route_view
 from luthier_operator.model.views import (
     ApplicationView,
     FineTuneJobView,
@@ -25,6 +26,7 @@ from luthier_operator.model.views import (
     RayServiceView,
     Refusal,
 )
+from luthier_operator.plan.modeldeployment.exposure import Outside
 from luthier_operator.plan.modeldeployment.policies import ObservedServing, plan_modeldeployment
 
 DEFAULTS = Defaults(trainer_image="trainer:1", server_image="server:1")
@@ -72,10 +74,16 @@ class Cluster:
         """What the replica has counted in the present window, by version."""
         self.others: list[ServerReport] = []
         """What other replicas say."""
+        self.ended: list[ServerReport] = []
+        """What replicas said that have ended."""
         self.kuberay = True
         self.refused: Refusal | None = None
         self.pod_event = ""
         self.pods: tuple[PodView, ...] = ()
+        self.outside = Outside()
+        self.routes: dict[str, dict[str, Any]] = {}
+        """Manifests of the ways in, by kind."""
+        self.api_keys: ApiKeysState | None = None
 
     def plan(self) -> Plan:
         resource = ModelDeploymentResource(self.meta, self.spec, self.status)
@@ -86,14 +94,17 @@ class Cluster:
             self.reports(),
             self.kuberay,
             pod_event=self.pod_event,
+            outside=self.outside,
             refused=self.refused,
+            ended=self.ended,
         )
         return plan_modeldeployment(resource, observed, self.now, DEFAULTS)
 
     def reports(self) -> list[PodReport]:
         """Return what the server replica says; nothing if there is none."""
+        others = [PodReport(f"other-{number}", each) for number, each in enumerate(self.others)]
         if self.server is None or self.held is None:
-            return []
+            return others
         layout, models = self.layout, [ModelState(revision=self.held, state="Ready")]
         if self.load_failure:
             models.append(ModelState(revision=layout.stable.name, state="Failed", message=self.load_failure))
@@ -103,21 +114,41 @@ class Cluster:
             ready=True,
             window=layout.window,
             models=models,
+            api_keys=self.api_keys,
             counts={revisions[version]: counts for version, counts in self.counts.items() if version in revisions},
         )
         mine = [PodReport(pod, report if there else None) for pod, there in self.replicas.items()]
-        return [*mine, *(PodReport(f"other-{number}", each) for number, each in enumerate(self.others))]
+        return [*mine, *others]
 
     def carry_out(self, plan: Plan, *, actions: int | None = None) -> None:
         """Carry out the first so many of a plan's writes; all of them if not told."""
         todo: list[Any] = [*plan.deletes, *plan.applies]
         for action in todo[:actions]:
-            if action in plan.deletes:
+            if action in plan.deletes and action.kind in ("HTTPRoute", "Ingress"):
+                self._set_routes([each for each in self.outside.routes if each.uid != action.uid])
+                del self.routes[action.kind]
+            elif action in plan.deletes:
                 self.server, self.applications, self.held = None, {}, None
             elif action.manifest["kind"] == "RayService":
                 self._apply(action.manifest)
+            elif action.manifest["kind"] in ("HTTPRoute", "Ingress"):
+                self._apply_route(action.manifest)
         if plan.status is not None and (actions is None or actions > len(todo)):
             self.status = ModelDeploymentStatus.model_validate(plan.status)
+
+    def _apply_route(self, manifest: dict[str, Any]) -> None:
+        kind = manifest["kind"]
+        self.routes[kind] = manifest
+        self.judge(kind, {})
+
+    def judge(self, kind: Any, status: dict[str, Any]) -> None:
+        """A controller writes the status of a way in."""
+        metadata = {**self.routes[kind]["metadata"], "uid": f"uid-{kind}", "generation": 1}
+        view = route_view(kind, {**self.routes[kind], "metadata": metadata, "status": status})
+        self._set_routes([*(each for each in self.outside.routes if each.kind != kind), view])
+
+    def _set_routes(self, routes: list[RouteView]) -> None:
+        self.outside = replace(self.outside, routes=tuple(routes))
 
     def _apply(self, manifest: dict[str, Any]) -> None:
         self.manifest = manifest

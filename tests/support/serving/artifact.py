@@ -95,8 +95,6 @@ def hungry(artifact: Path, folder: Path, gigabytes: int) -> Path:
     path = str(folder / "model.onnx")
     model = onnx.load(path)
     graph = model.graph
-    logits = next(node for node in graph.node if "logits" in node.output)
-    logits.output[list(logits.output).index("logits")] = "logits_before"
     size = onnx.helper.make_tensor("hungry_size", onnx.TensorProto.INT64, [1], [gigabytes * 2**28])
     graph.initializer.append(size)
     zero = onnx.helper.make_tensor("zero", onnx.TensorProto.FLOAT, [1], [0.0])
@@ -105,10 +103,56 @@ def hungry(artifact: Path, folder: Path, gigabytes: int) -> Path:
             onnx.helper.make_node("Add", ["hungry_zeros", "hungry_zero"], ["hungry_values"]),
             onnx.helper.make_node("ReduceMax", ["hungry_values"], ["hungry_max"], keepdims=0),
             onnx.helper.make_node("Mul", ["hungry_max", "hungry_zero"], ["hungry_nothing"]),
-            onnx.helper.make_node("Add", ["logits_before", "hungry_nothing"], ["logits"]),
         ]
     )
     graph.node.insert(0, onnx.helper.make_node("ConstantOfShape", ["hungry_size"], ["hungry_zeros"], value=zero))
     graph.initializer.append(onnx.helper.make_tensor("hungry_zero", onnx.TensorProto.FLOAT, [], [0.0]))
+    _add_to_logits(graph, "hungry_nothing")
     onnx.save(model, path)
     return folder
+
+
+def hanging(artifact: Path, folder: Path, word: str = "bad") -> Path:
+    """The same model, which never comes to an end with a text that holds this word."""
+    shutil.copytree(artifact, folder)
+    path = str(folder / "model.onnx")
+    model = onnx.load(path)
+    graph, helper, kinds = model.graph, onnx.helper, onnx.TensorProto
+    _add_to_logits(graph, "hang_nothing")
+    scalar = {name: helper.make_tensor_value_info(name, kind, []) for name, kind in (
+        ("hang_turn", kinds.INT64), ("hang_on", kinds.BOOL), ("hang_in", kinds.FLOAT), ("hang_goes_on", kinds.BOOL),
+        ("hang_out", kinds.FLOAT))}  # fmt: skip
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["hang_on"], ["hang_goes_on"]),
+            helper.make_node("Add", ["hang_in", "hang_one"], ["hang_out"]),
+        ],
+        "hang",
+        [scalar["hang_turn"], scalar["hang_on"], scalar["hang_in"]],
+        [scalar["hang_goes_on"], scalar["hang_out"]],
+    )
+    constants = {
+        "hang_word": (kinds.INT64, VOCABULARY.index(word)), "hang_turns": (kinds.INT64, 10**15),
+        "hang_yes": (kinds.BOOL, True), "hang_zero": (kinds.FLOAT, 0.0), "hang_one": (kinds.FLOAT, 1.0),
+    }  # fmt: skip
+    for name, (kind, value) in constants.items():
+        graph.initializer.append(helper.make_tensor(name, kind, [], [value]))
+    nodes = [
+        helper.make_node("Equal", ["input_ids", "hang_word"], ["hang_found"]),
+        helper.make_node("Cast", ["hang_found"], ["hang_found_number"], to=kinds.INT64),
+        helper.make_node("ReduceSum", ["hang_found_number"], ["hang_count"], keepdims=0),
+        helper.make_node("Mul", ["hang_count", "hang_turns"], ["hang_trips"]),
+        helper.make_node("Loop", ["hang_trips", "hang_yes", "hang_zero"], ["hang_sum"], body=body),
+        helper.make_node("Mul", ["hang_sum", "hang_zero"], ["hang_nothing"]),
+    ]
+    for place, node in enumerate(nodes):
+        graph.node.insert(place, node)
+    onnx.save(model, path)
+    return folder
+
+
+def _add_to_logits(graph: onnx.GraphProto, nothing: str) -> None:
+    """Add a number, which is zero, to the model's output, so that it has to be computed."""
+    last = next(node for node in graph.node if "logits" in node.output)
+    last.output[list(last.output).index("logits")] = "logits_before"
+    graph.node.append(onnx.helper.make_node("Add", ["logits_before", nothing], ["logits"]))

@@ -2,14 +2,20 @@
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
 from starlette.types import ASGIApp, Message
 
 
-async def post_predict(app: ASGIApp, chunks: Iterable[bytes], *, disconnects: bool = False) -> tuple[int, Any]:
+async def post_predict(
+    app: ASGIApp,
+    chunks: Iterable[bytes],
+    *,
+    disconnects: bool = False,
+    headers: Sequence[tuple[bytes, bytes]] = ((b"content-type", b"application/json"),),
+) -> tuple[int, Any]:
     """Send a body in chunks, the last of them only if the client stays; return the status and the answer's document."""
     end: Message = {"type": "http.disconnect"} if disconnects else {"type": "http.request", "body": b""}
     messages = chain(({"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks), [end])
@@ -29,7 +35,7 @@ async def post_predict(app: ASGIApp, chunks: Iterable[bytes], *, disconnects: bo
         "method": "POST",
         "path": "/predict",
         "query_string": b"",
-        "headers": [(b"content-type", b"application/json")],
+        "headers": list(headers),
     }
     await app(scope, receive, send)
     body = b"".join(message.get("body", b"") for message in received)

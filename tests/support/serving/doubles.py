@@ -27,7 +27,7 @@ def answer(texts: Sequence[Text], version: str = "v1") -> Answer:
     return Answer([row(text) for text in texts], MODEL._replace(version=version), "replica-1")
 
 
-async def respond(texts: list[Text]) -> Answer:
+async def respond(texts: list[Text], adapter: str | None = None, /) -> Answer:
     return answer(texts)
 
 
@@ -36,11 +36,13 @@ class HeldRevision:
 
     def __init__(self) -> None:
         self.batches: list[list[Text]] = []
+        self.adapters: list[str | None] = []
         self.started = asyncio.Event()
         self.released = asyncio.Event()
 
-    async def send(self, texts: list[Text]) -> Answer:
+    async def send(self, texts: list[Text], adapter: str | None = None, /) -> Answer:
         self.batches.append(texts)
+        self.adapters.append(adapter)
         self.started.set()
         await self.released.wait()
         return answer(texts)
@@ -76,5 +78,5 @@ def predictor(send: SendBatch, local: str = "", **changes: Any) -> Predictor:
     return made
 
 
-async def ready() -> ModelInfo:
-    return MODEL
+async def ready(version: str | None = None, adapter: str | None = None) -> ModelInfo:
+    return MODEL if adapter is None else MODEL._replace(version=adapter)

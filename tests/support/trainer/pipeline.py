@@ -13,10 +13,10 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
 from luthier_api.training import TrainingSpec
+from luthier_artifacts.readers.formats import SourceFile
 from luthier_trainer.data import staging
 from luthier_trainer.data.dataset import FetchedDataset
 from luthier_trainer.data.pipeline import make_prepared
-from luthier_trainer.data.readers.formats import SourceFile
 from luthier_trainer.formats.prepared import PreparedFolder, read_prepared
 from luthier_trainer.models.base_model import BaseModel
 

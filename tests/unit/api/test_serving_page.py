@@ -11,6 +11,8 @@ import yaml
 from pydantic import BaseModel
 
 from luthier_api.modeldeployment import Analysis, Rollout, RolloutMirror, RolloutStep, Sticky
+from luthier_api.observe import Drift, Observe, RequestLog, Tracing
+from luthier_api.storage import CaBundle, SecretRef
 
 pytestmark = pytest.mark.unit
 
@@ -37,6 +39,15 @@ def test_a_rollout_with_every_field_is_shown_and_is_accepted(rollout: Any) -> No
     Rollout.model_validate(rollout, extra="forbid")
     fields = {field.alias or name for model in MODELS for name, field in model.model_fields.items()}
     assert names(rollout) == fields
+
+
+def test_all_that_may_be_observed_is_shown_and_is_accepted() -> None:
+    block = re.search(r"```yaml\n(observe:.*?)```", PAGE, re.DOTALL)
+    assert block
+    shown = yaml.safe_load(block[1])["observe"]
+    Observe.model_validate(shown, extra="forbid")
+    models: tuple[type[BaseModel], ...] = (Observe, Drift, RequestLog, Tracing, SecretRef, CaBundle)
+    assert names(shown) == {field.alias or name for model in models for name, field in model.model_fields.items()}
 
 
 def test_every_test_that_the_page_names_exists() -> None:

@@ -20,6 +20,7 @@ MINIMAL: dict[str, Any] = {
     "output": {"name": "m", "uri": "s3://models/"},
 }
 DIGEST = f"sha256:{'a' * 64}"
+ADAPTER = {"name": "films", "uri": "s3://models/films/versions/v", "digest": DIGEST}
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,25 @@ def test_a_gate_compares_as_it_says_and_nothing_passes_that_is_no_number(
             {"model": {"fineTuneJobRef": {"name": "a"}}, "replicas": 1, "autoscaling": {}},
             "either replicas .* or autoscaling",
         ),
+        (
+            ModelDeploymentSpec,
+            {"model": {"fineTuneJobRef": {"name": "a"}}, "replicas": 0},
+            "replicas must be at least 1",
+        ),
+        (
+            ModelDeploymentSpec,
+            {"model": {"fineTuneJobRef": {"name": "a"}}, "adapters": [ADAPTER]},
+            "adapters are computed by engine torch alone",
+        ),
+        (
+            ModelDeploymentSpec,
+            {
+                "model": {"fineTuneJobRef": {"name": "a"}},
+                "runtime": {"engine": "torch"},
+                "adapters": [ADAPTER, ADAPTER],
+            },
+            "two adapters have the same name",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_a_sentence(model: Any, said: dict[str, Any], sentence: str) -> None:
@@ -103,6 +123,15 @@ def test_what_cannot_be_meant_is_refused_with_a_sentence(model: Any, said: dict[
     ("model", "said"),
     [
         (Autoscaling, {"minReplicas": 3, "maxReplicas": 3}),
+        (Autoscaling, {"minReplicas": 0, "maxReplicas": 1}),
+        (
+            ModelDeploymentSpec,
+            {
+                "model": {"fineTuneJobRef": {"name": "a"}},
+                "runtime": {"gpusPerReplica": 1},
+                "adapters": [ADAPTER],
+            },
+        ),
         (Dataset, {"train": TRAIN, "test": TRAIN, "split": {"testFraction": "0"}}),
         (FineTuneJobSpec, {**MINIMAL, "gpusPerNode": 0}),
         (FineTuneJobSpec, {**MINIMAL, "method": {"type": "QLoRA", "lora": {}}, "precision": "fp16"}),

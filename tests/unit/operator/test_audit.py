@@ -12,7 +12,7 @@ from luthier_operator.model.views import Key
 from luthier_operator.store import audit as audit_module
 from luthier_operator.store.audit import Audit, BeginAnew
 from luthier_operator.store.informers import Informers
-from luthier_operator.store.store import Store
+from luthier_operator.store.store import KINDS, Store
 
 pytestmark = pytest.mark.unit
 
@@ -181,7 +181,7 @@ async def test_while_the_watch_delivers_at_the_start_nothing_is_listed_again_nor
             assert not settling.done()
         await settling
     assert world.cluster.asked.count(JOBS) == 1
-    assert len(compared) <= 6, "once for each kind"
+    assert len(compared) <= len(KINDS), "once for each kind"
 
 
 @pytest.mark.parametrize("failure", [Transient("503"), Unexpected("403")])

@@ -114,12 +114,12 @@ def test_a_deployment_is_woken_by_what_it_follows_until_it_is_gone() -> None:
     world = World()
     tell = world.informers
 
-    tell.modeldeployment(deployment(1), deleted=False)
+    tell.follower("ModelDeployment", deployment(1), deleted=False)
     assert (world.at_once, world.soon) == ([FRONT], [KEY])
     tell.finetunejob(RESOURCE, deleted=False)
     assert (world.at_once, world.soon) == ([FRONT, KEY], [KEY, FRONT])
 
-    tell.modeldeployment(deployment(9), deleted=True)
+    tell.follower("ModelDeployment", deployment(9), deleted=True)
     assert world.soon[2:] == [FRONT, KEY]
     tell.finetunejob(RESOURCE, deleted=True)
     assert world.soon[4:] == [KEY]
@@ -127,16 +127,18 @@ def test_a_deployment_is_woken_by_what_it_follows_until_it_is_gone() -> None:
 
 def test_a_new_resource_is_looked_at_at_once_and_its_changes_with_what_changes_beside_it() -> None:
     world = World()
-    world.informers.modeldeployment(deployment(1, follows=""), deleted=False)
+    world.informers.follower("ModelDeployment", deployment(1, follows=""), deleted=False)
     assert (world.at_once, world.soon) == ([FRONT], [])
-    world.informers.modeldeployment({**deployment(2, follows=""), "status": {"phase": "Serving"}}, deleted=False)
+    world.informers.follower(
+        "ModelDeployment", {**deployment(2, follows=""), "status": {"phase": "Serving"}}, deleted=False
+    )
     assert (world.at_once, world.soon) == ([FRONT], [FRONT])
 
 
 def test_a_job_that_nobody_follows_any_more_is_woken_once_and_wakes_no_deployment() -> None:
     world = World()
-    world.informers.modeldeployment(deployment(1), deleted=False)
-    world.informers.modeldeployment(deployment(2, follows=""), deleted=False)
+    world.informers.follower("ModelDeployment", deployment(1), deleted=False)
+    world.informers.follower("ModelDeployment", deployment(2, follows=""), deleted=False)
     assert world.soon == [KEY, FRONT, KEY], "it may have held back an old version"
     world.informers.finetunejob(RESOURCE, deleted=False)
     assert world.soon == [KEY, FRONT, KEY]
@@ -170,3 +172,16 @@ def test_a_workload_of_another_namespace_says_nothing_of_a_job() -> None:
     world.job(1)
     world.informers.workload(workload("elsewhere"), deleted=False)
     assert not world.store.workloads(world.store.jobs(KEY))
+
+
+def test_a_batch_prediction_is_woken_by_the_job_that_it_follows_and_by_its_own_workers() -> None:
+    world = World()
+    batch = Key("BatchPrediction", "ns", "front")
+    world.informers.follower("BatchPrediction", deployment(1), deleted=False)
+    assert (world.at_once, world.soon) == ([batch], [KEY])
+    world.informers.finetunejob(RESOURCE, deleted=False)
+    assert world.soon[-1] == batch
+    made = job(2, {}, of="")
+    made["metadata"]["labels"] = {names.BATCHPREDICTION: "front"}
+    world.informers.child("Job", made, deleted=False)
+    assert world.soon[2:] == [batch]

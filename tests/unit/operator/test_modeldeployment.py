@@ -518,3 +518,24 @@ def test_the_condition_of_a_ray_cluster_that_says_why_it_has_no_pods_is_read() -
     raw = {"metadata": {"name": "s", "uid": "u"}, "spec": {}, "status": {"pendingServiceStatus": pending}}
     view = rayservice_view(raw)
     assert (view.refused, view.cluster) == (LIMITS, "sentiment-abc")
+
+
+def test_a_server_that_storage_refuses_says_why_and_is_well_by_itself_once_the_secret_is_mended() -> None:
+    cluster = Cluster()
+    cluster.carry_out(cluster.plan())
+    cluster.kuberay_observes()
+    why = "StorageDenied: s3://models refuses the keys of the Secret."
+    waiting = ModelState(revision=cluster.layout.stable.name, state="Failed", message=why)
+    cluster.others = [ServerReport(replica="replica-1", ready=False, models=[waiting])]
+    for _ in range(3):
+        cluster.carry_out(cluster.plan())
+        cluster.now += timedelta(seconds=20)
+    said = "The server for version v-a is starting. s3://models refuses the keys of the Secret."
+    assert cluster.condition(ConditionType.READY) == ("False", Reason.DEPLOYING, said)
+    assert cluster.condition(ConditionType.STALLED) is None and cluster.weights() == {"v-a": 100}
+    cluster.others = []
+    cluster.ray_works()
+    cluster.carry_out(cluster.plan())
+    assert cluster.condition(ConditionType.READY) == ("True", Reason.SERVING, "Version v-a answers requests.")
+    available = cluster.condition(ConditionType.AVAILABLE)
+    assert available and available[0] == "True"

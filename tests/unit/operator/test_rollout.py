@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luthier_api.documents import RevisionCounts
+from luthier_api.documents import RevisionCounts, ServerReport
 from luthier_api.modeldeployment import ModelDeploymentSpec
 from luthier_api.reasons import ConditionType, Reason
 from luthier_operator.model import names
@@ -525,3 +525,20 @@ def test_whatever_happens_in_a_rollout_every_request_has_somebody_who_answers(
     cluster.job = job(version("v-c"), version("v-a"))
     cluster.settle(80)
     assert cluster.weights() == {"v-c": 100} and cluster.plan().empty
+
+
+def test_what_a_replica_counted_before_it_ended_counts_on() -> None:
+    limits = {**ANALYSIS, "maxErrorRate": "0.01"}
+    cluster = canary(serving(version("v-a"), spec=rollout(steps=STEPS, analysis=limits)))
+    [name] = [name for name in cluster.applications if name != names.SERVER]
+    window = cluster.layout.window
+    counts = {name: RevisionCounts(requests=48, errors=3, latency={30: 45})}
+    cluster.ended = [
+        ServerReport(replica="ended-1", ready=True, window=window, counts=counts),
+        ServerReport(replica="ended-2", ready=True, window="of another step", counts=counts),
+    ]
+    cluster.counts = {"v-b": RevisionCounts(requests=2, latency={30: 2})}
+    step(cluster, 10)
+    reason, message = stalled(cluster)
+    assert reason == Reason.ROLLED_BACK
+    assert "6 % of 50 requests failed, 1 % are allowed" in message

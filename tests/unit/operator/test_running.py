@@ -144,6 +144,27 @@ def resource(name: str, phase: str | None) -> dict[str, Any]:
     return {"metadata": metadata, "spec": {}, **({"status": {"phase": phase}} if phase else {})}
 
 
+def condition(type_: str, status: str, reason: str) -> dict[str, Any]:
+    return {"type": type_, "status": status, "reason": reason, "message": ""}
+
+
+def test_resources_that_need_somebody_are_counted_by_namespace_and_reason() -> None:
+    store, registry = Store(), CollectorRegistry()
+    failed = condition("Stalled", "True", "OutOfMemory")
+    down = condition("Available", "False", "Unavailable")
+    for number, conditions in enumerate([[failed], [failed], [condition("Stalled", "False", "x")], []]):
+        raw = resource(f"r{number}", "Failed")
+        store.put("FineTuneJob", {**raw, "status": {"phase": "Failed", "conditions": conditions}})
+    for number, phase in enumerate(["Serving", "Failed", "Suspended", "Waiting"]):
+        raw = resource(f"m{number}", phase)
+        store.put("ModelDeployment", {**raw, "status": {"phase": phase, "conditions": [down]}})
+    metrics.Conditions(store.stalled, store.unavailable, registry)
+    text = generate_latest(registry).decode()
+    stalled = [line for line in text.splitlines() if line.startswith("luthier_stalled_resources{")]
+    assert stalled == ['luthier_stalled_resources{kind="FineTuneJob",namespace="team",reason="OutOfMemory"} 2.0']
+    assert 'luthier_unavailable_modeldeployments{namespace="team"} 2.0' in text
+
+
 def test_resources_are_counted_by_phase_without_parsing_them() -> None:
     store, registry = Store(), CollectorRegistry()
     for number, phase in enumerate(["Training", "Training", "Failed", None]):
@@ -190,7 +211,9 @@ def test_allowed_images_are_words() -> None:
 
 def test_the_page_of_metrics_names_each_of_them() -> None:
     registry = CollectorRegistry()
-    metrics.Resources(Store().phases, registry)
+    store = Store()
+    metrics.Resources(store.phases, registry)
+    metrics.Conditions(store.stalled, store.unavailable, registry)
     measured = {metric.name for metric in registry.collect()}
     for value in vars(metrics).values():
         if isinstance(value, Counter | Gauge | Histogram):

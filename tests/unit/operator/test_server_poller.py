@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from luthier_api.documents import SERVER_REPORT_PATH, ModelState, RevisionCounts, ServerReport
+from luthier_api.documents import SERVER_REPORT_PATH, ApiKeysState, ModelState, RevisionCounts, ServerReport
 from luthier_dev.processes import free_ports
 from luthier_operator.gather.pod_client import MAX_BYTES, ReportReader
 from luthier_operator.gather.server_poller import ServerPoller
@@ -93,7 +93,9 @@ async def test_what_decides_wakes_and_counts_alone_wake_nobody(pods: Pods) -> No
     assert pods.woken == [KEY]
     assert pods.poller.reports(KEY, [pod()])[0].report == counted
     loading = [*READY.models, ModelState(revision="rev-b", state="Loading")]
-    for number, change in enumerate([{"ready": False}, {"window": "rev-b/0"}, {"models": loading}], 2):
+    nobody = ApiKeysState(count=0, message="Nobody is admitted.")
+    changes = [{"ready": False}, {"window": "rev-b/0"}, {"models": loading}, {"api_keys": nobody}]
+    for number, change in enumerate(changes, 2):
         pods.say(READY.model_copy(update=change))
         await pods.until(lambda number=number: len(pods.woken) == number)
 
@@ -208,3 +210,45 @@ async def test_no_more_than_its_slots_are_asked_at_the_same_time_and_all_in_turn
             await asyncio.sleep(0.005)
     await poller.close()
     assert reader.most == 2 and len(reader.seen) == 6
+
+
+def counted(replica: str, requests: int) -> ServerReport:
+    counts = {"rev-a": RevisionCounts(requests=requests)}
+    return READY.model_copy(update={"replica": replica, "counts": counts, "window": "rev-a/0"})
+
+
+async def test_what_a_replica_had_counted_is_kept_when_another_takes_its_place(pods: Pods) -> None:
+    pods.say(counted("one", 40))
+    pods.poller.reports(KEY, [pod()])
+    await pods.until(lambda: pods.woken)
+    assert pods.poller.ended(KEY) == []
+    pods.stop()
+    await pods.until(lambda: pods.poller.reports(KEY, [pod()])[0].report is None)
+    assert pods.poller.ended(KEY) == [counted("one", 40)], "while there is no other yet"
+    for replica, requests, ended in (("two", 3, ["one"]), ("two", 5, ["one"]), ("three", 1, ["one", "two"])):
+        pods.say(counted(replica, requests))
+        newest = counted(replica, requests)
+        await pods.until(lambda newest=newest: pods.poller.reports(KEY, [pod()])[0].report == newest)  # type: ignore[misc]
+        assert [each.replica for each in pods.poller.ended(KEY)] == ended
+    assert sum(each.counts["rev-a"].requests for each in pods.poller.ended(KEY)) == 45
+
+
+async def test_what_a_replica_had_counted_is_kept_when_its_pod_goes_and_forgotten_with_the_resource(pods: Pods) -> None:
+    pods.say(counted("one", 40), 1)
+    pods.poller.reports(KEY, [pod(1)])
+    await pods.until(lambda: pods.woken)
+    pods.poller.reports(KEY, [])
+    assert pods.poller.ended(KEY) == [counted("one", 40)]
+    pods.poller.forget(KEY)
+    assert pods.poller.ended(KEY) == []
+
+
+async def test_a_replica_that_is_silent_for_a_moment_is_not_counted_twice(pods: Pods) -> None:
+    pods.say(counted("one", 40))
+    pods.poller.reports(KEY, [pod()])
+    await pods.until(lambda: pods.woken)
+    pods.say("nonsense")
+    await pods.until(lambda: pods.poller.ended(KEY))
+    pods.say(counted("one", 50))
+    await pods.until(lambda: not pods.poller.ended(KEY))
+    assert pods.poller.reports(KEY, [pod()])[0].report == counted("one", 50)

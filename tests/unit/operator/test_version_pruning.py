@@ -18,7 +18,7 @@ from luthier_operator.gather.versions_in_use import versions_in_use
 from luthier_operator.model.views import FineTuneJobView
 from luthier_operator.plan.finetunejob import version_pruning as history
 from luthier_operator.plan.finetunejob.version_pruning import surplus
-from luthier_operator.plan.modeldeployment.target import NoTarget, Target, target_of
+from luthier_operator.plan.target import NoTarget, Target, target_of
 
 pytestmark = pytest.mark.unit
 
@@ -357,7 +357,7 @@ def test_a_version_that_goes_is_no_longer_given_out_to_serve(limited: Any) -> No
 
     def told(**reference: str) -> Target | NoTarget:
         model = {"fineTuneJobRef": {"name": "reviews", **reference}}
-        return target_of(ModelDeploymentSpec.model_validate({"model": model}), view)
+        return target_of(ModelDeploymentSpec.model_validate({"model": model}).model, view)
 
     follows, pins = told(), told(version="v1")
     assert isinstance(follows, Target) and follows.version == "v3"
@@ -402,3 +402,22 @@ def test_of_the_versions_that_passed_their_gates_the_newest_that_stays_is_kept(m
     assert surplus(tuple(found), limited, ()) == {found[2].uri}
     removing = (found[0], found[1].model_copy(update={"removing": True}), found[2])
     assert surplus(removing, limited, ()) == {found[1].uri}, "v2 is going already, so v1 is the last"
+
+
+def test_a_batch_prediction_needs_its_version_until_it_has_ended(make_world: Any, make_spec: Any) -> None:
+    world = make_world(make_spec(versionHistoryLimit=1))
+    world.edit(versionHistoryLimit=None)
+    versions(world, 3)
+    resource = world.resource()
+
+    def batch(state: str | None, *, generation: int = 1, namespace: str = "team") -> dict[str, Any]:
+        run = {"run": {"name": "b-1", "state": state}, "modelUri": "s3://models/sentiment/versions/v1"} if state else {}
+        metadata = {"name": "b", "namespace": namespace, "generation": generation}
+        spec = {"model": {"fineTuneJobRef": {"name": "reviews"}}}
+        return {"metadata": metadata, "spec": spec, "status": {"observedGeneration": 1, **run}}
+
+    assert versions_in_use(resource, [batch(None)]) == {"v3"}
+    assert versions_in_use(resource, [batch("Running")]) == {"v1", "v3"}
+    assert versions_in_use(resource, [batch("Running", namespace="elsewhere")]) == {"v1"}
+    assert versions_in_use(resource, [batch("Succeeded")]) == versions_in_use(resource, [batch("Failed")]) == set()
+    assert versions_in_use(resource, [batch("Failed", generation=2)]) >= {"v3"}, "it was edited and begins anew"

@@ -16,6 +16,7 @@ class TextChunk:
     number: int
     size: int = 1
     cancelled: bool = False
+    group: str | None = None
 
 
 def queue(texts: int = 8, wait_s: float = 0.005) -> BatchQueue[TextChunk]:
@@ -174,3 +175,37 @@ def test_whatever_happens_chunks_leave_in_order_and_in_time(events: list[tuple[s
         assert not overdue
     assert left == sorted(left)
     assert set(left) | {chunk.number for chunk in chunks if chunk.cancelled} == {chunk.number for chunk in chunks}
+
+
+def test_a_batch_holds_the_chunks_of_one_adapter_and_the_oldest_chunk_decides_which() -> None:
+    waiting = queue(texts=4, wait_s=60)
+    for number, group in enumerate([None, "films", None, "films", "books"]):
+        waiting.add(TextChunk(number, group=group), now=0.0)
+    left = []
+    for _ in range(3):
+        left.append([chunk.number for chunk in waiting.take(0.0)])
+        waiting.returned("replica-1", 0.0)
+    assert left == [[0, 2], [1, 3], [4]]
+    assert not waiting.waiting
+
+
+def test_a_busy_adapter_does_not_starve_another() -> None:
+    waiting = queue(texts=2, wait_s=60)
+    waiting.add(TextChunk(-1, group="rare"), now=0.0)
+    turns = 0
+    while True:
+        for number in range(4):
+            waiting.add(TextChunk(number, group="busy"), now=0.0)
+        batch = waiting.take(0.0)
+        waiting.returned("replica-1", 0.0)
+        turns += 1
+        if batch[0].group == "rare":
+            break
+    assert turns == 1
+    waiting.add(TextChunk(-2, group="rare"), now=0.0)
+    turns = 0
+    while waiting.take(0.0)[0].group != "rare":
+        waiting.returned("replica-1", 0.0)
+        waiting.add(TextChunk(9, group="busy"), now=0.0)
+        turns += 1
+    assert turns <= 3, "only what came before it goes before it"

@@ -7,7 +7,7 @@ from luthier_serving.compute.engines import needed_files, select_engine, select_
 
 pytestmark = pytest.mark.unit
 
-SMALL = ["config.json", "luthier.json", "tokenizer.json"]
+SMALL = ["config.json", "luthier.json", "reference.json", "tokenizer.json"]
 OTHERS = ["README.md", "adapter/adapter_model.safetensors", "metrics.json", "report.html", "tokenizer_config.json"]
 WEIGHTS = ["model.safetensors"]
 

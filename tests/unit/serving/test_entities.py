@@ -62,3 +62,10 @@ def test_the_entities_that_are_served_are_those_of_the_contract(names: str, data
     assert [(span.start, span.end, meanings[span.label].kind) for span in served] == find_entities(
         meanings[label] for label in chosen
     )
+
+
+def test_the_words_between_entities_are_stretches_of_their_own_if_they_are_asked_for() -> None:
+    labels = ("O", "B-PER", "I-PER")
+    words = [Span(place, place, label, 0.5) for place, label in enumerate([0, 0, 1, 2, 0])]
+    found = [(span.start, span.end, labels[span.label]) for span in join_words(words, labels, outside=True)]
+    assert found == [(0, 1, "O"), (2, 3, "B-PER"), (4, 4, "O")]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from luthier_api.documents import Route
 from luthier_serving.answers import Answer, ModelInfo, Row, Text
@@ -235,3 +236,55 @@ async def test_what_is_recorded_of_a_request_is_its_time_and_how_many_wait() -> 
     assert requests.pending == [1, 0]
     assert requests.codes == [(422, ""), (200, "rev-1")]
     assert requests.seconds[1] > requests.seconds[0] > 0
+
+
+def test_an_adapter_is_chosen_by_the_body_or_by_the_path(requests: RecordedRequests) -> None:
+    held = HeldRevision()
+    held.released.set()
+    films = {"name": "films", "uri": "s3://m/films/versions/v", "version": "v", "digest": "sha256:" + "0" * 64}
+    with TestClient(build_http(predictor(held.send, adapters=[films]), requests, ready)) as client:
+        for path, body in (
+            ("/predict", {"text": "a", "model": "reviews:films"}),
+            ("/models/reviews:films/predict", {"text": "a"}),
+            ("/models/reviews/predict", {"text": "a"}),
+            ("/predict", {"text": "a"}),
+        ):
+            assert client.post(path, json=body).status_code == 200
+        assert held.adapters == ["films", "films", None, None]
+        reply = client.post("/models/reviews:books/predict", json={"text": "a"})
+    assert reply.status_code == 404
+    assert reply.json() == {
+        "error": "There is no model 'reviews:books' here; this server has 'reviews' and 'reviews:films'."
+    }
+
+
+async def test_a_body_that_does_not_arrive_in_time_is_a_408_and_the_connection_ends() -> None:
+    requests = RecordedRequests()
+    server = predictor(respond)
+    server.config = server.config.model_copy(update={"request_timeout_s": 0.01})
+    app = build_http(server, requests, ready)
+    messages: list[Message] = [{"type": "http.request", "body": b'{"text', "more_body": True}]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        if not messages:
+            await asyncio.Event().wait()
+        return messages.pop()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": []}
+    async with asyncio.timeout(10):
+        await app(scope, receive, send)
+    assert sent[0]["status"] == 408 and (b"connection", b"close") in sent[0]["headers"]
+    assert json.loads(sent[1]["body"])["error"].startswith("The body did not arrive within 0.01 s")
+    assert requests.codes == [(408, "")] and server.pending == 0
+
+
+@pytest.mark.parametrize("host", ["[", "[::1", "a b", "\N{LATIN SMALL LETTER E WITH ACUTE}", ""])
+@pytest.mark.parametrize("path", ["/nowhere", "/predict/", "/predict"])
+def test_no_header_host_leads_anywhere_or_disturbs_an_error(client: TestClient, host: str, path: str) -> None:
+    reply = client.get(path, headers={"host": host.encode("latin-1")}, follow_redirects=False)
+    assert reply.status_code == (405 if path == "/predict" else 404)
+    assert path in reply.json()["error"] and "location" not in reply.headers

@@ -1,6 +1,7 @@
 """Downloading a version: where it is kept, which files, how long storage is waited for, and the reasons of failures."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,6 +42,7 @@ class Storage:
         self.downloads: list[dict[str, Any]] = []
         self.opened: list[dict[str, Any]] = []
         self.now = 0.0
+        self.model = SimpleNamespace(times=None)
 
     def download_version(self, uri: str, folder: Path, storage: Any, **options: Any) -> None:
         self.downloads.append({"uri": uri, "folder": folder, **options})
@@ -48,10 +50,11 @@ class Storage:
             raise self.failures.pop(0)
         folder.mkdir()
 
-    def open_model(self, folder: Path, engine: str, **options: Any) -> str:
+    def open_model(self, folder: Path, engine: str, **options: Any) -> SimpleNamespace:
         assert folder.is_dir()
         self.opened.append({"engine": engine, **options})
-        return "the model"
+        self.now += 2.0
+        return self.model
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -78,7 +81,7 @@ def use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 def test_a_version_is_downloaded_verified_and_opened_as_its_config_says(use: Any, tmp_path: Path) -> None:
     storage = use()
-    assert load_model(CONFIG) == "the model"
+    assert load_model(CONFIG) is storage.model
     [download] = storage.downloads
     assert (download["uri"], download["digest"]) == (CONFIG.model_uri, CONFIG.digest)
     assert download["cache"] == tmp_path / "cache" / "content"
@@ -86,16 +89,16 @@ def test_a_version_is_downloaded_verified_and_opened_as_its_config_says(use: Any
     assert download["choose"](["model.onnx", "model.safetensors"]) == ["model.safetensors"], "of an engine with a GPU"
     [opened] = storage.opened
     assert opened.pop("cpus") >= 1
-    assert opened == {"engine": "auto", "version": "v7", "gpus": 1, "max_tokens": 99}
+    assert opened == {"engine": "auto", "version": "v7", "digest": CONFIG.digest, "gpus": 1, "max_tokens": 99}
     assert list((tmp_path / "cache").iterdir()) == [], "the working folder is removed"
 
 
 @pytest.mark.parametrize("failure", [StorageUnavailable("connection refused"), CredentialsExpired("renew them")])
 def test_an_outage_of_storage_and_keys_that_are_renewed_late_are_waited_out(use: Any, failure: StorageError) -> None:
     storage = use(*[failure] * 10)
-    assert load_model(CONFIG) == "the model"
+    assert load_model(CONFIG) is storage.model
     assert len(storage.downloads) == 11
-    assert storage.now == 10 * loading.RETRY_DELAY_S
+    assert storage.model.times == (10 * loading.RETRY_DELAY_S, 2.0)
 
 
 @pytest.mark.parametrize(("patience_s", "downloads"), [("0", 1), ("2.9", 1), ("3", 2), ("9", 4)])

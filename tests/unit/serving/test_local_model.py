@@ -28,8 +28,10 @@ def revision(name: str) -> RevisionConfig:
 class LoadedModel:
     """A model, of which a test can see whether it was freed."""
 
+    times = None
+
     def __init__(self, name: str) -> None:
-        self.info = MODEL._replace(version=name)
+        self.info, self.work, self.reference = MODEL._replace(version=name), None, None
 
     def predict(self, texts: Sequence[Text]) -> list[Row]:
         return answer(texts).rows

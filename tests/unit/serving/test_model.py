@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from luthier_api.documents import SERVING_DOCUMENT_FILE, ServingDocument
+from luthier_api.artifact_files import REFERENCE_FILE
+from luthier_api.documents import SERVING_DOCUMENT_FILE, Profile, ReferenceDocument, ServingDocument
 from luthier_api.reasons import Reason
 from luthier_api.training import Task
-from luthier_serving.answers import Span, Text
+from luthier_serving.answers import Text
 from luthier_serving.compute.engines import Batch, Logits
-from luthier_serving.compute.model import Model, read_document
+from luthier_serving.compute.model import Model, read_document, read_reference
 from luthier_serving.errors import LoadError
+from luthier_serving.tasks import OUTPUTS
 
 pytestmark = pytest.mark.unit
 
@@ -232,7 +234,44 @@ def test_entities_are_found_where_the_caller_wrote_them_however_the_text_was_cle
     changes = {"task": Task.TOKEN_CLASSIFICATION, "labels": ["O", "B-TITLE", "I-TITLE"], "max_length": 32}
     loaded = model(tmp_path, Names(per_token=True), **changes, strip_whitespace=strip_whitespace)
     texts = [" \tBAD   Good \n FILM!  bad", "Good", "a"]
-    spans = [[span for span in row.values if isinstance(span, Span)] for row in loaded.predict(texts)]
+    output = OUTPUTS[Task.TOKEN_CLASSIFICATION]
+    spans = [output.scored(row, loaded.info) for row in loaded.predict(texts)]
     found = [[text[span.start : span.end] for span in row] for text, row in zip(texts, spans, strict=True)]
     assert found == [["Good \n FILM"], ["Good"], []]
-    assert spans[0][0].confidence == pytest.approx(np.e**9 / (np.e**9 + np.e**5 + 1), abs=1e-6)
+    assert spans[0][0].score == pytest.approx(np.e**9 / (np.e**9 + np.e**5 + 1), abs=1e-6)
+
+
+def test_a_row_says_how_much_of_its_text_was_cut_and_keeps_the_logits(tmp_path: Path) -> None:
+    loaded = model(tmp_path, Arithmetic())
+    short, long = loaded.predict(["good film", "film " * 10 + "good"])
+    assert (short.cut_tokens, long.cut_tokens) == (0, 5)
+    assert loaded.info.max_tokens == 8
+    assert np.frombuffer(short.logits, dtype=np.float32).tolist() == [0.0, 300.0]
+
+
+def test_each_text_says_how_many_tokens_it_has_and_how_many_are_unknown_where_there_is_a_reference(
+    tmp_path: Path,
+) -> None:
+    texts = ["good film", "quite bad", "never seen"]
+    plain = model(tmp_path, Arithmetic())
+    assert plain.reference is None and [(row.tokens, row.unknown) for row in plain.predict(texts)] == [(4, 0)] * 3
+    reference = ReferenceDocument(unknown_token_id=WORDS.index("[UNK]"), profile=Profile())
+    (tmp_path / REFERENCE_FILE).write_text(reference.to_json())
+    assert read_reference(tmp_path) == reference
+    told = Model(tmp_path, read_document(tmp_path), Arithmetic(), version="v1", max_tokens=4096, reference=reference)
+    assert [(row.tokens, row.unknown) for row in told.predict(texts)] == [(4, 0), (4, 1), (4, 2)]
+    assert [row.values for row in told.predict(texts)] == [row.values for row in plain.predict(texts)]
+
+
+def test_a_reference_that_this_server_cannot_read_is_as_none(tmp_path: Path) -> None:
+    for content in ("{", '{"profile": {}, "ofALaterRelease": 1}'):
+        (tmp_path / REFERENCE_FILE).write_text(content)
+        assert read_reference(tmp_path) is None
+
+
+def test_a_model_says_what_its_last_call_took(tmp_path: Path) -> None:
+    loaded = model(tmp_path, Arithmetic())
+    loaded.predict(["good film", "bad"])
+    work = loaded.work
+    assert work is not None and work.tokens == 7 and work.started_ns > 0
+    assert work.tokenize_s > 0 and work.compute_s > 0

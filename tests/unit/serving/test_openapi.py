@@ -12,6 +12,7 @@ from luthier_api.training import Task
 from luthier_serving.answers import Answer, ModelInfo, Row, Span, Text
 from luthier_serving.replica.http import build_http
 from luthier_serving.replica.openapi import openapi_document
+from support.serving import clients
 from support.serving.doubles import MODEL, RecordedRequests, config, predictor, ready, respond
 
 pytestmark = pytest.mark.unit
@@ -37,7 +38,7 @@ def test_each_task_answers_in_its_own_words_and_as_it_is_described(
 ) -> None:
     model = ModelInfo("v1", "model.onnx", task, labels, pairs=False, threshold=0.3)
 
-    async def send(texts: list[Text]) -> Answer:
+    async def send(texts: list[Text], adapter: str | None = None, /) -> Answer:
         return Answer([row] * len(texts), model, "replica-1")
 
     async def ready() -> ModelInfo:
@@ -65,7 +66,7 @@ def check(instance: object, name: str, description: dict[str, Any]) -> None:
 def test_pairs_come_back_as_they_were_sent_and_so_says_the_description() -> None:
     asked: list[list[Text]] = []
 
-    async def send(texts: list[Text]) -> Answer:
+    async def send(texts: list[Text], adapter: str | None = None, /) -> Answer:
         asked.append(texts)
         return Answer([Row([0.25, 0.75])] * len(texts), MODEL._replace(pairs=True), "replica-1")
 
@@ -109,6 +110,7 @@ BODIES = [
     ({"text": "12345"}, True),
     ({"text": "123456"}, False),
     ({"text": ""}, False),
+    ({"text": " \t\n"}, False),
     ({"text": 1}, False),
     ({}, False),
     ({"text": "a", "colour": "red"}, False),
@@ -162,3 +164,70 @@ def test_a_text_that_failed_in_a_list_is_described() -> None:
         several = client.post("/predict", json={"texts": ["a", "poison"]}).json()
         check(several, "Predictions", client.get("/openapi.json").json())
     assert "error" in several["predictions"][1]
+
+
+OTHERS = {
+    "/v1/models/reviews:predict": ("V1Request", {"instances": ["Zoë  saw Paris"]}, "V1Response"),
+    "/v2/models/reviews/infer": ("InferRequest", clients.infer(["Zoë  saw Paris"], id="7"), "InferResponse"),
+    "/": ("HuggingFaceRequest", {"inputs": "Zoë  saw Paris", "parameters": {}}, "HuggingFaceResponse"),
+}
+
+
+@pytest.mark.parametrize("path", OTHERS)
+@pytest.mark.parametrize(("task", "labels", "row", "expected"), ANSWERS)
+def test_the_protocols_of_others_ask_and_answer_as_they_are_described(
+    task: Task, labels: tuple[str, ...], row: Row, expected: dict[str, Any], path: str
+) -> None:
+    model = ModelInfo("v1", "model.onnx", task, labels, pairs=False, threshold=0.3, max_tokens=8)
+    asked, body, answered = OTHERS[path]
+
+    async def send(texts: list[Text]) -> Answer:
+        return Answer([row._replace(cut_tokens=3)] * len(texts), model, "replica-1")
+
+    async def ready(version: str | None = None, adapter: str | None = None) -> ModelInfo:
+        return model
+
+    with TestClient(build_http(predictor(send), RecordedRequests(), ready)) as client:
+        answer = client.post(path, json=body).json()
+        described = client.get("/openapi.json").json()
+        metadata = client.get("/v2/models/reviews").json()
+    for document in (described, openapi_document(config(), None)):
+        check(body, asked, document)
+        check(answer, answered, document)
+        check(metadata, "ModelMetadata", document)
+        with pytest.raises(jsonschema.ValidationError):
+            check({**body, "colour": "red"}, asked, document)
+        with pytest.raises(jsonschema.ValidationError):
+            check({"of": "no protocol"}, answered, document)
+
+
+def test_the_examples_of_the_description_are_answered() -> None:
+    with TestClient(build_http(predictor(respond), RecordedRequests(), ready)) as client:
+        paths = client.get("/openapi.json").json()["paths"]
+        for path, methods in paths.items():
+            content = methods.get("post", {}).get("requestBody", {}).get("content", {})
+            for example in content.get("application/json", {}).get("examples", {}).values():
+                asked = path.replace("{model}", "reviews").replace("{version}", "v1")
+                assert client.post(asked, json=example["value"]).status_code == 200, path
+
+
+OPTIONS = [
+    ({"text": "a", "top_k": 1, "truncate": False}, True),
+    ({"text": "a", "top_k": 0}, False),
+    ({"text": "a", "top_k": None}, True),
+    ({"text": "a", "truncate": 1}, False),
+    ({"text": "a", "threshold": 0.5}, False),
+]
+
+
+@pytest.mark.parametrize(("body", "valid"), OPTIONS, ids=[json.dumps(body) for body, _ in OPTIONS])
+def test_the_description_has_the_options_of_the_model_and_no_others(body: dict[str, Any], valid: bool) -> None:
+    made = predictor(respond)
+    with TestClient(build_http(made, RecordedRequests(), ready)) as client:
+        assert (client.post("/predict", json=body).status_code == 200) is valid
+        document = client.get("/openapi.json").json()
+    if valid:
+        check(body, "Request", document)
+    else:
+        with pytest.raises(jsonschema.ValidationError):
+            check(body, "Request", document)

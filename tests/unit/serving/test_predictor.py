@@ -1,15 +1,18 @@
 """From a request's texts to its answer: admission, chunks, batches that survive their members, weights."""
 
 import asyncio
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from luthier_api.documents import Mirror, Route
+from luthier_api.documents import AdapterConfig, Mirror, Route
 from luthier_serving.answers import Answer, Row, Text
 from luthier_serving.errors import Overloaded, RequestError, Unavailable
+from luthier_serving.observe.observer import Observer
 from luthier_serving.replica.counters import Counters
 from luthier_serving.replica.predictor import Predictor, Target
+from luthier_serving.replica.protocols.interface import check_model
 from luthier_serving.replica.revision_queue import SendBatch
 from support.serving.doubles import HeldRevision, answer, config, predictor, respond, row, targets
 
@@ -113,7 +116,7 @@ async def test_requests_wait_for_a_busy_replica_only_for_as_long_as_they_may() -
 async def test_as_many_batches_are_in_flight_as_replicas_have_answered() -> None:
     held, replicas = HeldRevision(), ["replica-1", "replica-2"]
 
-    async def send(texts: list[Text]) -> Answer:
+    async def send(texts: list[Text], adapter: str | None = None, /) -> Answer:
         return (await held.send(texts))._replace(replica=replicas[len(held.batches) % 2])
 
     server = predictor(send, max_batch_wait_ms=3_600_000)
@@ -165,7 +168,7 @@ async def test_a_client_that_disconnects_while_its_batch_is_computed_does_not_di
 async def test_a_batch_that_fails_fails_for_everybody_in_it_and_the_next_is_sent() -> None:
     failures = [Unavailable("The revision is gone.")]
 
-    async def send(texts: list[Text]) -> Answer:
+    async def send(texts: list[Text], adapter: str | None = None, /) -> Answer:
         if failures:
             raise failures.pop()
         return answer(texts)
@@ -180,7 +183,7 @@ async def test_a_batch_that_fails_fails_for_everybody_in_it_and_the_next_is_sent
 async def test_a_batch_that_fails_fails_for_the_others_also_after_one_client_disconnected() -> None:
     started, released = asyncio.Event(), asyncio.Event()
 
-    async def send(texts: list[Text]) -> Answer:
+    async def send(texts: list[Text], adapter: str | None = None, /) -> Answer:
         started.set()
         await released.wait()
         raise Unavailable("The revision is gone.")
@@ -229,7 +232,7 @@ def by_name(released: asyncio.Event, weights: dict[str, int], local: str = "") -
     """Return targets each of which answers with its own name for a version."""
 
     def send_to(revision: str) -> SendBatch:
-        async def send(texts: list[Text]) -> Answer:
+        async def send(texts: list[Text], adapter: str | None = None, /) -> Answer:
             await released.wait()
             return answer(texts, version=revision)
 
@@ -317,7 +320,7 @@ async def test_a_single_text_does_not_wait_behind_a_list_of_a_thousand() -> None
     """What runs when it comes is finished first, then it has its turn beside the list's next part."""
     batches: list[list[Text]] = []
 
-    async def send(texts: list[Text]) -> Answer:
+    async def send(texts: list[Text], adapter: str | None = None, /) -> Answer:
         batches.append(texts)
         await asyncio.sleep(0)
         return answer(texts)
@@ -563,3 +566,74 @@ async def test_a_new_window_counts_from_zero() -> None:
     assert counters.report()
     server.configure(config(window="rev-b/1"), by_name(asyncio.Event(), {"stable": 100}))
     assert counters.report() == {} and counters.window == "rev-b/1"
+
+
+FILMS = AdapterConfig(name="films", uri="s3://m/films/versions/v", version="v", digest="sha256:" + "0" * 64)
+
+
+async def test_requests_for_an_adapter_share_batches_with_each_other_only() -> None:
+    held = HeldRevision()
+    server = predictor(held.send, local="rev-1", adapters=[FILMS])
+    first = asyncio.create_task(server.predict(["first"]))
+    await held.started.wait()
+    rest = [asyncio.create_task(server.predict([f"{n}"], adapter="films" if n % 2 else None)) for n in range(4)]
+    await asyncio.sleep(0)
+    held.released.set()
+    await asyncio.gather(first, *rest)
+    assert list(zip(held.batches, held.adapters, strict=True)) == [
+        (["first"], None),
+        (["0", "2"], None),
+        (["1", "3"], "films"),
+    ]
+
+
+@pytest.mark.parametrize(("model", "adapter"), [("reviews", None), ("reviews:films", "films")])
+def test_the_name_of_a_model_chooses_an_adapter(model: str, adapter: str | None) -> None:
+    assert check_model(model, None, predictor(respond, adapters=[FILMS]).served) == adapter
+
+
+@pytest.mark.parametrize("model", ["films", "reviews:books", "reviews:", "other:films", "reviews:films:x"])
+def test_a_model_that_is_not_there_is_answered_with_those_that_are(model: str) -> None:
+    with pytest.raises(RequestError, match="this server has 'reviews' and 'reviews:films'") as error:
+        check_model(model, None, predictor(respond, adapters=[FILMS]).served)
+    assert error.value.status == 404
+
+
+def test_an_adapter_has_a_version_of_its_own() -> None:
+    served = predictor(respond, adapters=[FILMS]).served
+    assert check_model("reviews:films", "v", served) == "films"
+    with pytest.raises(RequestError, match="'reviews:films' has no version 'v1' in service; in service: v"):
+        check_model("reviews:films", "v1", served)
+    with pytest.raises(RequestError, match="'reviews' has no version 'v' in service; in service: v1"):
+        check_model("reviews", "v", served)
+
+
+async def test_drift_is_measured_of_the_model_alone_and_not_of_its_adapters() -> None:
+    counted: list[str] = []
+    observer = Observer()
+    observer.drift = cast(Any, SimpleNamespace(add=lambda revision, answer: counted.append(answer.model.version)))
+    made = Predictor(Counters(), lambda revision, texts: None, observer)
+    made.configure(config(adapters=[FILMS]), targets(respond, config(adapters=[FILMS])))
+    await made.predict(["a"], adapter="films")
+    assert counted == []
+    await made.predict(["a"])
+    assert counted == ["v1"]
+
+
+async def test_what_a_canary_fails_of_an_adapter_the_stable_revision_answers_with_the_same_adapter() -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    async def broken(texts: list[Text], adapter: str | None = None, /) -> Answer:
+        asked.append(("canary", adapter))
+        raise Unavailable("The adapter films is not loaded yet.")
+
+    async def stable(texts: list[Text], adapter: str | None = None, /) -> Answer:
+        asked.append(("stable", adapter))
+        return answer(texts)
+
+    server = Predictor(Counters(), lambda revision, texts: None)
+    server.configure(
+        config(adapters=[FILMS]), [Target("stable", 0, True, stable), Target("canary", 100, False, broken)]
+    )
+    assert (await server.predict(["a"], adapter="films"))[0] == "stable"
+    assert asked == [("canary", "films"), ("stable", "films")]

@@ -11,7 +11,7 @@ import pytest
 
 from luthier_api.documents import RevisionConfig
 from luthier_api.reasons import Reason
-from luthier_serving.answers import Row, Text
+from luthier_serving.answers import Row, Text, Work
 from luthier_serving.errors import LoadError
 from support.serving.doubles import MODEL, row
 from support.serving.ray_applications import revision
@@ -63,11 +63,14 @@ def test_a_load_error_keeps_its_reason_on_the_way_to_another_process() -> None:
     assert str(error) == "IntegrityError: one byte differs."
 
 
+WORK = Work(started_ns=7, tokenize_s=0.001, compute_s=0.002, tokens=9)
+
+
 class HeldModel:
     """Computes when it is allowed to; remembers what it was given together, and in which threads."""
 
     def __init__(self, *, merges_calls: bool) -> None:
-        self.info = MODEL
+        self.info, self.work = MODEL, WORK
         self.merges_calls = merges_calls
         self.batches: list[list[Text]] = []
         self.threads: set[str] = set()
@@ -122,7 +125,7 @@ async def test_each_call_gets_its_own_rows_and_says_who_computed_them(start: Cal
     calls: list[list[Text]] = [["a", "b"], ["c"], ["d", "e", "f"]]
     answers = await asyncio.gather(*await in_flight(replica, *calls))
     assert [answer.rows for answer in answers] == [[row(text) for text in texts] for texts in calls]
-    assert {(answer.model, answer.replica) for answer in answers} == {(MODEL, "replica-7")}
+    assert {(answer.model, answer.replica, answer.work) for answer in answers} == {(MODEL, "replica-7", WORK)}
     assert model.batches == calls, "on a CPU calls are not merged"
     assert threading.current_thread().name not in model.threads, "the event loop stays free"
     assert await replica.describe() == MODEL
@@ -186,3 +189,20 @@ async def test_a_replica_that_no_longer_computes_is_unhealthy(start: Callable[..
     await asyncio.wait([replica._worker])
     with pytest.raises(RuntimeError, match="has ended"):
         await replica.check_health()
+
+
+async def test_a_replica_whose_model_hangs_is_unhealthy_until_it_answers(
+    start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = HeldModel(merges_calls=False)
+    replica = await start(model)
+    [asked] = await in_flight(replica, ["a"])
+    while not model.batches:
+        await asyncio.sleep(0.001)
+    await replica.check_health()
+    monkeypatch.setattr(revision, "LONGEST_BATCH_S", 0.0)
+    with pytest.raises(RuntimeError, match="has been computing one batch for 0 s"):
+        await replica.check_health()
+    model.allowed.set()
+    await asked
+    await replica.check_health()

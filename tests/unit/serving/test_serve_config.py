@@ -12,14 +12,25 @@ from luthier_api.storage import StorageAccess
 from luthier_operator.manifests import rayservice
 from luthier_operator.manifests.access import Grant
 from luthier_operator.model.views import Meta
-from support.serving.ray_applications import revision, server
+from support.serving.ray_applications import revision, schema, server
 
 pytestmark = pytest.mark.unit
 
 AUTOSCALING = {"minReplicas": 1, "maxReplicas": 3, "targetOngoingRequests": 8}
 
 
-@pytest.mark.parametrize("scale", [{"replicas": 2}, {"autoscaling": AUTOSCALING}, {}], ids=str)
+ADAPTED = {
+    "runtime": {"engine": "torch"},
+    "adapters": [{"name": "films", "uri": "s3://models/films/versions/v", "digest": "sha256:" + "2" * 64}],
+}
+
+
+@pytest.mark.filterwarnings("ignore:The `metrics_interval_s` field:DeprecationWarning")
+@pytest.mark.parametrize(
+    "scale",
+    [{"replicas": 2}, {"autoscaling": AUTOSCALING}, {}, {"autoscaling": {**AUTOSCALING, "minReplicas": 0}}, ADAPTED],
+    ids=str,
+)
 def test_the_server_takes_what_the_operator_writes(scale: dict[str, Any]) -> None:
     spec = ModelDeploymentSpec.model_validate({"model": {"fineTuneJobRef": {"name": "reviews"}}, **scale})
     grant = Grant("output", StorageAccess(endpoint="http://s3.example.com:9000"))
@@ -33,6 +44,7 @@ def test_the_server_takes_what_the_operator_writes(scale: dict[str, Any]) -> Non
     meta = Meta("ModelDeployment", "ns", "reviews", "uid-1", 1)
     text = rayservice.serve_config(meta, spec, layout)
     assert rayservice.read_layout(text) == layout
+    schema.ServeDeploySchema.model_validate(json.loads(text))
     deployed = {}
     for application in json.loads(text)["applications"]:
         module, _, builder = application["import_path"].partition(":")
@@ -52,6 +64,7 @@ def test_the_server_takes_what_the_operator_writes(scale: dict[str, Any]) -> Non
         served.name: (75, False),
         canary.name: (25, True),
     }
+    assert [each.name for each in config.adapters or ()] == [each.name for each in spec.adapters]
 
 
 def test_a_configuration_of_a_release_before_the_server_held_a_revision_is_no_layout() -> None:

@@ -1,22 +1,26 @@
 """The application at `/`: its builder, its user_config, the revision that it holds, and how it calls another one."""
 
 import asyncio
+import gzip
 import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from luthier_api.documents import RevisionConfig, Route
+from luthier_api.documents import Profile, ReferenceDocument, RevisionConfig, Route
 from luthier_api.reasons import Reason
 from luthier_dev.processes import free_ports
 from luthier_operator.gather.pod_client import ReportReader
-from luthier_serving.answers import Answer, ModelInfo, Text
+from luthier_serving.answers import Answer, ModelInfo, Row, Text
+from luthier_serving.compute.model import LoadTimes
 from luthier_serving.errors import LoadError, Overloaded, RequestError, Unavailable
+from luthier_serving.replica import report
 from support.serving.doubles import MODEL, answer, config
 from support.serving.ray_applications import (
     handles,
@@ -54,7 +58,8 @@ class Revisions:
             raise serve_exceptions.RayServeException(f"Application {name} does not exist")
         return SimpleNamespace(
             predict=SimpleNamespace(remote=lambda texts: self._predict(name, texts)),
-            describe=SimpleNamespace(remote=lambda: self._describe(name)),
+            describe=SimpleNamespace(remote=lambda adapter=None: self._describe(name, adapter)),
+            reference=SimpleNamespace(remote=lambda: self._reference(name)),
         )
 
     async def _predict(self, name: str, texts: list[Text]) -> Answer:
@@ -62,9 +67,13 @@ class Revisions:
         await self._outcome(name)
         return answer(texts, version=name)
 
-    async def _describe(self, name: str) -> ModelInfo:
+    async def _describe(self, name: str, adapter: str | None) -> ModelInfo:
         await self._outcome(name)
-        return MODEL._replace(version=name)
+        return MODEL._replace(version=adapter or name)
+
+    async def _reference(self, name: str) -> ReferenceDocument:
+        await self._outcome(name)
+        return REFERENCE.model_copy(update={"unknown_token_id": 7})
 
     async def _outcome(self, name: str) -> None:
         outcomes = self.outcomes[name]
@@ -79,6 +88,8 @@ class Revisions:
 def revisions(monkeypatch: pytest.MonkeyPatch) -> Revisions:
     found = Revisions()
     monkeypatch.setattr(handles.serve, "get_app_handle", found.get_app_handle)
+    monkeypatch.setattr(handles, "last_death", lambda revision: "")
+    monkeypatch.setattr(handles, "ASK_AFTER_S", 0.0)
     return found
 
 
@@ -154,6 +165,7 @@ async def test_after_a_failure_the_handle_is_looked_up_again(revisions: Revision
     assert revisions.looked_up == ["rev-1"] * 4
 
 
+REFERENCE = ReferenceDocument(label_names=list(MODEL.labels), profile=Profile(texts=2, labels=[1, 1, 0]))
 STABLE = RevisionConfig(name="one", model_uri="s3://m/m/versions/1", version="1", digest="sha256:" + "0" * 64)
 NEXT = STABLE.model_copy(update={"name": "two", "version": "2"})
 
@@ -192,7 +204,13 @@ class Loading:
             raise self.failures.pop()
         self.loaded.append(config.name)
         info = MODEL._replace(version=config.name)
-        return SimpleNamespace(info=info, predict=lambda texts: answer(texts).rows)
+        return SimpleNamespace(
+            info=info,
+            times=LoadTimes(1.5, 2.5),
+            predict=lambda texts: answer(texts).rows,
+            work=None,
+            reference=REFERENCE,
+        )
 
 
 @pytest.fixture
@@ -232,10 +250,14 @@ async def test_a_replica_is_there_once_it_holds_the_stable_revision(
         assert client.get("/readyz").json()["version"] == "one"
         assert client.post("/predict", json={}).status_code == 422
     [(one, answered), (_, failed)] = made["luthier_requests_total"]
-    assert (one, answered, failed) == (1, {"code": "200", "revision": "one"}, {"code": "422", "revision": ""})
-    assert made["luthier_batch_texts"] == [(2, {"revision": "one"})]
+    of_one = {"revision": "one", "version": "one"}
+    assert (one, answered) == (1, {"code": "200", **of_one})
+    assert failed == {"code": "422", "revision": "", "version": ""}
+    assert made["luthier_batch_texts"] == [(2, of_one)]
     [(seconds, tags)] = made["luthier_request_seconds"]
-    assert seconds > 0 and tags == {"revision": "one"}
+    assert seconds > 0 and tags == of_one
+    stages = {tags["stage"]: seconds for seconds, tags in made["luthier_stage_seconds"]}
+    assert set(stages) == {"queue", "total"} and seconds > stages["total"] > stages["queue"] >= 0
     assert not revisions.looked_up, "nothing but this process was asked"
 
 
@@ -338,6 +360,36 @@ async def test_the_report_is_read_over_http_as_the_operator_does(replica: Any) -
     assert report == replica._report() and report is not None and report.ready
 
 
+async def test_drift_is_counted_of_the_stable_revision_and_of_a_canary_by_its_own_reference(
+    replica: Any, revisions: Revisions, made: dict[str, Any]
+) -> None:
+    revisions.outcomes["two"] = [None]
+    observe = {"namespace": "team", "drift": {"windowS": 60}}
+    split = routes(own="two", one=50, two=50)
+    await replica.reconfigure(config(stable=STABLE, routes=split).to_wire() | {"observe": observe})
+    assert await versions(replica, 4) == {"one", "two"}
+    await replica._observing.tick(10)
+    found = replica._report().drift
+    assert {name: (each.reference, each.recent.texts) for name, each in found.items()} == {
+        "one": (REFERENCE, 2),
+        "two": (REFERENCE.model_copy(update={"unknown_token_id": 7}), 2),
+    }
+    assert {tags["revision"] for _, tags in made["luthier_drift_psi"]} == {"one", "two"}
+    await replica.reconfigure(config(stable=STABLE, routes=routes(one=100)).to_wire())
+    assert replica._report().drift is None, "and no word of it in the report of who does not ask"
+
+
+async def test_a_replica_that_ends_writes_what_waits(replica: Any, tmp_path: Path) -> None:
+    log = {"uri": tmp_path.as_uri(), "share": 1.0}
+    observe = {"namespace": "team", "requestLog": log}
+    await replica.reconfigure(config(stable=STABLE, routes=routes(one=100)).to_wire() | {"observe": observe})
+    await versions(replica, 3)
+    replica.__del__()
+    [written] = tmp_path.rglob("*.jsonl.gz")
+    assert written.relative_to(tmp_path).parts[:2] == ("team", "reviews") and written.name.startswith("replica-1-")
+    assert len(gzip.decompress(written.read_bytes()).splitlines()) == 3
+
+
 async def test_an_unknown_field_is_ignored_with_a_warning(replica: Any, caplog: pytest.LogCaptureFixture) -> None:
     # Ray's logger does not propagate once Serve has set it up.
     logger = logging.getLogger("ray.serve")
@@ -374,3 +426,98 @@ async def test_it_is_ready_when_a_revision_with_weight_answers(
     monkeypatch.setattr(server, "READY_TIMEOUT_S", 10)
     await replica.reconfigure(config(stable=STABLE, routes=routes(own="two", one=0, two=100)).to_wire())
     assert (await replica._ready()).version == "two"
+
+
+async def test_a_replica_tells_how_long_its_first_model_took(replica: Any) -> None:
+    start = replica._report().start
+    assert (start.download_s, start.load_s) == (1.5, 2.5) and start.ready >= start.began
+
+
+async def test_a_version_that_is_named_is_ready_when_that_one_answers(replica: Any, revisions: Revisions) -> None:
+    revisions.outcomes = {"two": [None]}
+    await replica.reconfigure(config(stable=STABLE, routes=routes(own="two", one=90, two=10)).to_wire())
+    versions = {route.revision: route.version for route in replica._config.routes}
+    assert (await replica._ready()).version != "two"
+    assert (await replica._ready(versions["two"])).version == "two"
+    assert await replica._discovery.is_ready(replica._config.model_name, versions["two"])
+
+
+async def test_an_adapter_is_ready_when_the_model_or_the_canary_has_it(replica: Any, revisions: Revisions) -> None:
+    with pytest.raises(Unavailable, match="The adapter films is not loaded yet"):
+        await replica._ready(adapter="films")
+    replica._local.held._adapters = SimpleNamespace(
+        model=lambda name: SimpleNamespace(info=MODEL._replace(version=f"{name}-1")), want=lambda adapters: None
+    )
+    assert (await replica._ready(adapter="films")).version == "films-1"
+    revisions.outcomes = {"two": [None]}
+    await replica.reconfigure(config(stable=STABLE, routes=routes(own="two", one=10, two=90)).to_wire())
+    assert (await replica._ready(adapter="films")).version == "films"
+
+
+async def test_a_replica_whose_model_hangs_is_unhealthy_until_it_answers(replica: Any, loading: Loading) -> None:
+    computing, may = threading.Event(), threading.Event()
+
+    def predict(texts: list[Text]) -> list[Row]:
+        computing.set()
+        assert may.wait(10)
+        return answer(texts).rows
+
+    replica._local.held._model = SimpleNamespace(predict=predict, info=MODEL, work=None)
+    asked = asyncio.create_task(replica._predictor.predict(["a"]))
+    await until(computing.is_set)
+    await replica.check_health()
+    replica._config = replica._config.model_copy(update={"request_timeout_s": 0})
+    with pytest.raises(RuntimeError, match="has been computing one batch for 0 s"):
+        await replica.check_health()
+    may.set()
+    await asked
+    await replica.check_health()
+
+
+async def test_why_a_replica_of_a_canary_died_is_asked_of_ray_and_reported(
+    replica: Any, revisions: Revisions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(handles, "last_death", lambda name: asked.append(name) or "it was low on memory")
+    revisions.outcomes["two"] = [ray_exceptions.RayActorError(), ray_exceptions.OutOfMemoryError("low"), None]
+    await replica.reconfigure(config(stable=STABLE, routes=routes(own="two", one=0, two=100)).to_wire())
+    assert await versions(replica, 2) == {"two"}
+    await until(lambda: replica._report().deaths)
+    assert replica._report().deaths == {"two": "it was low on memory"}
+    assert asked == ["two"], "not once for each of its deaths"
+
+
+def test_ray_is_asked_for_the_dead_replicas_of_a_revision_and_lack_of_memory_goes_before_other_causes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Any] = []
+    causes: list[Any] = [
+        {"actor_died_error_context": {"error_message": "The worker\n died."}},
+        {"oom_context": {"error_message": "The node was running low on memory."}},
+        None,
+        {"creation_task_failure_context": {"error_message": "An error."}},
+    ]
+
+    def list_actors(**options: Any) -> list[Any]:
+        asked.append(options["filters"])
+        return [SimpleNamespace(death_cause=cause) for cause in causes]
+
+    monkeypatch.setattr("ray.util.state.list_actors", list_actors)
+    assert handles.last_death("rev-1") == "The node was running low on memory."
+    assert asked == [[("class_name", "=", "ServeReplica:rev-1:Revision"), ("state", "=", "DEAD")]]
+    del causes[1]
+    assert handles.last_death("rev-1") == "An error."
+    causes.clear()
+    assert handles.last_death("rev-1") == ""
+    monkeypatch.setattr("ray.util.state.list_actors", lambda **_: 1 / 0)
+    assert handles.last_death("rev-1") == ""
+
+
+def test_processes_that_the_kernel_killed_for_memory_are_counted_where_it_says_so(tmp_path: Path) -> None:
+    second, first = tmp_path / "memory.events", tmp_path / "memory.oom_control"
+    second.write_text("low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 0\n")
+    first.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 4\n")
+    nowhere = tmp_path / "nowhere"
+    assert [report.oom_kills(files) for files in ([second, first], [nowhere, first], [nowhere])] == [2, 4, 0]
+    first.write_text("what is this")
+    assert report.oom_kills([first]) == 0

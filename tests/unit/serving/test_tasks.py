@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from luthier_api.training import Task
 from luthier_serving.answers import Answer, ModelInfo, Row, Span, Values
 from luthier_serving.tasks import OUTPUTS
-from luthier_serving.tasks.interface import Word
+from luthier_serving.tasks.interface import Scored, Word
 from luthier_serving.tasks.probabilities import sigmoid, softmax
 
 pytestmark = pytest.mark.unit
@@ -84,7 +84,10 @@ def test_the_first_token_of_a_word_decides_and_padding_and_special_tokens_do_not
         [Word(token, token * 2, token * 2 + 1) for token in range(1, 5)],
     ]
     values = OUTPUTS[Task.TOKEN_CLASSIFICATION].decode(logits, words, model_for(Task.TOKEN_CLASSIFICATION))
-    assert values == [[Span(0, 3, 1, 1.0)], []]
+    model = model_for(Task.TOKEN_CLASSIFICATION)
+    scored = [OUTPUTS[Task.TOKEN_CLASSIFICATION].scored(Row(each), model) for each in values]
+    assert scored == [[Scored("PER", 1.0, 0, 3)], []]
+    assert [span.label for span in values[0]] == [1, 0], "every word is there"
 
 
 def test_a_text_without_words_has_no_spans() -> None:
@@ -102,3 +105,9 @@ def test_an_answer_is_the_same_after_its_way_to_another_process(task: Task) -> N
     values: Values = [Span(0, 5, 1, 0.5)] if task is Task.TOKEN_CLASSIFICATION else [0.25, 0.5, 0.25]
     answer = Answer([Row(values), Row([], "failed")], model_for(task), "replica-1")
     assert pickle.loads(pickle.dumps(answer)) == answer
+
+
+def test_a_row_keeps_its_logits_and_its_cut_tokens_on_its_way_to_another_process() -> None:
+    logits = np.array([1.5, -2.0], dtype=np.float32).tobytes()
+    answer = Answer([Row([0.9, 0.1], None, False, 7, logits)], model_for(Task.TEXT_CLASSIFICATION, "a", "b"), "r")
+    assert pickle.loads(pickle.dumps(answer)).rows[0] == Row([0.9, 0.1], cut_tokens=7, logits=logits)

@@ -7,11 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier_serving.errors import RequestError
-from luthier_serving.replica.validation import RequestLimits, check_content_type, parse_request
+from luthier_serving.replica.predictor import ServedModel
+from luthier_serving.replica.protocols.interface import Call, HttpRequest
+from luthier_serving.replica.protocols.predict import Predict
+from luthier_serving.replica.validation import RequestLimits, check_content_type
 
 pytestmark = pytest.mark.unit
 
 LIMITS = RequestLimits(body_bytes=1024 * 1024, texts=1000, text_characters=100_000)
+SERVED = ServedModel("reviews", adapters={"films": "v"})
+
+
+def parse_body(body: bytes, limits: RequestLimits) -> Call:
+    return Predict().parse(HttpRequest(body), limits, SERVED)
+
 
 BAD = [
     ("no body", b"", 400, "no body"),
@@ -74,7 +83,7 @@ BAD = [
 @pytest.mark.parametrize(("body", "status", "words"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
 def test_a_bad_body_gets_its_status_and_one_sentence(body: bytes, status: int, words: str) -> None:
     with pytest.raises(RequestError) as error:
-        parse_request(body, LIMITS)
+        parse_body(body, LIMITS)
     assert error.value.status == status
     assert words in str(error.value)
     assert str(error.value).endswith(".") and "\n" not in str(error.value)
@@ -122,17 +131,17 @@ SMALL = RequestLimits(body_bytes=60, texts=3, text_characters=5)
     ],
 )
 def test_what_is_exactly_at_a_limit_is_accepted_and_one_more_is_a_413(document: object, over: object) -> None:
-    assert parse_request(json.dumps(document, ensure_ascii=False).encode(), SMALL).texts
+    assert parse_body(json.dumps(document, ensure_ascii=False).encode(), SMALL).texts
     with pytest.raises(RequestError) as error:
-        parse_request(json.dumps(over, ensure_ascii=False).encode(), SMALL)
+        parse_body(json.dumps(over, ensure_ascii=False).encode(), SMALL)
     assert error.value.status == 413
 
 
 def test_a_body_of_exactly_the_limit_is_accepted_and_one_byte_more_is_a_413() -> None:
     body = b'{"text": "a"}'.ljust(60)
-    assert parse_request(body, SMALL).texts == ["a"]
+    assert parse_body(body, SMALL).texts == ["a"]
     with pytest.raises(RequestError, match="larger than 60 bytes") as error:
-        parse_request(body + b" ", SMALL)
+        parse_body(body + b" ", SMALL)
     assert error.value.status == 413
 
 
@@ -141,22 +150,41 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lam
 
 @given(st.lists(TEXTS, min_size=1, max_size=20), st.sampled_from(["text", "texts"]), st.booleans())
 def test_texts_come_out_as_they_went_in(texts: list[str], field: str, ascii_only: bool) -> None:
-    request = parse_request(json.dumps({field: texts}, ensure_ascii=ascii_only).encode(), LIMITS)
+    request = parse_body(json.dumps({field: texts}, ensure_ascii=ascii_only).encode(), LIMITS)
     assert (request.texts, request.single) == (texts, False)
     pairs = {field: texts, {"text": "text_pair", "texts": "text_pairs"}[field]: texts[::-1]}
-    request = parse_request(json.dumps(pairs, ensure_ascii=ascii_only).encode(), LIMITS)
+    request = parse_body(json.dumps(pairs, ensure_ascii=ascii_only).encode(), LIMITS)
     assert (request.texts, request.single) == (list(zip(texts, texts[::-1], strict=True)), False)
-    request = parse_request(json.dumps({"text": texts[0], "text_pair": texts[-1]}).encode(), LIMITS)
+    request = parse_body(json.dumps({"text": texts[0], "text_pair": texts[-1]}).encode(), LIMITS)
     assert (request.texts, request.single) == ([(texts[0], texts[-1])], True)
-    one = parse_request(json.dumps({"text": texts[0]}, ensure_ascii=ascii_only).encode(), LIMITS)
+    one = parse_body(json.dumps({"text": texts[0]}, ensure_ascii=ascii_only).encode(), LIMITS)
     assert (one.texts, one.single) == ([texts[0]], True)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_either_a_request_or_an_error(body: bytes) -> None:
     try:
-        request = parse_request(body, LIMITS)
+        request = parse_body(body, LIMITS)
     except RequestError as error:
         assert 400 <= error.status < 500
     else:
         assert request.texts
+
+
+@pytest.mark.parametrize(
+    ("body", "adapter"),
+    [
+        ({"text": "a"}, None),
+        ({"text": "a", "model": None}, None),
+        ({"text": "a", "model": "reviews"}, None),
+        ({"texts": ["a"], "text_pairs": ["b"], "model": "reviews:films"}, "films"),
+    ],
+)
+def test_a_body_may_name_the_model(body: dict[str, object], adapter: str | None) -> None:
+    assert parse_body(json.dumps(body).encode(), LIMITS).adapter == adapter
+
+
+def test_a_model_that_is_no_string_is_refused() -> None:
+    with pytest.raises(RequestError, match="The field model is a number, not a string") as error:
+        parse_body(b'{"text": "a", "model": 7}', LIMITS)
+    assert error.value.status == 422

@@ -9,7 +9,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
-from luthier_trainer.models.base_model import BaseModel, check_base_model, is_wanted
+from luthier_api.artifact_files import is_model_file
+from luthier_trainer.models.base_model import BaseModel, check_base_model
 from luthier_trainer.runtime.errors import InvalidModel, InvalidSpec
 
 pytestmark = pytest.mark.unit
@@ -138,8 +139,8 @@ def test_the_tokenizers_own_limit_counts_too(model: Path) -> None:
 def test_only_the_files_of_the_model_are_wanted() -> None:
     wanted = ["config.json", "model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json"]
     wanted += ["tokenizer.json", "vocab.txt", "merges.txt"]
-    assert all(is_wanted(path) for path in wanted)
-    assert not any(is_wanted(path) for path in ("README.md", "pytorch_model.bin", "onnx/config.json", "train.py"))
+    assert all(is_model_file(path) for path in wanted)
+    assert not any(is_model_file(path) for path in ("README.md", "pytorch_model.bin", "onnx/config.json", "train.py"))
 
 
 def test_the_head_that_is_needed_is_the_tasks(model: Path) -> None:

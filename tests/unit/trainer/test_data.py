@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luthier_api.training import DataFile, Preprocessing, Quality, Split, Task
+from luthier_artifacts.readers.formats import SourceFile
+from luthier_artifacts.readers.rows import Reading, Row
 from luthier_trainer.data import duplicates, labels
 from luthier_trainer.data.cleaning import Cleaner, Example
 from luthier_trainer.data.labels import SeenLabels
 from luthier_trainer.data.quality import file_quality, length_limits, measure, token_lengths, with_tokens
 from luthier_trainer.data.quality_gates import check_gates
-from luthier_trainer.data.readers.formats import SourceFile
-from luthier_trainer.data.readers.rows import Reading, Row
 from luthier_trainer.data.scripts import ScriptCount
 from luthier_trainer.data.splitting import split_rows
 from luthier_trainer.formats.quality_report import LabelCount, Leakage, QualityReport

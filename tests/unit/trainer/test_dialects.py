@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from luthier_api.training import DataFile
-from luthier_trainer.data.readers.formats import SourceFile, read_rows
-from luthier_trainer.data.readers.rows import Reading
+from luthier_artifacts.readers.formats import SourceFile, read_rows
+from luthier_artifacts.readers.rows import Reading
 from luthier_trainer.runtime.errors import InvalidData, InvalidSpec
 
 pytestmark = pytest.mark.unit

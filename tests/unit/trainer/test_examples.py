@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from luthier_api.base import ApiModel
+from luthier_api.batchprediction import BatchPrediction
 from luthier_api.finetunejob import FineTuneJob, FineTuneJobSpec
 from luthier_api.modeldeployment import ModelDeployment
 from luthier_api.schema import crds
@@ -22,7 +23,11 @@ pytestmark = pytest.mark.unit
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 MANIFESTS = sorted(EXAMPLES.rglob("*.yaml"))
-KINDS: dict[str, type[ApiModel]] = {"FineTuneJob": FineTuneJob, "ModelDeployment": ModelDeployment}
+KINDS: dict[str, type[ApiModel]] = {
+    "FineTuneJob": FineTuneJob,
+    "ModelDeployment": ModelDeployment,
+    "BatchPrediction": BatchPrediction,
+}
 
 
 def finetunejobs() -> list[FineTuneJobSpec]:

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from luthier_api.training import DataFile
-from luthier_trainer.data.readers import jsonl, separated, text_lines
-from luthier_trainer.data.readers import rows as row_checks
-from luthier_trainer.data.readers.formats import SourceFile, format_of, is_known, read_rows
-from luthier_trainer.data.readers.rows import Row
+from luthier_artifacts.readers import jsonl, separated, text_lines
+from luthier_artifacts.readers import rows as row_checks
+from luthier_artifacts.readers.formats import SourceFile, format_of, is_known, read_rows
+from luthier_artifacts.readers.rows import Row
 from luthier_trainer.runtime.errors import InvalidData, InvalidSpec
 
 pytestmark = pytest.mark.unit
@@ -299,5 +299,7 @@ def test_a_column_that_only_late_objects_have_is_there(tmp_path: Path) -> None:
 
 def test_a_column_that_python_has_no_type_for_is_refused_with_its_file(tmp_path: Path) -> None:
     nanoseconds = parquet(text=["a"], label=pa.array([1], pa.timestamp("ns")))
-    with pytest.raises(InvalidData, match=r"^ns\.parquet holds a column that is neither text nor numbers \(Nanosecond"):
+    with pytest.raises(
+        InvalidData, match=r"^ns\.parquet holds a column that is neither text nor numbers \(label: timestamp\[ns\]"
+    ):
         read(tmp_path, "ns.parquet", nanoseconds)

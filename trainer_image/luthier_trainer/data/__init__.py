@@ -2,6 +2,6 @@
 
     readers -> cleaning -> staging -> duplicates, splitting, partition -> quality_gates -> tokenization -> formats
 
-`pipeline` ties them together. Each module before `pipeline` knows one step and no other; row numbers, not texts, travel
-between them.
+`pipeline` ties them together; `readers` are the registry's, since batch predictions read rows too. Each module before
+`pipeline` knows one step and no other; row numbers, not texts, travel between them.
 """

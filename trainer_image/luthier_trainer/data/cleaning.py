@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from luthier_api.text import normalize_text
 from luthier_api.training import DataFile, Preprocessing
+from luthier_artifacts.readers.formats import SourceFile
+from luthier_artifacts.readers.rows import Row, Text
 from luthier_trainer.data.indicators import column_flags, labels_of, vector_flags
-from luthier_trainer.data.readers.formats import SourceFile
-from luthier_trainer.data.readers.rows import Row, Text
 from luthier_trainer.runtime.errors import InvalidData
 from luthier_trainer.tasks.interface import ParsedLabel, TaskModule
 from luthier_trainer.tasks.label_parsing import words_listed

@@ -9,8 +9,8 @@ from luthier_api.keys import digest_of
 from luthier_api.storage import HUB_DATASET
 from luthier_api.training import DataFile
 from luthier_artifacts import IntegrityError, fetch_files, sha256_of
+from luthier_artifacts.readers.formats import SourceFile, format_of, is_known
 from luthier_trainer.data.hub_dataset import fetch_hub_files
-from luthier_trainer.data.readers.formats import SourceFile, format_of, is_known
 from luthier_trainer.formats.prepared import PartName
 from luthier_trainer.runtime.storage import input_storage
 from luthier_trainer.runtime.web import WEB_SCHEME, download_file

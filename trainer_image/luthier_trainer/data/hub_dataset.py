@@ -8,8 +8,8 @@ from luthier_api.documents import Access
 from luthier_api.storage import HUB_DATASET
 from luthier_api.training import DataFile
 from luthier_artifacts import names_matching
+from luthier_artifacts.readers.formats import is_known
 from luthier_trainer.data.hub_files import CONVERTED, Choice, files_of
-from luthier_trainer.data.readers.formats import is_known
 from luthier_trainer.formats.prepared import PartName
 from luthier_trainer.runtime.errors import InputNotFound, InvalidSpec
 from luthier_trainer.runtime.hub import HubRepository, Snapshot

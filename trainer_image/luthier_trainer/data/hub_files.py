@@ -12,7 +12,7 @@ from typing import Any
 
 from fsspec.utils import glob_translate
 
-from luthier_trainer.data.readers.formats import format_of, is_known
+from luthier_artifacts.readers.formats import format_of, is_known
 from luthier_trainer.runtime.errors import InputNotFound, InvalidSpec
 
 # A branch to which the hub itself converts data sets: <config>/<split>/<number>.parquet.

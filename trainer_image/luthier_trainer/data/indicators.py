@@ -7,8 +7,8 @@ A list such as [1.0, 0.0, 0.0] says which labels a text has by their positions, 
 from collections.abc import Iterable, Iterator, Sequence
 
 from luthier_api.training import DataFile
-from luthier_trainer.data.readers.formats import SourceFile, read_rows
-from luthier_trainer.data.readers.rows import Reading, Row
+from luthier_artifacts.readers.formats import SourceFile, read_rows
+from luthier_artifacts.readers.rows import Reading, Row
 from luthier_trainer.runtime.errors import InvalidData
 from luthier_trainer.tasks.label_parsing import label_list, label_text, repeated
 from luthier_trainer.tasks.multi_label import DEFAULT_SEPARATOR

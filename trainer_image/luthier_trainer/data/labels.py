@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from luthier_trainer.data.readers.formats import SourceFile
+from luthier_artifacts.readers.formats import SourceFile
 from luthier_trainer.runtime.errors import InvalidData, InvalidSpec
 from luthier_trainer.tasks.label_parsing import canonical
 

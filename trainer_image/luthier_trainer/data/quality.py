@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from luthier_trainer.data.readers.rows import Reading
+from luthier_artifacts.readers.rows import Reading
 from luthier_trainer.formats.quality_report import (
     FileQuality,
     LabelCount,

@@ -21,10 +21,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from luthier_api.training import DataFile
+from luthier_artifacts.readers.formats import SourceFile, read_rows
+from luthier_artifacts.readers.rows import Reading, Text
 from luthier_trainer.data.cleaning import Cleaner, Example
 from luthier_trainer.data.labels import SeenLabels
-from luthier_trainer.data.readers.formats import SourceFile, read_rows
-from luthier_trainer.data.readers.rows import Reading, Text
 from luthier_trainer.data.scripts import ScriptCount
 from luthier_trainer.formats.prepared import PartWriter
 from luthier_trainer.runtime.errors import InvalidData

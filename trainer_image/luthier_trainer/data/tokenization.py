@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from tokenizers import Encoding, Tokenizer
 
-from luthier_trainer.data.readers.rows import Text
+from luthier_artifacts.readers.rows import Text
 
 Batch = TypeVar("Batch")
 Input = str | list[str] | tuple[str, str]

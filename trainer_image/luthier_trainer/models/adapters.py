@@ -17,16 +17,20 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from luthier_api.artifact_files import ADAPTER_FOLDER
-from luthier_api.base import Digest, Document, Text
-from luthier_api.documents import SERVING_DOCUMENT_FILE, Resolved, RunDocument
-from luthier_api.training import Label, Task
-from luthier_trainer.models.base_model import TOKENIZER_FILES, check_base_model, digest_of_model
+from luthier_api.artifact_files import (
+    ADAPTER_DOCUMENT_FILE,
+    ADAPTER_FOLDER,
+    ADAPTER_WEIGHTS_FILE,
+    TOKENIZER_FILES,
+)
+from luthier_api.documents import SERVING_DOCUMENT_FILE, AdapterDocument, Resolved, RunDocument
+from luthier_api.training import Label
+from luthier_trainer.models.base_model import check_base_model, digest_of_model
 from luthier_trainer.models.load import load_model
 from luthier_trainer.models.methods import Trainable, release, with_adapters
 from luthier_trainer.runtime.errors import InvalidModel
@@ -34,22 +38,7 @@ from luthier_trainer.tasks.registry import task_of
 
 log = logging.getLogger(__name__)
 
-ADAPTER_DOCUMENT_FILE = "luthier-adapter.json"
-# peft's own names.
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
-
 Weights = dict[str, torch.Tensor]
-
-
-class AdapterDocument(Document):
-    """What an adapter is for; it lies in its folder as luthier-adapter.json."""
-
-    base_model_uri: Text = Field(description="Where the base model came from.")
-    base_model_revision: Text | None = Field(default=None, description="Commit of a hub's model.")
-    base_model_digest: Digest = Field(description="Digest over the base model's files.")
-    task: Task = Field(description="What was learned.")
-    labels: list[Label] = Field(description="Labels in the order of the model's outputs.")
 
 
 def adapter_document(run: RunDocument, resolved: Resolved, labels: list[Label]) -> AdapterDocument:
@@ -88,7 +77,7 @@ def save_adapter(model: PeftModel, folder: Path, about: AdapterDocument) -> None
     config.base_model_name_or_path, config.revision = about.base_model_uri, about.base_model_revision
     config.inference_mode = True
     config.save_pretrained(str(folder))
-    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_file(weights, folder / ADAPTER_WEIGHTS_FILE, metadata={"format": "pt"})
     (folder / ADAPTER_DOCUMENT_FILE).write_text(about.to_json(indent=2) + "\n")
 
 
@@ -164,7 +153,7 @@ def _read_document(folder: Path) -> AdapterDocument:
 def _read_adapter(folder: Path) -> tuple[LoraConfig, Weights]:
     try:
         config = PeftConfig.from_pretrained(str(folder))
-        weights = load_file(folder / WEIGHTS_FILE)
+        weights = load_file(folder / ADAPTER_WEIGHTS_FILE)
     except (OSError, ValueError, TypeError, KeyError, SafetensorError, json.JSONDecodeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InvalidModel(

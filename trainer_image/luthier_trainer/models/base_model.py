@@ -8,7 +8,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -20,24 +20,11 @@ from luthier_api.artifact_files import (
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     WEIGHTS_INDEX_FILE,
+    is_model_file,
 )
 from luthier_artifacts import describe_folder, tree_digest
 from luthier_trainer.runtime.errors import InvalidModel, InvalidSpec
 from luthier_trainer.spec.transformers_source import model_types
-
-# Beside tokenizer.json these are what AutoTokenizer reads.
-TOKENIZER_FILES = (
-    TOKENIZER_FILE,
-    TOKENIZER_CONFIG_FILE,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "spm.model",
-)
 
 # Their positions begin after the padding token's, so two of the table's rows are never used (fairseq's convention).
 _OFFSET_POSITIONS = frozenset(
@@ -81,17 +68,9 @@ class BaseModel:
         return Tokenizer.from_file(str(self.folder / TOKENIZER_FILE))
 
 
-def is_wanted(path: str) -> bool:
-    """Tell which files of a model's folder are the model; pictures, other formats and their exports are not."""
-    if "/" in path:
-        return False
-    suffixes = PurePosixPath(path).suffixes
-    return path == CONFIG_FILE or path in TOKENIZER_FILES or ".safetensors" in suffixes
-
-
 def digest_of_model(folder: Path) -> str:
     """Return the digest over the files of a local folder that are the model."""
-    return tree_digest(entry for entry in describe_folder(folder) if is_wanted(entry.path))
+    return tree_digest(entry for entry in describe_folder(folder) if is_model_file(entry.path))
 
 
 def check_base_model(folder: Path, uri: str, *, auto_class: str, max_length: int, pairs: bool = False) -> BaseModel:

@@ -8,10 +8,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from luthier_api.artifact_files import is_model_file
 from luthier_api.documents import RunDocument
 from luthier_api.keys import digest_of
 from luthier_artifacts import StorageConfig, fetch_tree, list_tree
-from luthier_trainer.models.base_model import digest_of_model, is_wanted
+from luthier_trainer.models.base_model import digest_of_model
 from luthier_trainer.models.model_cache import ModelCache
 from luthier_trainer.runtime.errors import InputNotFound
 from luthier_trainer.runtime.hub import HUB_SCHEME, HubRepository
@@ -59,7 +60,7 @@ def _of_hub(repository: HubRepository, folder: Path, shared: ModelCache | None) 
     snapshot = repository.snapshot()
     if shared and (digest := shared.get(identity(snapshot.commit), folder)):
         return FetchedModel(folder, digest, snapshot.commit)
-    repository.download(snapshot.commit, [name for name in snapshot.names if is_wanted(name)], folder)
+    repository.download(snapshot.commit, [name for name in snapshot.names if is_model_file(name)], folder)
     digest = digest_of_model(folder)
     if shared:
         shared.put(identity(snapshot.commit), digest, folder)
@@ -68,7 +69,7 @@ def _of_hub(repository: HubRepository, folder: Path, shared: ModelCache | None) 
 
 def _of_storage(uri: str, config: StorageConfig, folder: Path, cache: Path, shared: ModelCache) -> FetchedModel:
     def identity() -> str:
-        found = [(info.key, info.etag, info.size) for info in list_tree(uri, config, wanted=is_wanted)]
+        found = [(info.key, info.etag, info.size) for info in list_tree(uri, config, wanted=is_model_file)]
         return digest_of(["storage", config.endpoint, uri.rstrip("/"), found])
 
     before = identity()
@@ -82,7 +83,7 @@ def _of_storage(uri: str, config: StorageConfig, folder: Path, cache: Path, shar
 
 
 def _downloaded(uri: str, config: StorageConfig, folder: Path, cache: Path) -> str:
-    tree = fetch_tree(uri, folder, config, cache=cache, wanted=is_wanted)
+    tree = fetch_tree(uri, folder, config, cache=cache, wanted=is_model_file)
     if not tree.files:
         raise InputNotFound(
             f"{uri} holds no file of a model; give the folder that holds config.json and model.safetensors."

@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from luthier_api.artifact_files import is_model_file
 from luthier_api.documents import MODEL_CACHE_VARIABLE
 from luthier_artifacts import StorageError
-from luthier_trainer.models.base_model import digest_of_model, is_wanted
+from luthier_trainer.models.base_model import digest_of_model
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ class ModelCache:
 
 def _copy(source: Path, target: Path) -> None:
     """Copy the files of a model."""
-    names = [path.name for path in source.iterdir() if is_wanted(path.name)]
+    names = [path.name for path in source.iterdir() if is_model_file(path.name)]
     target.mkdir(parents=True)
     for name in names:
         shutil.copyfile(source / name, target / name)

@@ -2,7 +2,7 @@
 
 config.json, model.safetensors, tokenizer files    AutoModelForSequenceClassification.from_pretrained(folder)
 model.onnx                                         written by `export` beforehand, where it was asked for
-luthier.json                                       what the server needs
+luthier.json, reference.json                       what the server needs, and compares what it is asked with
 metrics.json, quality.json, run.json               the results, the data, the run document without storage access
 README.md                                          the model card, by which a hub shows the folder
 log.jsonl, console.log, report.html                for people
@@ -23,6 +23,7 @@ from luthier_api.artifact_files import (
     CONSOLE_FILE,
     LOG_FILE,
     METRICS_FILE,
+    REFERENCE_FILE,
     REPORT_FILE,
     RUN_FILE,
     SERVING_DOCUMENT_FILE,
@@ -61,6 +62,8 @@ def build_artifact(
     write_tokenizer(folder, model, base, prepared, run.spec, findings.padding)
     serving = serving_document(run.spec, prepared, findings.padding)
     (folder / SERVING_DOCUMENT_FILE).write_text(serving.to_json(indent=2) + "\n")
+    if findings.reference:
+        (folder / REFERENCE_FILE).write_text(findings.reference.to_json(indent=2) + "\n")
     (folder / RUN_FILE).write_text(without_access(run).to_json(indent=2) + "\n")
     (folder / METRICS_FILE).write_text(metrics_json(findings))
     shutil.copyfile(workspace.prepared / QUALITY_FILE, folder / QUALITY_FILE)

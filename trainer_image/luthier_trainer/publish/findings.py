@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from luthier_api.documents import Padding
+from luthier_api.documents import Padding, ReferenceDocument
 from luthier_trainer.export.outcome import ExportOutcome
 from luthier_trainer.tasks.evaluation import Evaluation
 
@@ -24,6 +24,7 @@ class Findings:
         precision: fp32, fp16 or bf16.
         exports: what became of each format.
         padding: where batches of the model are filled up.
+        reference: what the evaluation split looks like, for the server; none where nothing was evaluated.
         seconds: time by part of the run.
     """
 
@@ -39,3 +40,4 @@ class Findings:
     exports: list[ExportOutcome]
     seconds: dict[str, float]
     padding: Padding = "right"
+    reference: ReferenceDocument | None = None

@@ -45,6 +45,7 @@ def write_report(
         evaluations=evaluations,
         data=prepared.data,
         quality=quality_section(prepared.quality.model_dump(mode="json")),
+        reference=sections.reference_rows(findings.reference),
         settings=flatten_spec(run.spec),
         environment=environment,
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from luthier_api.base import decimal_text
+from luthier_api.documents import FEATURE_TITLES, UNKNOWN_EDGES, ReferenceDocument
 from luthier_api.training import GateOperator, Task, TrainingSpec
 from luthier_trainer.publish import plots
 from luthier_trainer.publish.findings import Findings
@@ -199,6 +200,26 @@ def evaluation_section(
         mistakes=[_short(mistake) for mistake in evaluation.mistakes[:MISTAKES_SHOWN]],
         numbers=bool(evaluation.scatter),
     )
+
+
+def reference_rows(reference: ReferenceDocument | None) -> list[tuple[str, str]]:
+    """Return what a server measures drift against: of each feature its bins that hold texts, with their shares."""
+    if reference is None:
+        return []
+    profile = reference.profile
+    names = {
+        "labels": [*reference.label_names, "others"],
+        "confidence": [f"{bin_ / 10:.1f} to {(bin_ + 1) / 10:.1f}" for bin_ in range(len(profile.confidence))],
+        "tokens": [f"up to {2**bin_}" for bin_ in range(len(profile.tokens))],
+        "unknown": ["none", *(f"up to {edge:.0%}" for edge in UNKNOWN_EDGES[1:]), "more"],
+    }
+    rows = []
+    for feature, title in FEATURE_TITLES.items():
+        counts = getattr(profile, feature)
+        if any(counts) and (feature != "unknown" or reference.unknown_token_id is not None):
+            shares = zip(names[feature], counts, strict=True)
+            rows.append((title, ", ".join(f"{name}: {count / sum(counts):.1%}" for name, count in shares if count)))
+    return rows
 
 
 def metric_title(name: str) -> str:

@@ -19,13 +19,13 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, normalizers
 from transformers import AutoTokenizer, PreTrainedModel
 
-from luthier_api.artifact_files import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE
+from luthier_api.artifact_files import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, TOKENIZER_FILES
 from luthier_api.documents import Padding
 from luthier_api.text import normalize_text
 from luthier_api.training import Preprocessing, TrainingSpec
 from luthier_trainer.data.tokenization import configure, is_byte_level
 from luthier_trainer.formats.prepared import PreparedFolder
-from luthier_trainer.models.base_model import TOKENIZER_FILES, BaseModel
+from luthier_trainer.models.base_model import BaseModel
 from luthier_trainer.runtime.errors import InvalidModel
 from luthier_trainer.tasks.registry import task_of
 

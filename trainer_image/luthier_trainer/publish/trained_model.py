@@ -24,6 +24,7 @@ from luthier_trainer.models.base_model import BaseModel
 from luthier_trainer.publish.artifact import build_artifact, metadata_of
 from luthier_trainer.publish.findings import Findings
 from luthier_trainer.publish.published import as_published
+from luthier_trainer.publish.reference import reference_of
 from luthier_trainer.runtime.distributed import World
 from luthier_trainer.runtime.errors import ExportFailed
 from luthier_trainer.runtime.progress import Progress
@@ -152,6 +153,9 @@ def _export_and_publish(work: Work, trained: Trained, measured: _Measured) -> Pu
             exports=exports,
             padding=padding,
             seconds=clock.seconds,
+            reference=reference_of(
+                *(work.task, measured.answers, prepared.held_out, prepared.data.labels, work.base.tokenizer())
+            ),
         )
         build_artifact(workspace, run, trained.model, work.base, prepared, findings)
     work.progress.enter("Uploading")

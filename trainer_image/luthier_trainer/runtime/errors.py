@@ -1,8 +1,10 @@
 """All known failures of a run, each with its exit code.
 
-    TrainerError
+    ReadError             of the readers of rows, which the server has too
     ├── InvalidSpec       the run document asks for something impossible
-    ├── InvalidData       the dataset cannot be read, or misses a limit of spec.dataset.quality
+    └── InvalidData       the dataset cannot be read, or misses a limit of spec.dataset.quality
+
+    TrainerError
     ├── InvalidModel      the base model is incomplete, or has no head for the task
     ├── InputNotFound     a model that its hub does not have (storage has its own ObjectNotFound)
     ├── InputChanged      an input is no longer what prepare saw
@@ -23,24 +25,15 @@ A message is one or two sentences: what happened, where, and what to do. Mapping
 from typing import ClassVar
 
 from luthier_api.exitcodes import ExitCode
+from luthier_artifacts.readers.errors import InvalidData as InvalidData
+from luthier_artifacts.readers.errors import InvalidSpec as InvalidSpec
+from luthier_artifacts.readers.errors import ReadError as ReadError
 
 
 class TrainerError(Exception):
     """Base of all known failures of a run."""
 
     exit_code: ClassVar[ExitCode]
-
-
-class InvalidSpec(TrainerError):
-    """The run document asks for something impossible."""
-
-    exit_code = ExitCode.INVALID_SPEC
-
-
-class InvalidData(TrainerError):
-    """The dataset cannot be read, or misses a limit that it must keep."""
-
-    exit_code = ExitCode.INVALID_DATA
 
 
 class InvalidModel(TrainerError):

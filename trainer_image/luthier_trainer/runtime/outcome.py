@@ -21,7 +21,7 @@ from luthier_artifacts import (
     StorageError,
     StorageUnavailable,
 )
-from luthier_trainer.runtime.errors import StopRequested, TrainerError
+from luthier_trainer.runtime.errors import ReadError, StopRequested, TrainerError
 
 MESSAGE_CHARACTERS = 1500
 _PLACE_CHARACTERS = 200
@@ -42,7 +42,7 @@ _STORAGE: dict[type[StorageError], ExitCode] = {
 
 def exit_code_of(error: BaseException) -> ExitCode:
     """Return the exit code for an error; CRASHED for unexpected errors."""
-    if isinstance(error, TrainerError):
+    if isinstance(error, TrainerError | ReadError):
         return error.exit_code
     if isinstance(error, StopRequested):
         return ExitCode.PREEMPTED

@@ -24,10 +24,10 @@ from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.resources import FineTuneJobResource
 from luthier_operator.model.timestamps import rfc3339, seconds_since
 from luthier_operator.model.views import JobView, Meta, Raw
-from luthier_operator.plan.finetunejob import events_to_ask, removals
+from luthier_operator.plan.finetunejob import removals
 from luthier_operator.plan.finetunejob.situation import ObservedRuns, deletions
 from luthier_operator.plan.finetunejob.status import transitions
-from luthier_operator.plan.pods import kueue
+from luthier_operator.plan.pods import events_to_ask, kueue
 from luthier_operator.plan.pods.diagnosis import clip
 
 RETRY_S = 600.0
@@ -139,7 +139,7 @@ def _next_step(
     if job.deleting:
         return _Step(under_way)
     if job.outcome is None:
-        queries = events_to_ask.queries(resource.spec, own, now)
+        queries = events_to_ask.queries(own, now, mounts=resource.spec.mounts)
         again_s = min((query.again_s for query in queries), default=None)
         return _Step(_waiting(job, observed) or under_way, requeue_after_s=again_s)
     outcome = removals.outcome(job)

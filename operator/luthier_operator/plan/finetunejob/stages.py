@@ -15,7 +15,7 @@ from luthier_operator.model.actions import Apply, Patch
 from luthier_operator.model.names import Stage
 from luthier_operator.model.timestamps import rfc3339
 from luthier_operator.model.views import JobView
-from luthier_operator.plan.finetunejob import crashes, events_to_ask, restarts, verdicts, version_pruning
+from luthier_operator.plan.finetunejob import crashes, restarts, verdicts, version_pruning
 from luthier_operator.plan.finetunejob.runs import Run
 from luthier_operator.plan.finetunejob.situation import (
     Decision,
@@ -25,7 +25,7 @@ from luthier_operator.plan.finetunejob.situation import (
     suspensions,
     without_other_run,
 )
-from luthier_operator.plan.pods import failures, image_policy, kueue
+from luthier_operator.plan.pods import events_to_ask, failures, image_policy, kueue
 from luthier_operator.plan.pods.diagnosis import Diagnosis, diagnose, diagnose_event
 from luthier_operator.plan.verdict import Verdict, image_not_allowed
 
@@ -169,7 +169,7 @@ def _failure(s: Situation, job: JobView) -> LastFailure | None:
 
 def _look_again_s(s: Situation, job: JobView) -> float | None:
     """Return when to look again for what nothing wakes the operator for: Events about pods that cannot be created."""
-    queries = events_to_ask.queries(s.spec, [job], s.now)
+    queries = events_to_ask.queries([job], s.now, mounts=s.spec.mounts)
     times = [query.again_s for query in queries]
     if pause_s := restarts.pause_s(job, s.now):
         times.append(pause_s)

@@ -9,10 +9,13 @@ from luthier_operator.manifests.rayservice import Application, Layout
 from luthier_operator.model import names
 from luthier_operator.model.resources import ModelDeploymentResource
 from luthier_operator.model.timestamps import parse_time, seconds_since
-from luthier_operator.model.views import Meta, PodReport, RayServiceView
-from luthier_operator.plan.modeldeployment import verdicts
+from luthier_operator.model.views import Meta, PodReport, PodView, RayServiceView
+from luthier_operator.plan.modeldeployment import memory, verdicts
 from luthier_operator.plan.modeldeployment.analysis import Judgement, figures_of, judge
 from luthier_operator.plan.modeldeployment.rollout import Seen, Situation, Stage, stage_of, state_of
+
+# Stages in which a canary may be to blame for what happens to the pods that it shares.
+_BESIDE = ("Starting", "Step", "Shifted")
 
 
 def rollout_of(
@@ -21,6 +24,8 @@ def rollout_of(
     layout: Layout | None,
     wanted: Application | None,
     reports: Sequence[PodReport],
+    ended: Sequence[ServerReport],
+    pods: Sequence[PodView],
     now: datetime,
 ) -> Situation:
     """Return how the rollout of the wanted revision stands."""
@@ -35,13 +40,13 @@ def rollout_of(
     kept = [each.name for each in status.history[: resource.spec.rollout.rollback_window + 1]]
     return Situation(
         layout,
-        stable=_stable(server, layout, status, answers, now),
-        canary=_canary(server, layout, status, stage, now),
+        stable=_stable(server, layout, status, answers, pods, now),
+        canary=_canary(server, layout, status, stage, going, answers, pods, now),
         held=held(answers, layout.stable.name),
         served=bool(status.history),
         settled=bool(status.history) and status.history[0].name == layout.stable.name,
         stage_s=stage_s,
-        judgement=_judgement(resource, layout, going, answers, stage_s, now),
+        judgement=_judgement(resource, layout, going, answers, ended, stage_s, now),
         failures=going.failures if going and stage == "Step" else 0,
         paused=bool(going and going.paused),
         wishes=wishes_of(resource.meta, status),
@@ -82,23 +87,33 @@ def _stable(
     layout: Layout,
     status: ModelDeploymentStatus,
     answers: Sequence[ServerReport],
+    pods: Sequence[PodView],
     now: datetime,
 ) -> Seen:
     view = server.applications.get(names.SERVER)
     state, message = state_of(view.status if view else None), view.message if view else ""
     name = layout.stable.name
-    loading = [m for answer in answers if answer.ready for m in answer.models if m.revision == name]
-    failures = [model.message for model in loading if model.state == "Failed"]
+    # A replica that starts waits for storage by itself, and says why; Ray Serve does not.
+    waiting = [(a.ready, m.message) for a in answers for m in a.models if m.revision == name and m.state == "Failed"]
+    failures = [message for ready, message in waiting if ready]
     if failures and layout.previous and not layout.canary:
         state = "Failed"  # loaded in place, beside a revision that works
-    text = f"LoadError: {failures[0]}" if failures else message
-    return Seen(
-        state, _age_s(status, name, state, now), verdicts.sentence(text) if state != "Running" or failures else ""
-    )
+    text = f"LoadError: {waiting[0][1]}" if waiting else message
+    why = ""
+    if state != "Running" or failures:
+        why = memory.cause(text, (), answers, pods, now) or verdicts.sentence(text)
+    return Seen(state, _age_s(status, name, state, now), why)
 
 
 def _canary(
-    server: RayServiceView, layout: Layout, status: ModelDeploymentStatus, stage: Stage | None, now: datetime
+    server: RayServiceView,
+    layout: Layout,
+    status: ModelDeploymentStatus,
+    stage: Stage | None,
+    going: RolloutStatus | None,
+    answers: Sequence[ServerReport],
+    pods: Sequence[PodView],
+    now: datetime,
 ) -> Seen | None:
     canary = layout.canary
     if canary is None:
@@ -107,8 +122,19 @@ def _canary(
     current = server.observed_generation >= server.generation or layout.canary_weight > 0
     view = server.applications.get(canary.name) if current else None
     state = "Draining" if stage == "Dropping" else state_of(view.status if view else None)
-    message = verdicts.sentence(view.message) if view and state != "Running" else ""
-    return Seen(state, _age_s(status, canary.name, state, now), message)
+    began = parse_time(going.since) if going else None
+    if began and stage in _BESIDE and canary.name != layout.stable.name and memory.killed_since(pods, began, now):
+        # It would end the pod, and the stable revision in it, again and again.
+        return Seen("Failed", 0.0, memory.ended_with_pod(pods))
+    text = view.message if view else ""
+    deaths = [answer.deaths[canary.name] for answer in answers if canary.name in answer.deaths]
+    if state != "Running":
+        why = memory.cause(text, deaths, answers, pods, now) or verdicts.sentence(text)
+        return Seen(state, _age_s(status, canary.name, state, now), why)
+    # It came up again; only what will come again is worth a word.
+    why = memory.cause("", deaths, answers, pods, now)
+    why = why if why.startswith(memory.RAN_OUT) else ""
+    return Seen(state, _age_s(status, canary.name, state, now), why)
 
 
 def _age_s(status: ModelDeploymentStatus, name: str, state: str, now: datetime) -> float:
@@ -121,6 +147,7 @@ def _judgement(
     layout: Layout,
     going: RolloutStatus | None,
     answers: Sequence[ServerReport],
+    ended: Sequence[ServerReport],
     stage_s: float,
     now: datetime,
 ) -> Judgement | None:
@@ -131,5 +158,7 @@ def _judgement(
     last = parse_time(going.judged) or parse_time(going.since)
     if seconds_since(last, now) < analysis.interval_seconds:
         return None
-    canary, stable = (figures_of(answers, each.name, layout.window) for each in (layout.canary, layout.stable))
+    canary, stable = (
+        figures_of([*answers, *ended], each.name, layout.window) for each in (layout.canary, layout.stable)
+    )
     return judge(analysis, canary, stable, stage_s)

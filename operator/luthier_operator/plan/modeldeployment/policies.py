@@ -7,27 +7,34 @@
       5. no_target     nothing is published yet; the version now served stays in service
       6. rolling_out   see `rollout`
 
+Beside all of them, `exposure` says which way in there is from outside.
+
 What is live is read from the RayService; the status remembers only since when, and what has failed.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from luthier_api.documents import ServerReport
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
+from luthier_operator.manifests import grpc, scaling
 from luthier_operator.manifests import rayservice as manifests
 from luthier_operator.manifests.rayservice import Application, Layout
 from luthier_operator.model.actions import Apply, Delete, Plan, Scale
 from luthier_operator.model.defaults import Defaults
 from luthier_operator.model.resources import ModelDeploymentResource
 from luthier_operator.model.views import FineTuneJobView, Meta, PodReport, PodView, RayServiceView, Refusal
-from luthier_operator.plan.modeldeployment import observe, pods_missing, verdicts
+from luthier_operator.plan.modeldeployment import drift, observe, pods_missing, sleep, verdicts
+from luthier_operator.plan.modeldeployment.adapters import adapters_of
+from luthier_operator.plan.modeldeployment.exposure import Outside, exposure_of
 from luthier_operator.plan.modeldeployment.rollout import Situation as Rollout
 from luthier_operator.plan.modeldeployment.rollout import Step, Times, next_step
 from luthier_operator.plan.modeldeployment.status import Outlook, status_of, transitions, with_conditions
-from luthier_operator.plan.modeldeployment.target import NoTarget, Target, target_of
 from luthier_operator.plan.pods import image_policy
+from luthier_operator.plan.pods.diagnosis import Diagnosis
+from luthier_operator.plan.target import NoTarget, Target, target_of
 from luthier_operator.plan.verdict import Verdict, image_not_allowed
 
 
@@ -44,8 +51,12 @@ class ObservedServing:
     kuberay_installed: bool = True
     pod_event: str = ""
     """Message of the newest Event that says why one of its pods could not be created."""
+    outside: Outside = field(default_factory=Outside)
+    """What there is of the way in from outside the cluster."""
     refused: Refusal | None = None
     """Set if the plan that followed from all this was carried out and the cluster did not accept it."""
+    ended: Sequence[ServerReport] = ()
+    """The last words of replicas that have ended, for what they had counted."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +86,29 @@ class Situation:
         """Whether requests are answered now: what the server replicas say; KubeRay's word only where none was asked."""
         if self.server is None:
             return False
+        if self.holds_requests:
+            return True
         if self.observed.reports:
             return any(each.report and each.report.ready for each in self.observed.reports)
+        if scaling.may_sleep(self.spec) and self.diagnosis:
+            return False  # the head alone is an endpoint too
         if not self.server.serving:
             return False
         # KubeRay reports only the new cluster of two, while the old one answers, and neither before it has read the
         # new configuration. One that an earlier release wrote is not read here.
         lags = self.server.observed_generation < self.server.generation
         return self.layout is None or self.server.upgrading or lags or self.rollout.stable.state == "Running"
+
+    @property
+    def diagnosis(self) -> Diagnosis | None:
+        """Why pods do not start, or were not even created."""
+        return pods_missing.diagnosis(self.server, self.observed.pods, self.observed.pod_event)
+
+    @property
+    def holds_requests(self) -> bool:
+        """Whether there is no replica, and requests wait until one has started."""
+        reports, hindered = self.observed.reports, self.diagnosis is not None
+        return sleep.holds_requests(self.spec, self.server, self.rollout, reports, hindered=hindered)
 
 
 @dataclass(frozen=True)
@@ -111,12 +137,13 @@ def plan_modeldeployment(
     if observed.refused is not None:
         verdict = verdicts.refused(observed.refused)
         return _only_status(resource.meta, resource.status, verdict, now, defaults.refused_retry_s)
-    target = target_of(resource.spec, observed.finetunejob)
+    target = target_of(resource.spec.model, observed.finetunejob)
     if adoption := _adoption(resource, observed, target, defaults):
         note = verdicts.adopted(resource.meta.name)
         return Plan(applies=(adoption,), events=(note,), requeue_after_s=_ADOPTED_S)
     situation = situation_of(resource, observed, target, now, defaults)
     decision = next(decision for policy in POLICIES if (decision := policy(situation)))
+    exposure = exposure_of(resource, observed.outside)
     outlook = Outlook(
         layout=situation.layout,
         rollout=situation.rollout,
@@ -126,15 +153,24 @@ def plan_modeldeployment(
         server=situation.server,
         workers=pods_missing.workers(situation.server, observed.pods),
         reports=observed.reports,
+        pods=observed.pods,
+        holds_requests=situation.holds_requests and not resource.spec.suspend,
+        exposure=exposure,
+        ended=observed.ended,
     )
-    status = status_of(resource, decision.verdict, outlook, now)
+    verdict = exposure.judged(verdicts.with_api_keys(decision.verdict, observed.reports))
+    status = status_of(resource, verdict, outlook, now)
     return Plan(
-        deletes=decision.deletes,
-        applies=decision.applies,
+        deletes=(*decision.deletes, *exposure.deletes),
+        applies=(*decision.applies, *exposure.applies),
         scales=decision.scales,
         status=None if status == resource.status else status.to_wire(),
         events=transitions(resource.status, status),
-        requeue_after_s=decision.requeue_after_s,
+        requeue_after_s=_sooner(
+            decision.requeue_after_s,
+            exposure.requeue_after_s,
+            drift.INTERVAL_S if drift.wanted(resource) else None,
+        ),
     )
 
 
@@ -155,7 +191,7 @@ def situation_of(
     server = own_server(resource, observed)
     layout = manifests.read_layout(server.serve_config, server.previous) if server else None
     wanted = _wanted(resource, target) if isinstance(target, Target) else None
-    rollout = observe.rollout_of(resource, server, layout, wanted, observed.reports, now)
+    rollout = observe.rollout_of(resource, server, layout, wanted, observed.reports, observed.ended, observed.pods, now)
     return Situation(resource, observed, target, layout, rollout, now, defaults)
 
 
@@ -171,8 +207,13 @@ def _adoption(
         return None
     wanted = _wanted(resource, target)
     layout, grant = Layout(wanted), target.grant
-    manifest = manifests.rayservice(resource.meta, resource.spec, layout=layout, grant=grant, defaults=defaults)
-    return Apply(manifest) if manifests.hash_of(manifest) == server.spec_hash else None
+    for awake in (False, True):
+        manifest = manifests.rayservice(
+            resource.meta, resource.spec, layout=layout, grant=grant, defaults=defaults, awake=awake
+        )
+        if manifests.hash_of(manifest) == server.spec_hash:
+            return Apply(manifest)
+    return None
 
 
 def plan_unreadable(meta: Meta, before: ModelDeploymentStatus, why: str, now: datetime) -> Plan:
@@ -240,18 +281,32 @@ def rolling_out(s: Situation) -> Decision | None:
         s.rollout,
         wanted,
         available=s.available,
-        diagnosis=pods_missing.diagnosis(s.server, s.observed.pods, s.observed.pod_event),
+        diagnosis=s.diagnosis,
         invalid=s.server.invalid if s.server else None,
         deadline_s=s.spec.rollout.progress_deadline_seconds,
     )
     return Decision(
-        verdict,
+        _of_what_serves(s, verdict, wanted),
         step=step,
         update=wanted.name,
         applies=_applies(s, s.target, step.layout),
         scales=_scales(s),
         requeue_after_s=_sooner(step.wake_s, pods_missing.ask_again_s(s.server, s.observed.pods, s.now)),
     )
+
+
+def _of_what_serves(s: Situation, verdict: Verdict, wanted: Application) -> Verdict:
+    """Return the verdict, and of a version in service also whether it sleeps and what its adapters do."""
+    if not verdict.ready:
+        return verdict
+    before = s.resource.status
+    rows = adapters_of(s.spec, s.observed.reports, before.adapters) or []
+    if s.holds_requests and not s.rollout.settled:
+        return verdicts.waking(wanted.version)
+    if s.holds_requests:
+        starting = sleep.is_starting(s.observed.pods, s.observed.reports)
+        return verdicts.idle(before.cold_start, starting=starting)
+    return verdicts.with_adapters(verdict, s.resource.meta.name, wanted.version, rows)
 
 
 def _sooner(*times: float | None) -> float | None:
@@ -282,10 +337,14 @@ def _needs_cluster(s: Situation, target: Target, layout: Layout) -> bool:
 def _applies(s: Situation, target: Target, layout: Layout) -> tuple[Apply, ...]:
     """Return the RayService, if what is applied differs from what is wanted."""
     manifest = _manifest(s, target, layout)
+    new_cluster = s.server is None or manifests.cluster_hash_of(manifest) != s.server.cluster_hash
+    if sleep.stays_awake(s.spec, s.server, s.rollout, layout, new_cluster=new_cluster):
+        manifest = _manifest(s, target, layout, awake=True)
     unchanged = s.server is not None and s.server.spec_hash == manifests.hash_of(manifest)
     if unchanged or (s.server and s.server.deleting):
         return ()
-    return (Apply(manifests.disruption_budget(s.resource.meta, s.spec)), Apply(manifest))
+    services = (Apply(grpc.service(s.resource.meta), once=True),) if s.spec.runtime.grpc else ()
+    return (Apply(manifests.disruption_budget(s.resource.meta, s.spec)), *services, Apply(manifest))
 
 
 def _scales(s: Situation) -> tuple[Scale, ...]:
@@ -311,8 +370,9 @@ def _scales(s: Situation) -> tuple[Scale, ...]:
     return (Scale(s.resource.meta.namespace, server.cluster, count, fewest, most, remove),)
 
 
-def _manifest(s: Situation, target: Target, layout: Layout) -> dict[str, Any]:
-    return manifests.rayservice(s.resource.meta, s.spec, layout=layout, grant=target.grant, defaults=s.defaults)
+def _manifest(s: Situation, target: Target, layout: Layout, *, awake: bool = False) -> dict[str, Any]:
+    meta, grant, defaults = s.resource.meta, target.grant, s.defaults
+    return manifests.rayservice(meta, s.spec, layout=layout, grant=grant, defaults=defaults, awake=awake)
 
 
 def _delete(s: Situation, server: RayServiceView) -> Delete:

@@ -34,7 +34,7 @@ class Seen:
     Attributes:
         state: what it is doing.
         age_s: for how long it has been in that state, in seconds.
-        message: why it is not running.
+        message: why it is not running; of one that runs, that it ran out of memory before.
     """
 
     state: State
@@ -234,7 +234,7 @@ def _judged(s: Situation, layout: Layout, canary: Application, rollout: Rollout,
     if s.judgement and s.judgement.outcome == "Failed":
         failures += 1
         if analysis and failures > analysis.failure_limit and rollout.auto_rollback:
-            return _reject(layout, canary, "Analysis", s.judgement.message)
+            return _reject(layout, canary, "Analysis", _with_cause(s.judgement.message, s.canary))
         limit = analysis.failure_limit if analysis else 0
         text = f"{s.judgement.message}: failure {failures}, of which {limit} are allowed"
         return replace(_stay(s, layout, text), failures=failures, wake_s=interval_s)
@@ -259,13 +259,20 @@ def _judged(s: Situation, layout: Layout, canary: Application, rollout: Rollout,
         if analysis.on_inconclusive == "Promote":
             return _go_on(layout, canary, steps, index, times)
         if analysis.on_inconclusive == "RollBack":
-            return _reject(layout, canary, "Analysis", f"{s.judgement.message}: too few to judge")
+            return _reject(
+                layout, canary, "Analysis", _with_cause(f"{s.judgement.message}: too few to judge", s.canary)
+            )
     return replace(_stay(s, layout, _text(s.judgement)), wake_s=interval_s)
 
 
 def _stay(s: Situation, layout: Layout, message: str = "") -> Step:
     stage: Stage = "Starting" if layout.step is None else "Step"
     return Step(layout, stage, message, paused=s.paused, failures=s.failures)
+
+
+def _with_cause(message: str, canary: Seen | None) -> str:
+    """Return which limit was broken, and why if that is known."""
+    return f"{message}; {canary.message}" if canary and canary.message else message
 
 
 def _text(judgement: Judgement | None) -> str:

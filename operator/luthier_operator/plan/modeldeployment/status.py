@@ -5,12 +5,12 @@ that the spec asks for answers them all. What the sentences say is up to `verdic
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from luthier_api.base import decimal_text
 from luthier_api.conditions import find_condition, merge_conditions
-from luthier_api.documents import SERVE_PORT
+from luthier_api.documents import SERVE_PORT, ServerReport
 from luthier_api.finetunejob import LastFailure
 from luthier_api.modeldeployment import (
     ModelDeploymentStatus,
@@ -25,9 +25,11 @@ from luthier_operator.model import names
 from luthier_operator.model.actions import EventNote
 from luthier_operator.model.resources import ModelDeploymentResource
 from luthier_operator.model.timestamps import rfc3339
-from luthier_operator.model.views import Meta, PodReport, RayServiceView
-from luthier_operator.plan.modeldeployment import verdicts
+from luthier_operator.model.views import Meta, PodReport, PodView, RayServiceView
+from luthier_operator.plan.modeldeployment import drift, sleep, verdicts
+from luthier_operator.plan.modeldeployment.adapters import adapters_of
 from luthier_operator.plan.modeldeployment.analysis import figures_of
+from luthier_operator.plan.modeldeployment.exposure import Exposure
 from luthier_operator.plan.modeldeployment.rollout import Seen, Situation, Step, steps_of
 from luthier_operator.plan.verdict import Verdict
 
@@ -44,6 +46,7 @@ class Outlook:
         rollout: how the rollout stands.
         step: what is done now; None if the rollout does not move.
         update: the revision that the spec asks for.
+        holds_requests: whether there is no replica, and requests wait until one has started.
     """
 
     layout: Layout | None
@@ -54,6 +57,10 @@ class Outlook:
     server: RayServiceView | None
     workers: int = 0
     reports: Sequence[PodReport] = ()
+    pods: Sequence[PodView] = ()
+    holds_requests: bool = False
+    exposure: Exposure = field(default_factory=Exposure)
+    ended: Sequence[ServerReport] = ()
 
     @property
     def next_layout(self) -> Layout | None:
@@ -76,25 +83,31 @@ def status_of(
 ) -> ModelDeploymentStatus:
     """Return the whole new status."""
     meta, before = resource.meta, resource.status
-    server, current = outlook.server, _current(before, outlook)
+    server = outlook.server
+    revision, version = _current(before, outlook)
     failure = before.last_failure
     if verdict.stalled:
         failure = LastFailure(reason=verdict.reason, message=verdict.message)
+    rows = [
+        *_conditions(verdict, outlook, version),
+        *drift.conditions(resource, outlook.answering if outlook.available else None, outlook.reports),
+    ]
     return ModelDeploymentStatus(
         observed_generation=meta.generation,
         phase=verdict.phase,
-        conditions=merge_conditions(
-            before.conditions, _conditions(verdict, outlook, current[1]), generation=meta.generation, now=rfc3339(now)
-        ),
+        conditions=merge_conditions(before.conditions, rows, generation=meta.generation, now=rfc3339(now)),
         url=f"http://{names.serve_service(meta.name)}.{meta.namespace}.svc:{SERVE_PORT}" if server else None,
+        urls=list(outlook.exposure.urls),
         replicas=outlook.workers,
         ready_replicas=_ready_replicas(outlook),
         selector=f"{names.MODELDEPLOYMENT}={meta.name},{names.COMPONENT}=worker",
-        current_revision=current[0],
-        current_version=current[1],
+        current_revision=revision,
+        current_version=version,
         update_revision=outlook.update,
         revisions=_revisions(before, outlook, now),
         rollout=_rollout(resource, outlook, now),
+        adapters=adapters_of(resource.spec, outlook.reports, before.adapters),
+        cold_start=sleep.cold_start(resource.spec, outlook.pods, outlook.reports, before.cold_start),
         rejected=_rejected(resource, outlook, now),
         history=_history(before, outlook),
         handled=_handled(resource, outlook),
@@ -106,20 +119,20 @@ def with_conditions(
     meta: Meta, before: ModelDeploymentStatus, verdict: Verdict, now: datetime
 ) -> ModelDeploymentStatus:
     """Return the status with new conditions and nothing else changed, for a resource that cannot be acted on."""
-    available = find_condition(before.conditions, ConditionType.AVAILABLE)
+    unchanged = [find_condition(before.conditions, each) for each in (ConditionType.AVAILABLE, ConditionType.EXPOSED)]
     rows = [
         (ConditionType.READY, verdict.ready, verdict.reason, verdict.message),
         (ConditionType.STALLED, verdict.stalled, verdict.reason, verdict.message),
     ]
     conditions = merge_conditions(before.conditions, rows, generation=meta.generation, now=rfc3339(now))
-    kept = [*conditions, *([available] if available else [])]
+    kept = [*conditions, *(each for each in unchanged if each)]
     update = {"observed_generation": meta.generation, "phase": verdict.phase, "conditions": kept}
     return before.model_copy(update=update)
 
 
 def _ready_replicas(outlook: Outlook) -> int:
     """Return how many server replicas answer, by their own word; KubeRay's count of pods where none was asked."""
-    if outlook.server is None or not outlook.available:
+    if outlook.server is None or not outlook.available or outlook.holds_requests:
         return 0
     if outlook.reports:
         return sum(1 for each in outlook.reports if each.report and each.report.ready)
@@ -132,7 +145,7 @@ def _revisions(before: ModelDeploymentStatus, outlook: Outlook, now: datetime) -
     if layout is None:
         return []
     known = {each.name: each for each in before.revisions}
-    answers = [each.report for each in outlook.reports if each.report]
+    answers = [*(each.report for each in outlook.reports if each.report), *outlook.ended]
     rows = []
     for application, seen in _seen(layout, outlook):
         old = known.get(application.name)
@@ -219,7 +232,8 @@ def _rejected(resource: ModelDeploymentResource, outlook: Outlook, now: datetime
 def _history(before: ModelDeploymentStatus, outlook: Outlook) -> list[ServedRevision]:
     """Return the revisions that have had all requests, the newest first."""
     layout, step = outlook.layout, outlook.step
-    settled = layout and step and step.layout == layout and layout.canary is None and outlook.available
+    answered = outlook.available and not outlook.holds_requests
+    settled = layout and step and step.layout == layout and layout.canary is None and answered
     if not (layout and settled and outlook.rollout.stable.state == "Running" and outlook.rollout.held is not False):
         return before.history
     row = ServedRevision(name=layout.stable.name, version=layout.stable.version)
@@ -247,32 +261,44 @@ def _current(before: ModelDeploymentStatus, outlook: Outlook) -> tuple[str | Non
 
 def _conditions(
     verdict: Verdict, outlook: Outlook, answers: str | None
-) -> list[tuple[ConditionType, bool, Reason, str]]:
+) -> list[tuple[ConditionType, bool | None, Reason, str]]:
     availability = f"Version {answers} answers requests." if outlook.available else "No request is answered."
-    rows = [
+    if outlook.holds_requests:
+        availability = f"No replica runs: a request waits until one has started, and version {answers} answers it."
+    rows: list[tuple[ConditionType, bool | None, Reason, str]] = [
         (ConditionType.READY, verdict.ready, verdict.reason, verdict.message),
         (ConditionType.RECONCILING, verdict.reconciling, verdict.reason, verdict.message),
         (ConditionType.STALLED, verdict.stalled, verdict.reason, verdict.message),
         (
             ConditionType.AVAILABLE,
             outlook.available,
-            Reason.SERVING if outlook.available else Reason.UNAVAILABLE,
+            _availability(outlook),
             availability,
         ),
     ]
+    way = outlook.exposure
+    if way.open is not None:
+        rows.append((ConditionType.EXPOSED, way.open, way.reason, f"{way.message[0].upper()}{way.message[1:]}"))
     only_when_true = (ConditionType.RECONCILING, ConditionType.STALLED)
     return [row for row in rows if row[1] or row[0] not in only_when_true]
 
 
+def _availability(outlook: Outlook) -> Reason:
+    if outlook.holds_requests:
+        return Reason.IDLE
+    return Reason.SERVING if outlook.available else Reason.UNAVAILABLE
+
+
 def transitions(before: ModelDeploymentStatus, after: ModelDeploymentStatus) -> tuple[EventNote, ...]:
-    """Return an Event if the reason, or the version that answers, has changed."""
+    """Return an Event if the reason, or the version that answers, has changed, and one if its texts begin to drift."""
     old = find_condition(before.conditions, ConditionType.READY)
     new = find_condition(after.conditions, ConditionType.READY)
     assert new is not None
     moved = before.current_version != after.current_version and new.status == "True"
+    drifting = drift.transition(before.conditions, after.conditions)
     if old and old.reason == new.reason and not moved:
-        return ()
-    return (EventNote(Reason(new.reason), new.message, warning=new.reason not in _NORMAL),)
+        return drifting
+    return (EventNote(Reason(new.reason), new.message, warning=new.reason not in _NORMAL), *drifting)
 
 
 _NORMAL = {
@@ -280,5 +306,7 @@ _NORMAL = {
     Reason.DEPLOYING,
     Reason.ROLLING_OUT,
     Reason.SERVING,
+    Reason.IDLE,
     Reason.SUSPENDED,
+    Reason.WAITING_FOR_ROUTE,
 }

@@ -4,14 +4,17 @@ The policies choose; the words are here. `status` turns a verdict into condition
 """
 
 import re
+from collections.abc import Sequence
 
+from luthier_api.modeldeployment import AdapterStatus, ColdStart
 from luthier_api.reasons import Reason
 from luthier_operator.manifests.rayservice import Application
 from luthier_operator.model.actions import EventNote
-from luthier_operator.model.views import RayServiceView, Refusal
+from luthier_operator.model.views import PodReport, RayServiceView, Refusal
+from luthier_operator.plan.modeldeployment import memory
 from luthier_operator.plan.modeldeployment.rollout import Rejection, Situation, Step
-from luthier_operator.plan.modeldeployment.target import NoTarget
 from luthier_operator.plan.pods.diagnosis import Diagnosis, clip
+from luthier_operator.plan.target import NoTarget
 from luthier_operator.plan.verdict import Verdict
 
 _LOAD_ERROR = re.compile(r"LoadError: (?:[A-Z][A-Za-z]+: )?(?P<sentence>[^\n]+)")
@@ -103,7 +106,8 @@ def rolling_out(
 
 def _progress(step: Step, seen: Situation, wanted: Application, still: str, *, available: bool) -> str:
     """Return what a rollout waits for."""
-    version, why = f"Version {wanted.version}", f" {step.message[0].upper()}{step.message[1:]}." if step.message else ""
+    version, why = f"Version {wanted.version}", f" {_capital(step.message)}." if step.message else ""
+    stable = _capital(seen.stable.message)
     if step.stage == "Step" and step.layout.step is not None:
         return f"{version} answers {step.layout.canary_weight} % of the requests, step {step.layout.step + 1}.{why}"
     if step.stage == "Shifted":
@@ -117,24 +121,21 @@ def _progress(step: Step, seen: Situation, wanted: Application, still: str, *, a
     if seen.upgrading:
         return f"A second Ray cluster is starting for version {wanted.version}; the first answers requests until then."
     if seen.stable.state == "Unhealthy":
-        text = f"{version} has lost a replica, which Ray Serve starts again. {seen.stable.message}"
+        text = f"{version} has lost a replica, which Ray Serve starts again. {stable}"
         return text.strip()
     if available:
-        return (
-            f"{version} is being loaded; the one before it answers requests until then. {seen.stable.message}".strip()
-        )
-    return f"The server for version {wanted.version} is starting. {seen.stable.message}".strip()
+        return f"{version} is being loaded; the one before it answers requests until then. {stable}".strip()
+    return f"The server for version {wanted.version} is starting. {stable}".strip()
 
 
 def rejected(rejection: Rejection, deadline_s: int) -> tuple[Reason, str]:
     """Return why a revision is rolled back, in one word and one sentence; the status keeps both."""
     version, why = rejection.application.version, rejection.message.strip().rstrip(".")
     if rejection.cause == "Late":
-        text = f"Version {version} did not start within {deadline_s} s." + (f" {why}." if why else "")
+        text = f"Version {version} did not start within {deadline_s} s." + (f" {_capital(why)}." if why else "")
         return Reason.PROGRESS_DEADLINE_EXCEEDED, text
     if rejection.cause == "Failed":
-        why = why or "Ray Serve gave no reason; see the logs of its pods"
-        return Reason.REVISION_FAILED, f"Version {version} does not start: {why}."
+        return Reason.REVISION_FAILED, _failed(version, why)
     if rejection.cause == "Aborted":
         why = "luthier.dev/abort asked for it"
     return Reason.ROLLED_BACK, f"Version {version} was rolled back: {why}."
@@ -147,12 +148,58 @@ def _not_up(
     why = diagnosis.message if diagnosis else message
     if step.late:
         what = "has been unhealthy for" if state == "Unhealthy" else "did not start within"
-        text = f"Version {wanted.version} {what} {deadline_s} s. {why}".strip()
+        text = f"Version {wanted.version} {what} {deadline_s} s. {_capital(why)}".strip()
         return Verdict("Failed", Reason.PROGRESS_DEADLINE_EXCEEDED, text, stalled=True)
-    why = message or "Ray Serve gave no reason; see the logs of its pods"
-    return Verdict(
-        "Failed", Reason.REVISION_FAILED, f"Version {wanted.version} does not start: {why.rstrip('.')}.", stalled=True
-    )
+    return Verdict("Failed", Reason.REVISION_FAILED, _failed(wanted.version, message.rstrip(".")), stalled=True)
+
+
+def _failed(version: str, why: str) -> str:
+    """Return that a version does not start, or that it did and failed."""
+    what = "failed" if why.startswith((memory.RAN_OUT, memory.PERHAPS)) else "does not start"
+    return f"Version {version} {what}: {why or 'Ray Serve gave no reason; see the logs of its pods'}."
+
+
+def _capital(text: str) -> str:
+    """Return a text as a sentence of its own; an address stays as it is."""
+    return text if "//" in text.partition(" ")[0] else text[:1].upper() + text[1:]
+
+
+def with_api_keys(verdict: Verdict, reports: Sequence[PodReport]) -> Verdict:
+    """Return a verdict with what the replicas say of their API keys: where no key is valid, nobody is answered."""
+    keys = [each.report.api_keys for each in reports if each.report and each.report.api_keys]
+    why = next((clip(each.message) for each in keys if each.message), "")
+    if not why or not verdict.ready:
+        return verdict
+    text = f"{verdict.message} But {why[0].lower()}{why[1:]} Put a key into the Secret of auth.apiKeysSecretRef."
+    return Verdict(verdict.phase, Reason.NO_API_KEYS, text, reconciling=True)
+
+
+def idle(last: ColdStart | None, *, starting: bool) -> Verdict:
+    """There is no replica, because nobody asked for one."""
+    took = f", which took {float(last.seconds):.0f} s last time" if last else ""
+    text = f"Scaled to zero; the first request starts a replica{took}."
+    if starting:
+        text = f"Scaled to zero; a replica is starting{took}, and requests wait for it."
+    return Verdict("Idle", Reason.IDLE, text, ready=True)
+
+
+def waking(version: str) -> Verdict:
+    """A server that slept starts a replica for a version that has not answered yet."""
+    text = f"A replica is starting for version {version}; requests wait for it."
+    return Verdict("RollingOut", Reason.ROLLING_OUT, text, reconciling=True)
+
+
+def with_adapters(verdict: Verdict, name: str, version: str, rows: Sequence[AdapterStatus]) -> Verdict:
+    """A version is in service: what its adapters do."""
+    answers = f"Version {version} answers requests"
+    if failed := [row for row in rows if row.state == "Failed"]:
+        first, more = failed[0], f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        text = f"{answers}, but the adapter {name}:{first.name} cannot be loaded{more}: {clip(first.message or '')}"
+        return Verdict("Serving", Reason.ADAPTER_FAILED, text.rstrip(": "), stalled=True)
+    if loading := [row.name for row in rows if row.state == "Loading"]:
+        text = f"{answers}; adapters are being loaded: {', '.join(loading[:5])}."
+        return Verdict("Serving", Reason.ROLLING_OUT, text, reconciling=True)
+    return verdict
 
 
 def unreadable(why: str) -> Verdict:

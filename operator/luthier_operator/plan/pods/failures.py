@@ -91,7 +91,7 @@ def failure_of(pod: PodView) -> LastFailure:
         return _failure(pod, reason, clip(result.failure.message, _LONGEST_MESSAGE))
     if pod.disruption is not None:
         reason, what = _DISRUPTED.get(pod.disruption_reason, (Reason.PREEMPTED, "The pod was stopped"))
-        return _failure(pod, reason, f"{what}: {clip(pod.disruption)} {_CONTINUES}")
+        return _failure(pod, reason, f"{what}: {clip(pod.disruption)} {CONTINUES}")
     if pod.status_reason in _NODE_ENDED:
         return _failure(pod, _NODE_ENDED[pod.status_reason], _by_the_node(pod))
     if pod.terminated_reason in _NEVER_STARTED:
@@ -105,7 +105,7 @@ def failure_of(pod: PodView) -> LastFailure:
 # A pod may report anything; a reason that only others can know would mislead.
 _OF_A_POD = frozenset(outcome.reason for outcome in OUTCOMES.values())
 _LONGEST_MESSAGE = 1500
-_CONTINUES = "Another pod continues from the newest checkpoint; this does not count towards backoffLimit."
+CONTINUES = "Another pod continues from the newest checkpoint; this does not count towards backoffLimit."
 # The reasons of Kubernetes' DisruptionTarget condition.
 _DISRUPTED = {
     "PreemptionByScheduler": (Reason.PREEMPTED, "The pod was preempted by one of higher priority"),
@@ -213,12 +213,12 @@ def _without_pod(job: JobView) -> LastFailure:
     """Return why a Job failed whose pods are gone, from the message of the Job controller."""
     at = rfc3339_if_known(job.ended_at)
     if _DISRUPTION.search(job.message):
-        text = f"A pod of the run was evicted, preempted or lost with its node. {_CONTINUES}"
+        text = f"A pod of the run was evicted, preempted or lost with its node. {CONTINUES}"
         return LastFailure(reason=Reason.PREEMPTED, message=text, at=at)
     named = _POD.search(job.message)
     pod, code = named[1] if named else None, _exit_code(job)
     if code == ExitCode.KILLED:
-        text = f"A pod was deleted before its end was seen. {_CONTINUES}"
+        text = f"A pod was deleted before its end was seen. {CONTINUES}"
         return LastFailure(reason=Reason.PREEMPTED, message=text, exit_code=code, pod=pod, at=at)
     if code is not None:
         outcome = outcome_of(code)
@@ -249,10 +249,10 @@ def _killed(pod: PodView) -> LastFailure:
     """Return why a pod was killed that nothing says was short of memory."""
     if pod.deleting:
         what = "was deleted" if pod.started_at else "was deleted before it had started"
-        return _failure(pod, Reason.PREEMPTED, f"The pod {what}. {_CONTINUES}")
+        return _failure(pod, Reason.PREEMPTED, f"The pod {what}. {CONTINUES}")
     if _interrupted(pod):
         where = f" {pod.node}" if pod.node else ""
-        text = f"The node{where} does not know how the pod ended, as after a restart of the node. {_CONTINUES}"
+        text = f"The node{where} does not know how the pod ended, as after a restart of the node. {CONTINUES}"
         return _failure(pod, Reason.NODE_LOST, text)
     text = (
         "The pod was killed (SIGKILL), and Kubernetes does not say by whom. If it happens again, see the log of its "

@@ -8,12 +8,12 @@ torch.
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from luthier_api.artifact_files import CONFIG_FILE, ONNX_FILES, SERVING_DOCUMENT_FILE, TOKENIZER_FILE
+from luthier_api.artifact_files import CONFIG_FILE, ONNX_FILES, REFERENCE_FILE, SERVING_DOCUMENT_FILE, TOKENIZER_FILE
 from luthier_api.base import Engine as EngineName
 from luthier_api.reasons import Reason
 from luthier_serving.errors import LoadError
@@ -47,6 +47,17 @@ class Engine(Protocol):
         """Return logits: [texts, labels], or [texts, tokens, labels] for a task per token."""
 
 
+@runtime_checkable
+class AdaptableEngine(Protocol):
+    """An engine that computes its model with adapters too. Both are called by the thread that computes."""
+
+    def attach(self, name: str, folder: Path, without: Path | None) -> Engine:
+        """Return an engine that computes the model with an adapter; see `torch_engine`."""
+
+    def detach(self, name: str) -> None:
+        """Free an adapter."""
+
+
 def select_engine(engine: EngineName, *, gpus: int) -> EngineName:
     """Return the engine itself, or what auto means: torch with a GPU, else ONNX Runtime."""
     if engine != "auto":
@@ -61,7 +72,8 @@ def select_onnx_file(names: Collection[str]) -> str | None:
 
 def needed_files(engine: EngineName, names: Collection[str], *, gpus: int) -> list[str]:
     """Return the files of an artifact that a server with this engine reads: not the weights in other formats."""
-    small = [name for name in names if name in (SERVING_DOCUMENT_FILE, TOKENIZER_FILE, CONFIG_FILE)]
+    documents = (SERVING_DOCUMENT_FILE, TOKENIZER_FILE, CONFIG_FILE, REFERENCE_FILE)
+    small = [name for name in names if name in documents]
     if select_engine(engine, gpus=gpus) == "torch":
         return small + [name for name in names if name.startswith("model") and ".safetensors" in name]
     # Weights of more than 2 GiB are in a file of their own, model.onnx.data.

@@ -1,0 +1,180 @@
+"""versions, diff, lineage and report: what was published, how it differs, where it came from."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from luthier.cluster import Cluster
+from luthier.commands.options import Context, Kubeconfig, Name, Namespace, Output, VersionArgument, cluster_of
+from luthier.comparison import compare
+from luthier.kinds import Resource
+from luthier.screens import words
+from luthier.screens.console import Format, say, show, show_json
+from luthier.screens.tables import VersionRow, diff_page, lineage_tree, versions_table
+from luthier.storage import config_of, fetch, list_all, manifest_at, read_json, split_version_uri, told
+from luthier.version_names import Versions
+from luthier_api.artifact_files import METRICS_FILE, REPORT_FILE
+from luthier_artifacts import Manifest, StorageConfig
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command("versions")(list_versions)
+    app.command()(diff)
+    app.command()(lineage)
+    app.command()(report)
+
+
+def list_versions(
+    name: Name,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Ask storage too: aliases, and versions of earlier resources.")
+    ] = False,
+    output: Output = Format.TEXT,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """List the versions of a FineTuneJob: metrics, gates, and who uses them."""
+    versions = Versions(cluster_of(namespace, context, kubeconfig), name)
+    rows = _stored_rows(versions) if everything else _status_rows(versions)
+    if output is Format.JSON:
+        show_json([row.to_json() for row in rows])
+    elif rows:
+        show(versions_table(rows, words.now_utc()))
+    else:
+        say(f"{versions.job.title} has published no version yet.")
+
+
+def _status_rows(versions: Versions) -> list[VersionRow]:
+    status, used = versions.job.job_status, _used(versions.followers())
+    present = status.artifact.version if status.artifact else None
+    return [
+        VersionRow(
+            version=each.version,
+            uri=each.uri,
+            digest=each.digest,
+            metrics=dict(each.metrics),
+            promotable=each.promotable,
+            chosen_at=each.chosen_at,
+            present=each.version == present,
+            served_by=tuple(used.get(each.version, [])),
+            size_bytes=each.size_bytes,
+            notes=tuple(note for note in (each.kept, "being removed" if each.removing else None) if note),
+        )
+        for each in status.versions
+    ]
+
+
+def _stored_rows(versions: Versions) -> list[VersionRow]:
+    known = {row.version: row for row in _status_rows(versions)}
+    place, used = versions.place, _used(versions.followers())
+    with told():
+        aliases = place.registry.list_aliases()
+    rows = []
+    for manifest in list_all(place):
+        mine = known.get(manifest.version)
+        rows.append(
+            VersionRow(
+                version=manifest.version,
+                uri=versions.uri(manifest.version),
+                digest=manifest.digest,
+                metrics=dict(manifest.metrics),
+                promotable=manifest.promotable,
+                chosen_at=manifest.created_at,
+                present=bool(mine and mine.present),
+                served_by=tuple(used.get(manifest.version, [])),
+                aliases=tuple(alias.alias for alias in aliases if alias.version == manifest.version),
+                size_bytes=manifest.size_bytes,
+                notes=() if mine else ("not of this resource",),
+            )
+        )
+    return rows
+
+
+def _used(deployments: list[Resource]) -> dict[str, list[str]]:
+    """Return {version: what serves it, with its share of the requests}."""
+    used: dict[str, list[str]] = {}
+    for deployment in deployments:
+        for revision in deployment.deployment_status.revisions:
+            used.setdefault(revision.version, []).append(f"{deployment.name} {revision.traffic_percent} %")
+    return used
+
+
+def diff(
+    name: Name,
+    before: VersionArgument = "previous",
+    after: VersionArgument = "current",
+    output: Output = Format.TEXT,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Compare two versions: spec, data, environment, metrics, and the F1 of each label."""
+    versions = Versions(cluster_of(namespace, context, kubeconfig), name)
+    config = versions.place.config
+    uris = [versions.uri(versions.resolve(given)) for given in (before, after)]
+    old, new = (manifest_at(uri, config) for uri in uris)
+    comparison = compare(old, new, *(read_json(uri, config, METRICS_FILE) for uri in uris))
+    if output is Format.JSON:
+        show_json(comparison.to_json())
+    else:
+        show(diff_page(comparison))
+
+
+def lineage(
+    name: Annotated[str, typer.Argument(help="Name of a FineTuneJob, or s3://.../versions/VERSION.")],
+    version: VersionArgument = None,
+    output: Output = Format.TEXT,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Show where a version came from: base model, data, run, image, environment, metrics."""
+    manifest, uri = _manifest(name, version, namespace, context, kubeconfig)
+    if output is Format.JSON:
+        show_json(manifest.model_dump(mode="json", by_alias=True))
+    else:
+        show(lineage_tree(manifest, uri))
+
+
+def _manifest(
+    name: str, version: str | None, namespace: str | None, context: str | None, kubeconfig: Path | None
+) -> tuple[Manifest, str]:
+    if split_version_uri(name):  # no cluster is needed for it
+        return manifest_at(name, config_of({})), name
+    uri, config, _ = _version(cluster_of(namespace, context, kubeconfig), name, version)
+    return manifest_at(uri, config), uri
+
+
+def _version(cluster: Cluster, name: str, version: str | None) -> tuple[str, StorageConfig, str]:
+    versions = Versions(cluster, name)
+    resolved = versions.resolve(version)
+    return versions.uri(resolved), versions.place.config, resolved
+
+
+def report(
+    name: Name,
+    version: VersionArgument = None,
+    save: Annotated[Path | None, typer.Option(help="Write it there instead of opening it.")] = None,
+    file: Annotated[str, typer.Option(help="Another file of the version, such as console.log.")] = REPORT_FILE,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Download a version's report with your own S3 keys, verify it, and open it."""
+    uri, config, resolved = _version(cluster_of(namespace, context, kubeconfig), name, version)
+    folder = Path(tempfile.mkdtemp(prefix=f"luthier-{resolved}-"))
+    found = fetch(uri, config, file, folder)
+    if save is not None:
+        target = save / found.name if save.is_dir() else save
+        target.write_bytes(found.read_bytes())
+        say(str(target))
+        return
+    say(str(found))
+    if found.suffix == ".html":
+        typer.launch(found.as_uri())
