@@ -84,12 +84,10 @@ def ensure(names: Iterable[str]) -> None:
     Programs of one module are built together, since they share most of the work.
     """
     wanted = set(names)
+    if not _missing(wanted):  # so that nobody waits for the build of what he does not need
+        return
     with locked("binaries", "building programs"):
-        missing = [
-            source
-            for source in SOURCES
-            if wanted & set(source.programs) and not all(_is_built(source, p) for p in source.programs)
-        ]
+        missing = _missing(wanted)
         if not missing:
             return
         program = _go_program()
@@ -97,6 +95,14 @@ def ensure(names: Iterable[str]) -> None:
             with steps.step(f"Build {source.name} {source.version}", source.usually_s):
                 _build(source, program)
         shutil.rmtree(layout().build)
+
+
+def _missing(wanted: set[str]) -> list[Source]:
+    return [
+        source
+        for source in SOURCES
+        if wanted & set(source.programs) and not all(_is_built(source, program) for program in source.programs)
+    ]
 
 
 def path(name: str) -> Path:
