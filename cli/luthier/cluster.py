@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -17,7 +17,7 @@ import urllib3
 import yaml
 
 from luthier.errors import Denied, Invalid, LuthierError, NotFound, Unreachable
-from luthier.kinds import KINDS, Kind, Raw, Resource
+from luthier.kinds import FINETUNEJOB, KINDS, Kind, Raw, Resource
 from luthier_api import GROUP, VERSION
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Cluster:
         """URL of the API server."""
         return str(self._client.configuration.host)
 
-    # Our two kinds
+    # Our own kinds
 
     def find(self, kind: Kind, name: str) -> Resource | None:
         """Return a resource, or None."""
@@ -70,6 +70,20 @@ class Cluster:
         """Return all resources of a kind in the namespace, by name."""
         items = self.list(_own(kind, self.namespace))
         return sorted((Resource(kind, item) for item in items), key=lambda resource: resource.name)
+
+    def every(self, kinds: Iterable[Kind] = KINDS) -> list[Resource]:
+        """Return all resources of several kinds in the namespace: by kind, then by name.
+
+        The cluster may be of an earlier release, which has not all of them. FineTuneJob is in each.
+        """
+        found: list[Resource] = []
+        for kind in kinds:
+            try:
+                found += self.all(kind)
+            except NotFound:
+                if kind is FINETUNEJOB:
+                    raise
+        return found
 
     def apply(self, kind: Kind, manifest: Raw, *, dry_run: bool = False) -> Resource:
         """Create or change a resource by server-side apply; fields of other managers are taken over, as kubectl does.

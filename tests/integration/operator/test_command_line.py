@@ -71,7 +71,7 @@ def rollout(namespace: Any) -> dict[str, Any]:
 
 def test_a_life_is_shown_from_nothing_to_its_version(operator: Any, namespace: Any, luthier: Luthier) -> None:
     assert "has no resource of Luthier" in luthier("status").stdout
-    assert "There is no FineTuneJob or ModelDeployment reviews" in luthier("status", "reviews", code=3).stderr
+    assert "There is no FineTuneJob, ModelDeployment or BatchPrediction reviews" in luthier("status", "reviews", code=3).stderr
     namespace.submit()
     pod = namespace.await_pod("prepare")
     namespace.until("Preparing", lambda: "Preparing" in luthier("status", "reviews").stdout)
