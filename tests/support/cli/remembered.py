@@ -28,8 +28,19 @@ class RememberedCluster(Cluster):
             self._objects[each.kind.plural].append(each.raw)
         self._objects |= {"pods": list(pods), "events": []}
 
+    @property
+    def server(self) -> str:
+        """No URL at all."""
+        return "memory"
+
+    def may(self, *_: Any, **__: Any) -> bool:
+        """Nobody may do anything."""
+        return False
+
     def request(self, method: str, path: str, **options: Any) -> Raw:
         """Answer as the API server does."""
+        if path == "/version":
+            return {"gitVersion": "v1"}
         plural, _, name = path.partition("/namespaces/team/")[2].partition("/")
         if plural not in self._objects:
             raise NotFound(NOT_INSTALLED)

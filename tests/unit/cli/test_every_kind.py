@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from luthier import BatchPrediction
 from luthier.commands import app, options
 from luthier.commands.options import complete_name
-from luthier.doctor import Level, namespace_rows, storage_rows
+from luthier.doctor import Level, cluster_rows, namespace_rows
 from luthier.errors import ExitCode, Invalid, NotFound, Stalled
 from luthier.kinds import FINETUNEJOB, KINDS, MODELDEPLOYMENT, Raw
 from luthier.overview import overview
@@ -184,11 +184,20 @@ def test_the_doctor_looks_at_the_secrets_queue_and_state_of_predictions() -> Non
     assert {f"Secret s3-{part}" for part in secrets} | {"LocalQueue cpus"} < set(rows)
 
 
-def test_the_doctor_proves_the_output_of_predictions_as_a_run_does(tmp_path: Path) -> None:
-    (row,) = storage_rows([], [{"uri": f"file://{tmp_path}/predictions/"}] * 2)
-    assert (row.check, row.level) == (f"S3 file://{tmp_path}/predictions", Level.OK)
-    assert row.message == "may be read and written, honours conditional writes"
+def test_the_doctor_proves_the_output_of_predictions_as_a_run_does(luthier: Luthier, tmp_path: Path) -> None:
+    cluster = RememberedCluster(batch(spec={"output": {"uri": f"file://{tmp_path}/predictions/"}}))
+    rows = {row["check"]: row for row in json.loads(luthier(cluster, "doctor", "-o", "json", code=1).stdout)}
+    row = rows[f"S3 file://{tmp_path}/predictions"]
+    assert (row["level"], row["message"]) == (Level.OK, "may be read and written, honours conditional writes")
     assert (tmp_path / "predictions" / "_runs" / ".probe").exists()
+
+
+def test_the_doctor_misses_the_crd_and_the_rights_of_predictions() -> None:
+    rows = {row.check: row for row in cluster_rows(RememberedCluster())}
+    assert rows["CRD BatchPrediction"].message == "is not installed"
+    assert rows["your rights"].level == Level.FAIL, "none of Luthier's kinds at all"
+    for right in ("create batchpredictions (to predict files)", "patch batchpredictions (to edit, retry and suspend)"):
+        assert right in rows["your rights"].message
 
 
 def test_a_cluster_of_an_earlier_release_has_no_predictions_and_all_else_works(luthier: Luthier) -> None:
