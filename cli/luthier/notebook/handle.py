@@ -143,7 +143,7 @@ class Handle(Generic[S]):
         return self
 
     def delete(self) -> None:
-        """Delete the resource; its versions stay, unless its deletionPolicy is Delete."""
+        """Delete the resource; its predictions stay, and its versions, unless its deletionPolicy is Delete."""
         self.cluster.delete(self.resource)
 
     async def apply_async(self) -> Self:
