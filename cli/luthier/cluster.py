@@ -27,6 +27,12 @@ FIELD_MANAGER = "luthier-cli"
 _IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _MERGE, _APPLY = "application/merge-patch+json", "application/apply-patch+yaml"
 _TIMEOUT_S = 30.0
+# A person waits for the answer, so what fails is told at once. But for 429, which says when to come again: API servers
+# answer it to the first list of a kind after its CRD has changed, or after a start (kubernetes/kubernetes#124642).
+_RETRIES = urllib3.Retry(
+    total=None, connect=False, read=False, other=False, redirect=False,
+    status=3, status_forcelist=[429], allowed_methods=None, raise_on_status=False,
+)  # fmt: skip
 NOT_INSTALLED = (
     "This cluster does not know Luthier's resources: install the chart, or choose another cluster with --context; "
     "`luthier doctor` says what is missing."
@@ -236,8 +242,7 @@ def connect(namespace: str | None = None, context: str | None = None, kubeconfig
     from kubernetes.config import ConfigException, list_kube_config_contexts, load_incluster_config, load_kube_config
 
     configuration = Configuration()
-    # Once is enough: a person waits for the answer, and urllib3 would log every attempt.
-    configuration.retries = False
+    configuration.retries = _RETRIES
     file = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG") or None
     path = file or str(Path.home() / ".kube" / "config")
     try:
