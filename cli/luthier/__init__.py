@@ -14,12 +14,12 @@ The rooms, from the outside in:
 - `steering`, `comparison`, `overview`, `proposal`: pure: what a command would write, or what there is to show.
 - `manifests`: reads, checks and edits YAML files.
 - `cluster` (the only module that calls a Kubernetes client), `storage` (the registry, with the user's own keys).
-- `kinds`, `errors`: the two kinds of resource; every error, and its exit code.
+- `kinds`, `errors`: the three kinds of resource; every error, and its exit code.
 
 It never writes a resource's status, keeps and shows no Secret's values, and needs no more rights than kubectl does.
 """
 
 from luthier.errors import LuthierError
-from luthier.notebook import FineTuneJob, ModelDeployment, Prediction, Report
+from luthier.notebook import BatchPrediction, FineTuneJob, ModelDeployment, Prediction, Report
 
-__all__ = ["FineTuneJob", "LuthierError", "ModelDeployment", "Prediction", "Report"]
+__all__ = ["BatchPrediction", "FineTuneJob", "LuthierError", "ModelDeployment", "Prediction", "Report"]

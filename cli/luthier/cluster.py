@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -17,7 +17,7 @@ import urllib3
 import yaml
 
 from luthier.errors import Denied, Invalid, LuthierError, NotFound, Unreachable
-from luthier.kinds import KINDS, Kind, Raw, Resource
+from luthier.kinds import FINETUNEJOB, KINDS, Kind, Raw, Resource
 from luthier_api import GROUP, VERSION
 
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ FIELD_MANAGER = "luthier-cli"
 _IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _MERGE, _APPLY = "application/merge-patch+json", "application/apply-patch+yaml"
 _TIMEOUT_S = 30.0
+# A person waits for the answer, so what fails is told at once. But for 429, which says when to come again: API servers
+# answer it to the first list of a kind after its CRD has changed, or after a start (kubernetes/kubernetes#124642).
+_RETRIES = urllib3.Retry(
+    total=None, connect=False, read=False, other=False, redirect=False,
+    status=3, status_forcelist=[429], allowed_methods=None, raise_on_status=False,
+)  # fmt: skip
 NOT_INSTALLED = (
     "This cluster does not know Luthier's resources: install the chart, or choose another cluster with --context; "
     "`luthier doctor` says what is missing."
@@ -50,7 +56,7 @@ class Cluster:
         """URL of the API server."""
         return str(self._client.configuration.host)
 
-    # Our two kinds
+    # Our own kinds
 
     def find(self, kind: Kind, name: str) -> Resource | None:
         """Return a resource, or None."""
@@ -70,6 +76,20 @@ class Cluster:
         """Return all resources of a kind in the namespace, by name."""
         items = self.list(_own(kind, self.namespace))
         return sorted((Resource(kind, item) for item in items), key=lambda resource: resource.name)
+
+    def every(self, kinds: Iterable[Kind] = KINDS) -> list[Resource]:
+        """Return all resources of several kinds in the namespace: by kind, then by name.
+
+        The cluster may be of an earlier release, which has not all of them. FineTuneJob is in each.
+        """
+        found: list[Resource] = []
+        for kind in kinds:
+            try:
+                found += self.all(kind)
+            except NotFound:
+                if kind is FINETUNEJOB:
+                    raise
+        return found
 
     def apply(self, kind: Kind, manifest: Raw, *, dry_run: bool = False) -> Resource:
         """Create or change a resource by server-side apply; fields of other managers are taken over, as kubectl does.
@@ -222,8 +242,7 @@ def connect(namespace: str | None = None, context: str | None = None, kubeconfig
     from kubernetes.config import ConfigException, list_kube_config_contexts, load_incluster_config, load_kube_config
 
     configuration = Configuration()
-    # Once is enough: a person waits for the answer, and urllib3 would log every attempt.
-    configuration.retries = False
+    configuration.retries = _RETRIES
     file = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG") or None
     path = file or str(Path.home() / ".kube" / "config")
     try:

@@ -1,4 +1,4 @@
-"""The two kinds of resource, as the API server names them, and a resource as it was read.
+"""The three kinds of resource, as the API server names them, and a resource as it was read.
 
 A `Resource` keeps the raw object, which is what `-o json` prints, beside typed views of it.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 from luthier_api import API_VERSION
 from luthier_api.base import ApiModel
+from luthier_api.batchprediction import BatchPredictionSpec, BatchPredictionStatus
 from luthier_api.conditions import Condition, ResourceStatus, find_condition
 from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier_api.modeldeployment import ModelDeploymentSpec, ModelDeploymentStatus
@@ -36,7 +37,14 @@ class Kind:
 
 FINETUNEJOB = Kind("FineTuneJob", "finetunejobs", "ftj", FineTuneJobSpec)
 MODELDEPLOYMENT = Kind("ModelDeployment", "modeldeployments", "mdep", ModelDeploymentSpec)
-KINDS = (FINETUNEJOB, MODELDEPLOYMENT)
+BATCHPREDICTION = Kind("BatchPrediction", "batchpredictions", "bp", BatchPredictionSpec)
+KINDS = (FINETUNEJOB, MODELDEPLOYMENT, BATCHPREDICTION)
+
+
+def kind_names(conjunction: str) -> str:
+    """Return the names of all kinds as a list in a sentence."""
+    *others, last = (kind.name for kind in KINDS)
+    return f"{', '.join(others)} {conjunction} {last}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class Resource:
 
     @property
     def status(self) -> ResourceStatus:
-        """What both kinds' status has."""
+        """What the status of every kind has."""
         return ResourceStatus.model_validate(self.raw.get("status") or {})
 
     @property
@@ -90,6 +98,11 @@ class Resource:
     def deployment_status(self) -> ModelDeploymentStatus:
         """The status of a ModelDeployment."""
         return ModelDeploymentStatus.model_validate(self.raw.get("status") or {})
+
+    @property
+    def batch_status(self) -> BatchPredictionStatus:
+        """The status of a BatchPrediction."""
+        return BatchPredictionStatus.model_validate(self.raw.get("status") or {})
 
     @property
     def observed(self) -> bool:
@@ -107,8 +120,8 @@ class Resource:
 
     @property
     def follows(self) -> str | None:
-        """Name of the FineTuneJob whose versions a ModelDeployment serves."""
-        reference = self.spec.get("model", {}).get("fineTuneJobRef") if self.kind is MODELDEPLOYMENT else None
+        """Name of the FineTuneJob whose versions a ModelDeployment serves, or a BatchPrediction predicts with."""
+        reference = self.spec.get("model", {}).get("fineTuneJobRef")
         return str(reference["name"]) if reference else None
 
 

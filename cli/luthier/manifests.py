@@ -17,7 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from luthier.errors import Invalid, NotFound
-from luthier.kinds import KINDS, MODELDEPLOYMENT, Kind, Raw
+from luthier.kinds import KINDS, MODELDEPLOYMENT, Kind, Raw, kind_names
 from luthier_api import API_VERSION
 
 
@@ -99,9 +99,7 @@ def _checked(document: Any, path: Path) -> Manifest:
     kind = next((each for each in KINDS if each.name == document.get("kind")), None)
     if kind is None or document.get("apiVersion") != API_VERSION:
         what = f"{document.get('kind', 'a resource without kind')} ({document.get('apiVersion', 'no apiVersion')})"
-        raise Invalid(
-            f"{path} holds {what}; luthier takes FineTuneJob and ModelDeployment of {API_VERSION}, kubectl all others."
-        )
+        raise Invalid(f"{path} holds {what}; luthier takes {kind_names('and')} of {API_VERSION}, kubectl all others.")
     name = document["metadata"].get("name")
     if not isinstance(name, str):
         raise Invalid(f"{path}: a {kind.name} has no metadata.name.")

@@ -1,16 +1,16 @@
-"""Everything that belongs to one name: its FineTuneJob, the ModelDeployments that serve it, their pods and Events.
+"""Everything that belongs to one name: its FineTuneJob, what serves it or predicts with it, their pods and Events.
 
 Only reads, and decides what belongs together; how it looks is for `screens`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luthier.cluster import Cluster
 from luthier.errors import Denied, LuthierError, NotFound
-from luthier.kinds import FINETUNEJOB, KINDS, MODELDEPLOYMENT, Kind, Raw, Resource
+from luthier.kinds import BATCHPREDICTION, FINETUNEJOB, KINDS, MODELDEPLOYMENT, Kind, Raw, Resource, kind_names
 from luthier_api.reasons import ConditionType
 
 
@@ -20,15 +20,15 @@ class Overview:
 
     name: str
     namespace: str
-    job: Resource | None
-    deployments: list[Resource]
+    resources: list[Resource]
+    """The FineTuneJob first, if there is one."""
     pods: list[Raw] = field(default_factory=list)
     events: list[Raw] = field(default_factory=list)
 
     @property
-    def resources(self) -> list[Resource]:
-        """The FineTuneJob, if there is one, and the ModelDeployments."""
-        return [*([self.job] if self.job else []), *self.deployments]
+    def job(self) -> Resource | None:
+        """The FineTuneJob, if there is one."""
+        return next((each for each in self.resources if each.kind is FINETUNEJOB), None)
 
     @property
     def settled(self) -> bool:
@@ -41,7 +41,8 @@ class Overview:
             "name": self.name,
             "namespace": self.namespace,
             "fineTuneJob": self.job.raw if self.job else None,
-            "modelDeployments": [deployment.raw for deployment in self.deployments],
+            "modelDeployments": [each.raw for each in self.resources if each.kind is MODELDEPLOYMENT],
+            "batchPredictions": [each.raw for each in self.resources if each.kind is BATCHPREDICTION],
             "pods": self.pods,
             "events": self.events,
         }
@@ -56,32 +57,33 @@ def is_settled(resource: Resource) -> bool:
 def overview(cluster: Cluster, name: str, *, details: bool = False, only: Kind | None = None) -> Overview:
     """Return what there is of a name.
 
-    A ModelDeployment belongs to it by its own name, or because it follows the FineTuneJob of that name.
+    A ModelDeployment or BatchPrediction belongs to it by its own name, or because it follows the FineTuneJob of that
+    name.
 
     Args:
         cluster: Where to look.
-        name: Name of a FineTuneJob, of a ModelDeployment, or of both.
+        name: Name of a resource of any kind, or of several.
         details: Whether pods and Events are read too.
-        only: Leave the other kind out.
+        only: Leave the other kinds out.
 
     Raises:
-        NotFound: if there is neither.
+        NotFound: if there is nothing.
     """
-    job = cluster.find(FINETUNEJOB, name) if only is not MODELDEPLOYMENT else None
-    deployments = cluster.all(MODELDEPLOYMENT) if only is not FINETUNEJOB else []
-    mine = [each for each in deployments if each.name == name or (job and each.follows == name)]
-    if job is None and not mine:
-        raise _nothing_of(cluster, name)
-    found = Overview(name, cluster.namespace, job, mine)
-    if not details:
-        return found
-    return Overview(name, cluster.namespace, job, mine, _pods(cluster, found), _events(cluster, found))
+    wanted = [kind for kind in KINDS if only in (None, kind)]
+    job = cluster.find(FINETUNEJOB, name) if FINETUNEJOB in wanted else None
+    others = cluster.every(kind for kind in wanted if kind is not FINETUNEJOB)
+    mine = [each for each in others if each.name == name or (job and each.follows == name)]
+    found = Overview(name, cluster.namespace, [*([job] if job else []), *mine])
+    if not found.resources:
+        raise nothing_of(cluster, name)
+    return replace(found, pods=_pods(cluster, found), events=_events(cluster, found)) if details else found
 
 
-def _nothing_of(cluster: Cluster, name: str) -> NotFound:
-    names = sorted({resource.name for kind in KINDS for resource in cluster.all(kind)})
+def nothing_of(cluster: Cluster, name: str) -> NotFound:
+    """Return the error on a name that nothing has, with the names that are there."""
+    names = sorted({resource.name for resource in cluster.every()})
     there = f"there are: {', '.join(names[:8])}" if names else "it has none at all; choose another one with -n"
-    return NotFound(f"There is no FineTuneJob or ModelDeployment {name} in namespace {cluster.namespace}; {there}.")
+    return NotFound(f"There is no {kind_names('or')} {name} in namespace {cluster.namespace}; {there}.")
 
 
 def pods_of(cluster: Cluster, resource: Resource) -> list[Raw]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from luthier.errors import Invalid
-from luthier.kinds import FINETUNEJOB, Raw, Resource
+from luthier.kinds import BATCHPREDICTION, FINETUNEJOB, MODELDEPLOYMENT, Kind, Raw, Resource
 from luthier_api import GROUP
 from luthier_api.finetunejob import RETRY_ANNOTATION
 from luthier_api.modeldeployment import ModelDeploymentStatus
@@ -22,6 +22,11 @@ _EFFECT: dict[Wish, str] = {
     "pause": "stay in this step until `luthier promote`",
     "abort": "roll back now",
     "skip": "give it all requests now, without further steps",
+}
+_SUSPENDED: dict[Kind, str] = {
+    FINETUNEJOB: "stop the run and free its GPUs",
+    MODELDEPLOYMENT: "remove the server, so that nobody answers",
+    BATCHPREDICTION: "stop the workers; what they have stored stays",
 }
 # From then on the server replicas hold it, and going back is a rollout of its own.
 _TOO_LATE_TO_ABORT = ("Loading", "Dropping")
@@ -65,9 +70,9 @@ def retry(resource: Resource, now_s: int) -> Change:
     """Return what tries a failed run or revision again with the same spec.
 
     Raises:
-        Invalid: if a FineTuneJob has not failed, since the annotation would change nothing.
+        Invalid: if a run has not failed, since the annotation would change nothing.
     """
-    if resource.kind is FINETUNEJOB and not resource.is_true(ConditionType.STALLED):
+    if resource.kind is not MODELDEPLOYMENT and not resource.is_true(ConditionType.STALLED):
         raise Invalid(f"{resource.title} has not failed ({resource.status.phase}), so there is nothing to try again.")
     value = str(now_s)
     return Change(
@@ -82,15 +87,10 @@ def suspend(resource: Resource, suspended: bool) -> Change:
     if bool(resource.spec.get("suspend", False)) is suspended:
         raise Invalid(f"{resource.title} is {'suspended already' if suspended else 'not suspended'}.")
     patch: Raw = {"spec": {"suspend": suspended}}
-    effect = (
-        "stop the run and free its GPUs"
-        if resource.kind is FINETUNEJOB
-        else "remove the server, so that nobody answers"
-    )
     word = "true" if suspended else "false"
     return Change(
         patch,
-        f"{resource.title}: {effect if suspended else 'go on'}?",
+        f"{resource.title}: {_SUSPENDED[resource.kind] if suspended else 'go on'}?",
         f'kubectl patch {resource.kind.short} {resource.name} --type=merge -p \'{{"spec":{{"suspend":{word}}}}}\'',
     )
 
@@ -154,6 +154,8 @@ def _what_retry_does(resource: Resource) -> str:
     if resource.kind is FINETUNEJOB:
         checkpoint = resource.job_status.checkpoint
         return f"try again from step {checkpoint.step}" if checkpoint else "try again from the beginning"
+    if resource.kind is BATCHPREDICTION:
+        return "compute the shards that are missing"
     if resource.is_true(ConditionType.STALLED):
         return "try the rejected revision again"
     return "start the version that it serves anew, as a new revision beside the present one"

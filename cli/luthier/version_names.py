@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from luthier.cluster import Cluster
 from luthier.errors import Invalid, NotFound
-from luthier.kinds import FINETUNEJOB, MODELDEPLOYMENT, Resource
+from luthier.kinds import FINETUNEJOB, Resource
 from luthier.storage import Place, place_of, told
 
 CURRENT, PREVIOUS = "current", "previous"
@@ -33,8 +33,8 @@ class Versions:
         return found or f"{self.place.uri.rstrip('/')}/{self.place.name}/versions/{version}"
 
     def followers(self) -> list[Resource]:
-        """Return the ModelDeployments that serve them."""
-        return [each for each in self._cluster.all(MODELDEPLOYMENT) if each.follows == self.job.name]
+        """Return the resources that serve them, or predict with them."""
+        return [each for each in self._cluster.every() if each.follows == self.job.name]
 
     def resolve(self, given: str | None) -> str:
         """Return the version that is meant.

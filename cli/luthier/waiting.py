@@ -1,7 +1,7 @@
 """Waits for resources to become ready, by looking at them each second.
 
 Looking again rather than watching: it survives an API server that restarts and a connection that sleeps, and it costs
-two small requests a second while a person, or a pipeline, waits for one name.
+three small requests a second while a person, or a pipeline, waits for one name.
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ from luthier_api.storage import DataUri, OutputUri, StorageAccess
 S3_ONLY = "must be an s3:// URI: files inside a pod are lost with the pod"
 OUTPUT_IN_INPUT = "output.uri lies below input.uri, so the next run would read the predictions: write them elsewhere"
 PredictionFormat = Literal["JSONL", "Parquet"]
+# Below output.uri; each run writes there first, so that its storage is proven.
+RUNS_FOLDER = "_runs"
 # What a user may change without another run.
 _LIFECYCLE = {"suspend", "ttlSecondsAfterFinished"}
 

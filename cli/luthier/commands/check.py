@@ -14,7 +14,7 @@ from luthier.cluster import Cluster
 from luthier.commands.options import Context, Kubeconfig, Name, Namespace, Output, cluster_of
 from luthier.doctor import Level, Row, cluster_rows, namespace_rows, storage_rows
 from luthier.errors import ExitCode, LuthierError
-from luthier.kinds import FINETUNEJOB
+from luthier.kinds import BATCHPREDICTION, FINETUNEJOB, Resource
 from luthier.overview import overview
 from luthier.screens import words
 from luthier.screens.console import Format, say, show, show_json
@@ -61,15 +61,16 @@ def _rows(cluster: Cluster, extra: list[Place], *, storage: bool) -> Iterator[Ro
     yield from cluster_rows(cluster)
     yield from namespace_rows(cluster)
     if storage:
-        yield from storage_rows([*_places(cluster), *extra])
+        found = _resources(cluster)
+        jobs = [place_of(each) for each in found if each.kind is FINETUNEJOB]
+        yield from storage_rows([*jobs, *extra], [e.spec["output"] for e in found if e.kind is BATCHPREDICTION])
 
 
-def _places(cluster: Cluster) -> list[Place]:
+def _resources(cluster: Cluster) -> list[Resource]:
     try:
-        jobs = cluster.all(FINETUNEJOB)
+        return cluster.every()
     except LuthierError:  # a row of its own says so
         return []
-    return [place_of(job) for job in jobs]
 
 
 def _table(rows: list[Row]) -> Table:

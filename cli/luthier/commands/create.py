@@ -172,9 +172,7 @@ def _wait(cluster: Cluster, manifests: list[Manifest], output: Format, timeout_s
 
     def look() -> Overview:
         found = [cluster.read(each.kind, each.name) for each in manifests]
-        job = next((each for each in found if each.kind is FINETUNEJOB), None)
-        others = [each for each in found if each is not job]
-        return Overview(manifests[0].name, cluster.namespace, job, others)
+        return Overview(manifests[0].name, cluster.namespace, found)
 
     def over(found: Overview) -> bool:
         try:

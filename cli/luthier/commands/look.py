@@ -20,7 +20,7 @@ from luthier.commands.options import (
     kind_of,
 )
 from luthier.errors import NotFound
-from luthier.kinds import FINETUNEJOB, KINDS, Kind, Raw
+from luthier.kinds import FINETUNEJOB, Kind, Raw
 from luthier.overview import Overview, overview, pods_of
 from luthier.screens import words
 from luthier.screens.console import Format, console, say, show, show_json
@@ -28,7 +28,7 @@ from luthier.screens.live import follow
 from luthier.screens.status_page import status_page
 from luthier.screens.tables import resources_table
 
-_STAGES = ("train", "prepare", "worker", "head")
+_STAGES = ("train", "prepare", "worker", "head", "predict")
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +49,7 @@ def status(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Show one page on a name: training, versions, serving, rollout; and what it waits for."""
+    """Show one page on a name: training, versions, serving, rollout, predictions of files; and what it waits for."""
     cluster = cluster_of(namespace, context, kubeconfig)
     if name is None:
         _all(cluster, output)
@@ -62,7 +62,7 @@ def status(
 
 
 def _all(cluster: Cluster, output: Format) -> None:
-    resources = [resource for kind in KINDS for resource in cluster.all(kind)]
+    resources = cluster.every()
     if output is Format.JSON:
         show_json([resource.raw for resource in resources])
     elif resources:
@@ -96,14 +96,16 @@ def _never(_: Overview) -> bool:
 def logs(
     name: Name,
     follow_it: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
-    stage: Annotated[str | None, typer.Option(help="prepare, train, worker or head; default: the latest.")] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="prepare, train, worker, head, predict; default: the latest.")
+    ] = None,
     tail: Annotated[int | None, typer.Option(help="Only the last lines.", min=0)] = None,
     kind: KindOption = None,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Print the log of the latest pod: of training if there is one, else of prepare; or of the server."""
+    """Print the log of the latest pod: of training if there is one, else of prepare; of the server; of predictions."""
     cluster = cluster_of(namespace, context, kubeconfig)
     pod = _latest_pod(cluster, name, kind_of(kind), stage)
     container = str(pod["spec"]["containers"][0]["name"])

@@ -10,7 +10,8 @@ import typer
 
 from luthier.cluster import Cluster, connect
 from luthier.errors import Declined, Invalid, LuthierError
-from luthier.kinds import FINETUNEJOB, KINDS, MODELDEPLOYMENT, Kind, Resource
+from luthier.kinds import KINDS, Kind, Resource
+from luthier.overview import nothing_of
 from luthier.screens.console import Format, say, show_json
 from luthier.steering import Change
 
@@ -20,14 +21,14 @@ def complete_name(ctx: typer.Context, incomplete: str) -> list[str]:
     chosen: dict[str, Any] = {name: ctx.params.get(name) for name in ("namespace", "context", "kubeconfig")}
     try:
         cluster = connect(**chosen)
-        names = {resource.name for kind in KINDS for resource in cluster.all(kind)}
+        names = {resource.name for resource in cluster.every()}
     except LuthierError:
         return []
     return sorted(name for name in names if name.startswith(incomplete))
 
 
 Name = Annotated[
-    str, typer.Argument(help="Name of a FineTuneJob, a ModelDeployment, or both.", autocompletion=complete_name)
+    str, typer.Argument(help="Name of a resource, or of several that belong together.", autocompletion=complete_name)
 ]
 _PANEL = "Cluster"
 Namespace = Annotated[
@@ -52,20 +53,20 @@ class KindName(StrEnum):
 
     FTJ = "ftj"
     MDEP = "mdep"
+    BP = "bp"
     FINETUNEJOB = "finetunejob"
     MODELDEPLOYMENT = "modeldeployment"
+    BATCHPREDICTION = "batchprediction"
 
 
 KindOption = Annotated[
-    KindName | None, typer.Option("--kind", help="ftj or mdep, where both have this name.", case_sensitive=False)
+    KindName | None, typer.Option("--kind", help="ftj, mdep or bp, where several have this name.", case_sensitive=False)
 ]
 
 
 def kind_of(name: KindName | None) -> Kind | None:
     """Return the kind that --kind names."""
-    if name is None:
-        return None
-    return FINETUNEJOB if name in (KindName.FTJ, KindName.FINETUNEJOB) else MODELDEPLOYMENT
+    return next((kind for kind in KINDS if name in (kind.short, kind.name.lower())), None)
 
 
 def cluster_of(namespace: str | None, context: str | None, kubeconfig: Path | None) -> Cluster:
@@ -110,13 +111,16 @@ def the_one(cluster: Cluster, name: str, kind: Kind | None) -> Resource:
 
     Raises:
         NotFound: if there is none.
-        Invalid: if there is one of each kind, and --kind was not given.
+        Invalid: if several kinds have one, and --kind was not given.
     """
     if kind is not None:
         return cluster.read(kind, name)
     found = [resource for each in KINDS if (resource := cluster.find(each, name))]
     if len(found) > 1:
+        kinds = " and ".join(f"a {each.kind.name}" for each in found)
         raise Invalid(
-            f"There is a FineTuneJob and a ModelDeployment {name}: choose one with --kind ftj or --kind mdep."
+            f"There is {kinds} {name}: choose one with {' or '.join(f'--kind {each.kind.short}' for each in found)}."
         )
-    return found[0] if found else cluster.read(FINETUNEJOB, name)
+    if not found:
+        raise nothing_of(cluster, name)
+    return found[0]

@@ -129,7 +129,7 @@ def resume(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Go on with what `suspend` stopped: training from its newest checkpoint."""
+    """Go on with what `suspend` stopped: training from its newest checkpoint, predictions with the shards missing."""
     cluster = cluster_of(namespace, context, kubeconfig)
     resource = the_one(cluster, name, kind_of(kind))
     carry_out(cluster, resource, steering.suspend(resource, False), output, yes=yes, dry_run=dry_run)

@@ -11,7 +11,7 @@ import typer
 from luthier.cluster import Cluster
 from luthier.commands.options import Context, Kubeconfig, Name, Namespace, Output, VersionArgument, cluster_of
 from luthier.comparison import compare
-from luthier.kinds import Resource
+from luthier.kinds import BATCHPREDICTION, Resource
 from luthier.screens import words
 from luthier.screens.console import Format, say, show, show_json
 from luthier.screens.tables import VersionRow, diff_page, lineage_tree, versions_table
@@ -96,12 +96,17 @@ def _stored_rows(versions: Versions) -> list[VersionRow]:
     return rows
 
 
-def _used(deployments: list[Resource]) -> dict[str, list[str]]:
-    """Return {version: what serves it, with its share of the requests}."""
+def _used(followers: list[Resource]) -> dict[str, list[str]]:
+    """Return {version: what serves it, with its share of the requests, and the predictions under way}."""
     used: dict[str, list[str]] = {}
-    for deployment in deployments:
-        for revision in deployment.deployment_status.revisions:
-            used.setdefault(revision.version, []).append(f"{deployment.name} {revision.traffic_percent} %")
+    for each in followers:
+        if each.kind is BATCHPREDICTION:
+            batch = each.batch_status
+            if batch.version and batch.run and batch.run.state == "Running":
+                used.setdefault(batch.version, []).append(each.title)
+            continue
+        for revision in each.deployment_status.revisions:
+            used.setdefault(revision.version, []).append(f"{each.name} {revision.traffic_percent} %")
     return used
 
 

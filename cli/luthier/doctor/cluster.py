@@ -24,6 +24,8 @@ _RIGHTS = (
     ("patch", "finetunejobs", GROUP, "to edit, retry and suspend"),
     ("create", "modeldeployments", GROUP, "to serve"),
     ("patch", "modeldeployments", GROUP, "to steer a rollout"),
+    ("create", "batchpredictions", GROUP, "to predict files"),
+    ("patch", "batchpredictions", GROUP, "to edit, retry and suspend"),
     ("list", "pods", "", "for status -v and logs"),
     ("get", "pods/log", "", "for logs"),
     ("list", "events", "", "for status -v"),
@@ -115,7 +117,7 @@ def _rights(cluster: Cluster) -> Iterator[Row]:
             f"kubectl create rolebinding NAME -n {cluster.namespace} --clusterrole=edit --user=YOU; "
             "the chart adds its kinds to the roles edit and view"
         )
-        ours = [row for row in refused if "finetunejobs" in row or "modeldeployments" in row]
+        ours = [row for row in refused if any(f" {kind.plural} " in row for kind in KINDS)]
         level = Level.FAIL if len(ours) == sum(group == GROUP for _, _, group, _ in _RIGHTS) else Level.WARN
         yield Row("your rights", level, f"in {cluster.namespace} you may not {'; '.join(refused)}", fix)
         return

@@ -8,9 +8,11 @@ from urllib.parse import quote
 from luthier.cluster import Cluster
 from luthier.doctor.rows import Level, Row, guarded, ok
 from luthier.errors import NotFound
-from luthier.kinds import FINETUNEJOB, KINDS, Resource
+from luthier.kinds import BATCHPREDICTION, FINETUNEJOB, MODELDEPLOYMENT, Resource
 from luthier_api.reasons import ConditionType
 
+# The parts of a spec whose Secret has S3 keys for certain; those of base models and datasets may be a hub's.
+_PLACES = {FINETUNEJOB: ("output",), MODELDEPLOYMENT: ("model",), BATCHPREDICTION: ("output", "model", "input")}
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
@@ -25,7 +27,7 @@ def namespace_rows(cluster: Cluster) -> Iterator[Row]:
 
 
 def _resources(cluster: Cluster, found: list[Resource]) -> Iterator[Row]:
-    found += [resource for kind in KINDS for resource in cluster.all(kind)]
+    found += cluster.every()
     stalled = [resource for resource in found if resource.is_true(ConditionType.STALLED)]
     for resource in stalled:
         condition = resource.condition(ConditionType.STALLED)
@@ -43,9 +45,9 @@ def _secrets(resources: list[Resource]) -> dict[str, str]:
     """Return {name of a Secret with S3 keys: who names it first}."""
     found: dict[str, str] = {}
     for resource in resources:
-        place = resource.spec.get("output" if resource.kind is FINETUNEJOB else "model", {})
-        if name := (place.get("secretRef") or {}).get("name"):
-            found.setdefault(str(name), resource.title)
+        for place in _PLACES[resource.kind]:
+            if name := (resource.spec.get(place, {}).get("secretRef") or {}).get("name"):
+                found.setdefault(str(name), resource.title)
     return found
 
 
@@ -66,7 +68,7 @@ def _secret(cluster: Cluster, name: str, user: str) -> Iterator[Row]:
 
 
 def _queues(resources: list[Resource]) -> dict[str, str]:
-    named = {resource.spec.get("queueName"): resource.title for resource in resources if resource.kind is FINETUNEJOB}
+    named = {resource.spec.get("queueName"): resource.title for resource in resources}
     return {str(queue): title for queue, title in named.items() if queue}
 
 

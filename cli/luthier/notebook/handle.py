@@ -1,4 +1,4 @@
-"""What the objects of both kinds do: apply, wait, suspend, delete, and how they look in a notebook."""
+"""What the objects of all kinds do: apply, wait, suspend, delete, and how they look in a notebook."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from luthier import waiting
 from luthier.cluster import Cluster, connect
 from luthier.errors import Invalid, NotFound
-from luthier.kinds import FINETUNEJOB, Kind, Raw, Resource, manifest_of
+from luthier.kinds import Kind, Raw, Resource, manifest_of
 from luthier.manifests import dump, read_manifests, validate
 from luthier.overview import Overview
 from luthier.screens import words
@@ -143,7 +143,7 @@ class Handle(Generic[S]):
         return self
 
     def delete(self) -> None:
-        """Delete the resource; its versions stay, unless its deletionPolicy is Delete."""
+        """Delete the resource; its predictions stay, and its versions, unless its deletionPolicy is Delete."""
         self.cluster.delete(self.resource)
 
     async def apply_async(self) -> Self:
@@ -164,9 +164,7 @@ class Handle(Generic[S]):
             await asyncio.sleep(waiting.INTERVAL_S)
 
     def _look(self) -> Overview:
-        found = self.resource
-        is_job = found.kind is FINETUNEJOB
-        return Overview(self.name, self.cluster.namespace, found if is_job else None, [] if is_job else [found])
+        return Overview(self.name, self.cluster.namespace, [self.resource])
 
     def __repr__(self) -> str:
         """The page of `luthier status`, as text."""

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from luthier.kinds import FINETUNEJOB, Resource
+from luthier.kinds import BATCHPREDICTION, FINETUNEJOB, MODELDEPLOYMENT, Resource
 from luthier.overview import Overview
 from luthier.screens import words
 from luthier.screens.status_page import phase_of, status_page
@@ -86,19 +86,31 @@ def _printed(looks: Iterable[Overview], console: Console) -> Overview | None:
 
 def line_of(resource: Resource) -> str:
     """Return a resource's state in one line."""
-    said = [phase_of(resource)]
-    if resource.kind is FINETUNEJOB:
-        progress, artifact = resource.job_status.progress, resource.job_status.artifact
-        if progress and resource.status.phase == "Training":
-            said.append(progress.stage.lower())
-            said += (
-                [f"{progress.percent} %, step {progress.step} of {progress.total_steps}"]
-                if progress.total_steps
-                else []
-            )
-        said += [artifact.version] if artifact and resource.status.phase == "Succeeded" else []
-    else:
-        status = resource.deployment_status
-        said += [f"{each.version} {each.state} {each.traffic_percent} %" for each in status.revisions]
-        said += [status.rollout.message] if status.rollout and status.rollout.message else []
+    said = [phase_of(resource), *_LINES[resource.kind](resource)]
     return " · ".join(word for word in said if word)
+
+
+def _training(job: Resource) -> list[str]:
+    status = job.job_status
+    said: list[str] = []
+    if status.progress and status.phase == "Training":
+        said.append(status.progress.stage.lower())
+        if total := status.progress.total_steps:
+            said.append(f"{status.progress.percent} %, step {status.progress.step} of {total}")
+    return [*said, *([status.artifact.version] if status.artifact and status.phase == "Succeeded" else [])]
+
+
+def _serving(deployment: Resource) -> list[str]:
+    status = deployment.deployment_status
+    said = [f"{each.version} {each.state} {each.traffic_percent} %" for each in status.revisions]
+    return [*said, *([status.rollout.message] if status.rollout and status.rollout.message else [])]
+
+
+def _predicting(batch: Resource) -> list[str]:
+    status = batch.batch_status
+    if status.phase == "Succeeded":
+        return [status.output or ""]
+    return [f"{status.percent} %, {status.shards.done} of {status.shards.total} shards"] if status.shards else []
+
+
+_LINES = {FINETUNEJOB: _training, MODELDEPLOYMENT: _serving, BATCHPREDICTION: _predicting}

@@ -12,11 +12,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from luthier.kinds import FINETUNEJOB, Raw, Resource
+from luthier.kinds import BATCHPREDICTION, FINETUNEJOB, MODELDEPLOYMENT, Raw, Resource
 from luthier.overview import Overview, event_time
 from luthier.screens import words
 from luthier.screens.bars import bar
 from luthier_api import GROUP
+from luthier_api.batchprediction import BatchPredictionStatus
 from luthier_api.finetunejob import FineTuneJobStatus, Progress
 from luthier_api.modeldeployment import ModelDeploymentStatus, RevisionStatus, RolloutStatus
 from luthier_api.reasons import ConditionType
@@ -40,8 +41,7 @@ def status_page(found: Overview, now: datetime, *, verbose: bool = False) -> Ren
 
 def resource_part(resource: Resource, now: datetime, *, verbose: bool = False) -> list[RenderableType]:
     """Return the part of the page on one resource."""
-    body = _training(resource.job_status, now) if resource.kind is FINETUNEJOB else _serving(resource, now)
-    parts = [_heading(resource, now), *_sentence(resource), *body]
+    parts = [_heading(resource, now), *_sentence(resource), *_BODIES[resource.kind](resource, now)]
     if verbose:
         parts.append(_conditions(resource, now))
     return [parts[0], *(Padding(part, (0, 0, 0, 2), expand=False) for part in parts[1:])]
@@ -83,7 +83,8 @@ def _sentence(resource: Resource) -> list[RenderableType]:
     return [Text.assemble((f"{chosen.reason}: ", "bold"), chosen.message)] if chosen.message else [Text(chosen.reason)]
 
 
-def _training(status: FineTuneJobStatus, now: datetime) -> list[RenderableType]:
+def _training(job: Resource, now: datetime) -> list[RenderableType]:
+    status = job.job_status
     parts: list[RenderableType] = []
     if status.progress and status.phase not in ("Succeeded", "Failed"):
         parts += progress_lines(status.progress)
@@ -185,6 +186,41 @@ def rollout_lines(rollout: RolloutStatus, now: datetime) -> list[RenderableType]
     waits = rollout.paused or PROMOTE_ANNOTATION in (rollout.message or "")
     line += " · luthier promote goes on" if waits else ""
     return [Text(line, "bold"), *([Text(rollout.message)] if rollout.message else [])]
+
+
+def _predicting(batch: Resource, now: datetime) -> list[RenderableType]:
+    status = batch.batch_status
+    parts = shard_lines(status) if status.phase != "Succeeded" else []
+    errors = f", {status.errors} of them with an error in place of a prediction" if status.errors else ""
+    started = f", started {words.since(status.run.started_at, now)} ago" if status.run and status.run.started_at else ""
+    failure = status.last_failure
+    return [
+        *parts,
+        *_facts(
+            [
+                ("run", f"{status.run.name}, {status.run.state.lower()}{started}" if status.run else ""),
+                ("version", status.version or ""),
+                ("rows", f"{status.rows}{errors}" if status.rows is not None else ""),
+                ("output", status.output or f"a folder below {batch.spec['output']['uri']}"),
+                ("attempts", f"{status.failed_attempts} failed" if status.failed_attempts else ""),
+                ("failure", f"{failure.reason}: {failure.message}" if failure else ""),
+            ]
+        ),
+    ]
+
+
+def shard_lines(status: BatchPredictionStatus) -> list[RenderableType]:
+    """Return how many shards of a batch prediction are stored, and, while it is under way, how fast that goes."""
+    if not status.shards:
+        return []
+    about = [f"{status.percent} %", f"{status.shards.done} of {status.shards.total} shards"]
+    if status.phase == "Predicting":
+        about += [f"{status.eta} left"] if status.eta else []
+        about += [f"{status.texts_per_second} rows/s"] if status.texts_per_second else []
+    return [Text.assemble(bar(status.percent or 0), "  ", " · ".join(about))]
+
+
+_BODIES = {FINETUNEJOB: _training, MODELDEPLOYMENT: _serving, BATCHPREDICTION: _predicting}
 
 
 def _facts(rows: list[tuple[str, str]]) -> list[RenderableType]:

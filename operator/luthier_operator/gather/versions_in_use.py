@@ -62,7 +62,8 @@ def matters(resource: FineTuneJobResource) -> bool:
     if resource.meta.deleting:
         return resource.meta.held
     limit, versions = resource.spec.version_history_limit, resource.status.versions
-    return limit is not None and (len(versions) > limit or any(version.removing for version in versions))
+    # A plan that publishes a version may look for what is over the limit at once: one more than the status has now.
+    return limit is not None and (len(versions) >= limit or any(version.removing for version in versions))
 
 
 def versions_in_use(resource: FineTuneJobResource, users: Iterable[Raw]) -> frozenset[str]:

@@ -24,12 +24,12 @@ from typing import NamedTuple, TypeVar
 from pydantic import Field
 
 from luthier_api.base import Count, Digest, Document, Sha256, Text
+from luthier_api.batchprediction import RUNS_FOLDER
 from luthier_artifacts import IntegrityError, ObjectNotFound, ObjectStore, PreconditionFailed
 from luthier_artifacts.probe import probe_conditional_writes
 from luthier_serving.bulk.part_files import ENDINGS, Format, summary
 from luthier_serving.bulk.source import InputFile
 
-RUNS = "_runs"
 _PART = re.compile(r"part-(?P<index>\d+)[.].*")
 _NOTE = re.compile(r"(?P<index>\d+)-(?P<rows>\d+)-(?P<errors>\d+)-(?P<size>\d+)-(?P<sha256>[0-9a-f]{64})")
 
@@ -124,11 +124,11 @@ class OutputFolder:
         Raises:
             StorageError: otherwise.
         """
-        probe_conditional_writes(self._root, RUNS)
+        probe_conditional_writes(self._root, RUNS_FOLDER)
 
     def begin(self, run: str, files: list[InputFile]) -> list[InputFile]:
         """Return the input as the run's first worker saw it, which may be this one."""
-        return self._agreed(f"{RUNS}/{run}.json", Begun(folder=self.uri, files=files)).files
+        return self._agreed(f"{RUNS_FOLDER}/{run}.json", Begun(folder=self.uri, files=files)).files
 
     def manifest(self) -> Manifest | None:
         """Return the manifest, if all is done."""

@@ -8,12 +8,13 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from luthier_serving.errors import RequestError
-from luthier_serving.haproxy import SENTENCES
 from luthier_serving.replica.request_context import RequestContext
 from luthier_serving.replica.responses import error_response
 
 _LONGEST_BYTES = 2000
 _RETRY_S = 5
+# As HAProxy says it: luthier_serving.haproxy, which the programs of Ray do not import.
+_LOST = "The replica that had this request has ended; send the request again."
 
 
 def middlewares() -> list[Middleware]:
@@ -41,7 +42,7 @@ class LostReplicas:
 
         await self._app(scope, receive, note)
         if scope["type"] == "http" and not answered:
-            await error_response(RequestError(SENTENCES[502], status=502))(scope, receive, send)
+            await error_response(RequestError(_LOST, status=502))(scope, receive, send)
 
 
 class PlainErrors:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, conlist, create_mo
 
 from luthier_serving.answers import ModelInfo
 from luthier_serving.tasks import OUTPUTS
+from luthier_serving.tasks.options import TASK_OPTIONS
 from luthier_serving.tasks.probabilities import Probability
 
 Example = dict[str, Any]
@@ -21,6 +22,22 @@ MODEL_PATH = {
 }
 VERSION_PATH = {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
 TEXT = "What a lovely film."
+_TOP_K = (int | None, Field(None, ge=1, description="So many of the most probable labels at most."))
+_TRUNCATE = (bool | None, Field(None, description="false: a text that is too long gets 413."))
+# What may be asked of the answer, by protocol; what of it only some tasks have is left out for the others.
+_HUGGING_FACE: dict[str, Any] = {
+    "top_k": _TOP_K,
+    "function_to_apply": (Literal["softmax", "sigmoid", "none"] | None, None),
+    "aggregation_strategy": (Literal["first", "simple", "none"] | None, None),
+    "ignore_labels": (list[str] | None, Field(None, description="Labels of words to leave out; default O.")),
+    "truncation": _TRUNCATE,
+}
+_INFER: dict[str, Any] = {
+    "top_k": _TOP_K,
+    "threshold": (Probability | None, Field(None, description="Labels are assigned from this probability on.")),
+    "truncate": _TRUNCATE,
+    "binary_data_output": (bool | None, Field(None, description="Outputs go behind the JSON, raw.")),
+}
 
 
 class _Sent(BaseModel):
@@ -89,25 +106,6 @@ class EntityGroup(BaseModel):
 
 class HuggingFaceResponse(RootModel[list[list[LabelScore]] | list[EntityGroup] | list[list[EntityGroup]]]):
     """A list of labels for each text, the most probable first; or the entities of the text, or of each of several."""
-
-
-class HuggingFaceParameters(_Sent):
-    """What is asked of the answer."""
-
-    top_k: int | None = Field(default=None, ge=1, description="So many of the most probable labels at most.")
-    function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
-    aggregation_strategy: Literal["first", "simple", "none"] | None = None
-    ignore_labels: list[str] | None = Field(default=None, description="Labels of words to leave out; default O.")
-    truncation: bool | None = Field(default=None, description="false: a text that is too long gets 413.")
-
-
-class InferParameters(_Sent):
-    """What is asked of the answer."""
-
-    top_k: int | None = Field(default=None, ge=1, description="So many of the most probable labels at most.")
-    threshold: Probability | None = Field(default=None, description="multi-label: assigned from this probability on.")
-    truncate: bool | None = Field(default=None, description="false: a text that is too long gets 413.")
-    binary_data_output: bool | None = Field(default=None, description="Outputs go behind the JSON, raw.")
 
 
 class RequestedOutput(_Sent):
@@ -210,13 +208,15 @@ def request_schemas(text: Any, max_texts: int, model: ModelInfo | None) -> list[
     single: Any = Literal["text"]
     names: Any = Literal["text", "text_pair"] if model is None or model.pairs else single
     datatype: Any = Literal["BYTES"]
+    data: Any = conlist(text, min_length=1, max_length=max_texts)
+    column: Any = conlist(conlist(text, min_length=1, max_length=1), min_length=1, max_length=max_texts)
     infer_input = create_model(
         "InferInput",
         __base__=_Sent,
         name=(names, ...),
         datatype=(datatype, ...),
         shape=(conlist(int, min_length=1, max_length=2), ...),
-        data=(list[text] | list[list[text]] | None, Field(None, description="Absent where it is raw.")),
+        data=(data | column, Field(description="Only where it goes behind the JSON, raw, may it be absent.")),
         parameters=(dict[str, Any] | None, Field(None, description="binary_data_size: size of the raw data.")),
     )
     return [
@@ -225,18 +225,25 @@ def request_schemas(text: Any, max_texts: int, model: ModelInfo | None) -> list[
             "HuggingFaceRequest",
             __base__=_Sent,
             inputs=(one | several, ...),
-            parameters=(HuggingFaceParameters | None, None),
+            parameters=(_parameters("HuggingFaceParameters", _HUGGING_FACE, model), None),
         ),
         create_model(
             "InferRequest",
             __base__=_Sent,
             id=(str | None, None),
             model_name=(str | None, Field(None, description="The model of the path, if anything.")),
-            parameters=(InferParameters | None, None),
+            parameters=(_parameters("InferParameters", _INFER, model), None),
             inputs=(conlist(infer_input, min_length=1, max_length=2), ...),
             outputs=(list[RequestedOutput] | None, None),
         ),
     ]
+
+
+def _parameters(name: str, fields: dict[str, Any], model: ModelInfo | None) -> Any:
+    """Return the type of a protocol's parameters: those of the model, or all."""
+    absent = set() if model is None else {*TASK_OPTIONS} - OUTPUTS[model.task].options
+    known = {field: value for field, value in fields.items() if field not in absent}
+    return create_model(name, __base__=_Sent, __doc__="What is asked of the answer.", **known) | None
 
 
 def examples_of(protocol: str, model: ModelInfo | None) -> dict[str, Any]:

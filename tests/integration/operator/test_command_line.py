@@ -16,9 +16,13 @@ from typer.testing import CliRunner, Result
 
 from luthier.commands import app
 from luthier.errors import ExitCode
+from luthier_api.documents import Failure, Predicted
+from luthier_api.documents import Result as PodResult
 from luthier_api.exitcodes import ExitCode as PodExit
+from luthier_api.reasons import Reason
 from support.cli.kubelet import played_kubelet, pod_of
 from support.operator.kuberay import MODELDEPLOYMENT, Server, install_kuberay
+from support.operator.least import BATCHPREDICTION
 
 pytestmark = pytest.mark.integration
 
@@ -71,7 +75,10 @@ def rollout(namespace: Any) -> dict[str, Any]:
 
 def test_a_life_is_shown_from_nothing_to_its_version(operator: Any, namespace: Any, luthier: Luthier) -> None:
     assert "has no resource of Luthier" in luthier("status").stdout
-    assert "There is no FineTuneJob or ModelDeployment reviews" in luthier("status", "reviews", code=3).stderr
+    assert (
+        "There is no FineTuneJob, ModelDeployment or BatchPrediction reviews"
+        in luthier("status", "reviews", code=3).stderr
+    )
     namespace.submit()
     pod = namespace.await_pod("prepare")
     namespace.until("Preparing", lambda: "Preparing" in luthier("status", "reviews").stdout)
@@ -225,6 +232,43 @@ def test_two_resources_of_a_name_are_told_apart_by_kind(
     page = luthier("status", "reviews").stdout
     assert "FineTuneJob reviews" in page and "ModelDeployment reviews" in page
     assert "FineTuneJob reviews" not in luthier("status", "reviews", "--kind", "mdep").stdout.splitlines()[0]
+
+
+def test_predictions_that_fail_are_tried_again_suspended_and_followed_to_where_they_lie(
+    operator: Any, namespace: Any, cluster: Any, luthier: Luthier, tmp_path: Path
+) -> None:
+    namespace.submit()
+    namespace.run_through()
+    manifest = tmp_path / "batch.yaml"
+    manifest.write_text(yaml.safe_dump({**BATCHPREDICTION, "metadata": {"name": "nightly"}}))
+    with _started("apply", str(manifest), "--wait", "-n", namespace.name, cluster=cluster) as process:
+        said = Failure(reason=Reason.INVALID_DATA, message="reviews.csv has no column 'text'; it has 'body'.")
+        message = PodResult(failure=said).to_termination_message()
+        namespace.end(namespace.await_pod("predict"), int(PodExit.INVALID_DATA), message)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.STALLED
+    assert error.startswith("luthier: BatchPrediction nightly: InvalidData: reviews.csv has no column 'text'")
+    luthier("retry", "nightly", "--yes")
+    namespace.await_reason("bp", "nightly", "Predicting")
+    assert "has not failed" in luthier("retry", "nightly", "--yes", code=4).stderr
+    luthier("suspend", "nightly", "--yes")
+    namespace.await_reason("bp", "nightly", "Suspended")
+    luthier("resume", "nightly", "--yes")
+    namespace.await_reason("bp", "nightly", "Predicting")
+    folder = f"{BATCHPREDICTION['spec']['output']['uri']}predictions-0123456789abcdef/"
+    with _started("watch", "nightly", "--until-settled", "-n", namespace.name, cluster=cluster) as process:
+        done = Predicted(output=folder, rows=100, shards=4, complete=True)
+        namespace.end(namespace.await_pod("predict"), 0, PodResult(predicted=done).to_termination_message())
+        lines, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    assert lines.splitlines()[-1] == f"BatchPrediction nightly: Succeeded · {folder}"
+    page = luthier("status", "reviews", "-v").stdout
+    assert "FineTuneJob reviews" in page and "BatchPrediction nightly" in page and folder in page
+    path = tmp_path / "bundle.zip"
+    luthier("support", "nightly", "-w", str(path))
+    with zipfile.ZipFile(path) as bundle:
+        assert b"predict" in bundle.read("jobs.yaml") and b"Predicted" in bundle.read("events.yaml")
+        assert "batchprediction-nightly.yaml" in bundle.namelist()
 
 
 def test_watch_ends_when_nothing_more_happens(operator: Any, namespace: Any, cluster: Any) -> None:

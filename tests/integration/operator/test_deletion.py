@@ -60,8 +60,9 @@ def test_deleted_while_it_trains_the_training_stops_then_its_versions_go_then_th
     (job,) = namespace.all("jobs")
     assert "ownerReferences" not in job["metadata"], "or the garbage collector would take it along"
     assert [each["metadata"]["name"] for each in namespace.all("pods")] == [pod["metadata"]["name"]]
+    namespace.until("the status", lambda: namespace.get("ftj", "reviews")["status"]["phase"] == "Deleting")
     resource = namespace.get("ftj", "reviews")
-    assert holds(resource) and resource["status"]["phase"] == "Deleting"
+    assert holds(resource)
     assert document_of(pod).origin.uid == resource["metadata"]["uid"] and document_of(pod).versions is None
     namespace.end(pod, 0, removed("v1", v2="The alias production points at it."))
     # In the foreground the garbage collector has a finalizer of its own there, and its own time.

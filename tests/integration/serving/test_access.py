@@ -14,8 +14,6 @@ import aiohttp
 import pytest
 
 from luthier_api.documents import Route, ServerConfig
-from luthier_dev.waiting import wait_until
-from luthier_serving.haproxy import RETRY_AFTER_S, SENTENCES
 from support.serving.local_ray import LocalRay
 from support.serving.rotation import TEXT, Clients, bearer
 from support.serving.tls_proxy import tls_proxy
@@ -162,16 +160,3 @@ async def test_by_https_through_another_proxy_answers_are_the_same(guarded: Loca
                 assert (reply.status, await reply.json()) == (200, inside)
             async with session.post(f"{outside}/predict", json=TEXT, ssl=trust) as reply:
                 assert reply.status == 401
-
-
-def test_before_there_is_a_server_the_proxy_says_that_none_can_be_reached(ray: LocalRay, models: Any) -> None:
-    """Last, because nothing is served until it ends."""
-    ray.delete_applications()
-    wait_until(lambda: None if answered(ray)[0] == 503 else str(answered(ray)), "nobody", timeout_s=60, interval_s=0.5)
-    status, headers, document = answered(ray)
-    assert (status, headers["content-type"], headers["retry-after"]) == (503, "application/json", str(RETRY_AFTER_S))
-    assert document["error"] == SENTENCES[503]
-
-
-def answered(ray: LocalRay) -> tuple[int, dict[str, str], Any]:
-    return raw(ray.http_port, b"GET /predict HTTP/1.1\r\nHost: a\r\n\r\n")

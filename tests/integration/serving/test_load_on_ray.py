@@ -12,6 +12,7 @@ import pytest
 
 from luthier_api.documents import AdapterConfig, RevisionConfig, Route, ServerConfig
 from support.serving.adapted import make_adapted
+from support.serving.local_ray import LocalRay
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -67,9 +68,7 @@ class Asking:
             await asyncio.sleep(0.01)
 
     async def until(self, condition: Any) -> None:
-        async with asyncio.timeout(120):
-            while not await asyncio.to_thread(condition):
-                await asyncio.sleep(0.05)
+        await asyncio.to_thread(LocalRay.wait_until, condition, 120)
 
 
 async def test_an_adapter_is_added_and_removed_under_requests_and_none_fails(
@@ -78,11 +77,13 @@ async def test_an_adapter_is_added_and_removed_under_requests_and_none_fails(
     colours, topics = adapters["colours"], adapters["topics"]
     stable = models.revision("rev-torch", models.first, engine="torch")
     ray.deploy(server_config(stable, colours))
-    ray.wait_for("server", "RUNNING")
 
     def ready(*names: str) -> bool:
-        return [(each.name, each.state) for each in ray.report().adapters] == [(name, "Ready") for name in names]
+        report = ray.report()
+        adapters = [(each.name, each.state) for each in report.adapters] == [(name, "Ready") for name in names]
+        return adapters and [model.revision for model in report.models] == [stable.name]
 
+    await asyncio.to_thread(ray.wait_until, lambda: ready("colours"), 60)
     async with Asking(ray.url, "reviews", "reviews:colours") as asking:
         await asking.until(lambda: asking.answers["reviews:colours", 200] > 20)
         assert (await asking.post("reviews:topics"))[0] == 404
@@ -95,7 +96,7 @@ async def test_an_adapter_is_added_and_removed_under_requests_and_none_fails(
         status, document = await asking.post("reviews:topics")
         assert (status, document["error"]) == (
             404,
-            "There is no model 'reviews:topics' here; there are: reviews, reviews:colours.",
+            "There is no model 'reviews:topics' here; this server has 'reviews' and 'reviews:colours'.",
         )
     assert asking.wrong == []
     print(dict(asking.answers))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from luthier.kinds import FINETUNEJOB, MODELDEPLOYMENT, Kind, Resource
+from luthier.kinds import BATCHPREDICTION, FINETUNEJOB, MODELDEPLOYMENT, Kind, Resource
 
 Raw = dict[str, Any]
 V1, V2 = "20260101-120000-0a1b2c3d", "20260202-120000-99999999"
@@ -52,6 +52,40 @@ def job(annotations: Raw | None = None, observed: int = 7, **status: Any) -> Res
 def deployment(annotations: Raw | None = None, spec: Raw | None = None, **status: Any) -> Resource:
     wanted = spec or {"model": {"fineTuneJobRef": {"name": "reviews"}}}
     return _resource(MODELDEPLOYMENT, wanted, {"phase": "Serving", **status}, annotations)
+
+
+PREDICTIONS = "s3://predictions/reviews/predictions-0123456789abcdef/"
+
+
+def batch(annotations: Raw | None = None, spec: Raw | None = None, observed: int = 7, **status: Any) -> Resource:
+    wanted = {
+        "model": {"fineTuneJobRef": {"name": "reviews"}},
+        "input": {"uri": "s3://data/reviews.csv"},
+        "output": {"uri": "s3://predictions/reviews/"},
+        **(spec or {}),
+    }
+    return _resource(BATCHPREDICTION, wanted, {"phase": "Predicting", **status}, annotations, observed)
+
+
+def predicting(annotations: Raw | None = None, **status: Any) -> Resource:
+    """A BatchPrediction of which one shard of four is stored."""
+    sentence = "1 of 4 shards are stored, about 1m1s left."
+    conditions = [
+        condition("Ready", "False", "Predicting", sentence),
+        condition("Reconciling", "True", "Predicting", sentence),
+    ]
+    far: Raw = {"shards": {"done": 1, "total": 4}, "percent": 25, "rows": 100, "textsPerSecond": "51.2", "eta": "1m1s"}
+    run = {"name": "reviews-0a1b", "state": "Running", "startedAt": AT}
+    return batch(annotations, **{"conditions": conditions, "run": run, "version": V1, **far, **status})
+
+
+def predicted(**status: Any) -> Resource:
+    """A BatchPrediction that is done."""
+    sentence = f"{PREDICTIONS} holds the predictions of all 100 rows, 3 of them with an error in place of one."
+    done: Raw = {"shards": {"done": 4, "total": 4}, "percent": 100, "rows": 100, "errors": 3, "output": PREDICTIONS}
+    run = {"name": "reviews-0a1b", "state": "Succeeded", "startedAt": AT, "finishedAt": AT}
+    conditions = [condition("Ready", "True", "Predicted", sentence)]
+    return batch(**{"phase": "Succeeded", "conditions": conditions, "run": run, "version": V1, **done, **status})
 
 
 def revision(name: str, of: str, percent: int, state: str = "Running", **figures: Any) -> Raw:

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from luthier_api import API_VERSION
+from luthier_api.batchprediction import BatchPredictionSpec
 from luthier_api.documents import RevisionCounts
 from luthier_dev.paths import REPOSITORY
 from support.operator.serving import DEFAULTS, FOLLOWING, Cluster, job, serving, version
@@ -27,7 +28,7 @@ def recorded(kind: str) -> dict[str, Raw]:
     """Return {phase: resource} of the recordings."""
     found: dict[str, Raw] = {}
     for path in sorted(RECORDED.glob("*.json")):
-        for raw in json.loads(path.read_text())[f"{kind.lower()}s"]:
+        for raw in json.loads(path.read_text()).get(f"{kind.lower()}s", []):
             raw["metadata"].pop("resourceVersion", None)
             raw["metadata"].get("annotations", {}).pop("kubectl.kubernetes.io/last-applied-configuration", None)
             found[path.stem] = raw
@@ -57,6 +58,17 @@ def of_cluster(cluster: Cluster) -> Raw:
         "metadata": {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid, "generation": meta.generation},
         "spec": cluster.spec.to_wire(),
         "status": cluster.status.to_wire(),
+    }
+
+
+def of_batch(world: Any) -> Raw:
+    """Return the BatchPrediction of the unit tests' world as the API server would."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "BatchPrediction",
+        "metadata": {"name": "reviews", "namespace": "team", "uid": world.uid, "generation": world.generation},
+        "spec": BatchPredictionSpec.model_validate(world.spec).to_wire(),
+        "status": world.status.to_wire(),
     }
 
 

@@ -169,10 +169,6 @@ class LocalRay:
         }
         self._dashboard_request("PUT", json.dumps(body).encode())
 
-    def delete_applications(self) -> None:
-        """Take everything off, as if nothing had been deployed yet."""
-        self._dashboard_request("DELETE")
-
     def applications(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self._dashboard_request("GET"))["applications"]
         return found
@@ -203,11 +199,14 @@ class LocalRay:
 
     @staticmethod
     def wait_until(condition: Callable[[], Any], timeout_s: float) -> Any:
-        """Return what the condition returns as soon as it is true."""
+        """Return what the condition returns as soon as it is true; a server that does not answer yet makes it false."""
         found: list[Any] = []
 
         def missing() -> str | None:
-            found.append(condition())
+            try:
+                found.append(condition())
+            except OSError as error:
+                return str(error)
             return None if found[-1] else f"the condition is {found[-1]!r}"
 
         wait_until(missing, "the server", timeout_s, interval_s=0.1)

@@ -1,4 +1,4 @@
-"""Argo CD's health and actions of both kinds, over resources in every phase as the operator leaves them."""
+"""Argo CD's health and actions of each kind, over resources in every phase as the operator leaves them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import copy
 import importlib.util
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from luthier_api.documents import ProgressDocument
+from luthier_api.exitcodes import ExitCode
 from luthier_api.finetunejob import RETRY_ANNOTATION
 from luthier_api.modeldeployment import WISHES
+from luthier_api.reasons import Reason
 from luthier_operator.model.parse import meta_of
 from luthier_operator.plan.modeldeployment.observe import wishes_of
 from support.argocd import Scripts
@@ -34,7 +38,11 @@ def sibling(path: Path, name: str) -> Any:
 HERE = Path(__file__).parent
 kstatus = sibling(HERE.parent / "operator" / "test_kstatus.py", "kstatus_states")
 world_of = sibling(HERE.parent / "operator" / "conftest.py", "unit_world").World
+batches = sibling(HERE.parent / "operator" / "test_batchprediction.py", "unit_batches")
 FINETUNEJOB, MODELDEPLOYMENT = Scripts("FineTuneJob"), Scripts("ModelDeployment")
+BATCHPREDICTION = Scripts("BatchPrediction")
+KINDS = [FINETUNEJOB, MODELDEPLOYMENT, BATCHPREDICTION]
+EACH = pytest.mark.parametrize("scripts", KINDS, ids=lambda scripts: str(scripts.folder.name))
 HEALTH = {"Current": "Healthy", "Failed": "Degraded", "InProgress": "Progressing"}
 
 
@@ -75,6 +83,90 @@ def test_argo_cd_sees_of_a_modeldeployment_how_it_stands_and_offers_what_makes_s
     assert MODELDEPLOYMENT.offered(raw) == offered
     raw["metadata"]["generation"] += 1
     assert MODELDEPLOYMENT.health(raw)[0] == "Progressing"
+
+
+def predicting(world: Any) -> None:
+    world.settle()
+
+
+def half_done(world: Any) -> None:
+    predicting(world)
+    world.pod("Running", {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
+    world.progress = ProgressDocument(
+        stage="Predicting", step=2, total_steps=4, rows=100, examples_per_second=51.2, eta_seconds=61.0,
+        updated_at="2026-01-01T00:00:00Z",
+    )  # fmt: skip
+    world.settle()
+
+
+def retrying(world: Any) -> None:
+    predicting(world)
+    world.fails(ExitCode.KILLED, final="")
+    world.settle()
+
+
+def predicted(world: Any, **changes: Any) -> None:
+    predicting(world)
+    world.ends(batches.predicted(**changes))
+    world.settle()
+
+
+def failed(world: Any) -> None:
+    predicting(world)
+    world.fails(ExitCode.INVALID_DATA, batches.failure(Reason.INVALID_DATA, "a.csv has no column 'text'."))
+    world.settle()
+
+
+def failed_and_tried_again(world: Any) -> None:
+    failed(world)
+    world.retry = "1"
+    world.settle()
+
+
+def suspended(world: Any) -> None:
+    half_done(world)
+    world.edit(suspend=True)
+    world.settle()
+
+
+def waiting(world: Any) -> None:
+    world.finetunejob = None
+    world.settle()
+
+
+BATCHPREDICTIONS: dict[str, tuple[Callable[[Any], None], str, set[str]]] = {
+    "new": (kstatus.nothing, "Progressing", {"suspend"}),
+    "waiting": (waiting, "Progressing", {"suspend"}),
+    "predicting": (predicting, "Progressing", {"suspend"}),
+    "half-done": (half_done, "Progressing", {"suspend"}),
+    "retrying": (retrying, "Progressing", {"suspend"}),
+    "suspended": (suspended, "Suspended", {"resume"}),
+    "failed": (failed, "Degraded", {"retry", "suspend"}),
+    "tried-again": (failed_and_tried_again, "Progressing", {"suspend"}),
+    "predicted": (predicted, "Healthy", set()),
+    "reused": (lambda world: predicted(world, reused=True), "Healthy", set()),
+}
+"""{name: how to get there, its health, the actions that make sense}."""
+
+
+def batch(name: str) -> dict[str, Any]:
+    """Return the BatchPrediction in that phase, as the cluster would."""
+    world = batches.World()
+    BATCHPREDICTIONS[name][0](world)
+    return every_phase.of_batch(world)
+
+
+@pytest.mark.parametrize("name", BATCHPREDICTIONS)
+def test_argo_cd_sees_of_a_batchprediction_how_it_stands_and_offers_what_makes_sense(name: str) -> None:
+    _, health, offered = BATCHPREDICTIONS[name]
+    raw = batch(name)
+    status, message = BATCHPREDICTION.health(raw)
+    assert status == health
+    if name != "new":
+        assert message == conditions(raw)["Ready"]["message"]
+    assert BATCHPREDICTION.offered(raw) == offered
+    raw["metadata"]["generation"] += 1
+    assert BATCHPREDICTION.health(raw)[0] == "Progressing"
 
 
 @pytest.mark.parametrize("scripts", [FINETUNEJOB, MODELDEPLOYMENT], ids=lambda scripts: str(scripts.folder.name))
@@ -122,9 +214,9 @@ def test_an_action_asks_the_operator_for_it_once_and_a_second_click_asks_again(w
     assert not wishes_of(meta_of("ModelDeployment", later), cluster.status), "it steers no later spec"
 
 
-@pytest.mark.parametrize("scripts", [FINETUNEJOB, MODELDEPLOYMENT], ids=lambda scripts: str(scripts.folder.name))
+@EACH
 def test_retry_suspend_and_resume_write_what_the_operator_reads(scripts: Scripts) -> None:
-    raw = next(iter(every_phase.recorded(scripts.folder.name).values()))
+    raw = next(iter(phases(scripts).values()))
     raw["metadata"]["annotations"] = {"kept": "yes"}
     retried = scripts.act("retry", raw)
     assert retried["metadata"]["annotations"] == {"kept": "yes", RETRY_ANNOTATION: "1700000000"}
@@ -144,14 +236,20 @@ def test_a_wish_of_an_action_moves_the_rollout() -> None:
 # The fixtures, laid out as Argo CD's own tests read them.
 
 
+def phases(scripts: Scripts) -> dict[str, Any]:
+    """Return {phase: resource} of a kind: as recorded, and as the present plan leaves it."""
+    raws = every_phase.recorded(scripts.folder.name)
+    if scripts is MODELDEPLOYMENT:
+        raws |= {name: every_phase.of_cluster(row[0]()) for name, row in every_phase.MODELDEPLOYMENTS.items()}
+    if scripts is BATCHPREDICTION:
+        raws |= {name: batch(name) for name in BATCHPREDICTIONS}
+    return raws
+
+
 def fixtures(scripts: Scripts) -> dict[str, Any]:
     """Return {path below the folder of the kind: document} of the fixtures."""
-    kind = scripts.folder.name
-    raws = every_phase.recorded(kind)
-    if kind == "ModelDeployment":
-        raws |= {name: every_phase.of_cluster(row[0]()) for name, row in every_phase.MODELDEPLOYMENTS.items()}
     health, discovery, documents = [], [], {}
-    for name, raw in sorted(raws.items()):
+    for name, raw in sorted(phases(scripts).items()):
         path = f"testdata/{name}.yaml"
         documents[path] = raw
         status, message = scripts.health(raw)
@@ -165,7 +263,7 @@ def fixtures(scripts: Scripts) -> dict[str, Any]:
 
 
 @pytest.mark.skipif("LUTHIER_WRITE_FIXTURES" not in os.environ, reason="writes the fixtures, where that is asked for")
-@pytest.mark.parametrize("scripts", [FINETUNEJOB, MODELDEPLOYMENT], ids=lambda scripts: str(scripts.folder.name))
+@EACH
 def test_write_the_fixtures(scripts: Scripts) -> None:
     for path, document in fixtures(scripts).items():
         file = scripts.folder / path
@@ -173,7 +271,7 @@ def test_write_the_fixtures(scripts: Scripts) -> None:
         file.write_text(yaml.safe_dump(document, sort_keys=False, width=160, allow_unicode=True))
 
 
-@pytest.mark.parametrize("scripts", [FINETUNEJOB, MODELDEPLOYMENT], ids=lambda scripts: str(scripts.folder.name))
+@EACH
 def test_the_scripts_say_of_argo_cds_fixtures_what_its_own_tests_expect(scripts: Scripts) -> None:
     """LUTHIER_WRITE_FIXTURES=1 writes them, from what the operator does now."""
     health = yaml.safe_load((scripts.folder / "health_test.yaml").read_text())["tests"]

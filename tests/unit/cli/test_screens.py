@@ -14,11 +14,11 @@ from luthier.comparison import compare
 from luthier.overview import Overview
 from luthier.screens import words
 from luthier.screens.bars import bar
-from luthier.screens.live import follow
+from luthier.screens.live import follow, line_of
 from luthier.screens.status_page import status_page
 from luthier.screens.tables import diff_page, lineage_tree, predictions_table
 from luthier_artifacts import Lineage, Manifest
-from support.cli import V1, V2, condition, deployment, job, rolling, version
+from support.cli import PREDICTIONS, V1, V2, batch, condition, deployment, job, predicted, predicting, rolling, version
 
 pytestmark = pytest.mark.unit
 
@@ -32,7 +32,8 @@ def drawn(page: RenderableType) -> str:
 
 
 def page(*, verbose: bool = False, **parts: Any) -> str:
-    found = Overview("reviews", "team", parts.get("job"), parts.get("deployments", []), parts.get("pods", []))
+    resources = [*([parts["job"]] if "job" in parts else []), *parts.get("others", [])]
+    found = Overview("reviews", "team", resources, parts.get("pods", []))
     return drawn(status_page(found, NOW, verbose=verbose))
 
 
@@ -64,7 +65,7 @@ def test_versions_show_gates_and_which_one_is_of_the_present_spec() -> None:
 
 
 def test_a_rollout_shows_each_share_its_figures_and_what_it_waits_for() -> None:
-    text = page(deployments=[rolling(url="http://x:8000", replicas=2, readyReplicas=2)])
+    text = page(others=[rolling(url="http://x:8000", replicas=2, readyReplicas=2)])
     assert "rollout: step, step 1 of 3, 10 %, for 3h20m" in text
     assert "120 requests · 0.02 errors · p99 48 ms" in text
     assert "90 %" in text and "2 of 2 answer" in text and "http://x:8000" in text
@@ -72,7 +73,44 @@ def test_a_rollout_shows_each_share_its_figures_and_what_it_waits_for() -> None:
 
 def test_what_was_rejected_says_why() -> None:
     rejected = {"name": "rev-2", "version": V2, "reason": "RolledBack", "message": "5 % failed.", "at": NOW.isoformat()}
-    assert f"rejected {V2} 0s ago: 5 % failed." in page(deployments=[deployment(rejected=[rejected])])
+    assert f"rejected {V2} 0s ago: 5 % failed." in page(others=[deployment(rejected=[rejected])])
+
+
+def test_predictions_under_way_show_how_far_they_are_how_fast_and_where_they_will_lie() -> None:
+    text = page(others=[predicting()])
+    assert "BatchPrediction reviews  team  Predicting  for 3h20m" in text
+    assert "Predicting: 1 of 4 shards are stored, about 1m1s left." in text
+    assert "25 % · 1 of 4 shards · 1m1s left · 51.2 rows/s" in text
+    assert "reviews-0a1b, running, started 3h20m ago" in text and V1 in text
+    assert "a folder below s3://predictions/reviews/" in text
+
+
+def test_predictions_that_are_done_show_where_they_lie_and_how_many_rows_have_none() -> None:
+    text = page(others=[predicted()])
+    assert "Succeeded" in text and "rows     100, 3 of them with an error in place of a prediction" in text
+    assert f"output   {PREDICTIONS}" in text
+    assert "shards" not in text and "░" not in text, "nothing is left to be done"
+
+
+def test_predictions_that_are_suspended_or_failed_show_how_far_they_came_and_promise_no_time() -> None:
+    failure = {
+        "reason": "OutOfMemory",
+        "message": "A worker ran out of memory.",
+        "at": NOW.isoformat(),
+        "exitCode": 137,
+    }
+    conditions = [condition("Ready", "False", "OutOfMemory"), condition("Stalled", reason="OutOfMemory")]
+    for phase in ("Suspended", "Failed"):
+        text = page(others=[predicting(phase=phase, conditions=conditions, failedAttempts=4, lastFailure=failure)])
+        assert "25 % · 1 of 4 shards" in text and "1m1s" not in text and "rows/s" not in text
+        assert "4 failed" in text and "OutOfMemory: A worker ran out of memory." in text
+
+
+def test_predictions_that_wait_show_the_sentence_and_no_bar() -> None:
+    waits = condition("Ready", "False", "WaitingForModel", "FineTuneJob reviews has no version yet.")
+    text = page(others=[batch(phase="Waiting", conditions=[waits])])
+    assert "WaitingForModel: FineTuneJob reviews has no version yet." in text
+    assert "░" not in text and "rows" not in text and "version " not in text.replace("no version yet", "")
 
 
 def test_a_resource_that_nobody_has_seen_says_where_to_look() -> None:
@@ -167,9 +205,21 @@ def test_a_prediction_of_every_task_is_said_in_a_few_words(prediction: Any, said
     assert said in drawn(predictions_table([{"prediction": prediction, "input_text": "x"}]))
 
 
+@pytest.mark.parametrize(
+    ("resource", "line"),
+    [
+        (predicting(), "Predicting · 25 %, 1 of 4 shards"),
+        (predicted(), f"Succeeded · {PREDICTIONS}"),
+        (batch(phase="Waiting"), "Waiting"),
+    ],
+)
+def test_a_line_on_predictions_says_how_far_they_are_and_in_the_end_where_they_lie(resource: Any, line: str) -> None:
+    assert line_of(resource) == line
+
+
 def looks() -> Iterator[Overview]:
     for stage in ("Preparing", "Preparing", "Training", "Succeeded"):
-        yield Overview("reviews", "team", job(phase=stage), [])
+        yield Overview("reviews", "team", [job(phase=stage)])
 
 
 def test_without_a_terminal_a_line_is_printed_for_each_change() -> None:

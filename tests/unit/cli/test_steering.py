@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from luthier.errors import Invalid
+from luthier.kinds import Resource
 from luthier.steering import pin, previous_version, retry, steer, suspend
 from luthier_api.modeldeployment import WISHES
-from support.cli import V1, V2, condition, deployment, job, rolling, version
+from support.cli import V1, V2, batch, condition, deployment, job, predicted, predicting, rolling, version
 
 pytestmark = pytest.mark.unit
 
@@ -56,6 +57,26 @@ def test_a_run_that_has_not_failed_is_not_tried_again() -> None:
     unseen = job(observed=6, conditions=[condition("Stalled")])
     with pytest.raises(Invalid, match="has not failed"):
         retry(unseen, 1)
+
+
+def test_failed_predictions_are_tried_again_and_what_is_stored_is_kept() -> None:
+    change = retry(predicting(phase="Failed", conditions=[condition("Stalled")]), 1234)
+    assert change.patch == {"metadata": {"annotations": {"luthier.dev/retry": "1234"}}}
+    assert change.question == "BatchPrediction reviews: compute the shards that are missing?"
+    assert change.kubectl == "kubectl annotate bp reviews --overwrite luthier.dev/retry='1234'"
+
+
+@pytest.mark.parametrize("resource", [predicting(), predicted()])
+def test_predictions_that_have_not_failed_are_not_tried_again(resource: Resource) -> None:
+    with pytest.raises(Invalid, match=r"BatchPrediction reviews has not failed \((Predicting|Succeeded)\)"):
+        retry(resource, 1)
+
+
+def test_suspended_predictions_keep_what_is_stored() -> None:
+    change = suspend(predicting(), True)
+    assert change.patch == {"spec": {"suspend": True}}
+    assert "stop the workers; what they have stored stays?" in change.question
+    assert "go on?" in suspend(batch(spec={"suspend": True}), False).question
 
 
 def test_retry_of_a_deployment_that_serves_says_that_it_starts_anew() -> None:

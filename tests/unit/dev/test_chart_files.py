@@ -47,7 +47,7 @@ def test_argo_cds_settings_hold_the_scripts_as_they_lie_in_the_folders() -> None
     settings = yaml.safe_load((ARGOCD / "argocd-cm.yaml").read_text())["data"]
     assert settings == argocd_settings()
     assert yaml.safe_load((ARGOCD / "argocd-values.yaml").read_text()) == {"configs": {"cm": settings}}
-    for kind in ("FineTuneJob", "ModelDeployment"):
+    for kind in ("FineTuneJob", "ModelDeployment", "BatchPrediction"):
         folder = ARGOCD / "luthier.dev" / kind
         assert settings[f"resource.customizations.health.luthier.dev_{kind}"] == (folder / "health.lua").read_text()
         actions = yaml.safe_load(settings[f"resource.customizations.actions.luthier.dev_{kind}"])

@@ -19,6 +19,7 @@ from luthier_api.documents import Failure, Prepared, Published, Removal, Removed
 from luthier_api.exitcodes import ExitCode, Retry, outcome_of
 from luthier_api.finetunejob import FineTuneJobSpec, FineTuneJobStatus
 from luthier_api.reasons import Reason
+from luthier_operator.gather.versions_in_use import matters
 from luthier_operator.model import names
 from luthier_operator.model.actions import Plan
 from luthier_operator.model.defaults import Defaults
@@ -98,7 +99,7 @@ class World:
             self.progress,
             self.silent_s,
             self.pod_events,
-            in_use=self.in_use,
+            in_use=self.in_use if matters(self.resource()) else (),
             workloads=self.workloads,
             refused=self.refused,
             namespace_ending=self.namespace_ending,

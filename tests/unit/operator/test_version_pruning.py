@@ -114,6 +114,20 @@ def test_what_is_served_is_kept_beyond_the_limit_and_goes_once_it_is_not(make_wo
     assert known(world) == ["v3"]
 
 
+def test_what_is_served_is_not_marked_by_the_very_plan_that_publishes_its_successor(
+    make_world: Any, make_spec: Any
+) -> None:
+    """The Job is complete before its result was read, so that plan already looks for what is over the limit."""
+    world = make_world(make_spec(versionHistoryLimit=1))
+    versions(world, 1)
+    world.in_use = {"v1"}
+    version(world, RATES[1])
+    assert known(world) == ["v2", "v1"] and "removing" not in entry(world, "v1")
+    version(world, RATES[2])
+    prune(world)
+    assert known(world) == ["v3", "v1"]
+
+
 def test_what_an_alias_names_is_kept_and_the_status_says_so(limited: Any) -> None:
     limited.aliases = {"production": "v1"}
     prune(limited)
@@ -303,6 +317,8 @@ def test_in_any_history_what_answers_exists_and_what_is_served_or_aliased_stays(
             world.step(cut)
         settle(world)
         assert spared <= set(world.registry.values())
+        going = {each["version"] for each in world.status["versions"] if each.get("removing")}
+        assert not going & world.in_use, "or it could not be served again"
         if world.ready["status"] == "True":
             assert world.status["artifact"]["version"] == world.registry[world.key()]
     assert world.plan().empty

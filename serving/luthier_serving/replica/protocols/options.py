@@ -68,6 +68,8 @@ def check_cuts(options: Options, answer: Answer) -> None:
 
 
 def _top_k(name: str, value: Any) -> int:
+    if type(value) is float and value.is_integer():  # JSON has one kind of number: 3.0 is 3
+        value = int(value)
     if type(value) is not int or value < 1:
         raise _wrong(name, value, "a whole number of 1 or more")
     return value

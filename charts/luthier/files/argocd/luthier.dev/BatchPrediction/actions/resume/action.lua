@@ -1,0 +1,3 @@
+-- The spec: where Git sets suspend too, set it there, or the next sync takes this back.
+obj.spec.suspend = false
+return obj
