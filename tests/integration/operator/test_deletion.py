@@ -143,7 +143,7 @@ def test_the_finalizer_follows_the_policy(operator: Any, namespace: Any) -> None
 
 
 def test_over_the_limit_a_version_goes_unless_a_modeldeployment_serves_it(operator: Any, namespace: Any) -> None:
-    # Other names than those that other tests' ModelDeployments serve from the same place, which would keep them.
+    # Other names than those that other tests' ModelDeployments serve from the same place, which keep those.
     namespace.submit(versionHistoryLimit=1)
     namespace.run_through("a", "d1")
     pin = {"model": {"fineTuneJobRef": {"name": "reviews", "version": "d1"}}}
@@ -156,7 +156,7 @@ def test_over_the_limit_a_version_goes_unless_a_modeldeployment_serves_it(operat
     namespace.submit(versionHistoryLimit=1, hyperparameters={"learningRate": "0.002"})
     namespace.run_through("c", "d3")
     pod = namespace.await_pod("prune")
-    assert document_of(pod).versions == ["d2"] and document_of(pod).in_use == ["d1"]
+    assert document_of(pod).versions == ["d2"] and set(document_of(pod).in_use) & {"d1", "d2", "d3"} == {"d1"}
     namespace.end(pod, 0, removed("d2"))
 
     def known() -> list[str]:
