@@ -28,6 +28,7 @@ ATTEMPTS = 3
 # Ray itself learns of a death a moment later than its caller; so often it is asked at most.
 ASK_AFTER_S, ASK_AGAIN_S = 1.0, 10.0
 ASK_TIMEOUT_S = 5
+ASK_ATTEMPTS = 3
 # As the operator names it.
 DEPLOYMENT = "Revision"
 LONGEST_DEATH = 1000
@@ -107,8 +108,11 @@ class RevisionClient:
             self._asking = asyncio.create_task(self._learn_why())
 
     async def _learn_why(self) -> None:
-        await asyncio.sleep(ASK_AFTER_S)
-        self.death = await asyncio.to_thread(last_death, self._revision) or self.death
+        for _ in range(ASK_ATTEMPTS):  # a busy Ray may not know it yet, or not answer in time
+            await asyncio.sleep(ASK_AFTER_S)
+            if death := await asyncio.to_thread(last_death, self._revision):
+                self.death = death
+                return
 
     async def _connect(self) -> DeploymentHandle[Any]:
         if self._handle is None:
