@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from luthier_dev import flux, network
 from luthier_dev.setup import make_namespace
@@ -50,7 +49,11 @@ class Pipeline:
         deployment = modeldeployment(NAME, model)
         deployment["spec"].update(serving)
         return self.repository.push(
-            message, {"training/job.yaml": yaml.safe_dump(job), "serving/deployment.yaml": yaml.safe_dump(deployment)}
+            message,
+            {
+                "training/job.yaml": json.dumps(job, indent=2),
+                "serving/deployment.yaml": json.dumps(deployment, indent=2),
+            },
         )
 
     def kustomization(self, name: str) -> dict[str, Any]:
@@ -103,7 +106,13 @@ def pipeline(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
         found = Pipeline(site, repository, f"flux-{secrets.token_hex(4)}")
         found.push("Train and serve")
         source = {"kind": "GitRepository", "name": NAME}
-        spec = {"interval": "1h", "retryInterval": "2s", "prune": True, "sourceRef": source}
+        spec = {
+            "interval": "1h",
+            "retryInterval": "2s",
+            "prune": True,
+            "sourceRef": source,
+            "targetNamespace": NAMESPACE,
+        }
         serving = {"path": "./serving", "healthChecks": [DEPLOYMENT], "timeout": "10m", **spec}
         site.kubectl.apply(
             _flux(SOURCE, "GitRepository", NAME, {"url": repository.url, "interval": "1s", "ref": {"branch": "main"}}),
