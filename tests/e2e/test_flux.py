@@ -113,7 +113,7 @@ def pipeline(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
             "sourceRef": source,
             "targetNamespace": NAMESPACE,
         }
-        serving = {"path": "./serving", "healthChecks": [DEPLOYMENT], "timeout": "10m", **spec}
+        serving = {"path": "./serving", "healthChecks": [DEPLOYMENT], "timeout": "3m", **spec}
         site.kubectl.apply(
             _flux(SOURCE, "GitRepository", NAME, {"url": repository.url, "interval": "1s", "ref": {"branch": "main"}}),
             _flux(KUSTOMIZE, "Kustomization", "training", {"path": "./training", "wait": False, **spec}),
