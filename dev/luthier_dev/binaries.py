@@ -262,12 +262,18 @@ def _keep_kueue_manifests(module: Path) -> None:
     _keep(module / "config", kueue_manifests())
 
 
-def _keep_source_manifests(module: Path) -> None:
-    _keep(module / "config", flux_manifests("source-controller"))
-
-
-def _keep_kustomize_manifests(module: Path) -> None:
-    _keep(module / "config", flux_manifests("kustomize-controller"))
+def _flux(controller: str) -> Source:
+    """Return one of Flux's controllers, whose kustomizations are kept."""
+    module = f"github.com/fluxcd/{controller}"
+    return Source(
+        controller,
+        module,
+        versions.FLUX,
+        {controller: module},
+        usually_s=150,
+        prepare=_prepare_replaced,
+        finish=lambda folder: _keep(folder / "config", flux_manifests(controller)),
+    )
 
 
 def _keep(folder: Path, target: Path) -> None:
@@ -388,24 +394,8 @@ SOURCES = [
         usually_s=100,
         finish=_keep_kueue_manifests,
     ),
-    Source(
-        "source-controller",
-        "github.com/fluxcd/source-controller",
-        versions.FLUX,
-        {"source-controller": "github.com/fluxcd/source-controller"},
-        usually_s=150,
-        prepare=_prepare_replaced,
-        finish=_keep_source_manifests,
-    ),
-    Source(
-        "kustomize-controller",
-        "github.com/fluxcd/kustomize-controller",
-        versions.FLUX,
-        {"kustomize-controller": "github.com/fluxcd/kustomize-controller"},
-        usually_s=150,
-        prepare=_prepare_replaced,
-        finish=_keep_kustomize_manifests,
-    ),
+    _flux("source-controller"),
+    _flux("kustomize-controller"),
     Source(
         "pause",
         "luthier.dev/pause",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +13,9 @@ from luthier_dev.controlplane import ControlPlane
 from luthier_dev.pki import Authority
 from support.faulty_s3 import FaultyServer
 from support.s3 import S3
+
+if TYPE_CHECKING:
+    from support.browser import Browser
 
 HERE = Path(__file__).parent
 
@@ -32,6 +36,17 @@ def _group(file: Path) -> str:
 def control_plane() -> Iterator[ControlPlane]:
     """etcd, kube-apiserver and kube-controller-manager as processes; one set for the whole session."""
     with ControlPlane() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium, for the tests of a module."""
+    from support.browser import find_browser, start_browser
+
+    if find_browser() is None:
+        pytest.skip("there is no chromium; `apt-get install chromium` brings it")
+    with start_browser() as running:
         yield running
 
 

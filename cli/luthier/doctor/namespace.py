@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from urllib.parse import quote
 
 from luthier.cluster import Cluster
@@ -21,9 +22,9 @@ def namespace_rows(cluster: Cluster) -> Iterator[Row]:
     resources: list[Resource] = []
     yield from guarded("resources", lambda: _resources(cluster, resources))
     for secret, user in sorted(_secrets(resources).items()):
-        yield from guarded(f"Secret {secret}", lambda name=secret, title=user: _secret(cluster, name, title))  # type: ignore[misc]
+        yield from guarded(f"Secret {secret}", partial(_secret, cluster, secret, user))
     for queue, user in sorted(_queues(resources).items()):
-        yield from guarded(f"LocalQueue {queue}", lambda name=queue, title=user: _queue(cluster, name, title))  # type: ignore[misc]
+        yield from guarded(f"LocalQueue {queue}", partial(_queue, cluster, queue, user))
 
 
 def _resources(cluster: Cluster, found: list[Resource]) -> Iterator[Row]:

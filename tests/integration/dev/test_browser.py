@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.browser import Browser, find_browser, start_browser
+from support.browser import Browser
 
 pytestmark = pytest.mark.integration
 
 NOISY = """<!doctype html><title>noisy</title><img src="http://192.0.2.1/tracker.png">
 <script>console.warn("a warning"); throw new Error("an error")</script>"""
 QUIET = "<!doctype html><title>quiet</title><p>Nothing happens here.</p>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if find_browser() is None:
-        pytest.skip("there is no chromium; `apt-get install chromium` brings it")
-    with start_browser() as running:
-        yield running
 
 
 def test_what_a_page_logs_throws_and_requests_is_seen_and_is_not_the_next_page_s(

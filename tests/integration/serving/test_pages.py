@@ -13,7 +13,7 @@ from luthier_api.documents import RevisionConfig
 from luthier_dev.processes import free_ports
 from luthier_serving.compute.model import open_model
 from luthier_serving.replica.local_model import HeldModel
-from support.browser import Browser, OpenPage, find_browser, start_browser
+from support.browser import Browser, OpenPage
 from support.serving.artifact import make_artifact
 from support.serving.http_server import serving
 
@@ -22,14 +22,6 @@ pytestmark = pytest.mark.integration
 DIGEST = "sha256:" + "0" * 64
 # A folder for pictures to look at.
 PICTURES = os.environ.get("LUTHIER_SCREENSHOTS")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if find_browser() is None:
-        pytest.skip("there is no chromium; `apt-get install chromium` brings it")
-    with start_browser() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -39,7 +39,7 @@ from luthier_trainer.tasks import text_classification
 from luthier_trainer.tasks.evaluation import Mistake
 from luthier_trainer.tasks.interface import Predictions
 from luthier_trainer.tasks.registry import task_of
-from support.browser import Browser, find_browser, start_browser
+from support.browser import Browser
 
 pytestmark = pytest.mark.integration
 
@@ -218,14 +218,6 @@ def made() -> Runs:
         return Made(Task.TOKEN_CLASSIFICATION, ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"], texts=60)
 
     return get
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if find_browser() is None:
-        pytest.skip("there is no chromium; `apt-get install chromium` brings it")
-    with start_browser() as running:
-        yield running
 
 
 KINDS = ["binary", "topics", "thousand", "multi-label", "regression", "tokens"]
