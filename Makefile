@@ -6,6 +6,11 @@ PY := .venv/bin/python
 PYTEST := .venv/bin/pytest
 # Where unit tests lie (the registry's run on a folder and on S3): collecting the rest would import torch and ray.
 UNIT := tests/unit tests/integration/artifacts
+# Half the time of the integration tests is waiting. Tests that share addresses are one group, and so in one process.
+IN_TWO := -n 2 --dist loadgroup
+# What a user may say: `make soak ARGS="--minutes 5"`.
+ARGS ?=
+CASES ?=
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
