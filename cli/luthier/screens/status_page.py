@@ -16,14 +16,12 @@ from luthier.kinds import BATCHPREDICTION, FINETUNEJOB, MODELDEPLOYMENT, Raw, Re
 from luthier.overview import Overview, event_time
 from luthier.screens import words
 from luthier.screens.bars import bar
-from luthier_api import GROUP
 from luthier_api.batchprediction import BatchPredictionStatus
 from luthier_api.finetunejob import FineTuneJobStatus, Progress
 from luthier_api.modeldeployment import ModelDeploymentStatus, RevisionStatus, RolloutStatus
 from luthier_api.reasons import ConditionType
 
 # A step with pause: Manual says in its message that it waits for it.
-PROMOTE_ANNOTATION = f"{GROUP}/promote"
 _VERSIONS = 5
 _EVENTS = 8
 
@@ -183,8 +181,7 @@ def rollout_lines(rollout: RolloutStatus, now: datetime) -> list[RenderableType]
     step = f"step {rollout.step} of {rollout.steps}, " if rollout.steps else ""
     since = words.since(rollout.since, now)
     line = f"rollout: {rollout.stage.lower()}, {step}{rollout.weight} %" + (f", for {since}" if since else "")
-    waits = rollout.paused or PROMOTE_ANNOTATION in (rollout.message or "")
-    line += " · luthier promote goes on" if waits else ""
+    line += " · luthier promote goes on" if rollout.paused else ""
     return [Text(line, "bold"), *([Text(rollout.message)] if rollout.message else [])]
 
 

@@ -180,6 +180,17 @@ def test_pause_holds_a_step_until_promote() -> None:
     assert cluster.status.rollout and not cluster.status.rollout.paused
 
 
+def test_a_manual_step_is_paused_from_its_beginning_until_promote() -> None:
+    steps = [{"trafficPercent": 5, "pause": "Manual"}, {"trafficPercent": 25, "pauseSeconds": 60}]
+    cluster = canary(serving(version("v-a"), spec=rollout(steps=steps)))
+    assert cluster.status.rollout and cluster.status.rollout.paused
+    step(cluster, 9999)
+    assert cluster.status.rollout.paused and cluster.weights() == {"v-a": 95, "v-b": 5}
+    cluster.meta = replace(cluster.meta, wishes={"promote": "1"})
+    step(cluster)
+    assert cluster.weights() == {"v-a": 75, "v-b": 25} and not cluster.status.rollout.paused
+
+
 def test_a_new_version_in_the_middle_drops_the_canary_and_begins_from_the_stable_one() -> None:
     cluster = canary(serving(version("v-a"), spec=rollout(steps=STEPS)))
     cluster.job = job(version("v-c"), version("v-b"), version("v-a"))

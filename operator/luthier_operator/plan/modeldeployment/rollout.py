@@ -56,7 +56,7 @@ class Situation:
         stage_s: for how long the present stage or step lasts, in seconds.
         judgement: what the figures of the present step say; None without an analysis, or before the interval is over.
         failures: judgements of this step that have failed before.
-        paused: whether a user has paused the rollout.
+        paused: whether it waits for the user, who has paused it, or whose step does.
         wishes: what the user asks for now: promote, pause, abort or skip.
         rejected: why the wanted revision was rolled back before; None if it was not.
         quick: whether the wanted revision was in service lately, so that it may skip the steps.
@@ -244,7 +244,7 @@ def _judged(s: Situation, layout: Layout, canary: Application, rollout: Rollout,
     if promote:
         return _go_on(layout, canary, steps, index, times, promote)
     if s.paused or step.pause == "Manual":
-        return replace(_stay(s, layout, "waits for luthier.dev/promote"), paused=s.paused, wake_s=interval_s)
+        return replace(_stay(s, layout, "waits for luthier.dev/promote"), paused=True, wake_s=interval_s)
     left_s = (step.pause_seconds or 0) - s.stage_s
     if left_s > 0:
         return replace(_stay(s, layout, _text(s.judgement)), wake_s=min(left_s, interval_s or left_s))
@@ -291,7 +291,7 @@ def _enter(
 ) -> Step:
     window = f"{canary.name}/{index}"
     new = replace(layout, canary_weight=steps[index].traffic_percent, window=window)
-    paused = "pause" in handled
+    paused = "pause" in handled or steps[index].pause == "Manual"
     return Step(new, "Step", paused=paused, handled=frozenset(handled), wake_s=float(steps[index].pause_seconds or 1))
 
 

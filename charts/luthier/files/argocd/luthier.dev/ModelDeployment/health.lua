@@ -17,13 +17,7 @@ if ready == nil then
 end
 
 -- A rollout that goes on only when somebody promotes it.
-local waits = false
-local rollout = obj.status.rollout
-if rollout ~= nil and rollout.stage == "Step" then
-  local spec = obj.spec.rollout
-  local step = spec ~= nil and spec.steps ~= nil and spec.steps[rollout.step] or nil
-  waits = rollout.paused == true or (step ~= nil and step.pause == "Manual")
-end
+local waits = obj.status.rollout ~= nil and obj.status.rollout.paused == true
 
 hs.message = ready.message
 if obj.metadata.deletionTimestamp ~= nil then

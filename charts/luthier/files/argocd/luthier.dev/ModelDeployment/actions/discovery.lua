@@ -8,10 +8,7 @@ if obj.status ~= nil then
   end
   local rollout = obj.status.rollout
   if rollout ~= nil then
-    stage = rollout.stage
-    local spec = obj.spec.rollout
-    local step = spec ~= nil and spec.steps ~= nil and spec.steps[rollout.step] or nil
-    waits = stage == "Step" and (rollout.paused == true or (step ~= nil and step.pause == "Manual"))
+    stage, waits = rollout.stage, rollout.paused == true
   end
 end
 local begins, in_step = stage == "Starting", stage == "Step"
