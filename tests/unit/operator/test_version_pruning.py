@@ -128,6 +128,27 @@ def test_what_is_served_is_not_marked_by_the_very_plan_that_publishes_its_succes
     assert known(world) == ["v3", "v1"]
 
 
+def test_what_comes_into_use_after_its_mark_and_before_its_removal_answers_again(
+    make_world: Any, make_spec: Any
+) -> None:
+    world = make_world(make_spec())
+    versions(world, 3)
+    world.edit(versionHistoryLimit=1)
+    while "removing" not in entry(world, "v1"):
+        world.step()
+    assert world.job("prune", live=False) is None
+    world.in_use = {"v1"}
+    world.settle()
+    prune(world)
+    assert known(world) == ["v3", "v1"] and "removing" not in entry(world, "v1")
+
+
+def test_what_comes_into_use_while_its_removal_runs_stays_marked_since_it_may_not_be_whole(limited: Any) -> None:
+    limited.in_use = {"v1"}
+    limited.step()
+    assert entry(limited, "v1")["removing"] is True
+
+
 def test_what_an_alias_names_is_kept_and_the_status_says_so(limited: Any) -> None:
     limited.aliases = {"production": "v1"}
     prune(limited)

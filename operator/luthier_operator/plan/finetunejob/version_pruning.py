@@ -1,6 +1,6 @@
 """versionHistoryLimit: which versions go, and how, without a spec ever being answered by one that is gone.
 
-    over the limit -> marked in the status (`removing`): answers no spec any more
+    over the limit -> marked in the status (`removing`): answers no spec any more    in use again: the mark goes
                    -> old Jobs of the run are deleted, since their result names the version
                    -> a Job removes it from storage
                    -> removed: dropped from the status    kept by an alias, or failed: the status says why (`kept`)
@@ -59,7 +59,7 @@ def pruning_of(s: Situation, decision: Decision) -> Pruning:
     under_way = decision.applies or decision.verdict.reconciling or any(job.live for job in s.jobs)
     if under_way:
         return done
-    wanted = _marked(done.versions, s.spec, s.observed.in_use)
+    wanted = _marked(_back_in_use(s, done.versions), s.spec, s.observed.in_use)
     if surplus(wanted, s.spec, ()) != surplus(wanted, s.spec, s.observed.in_use):
         done = replace(done, requeue_after_s=_LOOK_AGAIN_S)  # not everything that ends a service wakes this resource
     if any(version.removing and version not in done.versions for version in wanted):
@@ -76,6 +76,18 @@ def surplus(versions: Versions, spec: FineTuneJobSpec, in_use: Collection[str]) 
     kept |= {version.uri for version in versions if version.version in in_use}
     kept |= {next((version.uri for version in versions if version.promotable and not version.removing), "")}
     return set(known) - kept
+
+
+def _back_in_use(s: Situation, versions: Versions) -> Versions:
+    """Take the mark from what came into use before a Job began to remove it: it is whole, and answers specs again."""
+    if s.removals:
+        return versions
+    return tuple(
+        version.model_copy(update={"removing": None})
+        if version.removing and not version.kept and version.version in s.observed.in_use
+        else version
+        for version in versions
+    )
 
 
 def _marked(versions: Versions, spec: FineTuneJobSpec, in_use: Collection[str]) -> Versions:
