@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from luthier_dev import flux, network
 from luthier_dev.setup import make_namespace
@@ -26,7 +29,9 @@ NAMESPACE = "t-flux"
 NAME = "reviews"
 SOURCE = "source.toolkit.fluxcd.io/v1"
 KUSTOMIZE = "kustomize.toolkit.fluxcd.io/v1"
+PAGE = Path(__file__).parents[2] / "docs" / "gitops.md"
 DEPLOYMENT = {"apiVersion": "luthier.dev/v1alpha1", "kind": "ModelDeployment", "name": NAME, "namespace": NAMESPACE}
+EXPRESSIONS = re.search(r"^```yaml\n(healthCheckExprs:.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
 LEARNING = {"epochs": 1, "learningRate": "1e-4", "batchSize": 32}
 
 
@@ -183,12 +188,21 @@ def test_a_failed_gate_keeps_the_version_and_the_deployment_is_ready(pipeline: P
 
 
 def test_suspending_by_a_commit_stops_the_server_and_the_revert_brings_it_back(pipeline: Pipeline) -> None:
-    pipeline.push("Stop serving", suspend=True)
+    assert EXPRESSIONS, "the page has the expressions"
+    patch = json.dumps({"spec": yaml.safe_load(EXPRESSIONS[1])})
+    pipeline.site.kubectl(
+        *("patch", "kustomization", "serving", "--namespace", NAMESPACE, "--type=merge", f"--patch={patch}")
+    )
+    commit = pipeline.push("Stop serving", suspend=True)
+    pipeline.until("serving", commit, "True", timeout_s=60)
     where = ("--namespace", NAMESPACE, "--ignore-not-found", "--output=name")
     wait_until(lambda: pipeline.site.kubectl("get", "rayservice", NAME, *where) or None, "no server", 120)
-    commit = pipeline.repository.revert()
-    pipeline.until("serving", commit, "True")
+
+    pipeline.until("serving", pipeline.repository.revert(), "True")
     assert not pipeline.version().startswith("status")
+
+    pipeline.until("serving", pipeline.push("Pin a version", ref={"version": "none"}), "False", timeout_s=60)
+    pipeline.until("serving", pipeline.repository.revert(), "True")
 
 
 def _reason(job: dict[str, Any]) -> str:
