@@ -20,6 +20,7 @@ from luthier_dev.waiting import wait_until
 NAMESPACE = "kueue-system"
 _DEPLOYMENT = "kueue-controller-manager"
 _IMAGE = "luthier-kueue"
+_CONFIGURATION, _FILE = "kueue-manager-config", "controller_manager_config.yaml"
 _GROUPS = {"batch", "kueue.x-k8s.io"}
 # What Kueue puts a finalizer on, in the order in which it lets go.
 _QUEUES = ["localqueues", "clusterqueues", "resourceflavors", "workloadpriorityclasses"]
@@ -46,6 +47,20 @@ def install(cluster: Cluster) -> bool:
         # It is ready before its webhooks answer through their Service.
         wait_until(lambda: _missing_webhooks(cluster), "Kueue's webhooks", timeout_s=120)
     return True
+
+
+def manage_all_jobs(cluster: Cluster, namespace: str) -> None:
+    """Have Kueue hold also the Jobs of this namespace that name no queue."""
+    named = f"configmap/{_CONFIGURATION}"
+    found = json.loads(cluster.kubectl("get", named, "--namespace", NAMESPACE, "--output=json"))
+    settings = yaml.safe_load(found["data"][_FILE])
+    settings["manageJobsWithoutQueueName"] = True
+    settings["managedJobsNamespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+    patch = json.dumps({"data": {_FILE: yaml.safe_dump(settings)}})
+    cluster.kubectl("patch", named, "--namespace", NAMESPACE, "--type=merge", f"--patch={patch}")
+    cluster.kubectl("rollout", "restart", f"deployment/{_DEPLOYMENT}", "--namespace", NAMESPACE)
+    addons.wait_for_rollout(cluster, NAMESPACE, _DEPLOYMENT, timeout_s=180)
+    wait_until(lambda: _missing_webhooks(cluster), "Kueue's webhooks", timeout_s=120)
 
 
 def remove(cluster: Cluster) -> None:

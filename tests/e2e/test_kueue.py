@@ -6,7 +6,9 @@ is what a user reads of it, that nothing is lost, and that `spec.suspend` of a q
 
 from __future__ import annotations
 
+import json
 import secrets
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -152,4 +154,21 @@ def test_a_queue_that_does_not_exist_is_named_within_ten_seconds(queued: Site) -
     assert "LocalQueue nobody doesn't exist" in words and NAMESPACE in words
     assert told(run.status, ConditionType.RECONCILING)[0] == "True", "it heals by itself"
     queued.kubectl.apply(local_queue("nobody"))
+    run.until_published()
+
+
+def test_where_kueue_holds_jobs_that_name_no_queue_it_is_named_and_nobody_fights_it(queued: Site) -> None:
+    kueue.manage_all_jobs(queued.cluster, NAMESPACE)
+    run = submit(queued, "held", queueName=None)
+    assert "manageJobsWithoutQueueName" in run.until_reason(Reason.QUEUED, timeout_s=60)
+
+    def version() -> list[str]:
+        found = queued.kubectl.get("jobs", "--namespace", NAMESPACE, "-l", "luthier.dev/finetunejob=held")["items"]
+        return [job["metadata"]["resourceVersion"] for job in found if job["spec"]["suspend"]]
+
+    before = version()
+    time.sleep(5)  # two writers of one field would have written it some fifty times
+    assert version() == before and len(before) == 1
+    patch = json.dumps({"spec": {"queueName": QUEUE}})
+    queued.kubectl("patch", "finetunejob", "held", "--namespace", NAMESPACE, "--type=merge", "-p", patch)
     run.until_published()
