@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -43,9 +44,14 @@ class Models:
         }
         return RevisionConfig(**(fields | changes))
 
-    def publish(self, name: str, folder: Path, run: str) -> PublishedVersion:
-        registry = open_registry(self.registry_uri, name, self.storage)
-        return registry.publish(folder, run * 64, Metadata(task=Task.TEXT_CLASSIFICATION))
+    def publish(self, name: str, folder: Path) -> PublishedVersion:
+        return publish(self.registry_uri, name, self.storage, folder)
+
+
+def publish(uri: str, name: str, storage: StorageConfig, folder: Path) -> PublishedVersion:
+    """Publish under a run key of its own: a key that another test has used would name that test's version."""
+    registry = open_registry(uri, name, storage)
+    return registry.publish(folder, secrets.token_hex(32), Metadata(task=Task.TEXT_CLASSIFICATION))
 
 
 @pytest.fixture(scope="session")
@@ -86,10 +92,7 @@ def models(artifact: Path, s3: Any, tmp_path_factory: pytest.TempPathFactory) ->
     swapped = tmp_path_factory.mktemp("swapped") / "artifact"
     shutil.copytree(artifact, swapped)
     (swapped / SERVING_DOCUMENT_FILE).write_text(serving_document("positive", "negative"))
-    published = [
-        open_registry(uri, "reviews", storage).publish(folder, run * 64, Metadata(task=Task.TEXT_CLASSIFICATION))
-        for folder, run in ((artifact, "a"), (swapped, "b"))
-    ]
+    published = [publish(uri, "reviews", storage, folder) for folder in (artifact, swapped)]
     access = Access(endpoint=s3.endpoint, credentials="output")
     return Models(storage, access, artifact, uri, *published)
 

@@ -23,8 +23,8 @@ LABELS = {"colours": ("red", "green", "blue"), "topics": ("films", "books")}
 def adapters(models: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, AdapterConfig]:
     """Versions of LoRA over the first model, in the registry."""
     found, folder = {}, tmp_path_factory.mktemp("adapted")
-    for run, (name, labels) in zip("cd", LABELS.items(), strict=True):
-        version = models.publish(name, make_adapted(models.folder, folder / name, *labels, seed=ord(run)), run)
+    for seed, (name, labels) in enumerate(LABELS.items(), start=99):
+        version = models.publish(name, make_adapted(models.folder, folder / name, *labels, seed=seed))
         digest = version.manifest.digest
         found[name] = AdapterConfig(name=name, uri=version.uri, version=version.version, digest=digest)
     return found

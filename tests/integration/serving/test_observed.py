@@ -50,7 +50,7 @@ def with_reference(models: Any, tmp_path_factory: pytest.TempPathFactory) -> Pub
     folder = tmp_path_factory.mktemp("referenced") / "artifact"
     shutil.copytree(models.folder, folder)
     (folder / REFERENCE_FILE).write_text(REFERENCE.to_json())
-    published: PublishedVersion = models.publish("reviews", folder, "d")
+    published: PublishedVersion = models.publish("reviews", folder)
     return published
 
 

@@ -38,7 +38,7 @@ async def ask(session: aiohttp.ClientSession, ray: LocalRay, document: object) -
 
 
 async def test_a_canary_that_hangs_costs_no_answer_and_soon_no_time(ray: Any, models: Any, tmp_path: Path) -> None:
-    hangs = models.revision("hangs", models.publish("reviews", hanging(models.folder, tmp_path / "hanging"), "d"))
+    hangs = models.revision("hangs", models.publish("reviews", hanging(models.folder, tmp_path / "hanging")))
     stable = models.revision("rev-1", models.first)
     half = server_config(stable, (hangs, 50), request_timeout_s=8, window="hangs/0")
     await asyncio.to_thread(ray.deploy, half, hangs)

@@ -338,7 +338,7 @@ def publish_changed(models: Any, s3: Any, tmp_path: Path) -> PublishedVersion:
     shutil.copytree(models.folder, folder)
     document = (folder / SERVING_DOCUMENT_FILE).read_text().replace("negative", "dreadful")
     (folder / SERVING_DOCUMENT_FILE).write_text(document)
-    version: PublishedVersion = models.publish("reviews", folder, "c")
+    version: PublishedVersion = models.publish("reviews", folder)
     client = boto3.client(
         "s3", endpoint_url=s3.endpoint, aws_access_key_id=s3.access_key, aws_secret_access_key=s3.secret_key,
         region_name="us-east-1",
