@@ -116,6 +116,20 @@ def test_pull_secrets_follow_a_prefix_as_a_pod_writes_them_too(repository: Path)
     assert found["spec"]["imagePullSecrets"] == [{"name": "a-x"}, "a-x"]
 
 
+def test_a_patch_replaces_a_list_and_a_json_patch_adds_to_it(render: Render, repository: Path) -> None:
+    job = {"apiVersion": "luthier.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "reviews"}}
+    gate = {"metric": "eval_f1_macro", "threshold": "0.8"}
+    merged = json.dumps({**job, "spec": {"evaluation": {"gates": [gate]}}})
+    added = json.dumps([{"op": "add", "path": "/spec/evaluation/gates/-", "value": gate}])
+    overlay(repository, "merged", resources=["../staging"], patches=[{"patch": merged}])
+    overlay(
+        repository, "added", resources=["../staging"], patches=[{"patch": added, "target": {"kind": "FineTuneJob"}}]
+    )
+    before = render("staging")["FineTuneJob"]["spec"]["evaluation"]["gates"]
+    assert render("merged")["FineTuneJob"]["spec"]["evaluation"]["gates"] == [gate]
+    assert render("added")["FineTuneJob"]["spec"]["evaluation"]["gates"] == [*before, gate]
+
+
 def write(resource: Raw, path: str, value: Any) -> None:
     *parents, last = path.split("/")
     for name in parents:
