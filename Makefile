@@ -74,10 +74,12 @@ lint: .venv/.full ## ruff, mypy, import contracts, generated files, and the char
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	$(PY) crds/generate.py --check
+	PYTHONPATH=tests $(PY) cli/recordings.py --check
 	@$(PY) -m luthier_dev lint-chart
 
-generate: .venv/.full ## Write the CRDs, the reference pages, and the chart's README and dashboards
+generate: .venv/.full ## Write the CRDs, the reference pages, the screens of docs/cli.md, the chart's README and dashboards
 	$(PY) crds/generate.py
+	PYTHONPATH=tests $(PY) cli/recordings.py
 	@$(PY) -m luthier_dev chart-files
 
 protocols: .venv/.full ## Write the gRPC messages of the server from open_inference.proto

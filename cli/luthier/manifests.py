@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,11 @@ class Manifest:
 
 
 def read_text(path: Path) -> str:
-    """Return a file's text; `-` is standard input."""
+    """Return a file's text, with its line ends as they are; `-` is standard input."""
     if str(path) == "-":
         return sys.stdin.read()
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise NotFound(f"There is no file {path}.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -85,8 +86,14 @@ def validate(kind: Kind, spec: Raw, where: str) -> None:
 
 
 def _documents(text: str, path: Path) -> list[Any]:
-    try:
+    with _yaml_of(path):
         return list(yaml.safe_load_all(text))
+
+
+@contextmanager
+def _yaml_of(path: Path) -> Iterator[None]:
+    try:
+        yield
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
@@ -121,39 +128,39 @@ class Pin:
     digest: str | None = None
 
 
-def pinned(text: str, pin: Pin, name: str | None = None) -> str:
+def pinned(text: str, pin: Pin, path: Path, name: str | None = None) -> str:
     """Return a file's text with one ModelDeployment pinned to a version.
 
     Raises:
         Invalid: if there is no ModelDeployment, several and no name, or one by uri and the pin has none.
     """
-    model = _child(_child(_deployment(text, name), "spec"), "model")
+    model = _child(_child(_deployment(text, path, name), "spec"), "model")
     reference = _child(model, "fineTuneJobRef")
     if isinstance(reference, yaml.MappingNode):
         return _with_values(text, reference, {"version": pin.version}, after="name")
     if not isinstance(model, yaml.MappingNode):
-        raise Invalid("The ModelDeployment has no spec.model.")
+        raise Invalid(f"The ModelDeployment in {path} has no spec.model.")
     if pin.uri is None or pin.digest is None:
-        raise Invalid("This ModelDeployment names its model by uri and digest: use --from, or give --uri and --digest.")
+        raise Invalid(
+            f"The ModelDeployment in {path} names its model by uri and digest: use --from, or give --uri and --digest."
+        )
     return _with_values(text, model, {"uri": pin.uri, "digest": pin.digest}, after="uri")
 
 
-def _deployment(text: str, name: str | None) -> yaml.MappingNode:
-    try:
+def _deployment(text: str, path: Path, name: str | None) -> yaml.MappingNode:
+    with _yaml_of(path):
         nodes = [node for node in yaml.compose_all(text, Loader=yaml.SafeLoader) if isinstance(node, yaml.MappingNode)]
-    except yaml.YAMLError as error:
-        raise Invalid(f"The file is not YAML: {error}.") from error
     named = {
         str(getattr(_child(_child(node, "metadata"), "name"), "value", "")): node
         for node in nodes
         if getattr(_child(node, "kind"), "value", None) == MODELDEPLOYMENT.name
     }
     if not named:
-        raise Invalid("The file holds no ModelDeployment.")
+        raise Invalid(f"{path} holds no ModelDeployment.")
     if name is None and len(named) > 1:
-        raise Invalid(f"The file holds several ModelDeployments: choose one with --name: {', '.join(named)}.")
+        raise Invalid(f"{path} holds several ModelDeployments: choose one with --name: {', '.join(named)}.")
     if name is not None and name not in named:
-        raise Invalid(f"The file holds no ModelDeployment {name}; it has: {', '.join(named)}.")
+        raise Invalid(f"{path} holds no ModelDeployment {name}; it has: {', '.join(named)}.")
     return named[name] if name is not None else next(iter(named.values()))
 
 
@@ -188,7 +195,9 @@ def _insertion(text: str, node: yaml.MappingNode, key: str, value: str, after: s
         return anchor[1].end_mark.index, anchor[1].end_mark.index, f", {key}: {_scalar(value)}"
     end = text.find("\n", anchor[1].end_mark.index)
     end = len(text) if end < 0 else end
-    return end, end, f"\n{' ' * anchor[0].start_mark.column}{key}: {_scalar(value)}"
+    line_end = "\r\n" if text[:end].endswith("\r") else "\n"
+    end -= len(line_end) - 1
+    return end, end, f"{line_end}{' ' * anchor[0].start_mark.column}{key}: {_scalar(value)}"
 
 
 def _scalar(value: str) -> str:

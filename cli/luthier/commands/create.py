@@ -207,7 +207,7 @@ def pin(
     """Edit the version that a manifest serves, and nothing else of the file: the commit that promotes a version."""
     wanted = _pin(version, source, uri, digest, lambda: cluster_of(namespace, context, kubeconfig))
     before = read_text(file)
-    after = pinned(before, wanted, name)
+    after = pinned(before, wanted, file, name)
     shown = difflib.unified_diff(before.splitlines(), after.splitlines(), str(file), str(file), n=1, lineterm="")
     if before == after:
         say(f"{file} serves {wanted.version} already.")
@@ -215,7 +215,7 @@ def pin(
     for line in shown:
         say(line)
     if not dry_run:
-        file.write_text(after, encoding="utf-8")
+        file.write_bytes(after.encode())
 
 
 def _pin(version: str | None, source: str | None, uri: str | None, digest: str | None, connect: object) -> Pin:

@@ -9,12 +9,11 @@ import pytest
 
 from luthier_api.finetunejob import FineTuneJobSpec
 from luthier_dev.kubectl import KubectlFailed
-from luthier_dev.paths import REPOSITORY
 from luthier_dev.waiting import wait_until
+from support.examples import EXAMPLES, MANIFESTS
 from support.operator.least import BATCHPREDICTION, FINETUNEJOB, MODELDEPLOYMENT
 
 pytestmark = pytest.mark.integration
-EXAMPLES = sorted((REPOSITORY / "examples").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("resource", [FINETUNEJOB, MODELDEPLOYMENT, BATCHPREDICTION], ids=lambda each: each["kind"])
@@ -65,7 +64,7 @@ def test_what_is_allowed_is_accepted_and_read_by_the_operator(namespace: Any, sa
     assert FineTuneJobSpec.model_validate(stored) == FineTuneJobSpec.model_validate(wanted["spec"])
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(path.parents[1])))
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: str(path.relative_to(EXAMPLES)))
 def test_an_example_is_accepted(namespace: Any, path: Path) -> None:
     assert "created" in namespace.kubectl("apply", "--dry-run=server", "--filename", str(path))
 

@@ -13,19 +13,18 @@ import yaml
 
 from luthier_api.documents import Result, ServingDocument
 from luthier_api.training import DataFile, Task, TrainingSpec
-from luthier_dev.paths import REPOSITORY
 from luthier_trainer.cli import main
+from support.examples import EXAMPLES, MANIFESTS
 
 pytestmark = pytest.mark.integration
 
-EXAMPLES = REPOSITORY / "examples"
-MANIFESTS = sorted(path for path in EXAMPLES.rglob("*.yaml") if "kind: FineTuneJob" in path.read_text())
+FINETUNEJOBS = [path for path in MANIFESTS if "kind: FineTuneJob" in path.read_text()]
 LONGEST = 32
 EXAMPLES_OF_EACH = 240
 TOPICS = ["delivery", "packaging", "price"]
 
 
-@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: str(path.relative_to(EXAMPLES)))
+@pytest.mark.parametrize("path", FINETUNEJOBS, ids=lambda path: str(path.relative_to(EXAMPLES)))
 def test_an_example_becomes_a_version_with_the_metrics_that_its_gates_ask(
     path: Path,
     tmp_path: Path,

@@ -1,10 +1,11 @@
-"""Resources of Luthier as the API server would return them, in the states that the command meets."""
+"""Resources as the API server would return them, in the states that the command meets, and manifests of versions."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from luthier.kinds import BATCHPREDICTION, FINETUNEJOB, MODELDEPLOYMENT, Kind, Resource
+from luthier_artifacts import Manifest
 
 Raw = dict[str, Any]
 V1, V2 = "20260101-120000-0a1b2c3d", "20260202-120000-99999999"
@@ -47,6 +48,25 @@ def _resource(kind: Kind, spec: Raw, status: Raw, annotations: Raw | None = None
 def job(annotations: Raw | None = None, observed: int = 7, **status: Any) -> Resource:
     spec = {"output": {"name": "reviews", "uri": "s3://models/"}, "suspend": False}
     return _resource(FINETUNEJOB, spec, {"phase": "Succeeded", **status}, annotations, observed)
+
+
+def training(**status: Any) -> Resource:
+    """A FineTuneJob in the middle of its training."""
+    progress = {
+        "stage": "Training", "percent": 42, "step": 420, "totalSteps": 1000, "epoch": "1.26", "eta": "4m10s",
+        "examplesPerSecond": "310", "metrics": {"loss": "0.31", "eval_f1_macro": "0.88"},
+    }  # fmt: skip
+    run = {"name": "reviews-6f7a", "specHash": "2" * 64, "stage": "Train", "startedAt": AT}
+    return job(**{"phase": "Training", "progress": progress, "currentRun": run, **status})
+
+
+def manifest(name: str, **changes: Any) -> Manifest:
+    empty = "sha256:4f53cda18c2baa0c0354bb5f9a3ecbe5ed12ab4d8e11ba873c2f11161202b945"
+    values: Raw = {
+        "name": "reviews", "version": name, "created_at": "2026-01-01T00:00:00Z", "writer": "w", "files": [],
+        "digest": empty, "metrics": {"eval_f1_macro": 0.9, "eval_loss": 0.3}, **changes,
+    }  # fmt: skip
+    return Manifest(**values)
 
 
 def deployment(annotations: Raw | None = None, spec: Raw | None = None, **status: Any) -> Resource:

@@ -17,8 +17,22 @@ from luthier.screens.bars import bar
 from luthier.screens.live import follow, line_of
 from luthier.screens.status_page import status_page
 from luthier.screens.tables import diff_page, lineage_tree, predictions_table
-from luthier_artifacts import Lineage, Manifest
-from support.cli import PREDICTIONS, V1, V2, batch, condition, deployment, job, predicted, predicting, rolling, version
+from luthier_artifacts import Lineage
+from support.cli import (
+    PREDICTIONS,
+    V1,
+    V2,
+    batch,
+    condition,
+    deployment,
+    job,
+    manifest,
+    predicted,
+    predicting,
+    rolling,
+    training,
+    version,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -38,15 +52,10 @@ def page(*, verbose: bool = False, **parts: Any) -> str:
 
 
 def test_a_training_shows_how_far_it_is_and_how_long_it_takes() -> None:
-    progress = {
-        "stage": "Training", "percent": 42, "step": 420, "totalSteps": 1000, "epoch": "1.26", "eta": "4m10s",
-        "examplesPerSecond": "310", "metrics": {"loss": "0.31", "eval_f1_macro": "0.88"},
-    }  # fmt: skip
-    run = {"name": "reviews-6f7a", "specHash": "2" * 64, "stage": "Train", "startedAt": "2026-02-02T15:10:00Z"}
-    text = page(job=job(phase="Training", progress=progress, currentRun=run, attempts={"failed": 1, "preempted": 2}))
+    text = page(job=training(attempts={"failed": 1, "preempted": 2}))
     assert "42 % · training · step 420 of 1000 · epoch 1.26 · 4m10s left · 310 examples/s" in text
     assert "eval_f1_macro 0.88   loss 0.31" in text
-    assert "reviews-6f7a, train, started 10m ago" in text and "1 failed, 2 interrupted" in text
+    assert "reviews-6f7a, train, started 3h20m ago" in text and "1 failed, 2 interrupted" in text
 
 
 def test_the_sentence_of_a_stalled_resource_comes_before_what_ready_says() -> None:
@@ -149,15 +158,6 @@ def test_a_size_is_said_with_the_fewest_digits() -> None:
 @pytest.mark.parametrize("percent", [-1, 0, 0.4, 33, 99.9, 100, 250])
 def test_a_bar_has_its_width_whatever_the_share(percent: float) -> None:
     assert len(bar(percent, 28).plain) == 28
-
-
-def manifest(name: str, **changes: Any) -> Manifest:
-    empty = "sha256:4f53cda18c2baa0c0354bb5f9a3ecbe5ed12ab4d8e11ba873c2f11161202b945"
-    values: dict[str, Any] = {
-        "name": "reviews", "version": name, "created_at": "2026-01-01T00:00:00Z", "writer": "w", "files": [],
-        "digest": empty, "metrics": {"eval_f1_macro": 0.9, "eval_loss": 0.3}, **changes,
-    }  # fmt: skip
-    return Manifest(**values)
 
 
 def spec(**hyperparameters: Any) -> dict[str, Any]:

@@ -18,11 +18,10 @@ from luthier_api.schema import crds
 from luthier_api.training import MethodType, Task
 from luthier_trainer.spec.metric_names import check_metric_names
 from luthier_trainer.spec.training_arguments import parse_training_arguments
+from support.examples import EXAMPLES, MANIFESTS
 
 pytestmark = pytest.mark.unit
 
-EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
-MANIFESTS = sorted(EXAMPLES.rglob("*.yaml"))
 KINDS: dict[str, type[ApiModel]] = {
     "FineTuneJob": FineTuneJob,
     "ModelDeployment": ModelDeployment,
