@@ -26,7 +26,8 @@ SPECS: dict[str, type[BaseModel]] = {
     "ModelDeployment": ModelDeploymentSpec,
     "BatchPrediction": BatchPredictionSpec,
 }
-VALUES = json.loads((CHART / "values.schema.json").read_text())
+SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 LANGUAGES = {*COMMANDS, "yaml", "json", "text"}
 MARK = re.compile(r"run by (tests/[\w/]+\.py::test_\w+)|not run: \S.*")
 TEST = re.compile(r"(tests/[\w/]+\.py)::(test_\w+)")
@@ -94,9 +95,16 @@ def home_of(document: dict[str, Any]) -> list[str]:
     models += [_dataset()] if set(part) <= {_name(_dataset(), name) for name in _dataset().model_fields} else []
     if any(not refusals(model, part) for model in models):
         return []
-    if set(part) <= set(VALUES["properties"]):
-        return [error.message for error in jsonschema.Draft7Validator(VALUES).iter_errors(part)]
+    if set(part) <= set(SCHEMA["properties"]):
+        return [error.message for error in jsonschema.Draft7Validator(SCHEMA).iter_errors(_over(VALUES, part))]
     return [refusal for model in models for refusal in refusals(model, part)] or [f"nothing has all of {list(part)}"]
+
+
+def _over(values: Any, given: Any) -> Any:
+    """Return values of the chart with those that are given, as helm merges them."""
+    if not (isinstance(values, dict) and isinstance(given, dict)):
+        return given
+    return {**values, **{name: _over(values.get(name), each) for name, each in given.items()}}
 
 
 def _name(model: type[BaseModel], name: str) -> str:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from typer.main import get_command
 
 from luthier.commands import app
 from support.pages import Block, all_blocks, blocks, marked_with, pages
+from support.shell import run
 
 pytestmark = pytest.mark.unit
 
@@ -29,25 +27,6 @@ spec:
       name: reviews
       version: 20260101-120000-0a1b2c3d
 """
-
-
-def run(command: str, folder: Path) -> str:
-    """Return what commands print in a folder, where `luthier` is the command of this checkout."""
-    program = folder / "bin" / "luthier"
-    program.parent.mkdir(exist_ok=True)
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -W ignore -m luthier "$@"\n')
-    program.chmod(0o755)
-    environment = {
-        **os.environ,
-        "PATH": f"{program.parent}:{os.environ['PATH']}",
-        "HOME": str(folder),
-        "KUBECONFIG": str(folder / "none"),
-    }
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command], cwd=folder, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_what_init_is_shown_to_print_is_what_it_prints(tmp_path: Path) -> None:
