@@ -19,6 +19,17 @@ from pathlib import Path
 
 from luthier_dev.paths import REPOSITORY
 
+_PARTS = (
+    "artifacts",
+    "charts/luthier",
+    "charts/luthier/files/argocd",
+    "dev",
+    "gpu",
+    "operator",
+    "serving",
+    "trainer_image",
+)
+_READMES = ("README.md", *(f"{part}/README.md" for part in _PARTS), "examples/README.md", "examples/*/README.md")
 COMMANDS = ("sh", "console", "python")
 _BLOCK = re.compile(
     r"^(?P<indent> *)(?:<!-- (?P<mark>[^\n]*?) -->\n(?P=indent))?```(?P<language>[^\n]*)\n"
@@ -48,8 +59,9 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """Return the pages that are written by hand or made, README and CONTRIBUTING among them."""
-    return [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+    """Return the pages of docs/, CONTRIBUTING, and the README of the repository and of each of its parts."""
+    readmes = [page for pattern in _READMES for page in sorted(REPOSITORY.glob(pattern))]
+    return [*readmes, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 
 def blocks(page: Path) -> Iterator[Block]:
