@@ -14,7 +14,7 @@ CASES ?=
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e rollouts gitops test-slow gpu gpu-kit gpu-proof test-older mutants lint generate protocols failures bench bench-prepare bench-trainer bench-job bench-operator bench-bulk kills soak images cluster cluster-down clean constraints
+.PHONY: help demo test unit integration e2e rollouts gitops test-slow gpu gpu-kit gpu-proof test-older mutants lint generate docs protocols failures bench bench-prepare bench-trainer bench-job bench-operator bench-bulk kills soak images cluster cluster-down clean constraints
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ generate: .venv/.full ## Write the CRDs, the reference pages, the screens of doc
 	$(PY) crds/generate.py
 	PYTHONPATH=tests $(PY) cli/recordings.py
 	@$(PY) -m luthier_dev chart-files
+
+docs: .venv/.demo ## The documentation as a site, into $LUTHIER_HOME/site; ARGS=--serve shows it and follows edits
+	@$(PY) -m luthier_dev docs $(ARGS)
 
 protocols: .venv/.full ## Write the gRPC messages of the server from open_inference.proto
 	cd serving && ../$(PY) -m grpc_tools.protoc -I. --python_out=. luthier_serving/replica/protocols/open_inference.proto

@@ -2,7 +2,7 @@
 # Makes the virtual environment, from nothing but python3 >= 3.11.
 #   bootstrap.sh demo         what `make demo` needs
 #   bootstrap.sh full         what the tests and linters need too (torch, ray, ...)
-#   bootstrap.sh constraints  resolve constraints.txt anew
+#   bootstrap.sh constraints  resolve constraints.txt and dev/docs.txt anew
 set -euo pipefail
 cd "$(dirname "$0")/.."
 home=${LUTHIER_HOME:-$HOME/.cache/luthier}
@@ -34,9 +34,11 @@ fi
 
 case "${1:?demo, full or constraints}" in
   constraints)
-    "$uv" pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-annotate --no-header \
-      --python-version 3.11 --group dev --all-extras --no-emit-package luthier-api --no-emit-package luthier-artifacts \
+    compile=("$uv" pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-annotate --no-header
+      --python-version 3.11)
+    "${compile[@]}" --group dev --all-extras --no-emit-package luthier-api --no-emit-package luthier-artifacts \
       "${members[@]/%//pyproject.toml}" -o constraints.txt
+    "${compile[@]}" --group docs -o dev/docs.txt
     exit ;;
   demo) wanted=(-e crds -e artifacts -e dev) ;;
   full) wanted=(-e crds -e artifacts -e operator -e "trainer_image[train]" -e serving -e cli -e dev --group dev) ;;

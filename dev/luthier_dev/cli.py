@@ -16,6 +16,7 @@ from luthier_dev import (
     binaries,
     cleanup,
     controlplane,
+    docs_site,
     images,
     inference_clients,
     mlflow_server,
@@ -80,6 +81,7 @@ def test_setup() -> None:
         mlflow_server.ensure()
         prometheus.ensure()
         inference_clients.ensure()
+        docs_site.ensure()
         binaries.ensure([*node.PROGRAMS, "ray-operator", "kueue", "helm", "helm-docs", "kubeconform"])
         built.result()
 
@@ -99,6 +101,19 @@ def write_chart_files() -> None:
     from luthier_dev import chart_files
 
     chart_files.write(check=False)
+
+
+@app.command("docs")
+def build_docs(
+    serve: Annotated[bool, typer.Option("--serve", help="Show it on loopback, and follow edits.")] = False,
+) -> None:
+    """Build the documentation as a site; a broken link or a page that is missing is an error."""
+    if serve:
+        docs_site.serve()
+        return
+    with steps.step("Build the site", usually_s=10):
+        folder = docs_site.build()
+    steps.say(f"To read it: python3 -m http.server --bind 127.0.0.1 --directory {folder}")
 
 
 @app.command("clean")

@@ -17,6 +17,7 @@ import yaml
 from luthier_dev import binaries, versions
 from luthier_dev.paths import REPOSITORY
 from luthier_operator.ops.settings import Settings
+from support.pages import marked_with
 
 pytestmark = pytest.mark.integration
 
@@ -135,11 +136,13 @@ def test_the_documented_way_on_lets_resources_go_that_no_operator_is_left_for(
     namespace.apply(resource)
     namespace.kubectl("delete", "ftj", "reviews", "--wait=false")
     assert namespace.all("ftj")
-    page = (REPOSITORY / "docs" / "install.md").read_text()
-    script = page.partition("<!-- release the finalizers -->")[2].partition("\n## ")[0]
+    (shown,) = marked_with(
+        "tests/integration/operator/test_chart.py::"
+        "test_the_documented_way_on_lets_resources_go_that_no_operator_is_left_for"
+    )
     path = f"{binaries.path('kubectl').parent}:/usr/bin:/bin"
     environment = {"KUBECONFIG": str(cluster.kubeconfig), "HOME": str(tmp_path), "PATH": path}
-    here = script.replace("--all-namespaces", f"--namespace {namespace.name}")
+    here = shown.text.replace("--all-namespaces", f"--namespace {namespace.name}")
     subprocess.run(["bash", "-euo", "pipefail", "-c", here], check=True, env=environment)
     namespace.until("its end", lambda: not namespace.all("ftj"))
 
