@@ -8,6 +8,7 @@ From the bottom up; each module uses only those above it (import-linter forbids 
     prerequisites, binaries      Debian packages; programs built from the Go module proxy
     environments                 virtual environments for programs whose packages do not go with ours
     inference_clients            tritonclient and kserve in one of them
+    model_signing                the command of OpenSSF Model Signing in another
     pki, kubeconfig, kubectl     certificates, the files that carry them, and their user
     controlplane                 etcd, API server and controller-manager on loopback, for integration tests
     network, cgroups, mounts     what the node uses of the machine, and its removal

@@ -19,6 +19,7 @@ from luthier_dev import (
     images,
     inference_clients,
     mlflow_server,
+    model_signing,
     node,
     prerequisites,
     prometheus,
@@ -80,6 +81,7 @@ def test_setup() -> None:
         mlflow_server.ensure()
         prometheus.ensure()
         inference_clients.ensure()
+        model_signing.ensure()
         binaries.ensure([*node.PROGRAMS, "ray-operator", "kueue", "helm", "helm-docs", "kubeconform"])
         built.result()
 
