@@ -68,17 +68,19 @@ test-older: .venv/.full ## Tests of trainer and engines on the packages of gpu/m
 mutants: .venv/.full ## Put small bugs into the source, one at a time: the unit tests must notice; ARGS="registry" chooses
 	$(PY) tests/mutants $(ARGS)
 
-lint: .venv/.full ## ruff, mypy, import contracts, generated files, and the chart
+lint: .venv/.full ## ruff, mypy, import contracts, generated files, the chart, and licences
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	$(PY) crds/generate.py --check
 	@$(PY) -m luthier_dev lint-chart
+	@$(PY) -m luthier_dev licences --check
 
-generate: .venv/.full ## Write the CRDs, the reference pages, and the chart's README and dashboards
+generate: .venv/.full ## Write the CRDs, the reference pages, the chart's README and dashboards, and the licences
 	$(PY) crds/generate.py
 	@$(PY) -m luthier_dev chart-files
+	@$(PY) -m luthier_dev licences
 
 protocols: .venv/.full ## Write the gRPC messages of the server from open_inference.proto
 	cd serving && ../$(PY) -m grpc_tools.protoc -I. --python_out=. luthier_serving/replica/protocols/open_inference.proto

@@ -18,6 +18,7 @@ from luthier_dev import (
     controlplane,
     images,
     inference_clients,
+    licences,
     mlflow_server,
     model_signing,
     node,
@@ -101,6 +102,14 @@ def write_chart_files() -> None:
     from luthier_dev import chart_files
 
     chart_files.write(check=False)
+
+
+@app.command("licences")
+def list_licences(
+    check: Annotated[bool, typer.Option("--check", help="Only tell whether docs/licences.md is up to date.")] = False,
+) -> None:
+    """List the licences of the packages in the images; fail if one of them is not permitted."""
+    licences.write(check=check)
 
 
 @app.command("clean")
