@@ -14,7 +14,7 @@ CASES ?=
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e rollouts gitops test-slow gpu gpu-kit gpu-proof test-older mutants lint generate protocols failures bench bench-prepare bench-trainer bench-job bench-operator bench-bulk kills soak images cluster cluster-down clean constraints
+.PHONY: help demo test unit integration e2e rollouts gitops test-slow gpu gpu-kit gpu-proof test-older mutants lint generate protocols failures bench bench-prepare bench-trainer bench-job bench-operator bench-bulk kills soak images release cluster cluster-down clean constraints
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -127,6 +127,9 @@ soak: .venv/.full ## Random users, kills and API faults for half an hour, checki
 
 images: .venv/.demo ## Build Luthier's three images (and the demo's) where sources changed
 	@$(PY) -m luthier_dev images
+
+release: .venv/.full ## Images and chart as files, with bills of materials and signatures; ARGS="--key cosign.key"
+	@$(PY) -m luthier_dev release $(ARGS)
 
 cluster: .venv/.demo ## Bring up a one-node cluster and print its KUBECONFIG
 	@$(PY) -m luthier_dev cluster-up

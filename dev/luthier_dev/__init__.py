@@ -18,7 +18,7 @@ From the bottom up; each module uses only those above it (import-linter forbids 
     cluster, addons, kueue       what every cluster can do; KubeRay, S3 and Kueue on it
     providers                    the clusters: our node, kind, or an existing one
     charts, seaweed, samples     the chart's checks; an S3 server as a process; real weights and texts
-    licences                     which packages may go into an image
+    licences, release            what may go into an image; images and chart as signed files
     prometheus                   Debian's Prometheus as a process, and promtool
     dashboards, chart_files      Grafana dashboards; the files that are made of the chart's others
     setup, watching, traffic     bring everything up; watch a resource; send requests

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,9 +25,11 @@ from luthier_dev import (
     node,
     prerequisites,
     prometheus,
+    release,
     steps,
 )
 from luthier_dev.errors import DevError
+from luthier_dev.paths import REPOSITORY
 from luthier_dev.providers import NodeCluster, provider
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
@@ -110,6 +113,24 @@ def list_licences(
 ) -> None:
     """List the licences of the packages in the images; fail if one of them is not permitted."""
     licences.write(check=check)
+
+
+@app.command("release")
+def make_release(
+    key: Annotated[
+        Path, typer.Option(help="Private key of `cosign generate-key-pair`; $COSIGN_PASSWORD is its password.")
+    ],
+    folder: Annotated[Path, typer.Option(help="Where the files go.")] = REPOSITORY / "release",
+    names: Annotated[list[str] | None, typer.Option("--image", help="By default Luthier's three.")] = None,
+    vulnerabilities: Annotated[
+        Path | None, typer.Option(help="Archive of grype's database; by default the newest is downloaded.")
+    ] = None,
+    scan: Annotated[bool, typer.Option(help="Fail on critical vulnerabilities that an upgrade mends.")] = True,
+) -> None:
+    """Write images and chart as files, with bills of materials and signatures; nothing is pushed."""
+    wanted = release.Options(folder.absolute(), key, names or images.OWN, vulnerabilities, scan)
+    for file in release.make(wanted):
+        print(file)
 
 
 @app.command("clean")
