@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from luthier_api.documents import RevisionConfig
+from luthier_api.documents import AdapterConfig, RevisionConfig
 from luthier_api.reasons import Reason
 from luthier_artifacts import (
     BucketNotFound,
@@ -21,6 +21,7 @@ from luthier_artifacts import (
     open_registry,
 )
 from luthier_serving.compute import loading
+from luthier_serving.compute.adapters import load_adapter
 from luthier_serving.compute.loading import cache_folder, load_model
 from luthier_serving.errors import LoadError
 from support.signing_keys import KeyPair
@@ -203,6 +204,16 @@ def test_a_version_is_loaded_only_with_the_signature_that_is_asked_for(signed: S
         signed.sign(KeyPair())
     signed.sign(signed.pair)
     assert load_model(signed.config)
+
+
+def test_an_adapter_is_asked_for_a_signature_like_the_model_below_it(signed: Signed) -> None:
+    base: Any = SimpleNamespace(engine=SimpleNamespace(attach=print, detach=print))
+    adapter = AdapterConfig(name="a", uri=signed.version.uri, version="v", digest=signed.version.digest)
+    with pytest.raises(LoadError, match=r"is not signed: it has no model\.sig"):
+        load_adapter(base, signed.config, adapter, "a-1", lambda attach: attach())
+    signed.sign(signed.pair)
+    with pytest.raises(LoadError, match=r"has no adapter/luthier-adapter\.json"):  # the next thing that is looked at
+        load_adapter(base, signed.config, adapter, "a-1", lambda attach: attach())
 
 
 def test_without_keys_to_trust_nothing_is_loaded(signed: Signed) -> None:
