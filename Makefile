@@ -14,7 +14,7 @@ CASES ?=
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e rollouts gitops test-slow gpu gpu-kit gpu-proof test-older mutants lint generate docs protocols failures bench bench-prepare bench-trainer bench-job bench-operator bench-bulk kills soak images cluster cluster-down clean constraints
+.PHONY: help demo test unit integration e2e rollouts gitops test-slow gpu gpu-kit gpu-proof test-older mutants lint generate docs protocols failures bench bench-prepare bench-trainer bench-job bench-operator bench-bulk kills soak images release cluster cluster-down clean constraints
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,7 +68,7 @@ test-older: .venv/.full ## Tests of trainer and engines on the packages of gpu/m
 mutants: .venv/.full ## Put small bugs into the source, one at a time: the unit tests must notice; ARGS="registry" chooses
 	$(PY) tests/mutants $(ARGS)
 
-lint: .venv/.full ## ruff, mypy, import contracts, generated files, and the chart
+lint: .venv/.full ## ruff, mypy, import contracts, generated files, the chart, and licences
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
@@ -76,11 +76,13 @@ lint: .venv/.full ## ruff, mypy, import contracts, generated files, and the char
 	$(PY) crds/generate.py --check
 	PYTHONPATH=tests $(PY) cli/recordings.py --check
 	@$(PY) -m luthier_dev lint-chart
+	@$(PY) -m luthier_dev licences --check
 
-generate: .venv/.full ## Write the CRDs, the reference pages, the screens of docs/cli.md, the chart's README and dashboards
+generate: .venv/.full ## Write the CRDs, the reference pages, the screens of docs/cli.md, the chart's files, and the licences
 	$(PY) crds/generate.py
 	PYTHONPATH=tests $(PY) cli/recordings.py
 	@$(PY) -m luthier_dev chart-files
+	@$(PY) -m luthier_dev licences
 
 docs: .venv/.demo ## The documentation as a site, into $LUTHIER_HOME/site; ARGS=--serve shows it and follows edits
 	@$(PY) -m luthier_dev docs $(ARGS)
@@ -130,6 +132,9 @@ soak: .venv/.full ## Random users, kills and API faults for half an hour, checki
 
 images: .venv/.demo ## Build Luthier's three images (and the demo's) where sources changed
 	@$(PY) -m luthier_dev images
+
+release: .venv/.full ## Images and chart as files, with bills of materials and signatures; ARGS="--key cosign.key"
+	@$(PY) -m luthier_dev release $(ARGS)
 
 cluster: .venv/.demo ## Bring up a one-node cluster and print its KUBECONFIG
 	@$(PY) -m luthier_dev cluster-up

@@ -7,6 +7,7 @@ Everything that others use is exported here. The rooms, from the outside in:
 - `version_download`: a version by its URI alone, for servers.
 - `publishing`: how exactly one version of a run becomes visible. `aliases`, `pruning`: how they are named, and go.
 - `weights`: which version has which weights. `claims`: of runs that would train the same at once, which one trains.
+- `signatures`: who vouches for a version.
 - `trees`: a folder that exists when its manifest does; `manifest`, `hashing`: what it consists of.
 - `download`, `cache`, `parts`: verified, resumable download through a cache that a node's processes share.
 - `store`: the interface to storage; `s3` (the only module that calls boto3) and `file_store` implement it.
@@ -23,9 +24,11 @@ from luthier_artifacts.errors import (
     ConditionalWritesUnsupported,
     CredentialsExpired,
     IntegrityError,
+    InvalidKey,
     InvalidUri,
     ObjectNotFound,
     PreconditionFailed,
+    SignatureError,
     StorageDenied,
     StorageError,
     StorageUnavailable,
@@ -59,6 +62,7 @@ __all__ = [
     "FileEntry",
     "Holder",
     "IntegrityError",
+    "InvalidKey",
     "InvalidUri",
     "Lineage",
     "Manifest",
@@ -69,6 +73,7 @@ __all__ = [
     "PreconditionFailed",
     "PublishedVersion",
     "Registry",
+    "SignatureError",
     "StorageConfig",
     "StorageDenied",
     "StorageError",

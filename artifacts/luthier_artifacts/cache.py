@@ -2,6 +2,7 @@
 
     <cache>/sha256/<digest>       whole and verified; read-only
     <cache>/manifests/<identity>  manifest of a version, by its URI and digest
+    <cache>/signatures/<identity> its signature, likewise; verified again each time
     <cache>/sources/<identity>    digest of an object that has no manifest, by its URI, etag and size
     <cache>/partial/...           arriving; see `parts`
     <cache>/locks/...             held (flock) while one process downloads a file; others wait, then find it
@@ -54,11 +55,19 @@ class NodeCache:
 
     def keep_manifest(self, uri: str, manifest: Manifest) -> None:
         """Keep the manifest of a version, so that what lies here suffices to open it again without storage."""
-        path = self._manifest_path(uri, manifest.digest)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-        unfinished.write_text(manifest.model_dump_json(by_alias=True))
-        unfinished.replace(path)
+        _write_whole(self._manifest_path(uri, manifest.digest), manifest.model_dump_json(by_alias=True).encode())
+
+    def signature(self, uri: str, digest: str) -> bytes | None:
+        """Return the signature of the version with this digest, if it was kept here."""
+        path = self._signature_path(uri, digest)
+        return path.read_bytes() if path.exists() else None
+
+    def keep_signature(self, uri: str, digest: str, signature: bytes) -> None:
+        """Keep the signature of a version beside its manifest."""
+        _write_whole(self._signature_path(uri, digest), signature)
+
+    def _signature_path(self, uri: str, digest: str) -> Path:
+        return self.folder / "signatures" / _identity(uri, digest)
 
     def _manifest_path(self, uri: str, digest: str) -> Path:
         return self.folder / "manifests" / _identity(uri, digest)
@@ -115,6 +124,14 @@ class NodeCache:
         with lock.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a small file that others find whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    unfinished.write_bytes(data)
+    unfinished.replace(path)
 
 
 def _identity(*facts: str | int) -> str:

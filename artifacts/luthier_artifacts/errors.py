@@ -9,6 +9,8 @@
     ├── PreconditionFailed            somebody else wrote first
     ├── StorageUnavailable            no answer, or an answer of 5xx; trying again may help (`retryable`)
     ├── IntegrityError                bytes differ from what a manifest promises
+    │   └── SignatureError            nobody who is trusted has signed the version
+    ├── InvalidKey                    a key that cannot sign or verify
     └── ConditionalWritesUnsupported  the server accepts If-None-Match or If-Match and ignores it
 
 A message is one sentence that names the place and what to do; it never holds a credential.
@@ -59,6 +61,14 @@ class StorageUnavailable(StorageError):
 
 class IntegrityError(StorageError):
     """Bytes, sizes or names differ from what a manifest promises."""
+
+
+class SignatureError(IntegrityError):
+    """A version is not signed, or not by a key that is trusted, or the signature is of other files."""
+
+
+class InvalidKey(StorageError):
+    """A key in PEM that cannot be read, or is of a kind that is not used."""
 
 
 class ConditionalWritesUnsupported(StorageError):

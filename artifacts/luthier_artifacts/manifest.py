@@ -19,6 +19,7 @@ from luthier_artifacts.uri import safe_path
 
 MANIFEST_NAME = "manifest.json"
 RESERVATION_NAME = ".reservation"
+SIGNATURE_NAME = "model.sig"
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -110,7 +111,8 @@ def tree_digest(files: Iterable[FileEntry]) -> str:
 
 def reserved_name(files: Iterable[FileEntry]) -> str | None:
     """Return the first name that would collide with the registry's own objects beside the files, or None."""
-    return next((entry.path for entry in files if entry.path in (MANIFEST_NAME, RESERVATION_NAME)), None)
+    own = (MANIFEST_NAME, RESERVATION_NAME, SIGNATURE_NAME)
+    return next((entry.path for entry in files if entry.path in own), None)
 
 
 def check_file_list(files: list[FileEntry]) -> None:

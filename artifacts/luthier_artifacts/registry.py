@@ -17,9 +17,9 @@ from luthier_api.artifact_files import VERSION_PATTERN
 from luthier_artifacts.aliases import Alias, Aliases
 from luthier_artifacts.claims import LAPSE_S, Claim, Holder
 from luthier_artifacts.config import StorageConfig
-from luthier_artifacts.errors import InvalidUri, ObjectNotFound, PreconditionFailed
+from luthier_artifacts.errors import IntegrityError, InvalidUri, ObjectNotFound, PreconditionFailed
 from luthier_artifacts.hashing import describe_folder
-from luthier_artifacts.manifest import Manifest, Metadata, reserved_name
+from luthier_artifacts.manifest import SIGNATURE_NAME, Manifest, Metadata, reserved_name
 from luthier_artifacts.opening import open_store
 from luthier_artifacts.probe import probe_conditional_writes
 from luthier_artifacts.pruning import half_removed, prune_steps, remove_version, sweep_abandoned
@@ -179,6 +179,34 @@ class Registry:
         """Download a version, verified; see `download.download_files` for `into` and `cache`."""
         manifest = version if isinstance(version, Manifest) else self.get_manifest(version)
         download_tree(self._store, self._place(manifest.version), manifest, into, cache)
+        return manifest
+
+    def sign(
+        self, version: str, private_key: bytes, password: bytes | None = None, *, digest: str | None = None
+    ) -> Manifest:
+        """Sign a version, in place of an earlier signature, and return its manifest.
+
+        Args:
+            version: Which one.
+            private_key: See `signatures.sign`.
+            password: Of the key.
+            digest: What the version's digest must be.
+
+        Raises:
+            ObjectNotFound: if there is no such version.
+            IntegrityError: if its digest differs.
+            InvalidKey: if the key cannot sign.
+        """
+        # Here, because nothing else needs cryptography.
+        from luthier_artifacts.signatures import sign
+
+        manifest = self.get_manifest(version)
+        if digest not in (None, manifest.digest):
+            raise IntegrityError(
+                f"{self.version_uri(version)} has the digest {manifest.digest} instead of {digest}; it was replaced, "
+                "and is not signed."
+            )
+        self._store.write(f"{self._place(version)}/{SIGNATURE_NAME}", sign(manifest, private_key, password))
         return manifest
 
     def get_alias(self, alias: str) -> Alias | None:

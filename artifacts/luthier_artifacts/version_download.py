@@ -8,8 +8,8 @@ from pathlib import Path
 from luthier_artifacts.cache import NodeCache
 from luthier_artifacts.config import StorageConfig
 from luthier_artifacts.download import download_files
-from luthier_artifacts.errors import IntegrityError
-from luthier_artifacts.manifest import Manifest
+from luthier_artifacts.errors import IntegrityError, ObjectNotFound, SignatureError
+from luthier_artifacts.manifest import SIGNATURE_NAME, Manifest
 from luthier_artifacts.opening import open_store
 from luthier_artifacts.store import ObjectStore
 from luthier_artifacts.trees import file_keys, read_manifest
@@ -23,6 +23,7 @@ def download_version(
     cache: Path | None = None,
     digest: str | None = None,
     choose: Callable[[list[str]], Collection[str]] | None = None,
+    trusted_keys: str | None = None,
 ) -> Manifest:
     """Download a version that is named by the URI of its folder, or some of its files, verified.
 
@@ -33,13 +34,19 @@ def download_version(
         cache: Folder of the node's cache.
         digest: What the manifest's digest must be. If the cache holds that version, storage is not asked for anything.
         choose: Given the paths of all files, returns those that are wanted; without it, all.
+        trusted_keys: Public keys in PEM, one of which must have signed the version; None: no signature is asked for.
 
     Raises:
         ObjectNotFound: if there is no such version.
         IntegrityError: if the digest differs, or a file is not what the manifest says.
+        SignatureError: if none of the trusted keys has signed the version.
+        InvalidKey: if they are no keys.
     """
     store = open_store(version_uri, config)
-    manifest = _manifest_of(store, digest, NodeCache(cache) if cache else None)
+    node_cache = NodeCache(cache) if cache else None
+    manifest = _manifest_of(store, digest, node_cache)
+    if trusted_keys is not None:
+        _check_signature(store, manifest, trusted_keys, node_cache)
     files = file_keys("", manifest)
     if choose is not None:
         wanted = set(choose([entry.path for entry in manifest.files]))
@@ -58,3 +65,26 @@ def _manifest_of(store: ObjectStore, digest: str | None, cache: NodeCache | None
     if cache:
         cache.keep_manifest(store.uri, manifest)
     return manifest
+
+
+def _check_signature(store: ObjectStore, manifest: Manifest, trusted_keys: str, cache: NodeCache | None) -> None:
+    """Check the signature that the cache has; if that will not do, the one in storage, which may be a newer one."""
+    # Here, because nothing else needs cryptography.
+    from luthier_artifacts.signatures import read_public_keys, verify
+
+    trusted = read_public_keys(trusted_keys)
+    kept = cache.signature(store.uri, manifest.digest) if cache else None
+    if kept is not None:
+        try:
+            return verify(manifest, kept, trusted, store.uri)
+        except SignatureError:
+            pass
+    try:
+        signature, _ = store.read(SIGNATURE_NAME)
+    except ObjectNotFound:
+        raise SignatureError(
+            f"{store.uri} is not signed: it has no {SIGNATURE_NAME}; sign the version with `luthier sign`."
+        ) from None
+    verify(manifest, signature, trusted, store.uri)
+    if cache:
+        cache.keep_signature(store.uri, manifest.digest, signature)

@@ -19,6 +19,7 @@ from luthier.kinds import Raw, Resource
 from luthier_artifacts import (
     BucketNotFound,
     CredentialsExpired,
+    InvalidKey,
     InvalidUri,
     Manifest,
     ObjectNotFound,
@@ -38,7 +39,7 @@ _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _MAPPED: tuple[tuple[tuple[type[StorageError], ...], type[LuthierError]], ...] = (
     ((ObjectNotFound, BucketNotFound), NotFound),
     ((StorageDenied, CredentialsExpired), Denied),
-    ((InvalidUri, PreconditionFailed), Invalid),
+    ((InvalidKey, InvalidUri, PreconditionFailed), Invalid),
     ((StorageUnavailable,), Unreachable),
 )
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "manifest_at",
     "place_of",
     "read_json",
+    "sign_at",
     "split_version_uri",
     "told",
 ]
@@ -113,6 +115,30 @@ def split_version_uri(uri: str) -> tuple[str, str, str] | None:
 
 def manifest_at(uri: str, config: StorageConfig) -> Manifest:
     """Return the manifest of a version, by the URI of its folder. Raises NotFound, Denied, Unreachable, Invalid."""
+    registry, version = _registry_of(uri, config)
+    with told():
+        return registry.get_manifest(version)
+
+
+def sign_at(
+    uri: str, config: StorageConfig, private_key: bytes, password: bytes | None = None, digest: str | None = None
+) -> Manifest:
+    """Sign a version, by the URI of its folder, and return its manifest. Raises as `manifest_at`.
+
+    Args:
+        uri: Folder of the version.
+        config: How storage is reached; the keys must be allowed to write.
+        private_key: PEM of an ECDSA key.
+        password: Of that key, if it is encrypted.
+        digest: What the version's digest must be, if that is known.
+    """
+    registry, version = _registry_of(uri, config)
+    with told():
+        return registry.sign(version, private_key, password, digest=digest)
+
+
+def _registry_of(uri: str, config: StorageConfig) -> tuple[Registry, str]:
+    """Return the registry of a version's model, and the version."""
     found = split_version_uri(uri)
     if found is None:
         raise Invalid(
@@ -120,7 +146,7 @@ def manifest_at(uri: str, config: StorageConfig) -> Manifest:
         )
     folder, name, version = found
     with told():
-        return open_registry(folder, name, config).get_manifest(version)
+        return open_registry(folder, name, config), version
 
 
 def fetch(uri: str, config: StorageConfig, file: str, into: Path) -> Path:

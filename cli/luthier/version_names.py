@@ -32,6 +32,10 @@ class Versions:
         found = next((each.uri for each in self.job.job_status.versions if each.version == version), None)
         return found or f"{self.place.uri.rstrip('/')}/{self.place.name}/versions/{version}"
 
+    def digest(self, version: str) -> str | None:
+        """Return the digest that a version had when it was published; None of one that only storage knows."""
+        return next((each.digest for each in self.job.job_status.versions if each.version == version), None)
+
     def followers(self) -> list[Resource]:
         """Return the resources that serve them, or predict with them."""
         return [each for each in self._cluster.every() if each.follows == self.job.name]

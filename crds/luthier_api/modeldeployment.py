@@ -24,7 +24,7 @@ from luthier_api.exposure import Auth, Expose, HttpOptions
 from luthier_api.finetunejob import LastFailure
 from luthier_api.observe import Observe
 from luthier_api.pods import Placement, PodMetadata, ResourceRequirements
-from luthier_api.storage import OutputUri, StorageAccess
+from luthier_api.storage import ConfigMapKey, OutputUri, StorageAccess
 
 WISHES = ("promote", "pause", "abort", "skip")
 """Annotations luthier.dev/<wish> that steer a rollout once. The value names the generation that is meant: "7", or "7#2"
@@ -38,6 +38,25 @@ class FineTuneJobRef(ApiModel):
     version: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
         default=None,
         description="Pins one of its versions. Unset: follow the version of its current spec, if promotable.",
+    )
+
+
+class PublicKeyRef(ApiModel):
+    """A ConfigMap key that holds the public keys of those who sign versions."""
+
+    name: ObjectName = Field(description="Name of a ConfigMap in the same namespace.")
+    key: ConfigMapKey = Field(
+        default="public.pem",
+        description="Key in that ConfigMap that holds one or more ECDSA public keys in PEM, on P-256, P-384 or P-521.",
+    )
+
+
+class Verify(ApiModel):
+    """Who must have signed a version before it is loaded."""
+
+    public_key_ref: PublicKeyRef = Field(
+        description="Public keys, one of which must have signed the version. A change of the ConfigMap applies to "
+        "versions that are loaded a minute later."
     )
 
 
@@ -62,6 +81,15 @@ class ServedModel(StorageAccess):
         default=None, description="Folder of a version: s3://bucket/prefix/<name>/versions/<version>."
     )
     digest: Digest | None = Field(default=None, description="Digest of that version, from its manifest.json.")
+    verify: Verify | None = Field(
+        default=None,
+        description="Refuse a version that is not signed with one of these keys. Unset: signatures are not looked at.",
+    )
+
+    @property
+    def mounts(self) -> bool:
+        """Whether a pod mounts anything of the namespace's for it, which may not be there."""
+        return super().mounts or self.verify is not None
 
     @model_validator(mode="after")
     def _exactly_one_source(self) -> "ServedModel":

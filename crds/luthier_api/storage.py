@@ -180,13 +180,14 @@ class SecretRef(ApiModel):
     )
 
 
+ConfigMapKey = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[.]?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$")]
+
+
 class CaBundle(ApiModel):
     """A ConfigMap key that holds the certificate authorities of a private S3 endpoint."""
 
     name: ObjectName = Field(description="Name of a ConfigMap in the same namespace.")
-    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[.]?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$")] = Field(
-        default="ca.crt", description="Key in that ConfigMap that holds PEM certificates."
-    )
+    key: ConfigMapKey = Field(default="ca.crt", description="Key in that ConfigMap that holds PEM certificates.")
 
 
 class StorageAccess(ApiModel):

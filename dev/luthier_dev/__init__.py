@@ -8,6 +8,7 @@ From the bottom up; each module uses only those above it (import-linter forbids 
     prerequisites, binaries      Debian packages; programs built from the Go module proxy
     environments                 virtual environments for programs whose packages do not go with ours
     inference_clients            tritonclient and kserve in one of them
+    model_signing                the command of OpenSSF Model Signing in another
     pki, kubeconfig, kubectl     certificates, the files that carry them, and their user
     controlplane                 etcd, API server and controller-manager on loopback, for integration tests
     network, cgroups, mounts     what the node uses of the machine, and its removal
@@ -17,6 +18,7 @@ From the bottom up; each module uses only those above it (import-linter forbids 
     cluster, addons, kueue       what every cluster can do; KubeRay, S3 and Kueue on it
     providers                    the clusters: our node, kind, or an existing one
     charts, seaweed, samples     the chart's checks; an S3 server as a process; real weights and texts
+    licences, release            what may go into an image; images and chart as signed files
     prometheus                   Debian's Prometheus as a process, and promtool
     dashboards, chart_files      Grafana dashboards; the files that are made of the chart's others
     setup, watching, traffic     bring everything up; watch a resource; send requests

@@ -420,6 +420,20 @@ SOURCES = [
         {"helm-docs": "github.com/norwoodj/helm-docs/cmd/helm-docs"},
         usually_s=20,
     ),
+    Source(
+        "cosign",
+        "github.com/sigstore/cosign/v3",
+        versions.COSIGN,
+        {"cosign": "github.com/sigstore/cosign/v3/cmd/cosign"},
+        usually_s=300,
+    ),
+    Source(
+        "Grype",
+        "github.com/anchore/grype",
+        versions.GRYPE,
+        {"grype": "github.com/anchore/grype/cmd/grype", "syft": "github.com/anchore/syft/cmd/syft"},
+        usually_s=400,
+    ),
     Source("kind", "sigs.k8s.io/kind", versions.KIND, {"kind": "sigs.k8s.io/kind"}, usually_s=15),
     Source("kwok", "sigs.k8s.io/kwok", versions.KWOK, {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, usually_s=60),
     Source(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,13 +20,17 @@ from luthier_dev import (
     docs_site,
     images,
     inference_clients,
+    licences,
     mlflow_server,
+    model_signing,
     node,
     prerequisites,
     prometheus,
+    release,
     steps,
 )
 from luthier_dev.errors import DevError
+from luthier_dev.paths import REPOSITORY
 from luthier_dev.providers import NodeCluster, provider
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
@@ -82,6 +87,7 @@ def test_setup() -> None:
         prometheus.ensure()
         inference_clients.ensure()
         docs_site.ensure()
+        model_signing.ensure()
         binaries.ensure([*node.PROGRAMS, "ray-operator", "kueue", "helm", "helm-docs", "kubeconform"])
         built.result()
 
@@ -114,6 +120,32 @@ def build_docs(
     with steps.step("Build the site", usually_s=10):
         folder = docs_site.build()
     steps.say(f"To read it: python3 -m http.server --bind 127.0.0.1 --directory {folder}")
+
+
+@app.command("licences")
+def list_licences(
+    check: Annotated[bool, typer.Option("--check", help="Only tell whether docs/licences.md is up to date.")] = False,
+) -> None:
+    """List the licences of the packages in the images; fail if one of them is not permitted."""
+    licences.write(check=check)
+
+
+@app.command("release")
+def make_release(
+    key: Annotated[
+        Path, typer.Option(help="Private key of `cosign generate-key-pair`; $COSIGN_PASSWORD is its password.")
+    ],
+    folder: Annotated[Path, typer.Option(help="Where the files go.")] = REPOSITORY / "release",
+    names: Annotated[list[str] | None, typer.Option("--image", help="By default Luthier's three.")] = None,
+    vulnerabilities: Annotated[
+        Path | None, typer.Option(help="Archive of grype's database; by default the newest is downloaded.")
+    ] = None,
+    scan: Annotated[bool, typer.Option(help="Fail on critical vulnerabilities that an upgrade mends.")] = True,
+) -> None:
+    """Write images and chart as files, with bills of materials and signatures; nothing is pushed."""
+    wanted = release.Options(folder.absolute(), key, names or images.OWN, vulnerabilities, scan)
+    for file in release.make(wanted):
+        print(file)
 
 
 @app.command("clean")

@@ -2,7 +2,7 @@
 
     group     the application: errors become one sentence and an exit code
     options   the options that many commands share, and the cluster that they name
-    look      status, watch, logs            versions   versions, diff, lineage, report
+    look      status, watch, logs            versions   versions, diff, lineage, report, sign
     steer     promote, pause, abort, skip, retry, suspend, resume, rollback
     create    init, run, apply, pin          serve      predict, alias
     check     doctor, support

@@ -1,7 +1,8 @@
-"""versions, diff, lineage and report: what was published, how it differs, where it came from."""
+"""versions, diff, lineage, report and sign: what was published, how it differs, where it came from, who vouches."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +12,18 @@ import typer
 from luthier.cluster import Cluster
 from luthier.commands.options import Context, Kubeconfig, Name, Namespace, Output, VersionArgument, cluster_of
 from luthier.comparison import compare
+from luthier.errors import NotFound
 from luthier.kinds import BATCHPREDICTION, Resource
 from luthier.screens import words
 from luthier.screens.console import Format, say, show, show_json
 from luthier.screens.tables import VersionRow, diff_page, lineage_tree, versions_table
-from luthier.storage import config_of, fetch, list_all, manifest_at, read_json, split_version_uri, told
+from luthier.storage import config_of, fetch, list_all, manifest_at, read_json, sign_at, split_version_uri, told
 from luthier.version_names import Versions
 from luthier_api.artifact_files import METRICS_FILE, REPORT_FILE
 from luthier_artifacts import Manifest, StorageConfig
+
+PASSWORD_VARIABLE = "LUTHIER_SIGNING_PASSWORD"
+NameOrUri = Annotated[str, typer.Argument(help="Name of a FineTuneJob, or s3://.../versions/VERSION.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -27,6 +32,7 @@ def register(app: typer.Typer) -> None:
     app.command()(diff)
     app.command()(lineage)
     app.command()(report)
+    app.command()(sign)
 
 
 def list_versions(
@@ -132,7 +138,7 @@ def diff(
 
 
 def lineage(
-    name: Annotated[str, typer.Argument(help="Name of a FineTuneJob, or s3://.../versions/VERSION.")],
+    name: NameOrUri,
     version: VersionArgument = None,
     output: Output = Format.TEXT,
     namespace: Namespace = None,
@@ -183,3 +189,36 @@ def report(
     say(str(found))
     if found.suffix == ".html":
         typer.launch(found.as_uri())
+
+
+def sign(
+    name: NameOrUri,
+    key: Annotated[
+        Path, typer.Option(help=f"Private key in PEM (ECDSA); ${PASSWORD_VARIABLE} is its password, if it has one.")
+    ],
+    version: VersionArgument = None,
+    output: Output = Format.TEXT,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Sign a version with your key and your own S3 keys, for what has model.verify."""
+    private_key, password = _read(key), os.environ.get(PASSWORD_VARIABLE)
+    if split_version_uri(name):  # no cluster is needed for it
+        uri, config, digest = name.rstrip("/"), config_of({}), None
+    else:
+        versions = Versions(cluster_of(namespace, context, kubeconfig), name)
+        resolved = versions.resolve(version)
+        uri, config, digest = versions.uri(resolved), versions.place.config, versions.digest(resolved)
+    manifest = sign_at(uri, config, private_key, password.encode() if password else None, digest)
+    if output is Format.JSON:
+        show_json({"version": manifest.version, "uri": uri, "digest": manifest.digest})
+    else:
+        say(f"Signed {uri} ({manifest.digest}).")
+
+
+def _read(key: Path) -> bytes:
+    try:
+        return key.read_bytes()
+    except OSError as error:
+        raise NotFound(f"The key {key} cannot be read: {error.strerror}.") from None

@@ -16,6 +16,8 @@ SERVER_REPORT_PORT = 8001
 SERVER_REPORT_PATH = "/report"
 # Where each key of the Secret of API keys is a file, in the pod of a replica.
 API_KEYS_DIR = "/etc/luthier/api-keys"
+# Where the ConfigMap of the public keys is mounted that versions must be signed with.
+TRUSTED_KEYS_DIR = "/etc/luthier/trusted-keys"
 # multi-label: a label is assigned from this probability on.
 MULTI_LABEL_THRESHOLD = 0.5
 # Where texts shorter than the longest of their batch are filled up; none: only texts of one length share a batch.
@@ -65,6 +67,12 @@ class RevisionConfig(Document):
     )
     max_ongoing_requests: Annotated[int, Field(ge=1)] = Field(
         default=64, description="Batches that may wait at one replica."
+    )
+    # Absent unless asked for, so that the names of everybody else's revisions stay as they are.
+    trusted_keys: Text | None = Field(
+        default=None,
+        description="File with the public keys, one of which must have signed the version, and adapters over it; null: "
+        "signatures are not looked at.",
     )
 
 

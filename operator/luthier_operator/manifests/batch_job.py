@@ -10,7 +10,7 @@ from typing import Any
 from luthier_api.batchprediction import BatchPredictionSpec
 from luthier_api.documents import RUN_DOCUMENT_PATH, TRAINER_PORT, BulkDocument, Origin, RevisionConfig
 from luthier_api.exitcodes import ExitCode
-from luthier_operator.manifests import pods
+from luthier_operator.manifests import pods, verification
 from luthier_operator.manifests.access import Grant
 from luthier_operator.manifests.jobs import failure_rules, program_pod
 from luthier_operator.model import names
@@ -51,6 +51,7 @@ def document(
             engine=runtime.engine,
             gpus_per_replica=runtime.gpus_per_replica,
             max_batch_tokens=runtime.max_batch_tokens,
+            trusted_keys=verification.trusted_keys(spec.model),
         ),
         input_uri=read.uri,
         input_access=given["input"].access,
@@ -130,7 +131,7 @@ def _pod(spec: BatchPredictionSpec, model: Grant | None, defaults: Defaults) -> 
     pod = program_pod(program, runtime, image, resources, list(given.values()), defaults)
     (container,) = pod["containers"]
     container["env"].append({"name": "LUTHIER_CACHE", "value": CACHE_DIR})
-    container["volumeMounts"].append({"name": "cache", "mountPath": CACHE_DIR})
+    container["volumeMounts"] += [{"name": "cache", "mountPath": CACHE_DIR}, *verification.mounts(spec.model)]
     container["ports"] = [{"name": "http", "containerPort": TRAINER_PORT}]
-    pod["volumes"].append({"name": "cache", "emptyDir": {}})
+    pod["volumes"] += [{"name": "cache", "emptyDir": {}}, *verification.volumes(spec.model)]
     return {**pod, "terminationGracePeriodSeconds": _GRACE_S}

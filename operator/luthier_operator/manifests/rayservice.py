@@ -21,7 +21,7 @@ from luthier_api.documents import (
 )
 from luthier_api.keys import digest_of
 from luthier_api.modeldeployment import ModelDeploymentSpec, Redis
-from luthier_operator.manifests import access, grpc, pods, scaling
+from luthier_operator.manifests import access, grpc, pods, scaling, verification
 from luthier_operator.manifests.access import Grant
 from luthier_operator.manifests.observe import log_grant, observe_config
 from luthier_operator.model import names
@@ -103,6 +103,7 @@ def revision(
         engine=runtime.engine,
         gpus_per_replica=runtime.gpus_per_replica,
         max_batch_tokens=runtime.max_batch_tokens,
+        trusted_keys=verification.trusted_keys(spec.model),
     )
     args = config.to_wire()
     name = names.revision_name(digest_of({**args, "retry": retry}))
@@ -369,13 +370,23 @@ def _worker(owner: Meta, spec: ModelDeploymentSpec, grant: Grant, defaults: Defa
         "env": pods.environment(defaults, [{"name": "LUTHIER_CACHE", "value": CACHE_DIR}]),
         "lifecycle": {"preStop": {"exec": {"command": ["/bin/sh", "-c", _LEAVE]}}},
         "resources": pods.resources(runtime.resources, defaults.serve, gpus=runtime.gpus_per_replica),
-        "volumeMounts": [{"name": "cache", "mountPath": CACHE_DIR}, *access.mounts(grants), *_api_keys_mounts(spec)],
+        "volumeMounts": [
+            {"name": "cache", "mountPath": CACHE_DIR},
+            *access.mounts(grants),
+            *_api_keys_mounts(spec),
+            *verification.mounts(spec.model),
+        ],
     }
     if runtime.grpc:
         container["ports"] = grpc.WORKER_PORTS
     pod = {
         "containers": [container],
-        "volumes": [{"name": "cache", "emptyDir": {}}, *access.volumes(grants), *_api_keys_volumes(spec)],
+        "volumes": [
+            {"name": "cache", "emptyDir": {}},
+            *access.volumes(grants),
+            *_api_keys_volumes(spec),
+            *verification.volumes(spec.model),
+        ],
         "automountServiceAccountToken": False,
         "topologySpreadConstraints": [
             {

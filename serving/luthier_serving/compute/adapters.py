@@ -58,7 +58,7 @@ def load_adapter(
     adaptable: AdaptableEngine = engine
     with tempfile.TemporaryDirectory(prefix="adapter-", dir=cache_folder()) as work:
         folder, base_folder = Path(work) / "adapter", Path(work) / "base"
-        manifest = fetch(adapter.uri, folder, revision.access, digest=adapter.digest, choose=_NEEDED.intersection)
+        manifest = fetch(revision, adapter.uri, folder, digest=adapter.digest, choose=_NEEDED.intersection)
         about = _read_about(folder)
         if about is None:
             raise LoadError(
@@ -74,9 +74,9 @@ def load_adapter(
                 "labels words and the other texts, so they cannot share a model.",
             )
         of_base = fetch(
+            revision,
             revision.model_uri,
             base_folder,
-            revision.access,
             digest=revision.digest,
             choose=_ADAPTER_FILES.intersection,
         )

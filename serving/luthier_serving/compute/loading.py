@@ -13,12 +13,13 @@ from functools import partial
 from pathlib import Path
 
 from luthier_api.cpus import available_cpus
-from luthier_api.documents import Access, RevisionConfig
+from luthier_api.documents import RevisionConfig
 from luthier_api.reasons import Reason
 from luthier_artifacts import (
     BucketNotFound,
     CredentialsExpired,
     IntegrityError,
+    InvalidKey,
     InvalidUri,
     Manifest,
     ObjectNotFound,
@@ -69,7 +70,7 @@ def load_model(config: RevisionConfig) -> Model:
     with tempfile.TemporaryDirectory(prefix="loading-", dir=cache) as work:
         folder = Path(work) / "model"
         needed = partial(needed_files, config.engine, gpus=config.gpus_per_replica)
-        fetch(config.model_uri, folder, config.access, digest=config.digest, choose=needed)
+        fetch(config, config.model_uri, folder, digest=config.digest, choose=needed)
         fetched = time.monotonic()
         model = open_model(
             folder,
@@ -104,13 +105,13 @@ def cache_folder() -> Path:
     )
 
 
-def fetch(uri: str, folder: Path, access: Access, *, digest: str, choose: Choose) -> Manifest:
+def fetch(config: RevisionConfig, uri: str, folder: Path, *, digest: str, choose: Choose) -> Manifest:
     """Download some files of a version, verified; wait for storage that does not answer now.
 
     Args:
-        uri: folder of the version.
+        config: of the revision, which says how storage is reached, and whose signature is asked for.
+        uri: folder of the version: the revision's own, or that of an adapter over it.
         folder: written; on the file system of the cache.
-        access: how storage is reached.
         digest: what the manifest must have.
         choose: given the paths of all files, returns those that are wanted.
 
@@ -119,16 +120,37 @@ def fetch(uri: str, folder: Path, access: Access, *, digest: str, choose: Choose
     """
     cache = cache_folder() / "content"
     deadline = time.monotonic() + float(os.environ.get(PATIENCE_ENV, DEFAULT_PATIENCE_S))
-    storage = StorageConfig.from_access(access)
+    storage = StorageConfig.from_access(config.access)
+    keys = Path(config.trusted_keys) if config.trusted_keys else None
+    trusted = _read_keys(keys) if keys else None
     while True:
         try:
-            return download_version(uri, folder, storage, cache=cache, digest=digest, choose=choose)
+            return download_version(
+                uri, folder, storage, cache=cache, digest=digest, choose=choose, trusted_keys=trusted
+            )
+        except InvalidKey as error:
+            assert keys
+            raise _no_keys(keys, str(error)) from error
         except StorageError as error:
             if not _may_pass(error, storage) or time.monotonic() + RETRY_DELAY_S > deadline:
                 reason = next((reason for kind, reason in _REASONS if isinstance(error, kind)), Reason.CRASHED)
                 raise LoadError(reason, str(error)) from error
             logger.warning("%s Retrying in %s s.", error, RETRY_DELAY_S)
         time.sleep(RETRY_DELAY_S)
+
+
+def _read_keys(file: Path) -> str:
+    """Return the public keys that versions must be signed with; without them nothing is loaded."""
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _no_keys(file, "The ConfigMap has no such key, or it is not text.") from error
+
+
+def _no_keys(file: Path, why: str) -> LoadError:
+    return LoadError(
+        Reason.CONFIG_ERROR, f"No version can be verified with {file.name} of model.verify.publicKeyRef. {why}"
+    )
 
 
 def _may_pass(error: StorageError, storage: StorageConfig) -> bool:

@@ -16,7 +16,15 @@ from luthier import local_run
 from luthier.commands import app
 from luthier.errors import ExitCode
 from luthier_api.documents import RunDocument
+from luthier_artifacts import (
+    Metadata,
+    PublishedVersion,
+    SignatureError,
+    download_version,
+    open_registry,
+)
 from luthier_dev.paths import REPOSITORY
+from support.signing_keys import KeyPair
 
 pytestmark = pytest.mark.unit
 
@@ -45,7 +53,7 @@ def luthier(*arguments: str, stdin: str = "") -> Result:
 def test_help_names_every_command_and_the_exit_codes() -> None:
     said = luthier("--help").stdout
     commands = (
-        "init run apply pin status watch logs versions diff lineage report promote pause abort skip retry suspend "
+        "init run apply pin status watch logs versions diff lineage report sign promote pause abort skip retry suspend "
     )
     for command in (commands + "resume rollback predict alias doctor support").split():
         assert command in said
@@ -206,3 +214,34 @@ def test_completion_can_be_shown_for_a_shell() -> None:
         [sys.executable, "-m", "luthier"], env=environment, capture_output=True, text=True, check=False
     )
     assert "_LUTHIER_COMPLETE=complete_bash" in done.stdout
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> PublishedVersion:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    return open_registry(f"file://{tmp_path}/store", "reviews").publish(tmp_path / "model", "ab" * 32, Metadata())
+
+
+def test_a_version_is_signed_by_its_uri_with_a_key_that_may_have_a_password(
+    published: PublishedVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, key = KeyPair(password=b"secret"), tmp_path / "private.pem"
+    key.write_bytes(pair.private)
+    answer = luthier("sign", published.uri, "--key", str(key))
+    assert (answer.exit_code, answer.stdout) == (ExitCode.INVALID, "")
+    assert answer.stderr == "luthier: The private key is encrypted, and no password was given.\n"
+    with pytest.raises(SignatureError):
+        download_version(published.uri, tmp_path / "into", trusted_keys=pair.public)
+    monkeypatch.setenv("LUTHIER_SIGNING_PASSWORD", "secret")
+    answer = luthier("sign", published.uri, "--key", str(key), "-o", "json")
+    assert json.loads(answer.stdout) == {
+        "version": published.version, "uri": published.uri, "digest": published.digest
+    }  # fmt: skip
+    download_version(published.uri, tmp_path / "into", trusted_keys=pair.public)
+
+
+def test_a_key_that_is_not_there_is_said_before_anything_is_asked(published: PublishedVersion) -> None:
+    answer = luthier("sign", published.uri, "--key", "none.pem")
+    assert answer.exit_code == ExitCode.NOT_FOUND
+    assert answer.stderr == "luthier: The key none.pem cannot be read: No such file or directory.\n"

@@ -110,6 +110,7 @@ REFERENCES = {
     "secretName": ("Secret", ""),
     "imagePullSecrets": ("Secret", ""),
     "caBundle": ("ConfigMap", "/name"),
+    "publicKeyRef": ("ConfigMap", "/name"),
     "serviceAccountName": ("ServiceAccount", ""),
     "queueName": ("LocalQueue", ""),
 }

@@ -6,21 +6,25 @@ from typing import Any
 
 import pytest
 
-from luthier_api.documents import RevisionConfig
+from luthier_api.documents import AdapterConfig, RevisionConfig
 from luthier_api.reasons import Reason
 from luthier_artifacts import (
     BucketNotFound,
     CredentialsExpired,
     IntegrityError,
     InvalidUri,
+    Metadata,
     ObjectNotFound,
     StorageDenied,
     StorageError,
     StorageUnavailable,
+    open_registry,
 )
 from luthier_serving.compute import loading
+from luthier_serving.compute.adapters import load_adapter
 from luthier_serving.compute.loading import cache_folder, load_model
 from luthier_serving.errors import LoadError
+from support.signing_keys import KeyPair
 
 pytestmark = pytest.mark.unit
 
@@ -163,3 +167,61 @@ def test_a_cache_folder_that_was_asked_for_and_is_not_writable_is_an_error(
     with pytest.raises(LoadError, match="is not writable; set LUTHIER_CACHE") as error:
         cache_folder()
     assert error.value.reason is Reason.CONFIG_ERROR
+
+
+class Signed:
+    """A version in a folder, and the revision that serves it if one key has signed it."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "model").mkdir()
+        (folder / "model" / "model.onnx").write_bytes(b"weights")
+        self.registry = open_registry(f"file://{folder}/store", "m")
+        self.version = self.registry.publish(folder / "model", "ab" * 32, Metadata())
+        self.keys, self.pair = folder / "public.pem", KeyPair()
+        self.keys.write_text(self.pair.public)
+
+    def sign(self, pair: KeyPair) -> None:
+        self.registry.sign(self.version.version, pair.private)
+
+    @property
+    def config(self) -> RevisionConfig:
+        about = {"model_uri": self.version.uri, "digest": self.version.digest, "trusted_keys": str(self.keys)}
+        return CONFIG.model_copy(update={**about, "gpus_per_replica": 0})
+
+
+@pytest.fixture
+def signed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Signed:
+    monkeypatch.setenv("LUTHIER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(loading, "open_model", lambda folder, engine, **_: SimpleNamespace(times=None))
+    return Signed(tmp_path)
+
+
+def test_a_version_is_loaded_only_with_the_signature_that_is_asked_for(signed: Signed) -> None:
+    for sentence in ("is not signed: it has no model.sig", "was made with none of the keys that are trusted"):
+        with pytest.raises(LoadError) as error:
+            load_model(signed.config)
+        assert error.value.reason is Reason.INTEGRITY_ERROR and sentence in error.value.sentence
+        signed.sign(KeyPair())
+    signed.sign(signed.pair)
+    assert load_model(signed.config)
+
+
+def test_an_adapter_is_asked_for_a_signature_like_the_model_below_it(signed: Signed) -> None:
+    base: Any = SimpleNamespace(engine=SimpleNamespace(attach=print, detach=print))
+    adapter = AdapterConfig(name="a", uri=signed.version.uri, version="v", digest=signed.version.digest)
+    with pytest.raises(LoadError, match=r"is not signed: it has no model\.sig"):
+        load_adapter(base, signed.config, adapter, "a-1", lambda attach: attach())
+    signed.sign(signed.pair)
+    with pytest.raises(LoadError, match=r"has no adapter/luthier-adapter\.json"):  # the next thing that is looked at
+        load_adapter(base, signed.config, adapter, "a-1", lambda attach: attach())
+
+
+def test_without_keys_to_trust_nothing_is_loaded(signed: Signed) -> None:
+    signed.sign(signed.pair)
+    signed.keys.write_text("soon")
+    with pytest.raises(LoadError, match=r"No version can be verified with public\.pem of model\.verify") as error:
+        load_model(signed.config)
+    assert error.value.reason is Reason.CONFIG_ERROR
+    signed.keys.unlink()
+    with pytest.raises(LoadError, match="The ConfigMap has no such key"):
+        load_model(signed.config)
