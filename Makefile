@@ -6,15 +6,16 @@ PY := .venv/bin/python
 PYTEST := .venv/bin/pytest
 # Where unit tests lie (the registry's run on a folder and on S3): collecting the rest would import torch and ray.
 UNIT := tests/unit tests/integration/artifacts
-# Half the time of the integration tests is waiting. Tests that share addresses are one group, and so in one process.
-IN_TWO := -n 2 --dist loadgroup
+# Half the time of the integration tests is waiting. Tests that share addresses are one group, and so in one process;
+# the longest groups go first.
+IN_TWO := -n 2 --dist loadgroup --no-loadscope-reorder
 # What a user may say: `make soak ARGS="--minutes 5"`.
 ARGS ?=
 CASES ?=
 MANIFESTS := pyproject.toml constraints.txt $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration e2e rollouts gitops test-slow gpu gpu-kit gpu-proof test-older mutants lint generate docs protocols failures bench bench-prepare bench-trainer bench-job bench-operator bench-bulk kills soak images release cluster cluster-down clean constraints
+.PHONY: help demo test unit integration e2e rollouts gitops test-slow gpu gpu-kit gpu-proof test-older mutants lint generate docs protocols failures bench bench-prepare bench-trainer bench-job bench-operator bench-progress bench-serving bench-bulk bench-observing kills soak images release cluster cluster-down clean constraints
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +36,11 @@ test: .venv/.full ## Unit, integration and e2e tests, with everything they need
 	@$(PY) -m luthier_dev test-setup
 	$(PYTEST) -m "unit and not slow" $(UNIT) -n 2 --durations 5
 	$(PYTEST) -m "integration and not slow" $(IN_TWO) --durations 10
-	$(PYTEST) -m e2e --durations 10
+	$(PYTEST) -m "e2e and not slow" --durations 10
+
+test-slow: .venv/.full ## What is long and rare of all tiers; half an hour
+	@$(PY) -m luthier_dev test-setup
+	$(PYTEST) -m slow --durations 10
 
 unit: .venv/.full ## Unit tests only, under a minute
 	$(PYTEST) -m unit $(UNIT) -n 2

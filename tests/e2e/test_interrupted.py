@@ -17,7 +17,7 @@ from support.e2e.stories import Site, Training, apply, finetunejob, jobs, upload
 pytestmark = pytest.mark.e2e
 
 NAME = "interrupted"
-EPOCHS = 25  # of 6 steps: long enough to be met in the middle twice
+EPOCHS = 18  # of 6 steps: long enough to be met in the middle twice
 
 
 def long_run(site: Site, folder: str) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def assert_suspend_is_kueues(job: dict[str, Any]) -> None:
 
 
 def test_runs_take_turns_and_a_more_urgent_one_goes_first(queued: Site) -> None:
-    first = submit(queued, "first", epochs=15)
+    first = submit(queued, "first", epochs=12)
     first.until_step(3)
     assert told(first.status, ConditionType.ADMITTED)[:2] == ("True", Reason.ADMITTED)
     assert_suspend_is_kueues(first.job)
@@ -125,6 +125,7 @@ def test_runs_take_turns_and_a_more_urgent_one_goes_first(queued: Site) -> None:
     second.until_published()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_suspended_frees_its_place_and_goes_on_later(queued: Site) -> None:
     run = submit(queued, "rested", epochs=8)
     run.until_step(3)
@@ -157,6 +158,7 @@ def test_a_queue_that_does_not_exist_is_named_within_ten_seconds(queued: Site) -
     run.until_published()
 
 
+@pytest.mark.slow
 def test_where_kueue_holds_jobs_that_name_no_queue_it_is_named_and_nobody_fights_it(queued: Site) -> None:
     kueue.manage_all_jobs(queued.cluster, NAMESPACE)
     run = submit(queued, "held", queueName=None)

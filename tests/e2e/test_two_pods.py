@@ -110,6 +110,7 @@ def test_two_pods_learn_what_one_process_learns(
     shutil.rmtree(tmp_path)
 
 
+@pytest.mark.slow
 def test_losing_one_of_two_pods_starts_both_over_from_the_checkpoint(site: Site, namespace: str) -> None:
     upload(site)
     run = Training(site, namespace, NAME, f"e2e-{secrets.token_hex(4)}")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from support.browser import Browser
 
 HERE = Path(__file__).parent
+# What takes minutes in one process: first, so that no process is left with it at the end.
+LONGEST = ("operator", "serving", "trainer/test_two_processes.py", "trainer/test_survival.py")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -25,6 +27,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.xdist_group(_group(item.path.relative_to(HERE))))
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    group = _group(item.path.relative_to(HERE)) if HERE in item.path.parents else ""
+    return LONGEST.index(group) if group in LONGEST else len(LONGEST)
 
 
 def _group(file: Path) -> str:
