@@ -131,6 +131,9 @@ def apiserver(site: Site) -> Program:
         f"--kubelet-client-key={keys / 'admin.key'}",
         "--kubelet-preferred-address-types=InternalIP",
         "--allow-privileged",
+        # Policies that change pods, with which a test gives them a user as OpenShift does.
+        "--feature-gates=MutatingAdmissionPolicy=true",
+        "--runtime-config=admissionregistration.k8s.io/v1beta1=true",
     ]
     if not site.advertised:
         arguments.append("--endpoint-reconciler-type=none")

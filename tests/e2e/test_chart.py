@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from luthier_dev import binaries
-from luthier_dev.charts import CHART
 from luthier_dev.setup import RELEASE, SECRET, SYSTEM_NAMESPACE
+from support.e2e.release import helm, upgrade
 from support.e2e.stories import Site, finetunejob, upload
 
 pytestmark = pytest.mark.e2e
-
-
-def helm(site: Site, *arguments: str) -> str:
-    command = [str(binaries.path("helm")), *arguments, "--namespace", SYSTEM_NAMESPACE]
-    done = subprocess.run(
-        command, env={**os.environ, "KUBECONFIG": str(site.kubeconfig)}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture
@@ -33,10 +21,9 @@ def release(site: Site) -> Iterator[Site]:
     upload(site)
     site.kubectl.apply(site.storage.secret(SECRET, SYSTEM_NAMESPACE))
     spec = finetunejob(site, "helm-test", f"e2e-{secrets.token_hex(4)}")["spec"]
-    upgrade = ["upgrade", RELEASE, str(CHART), "--reset-then-reuse-values", "--wait", "--set-json"]
-    helm(site, *upgrade, f"test.finetuneJob={json.dumps(spec)}")
+    upgrade(site, f"test.finetuneJob={json.dumps(spec)}")
     yield site
-    helm(site, *upgrade, "test.finetuneJob=null")
+    upgrade(site, "test.finetuneJob=null")
     site.kubectl("delete", "secret", SECRET, "--namespace", SYSTEM_NAMESPACE)
 
 
