@@ -41,6 +41,7 @@ test: .venv/.full ## Unit, integration and e2e tests, with everything they need
 test-slow: .venv/.full ## What is long and rare of all tiers; half an hour
 	@$(PY) -m luthier_dev test-setup
 	$(PYTEST) -m slow --durations 10
+	LUTHIER_TEST_KILLS=12 $(PYTEST) -m integration tests/integration/trainer/test_survival.py
 
 unit: .venv/.full ## Unit tests only, under a minute
 	$(PYTEST) -m unit $(UNIT) -n 2

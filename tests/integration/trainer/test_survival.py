@@ -19,7 +19,7 @@ from support.trainer.endings import ending, undisturbed
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 # 20 take minutes.
-KILLS = int(os.environ.get("LUTHIER_TEST_KILLS", "6"))
+KILLS = int(os.environ.get("LUTHIER_TEST_KILLS", "4"))
 
 
 class Disturber:
