@@ -6,7 +6,7 @@ and a Job that only looks like a run's has no owner. Nothing here decides and no
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from luthier_api import GROUP
 from luthier_api.finetunejob import RETRY_ANNOTATION
@@ -106,7 +106,8 @@ def pod_view(raw: Raw) -> PodView:
     """Parse a pod that carries the operator's labels."""
     metadata, status = raw["metadata"], raw.get("status", {})
     phase, outlived_by = _end_of_main(status)
-    state: Raw = _main(status.get("containerStatuses") or [{}]).get("state", {})
+    main, told_to_go = _main(status.get("containerStatuses") or [{}]), _told_to_go(metadata)
+    state: Raw = main.get("state", {})
     waiting, terminated = _waiting(status, state), state.get("terminated", {})
     return PodView(
         name=metadata["name"],
@@ -128,21 +129,37 @@ def pod_view(raw: Raw) -> PodView:
         waiting_reason=printable(waiting.get("reason", "")),
         waiting_message=printable(waiting.get("message", "")),
         exit_code=terminated.get("exitCode"),
-        terminated_reason=terminated.get("reason", ""),
+        terminated_reason=_why_ended(terminated, told_to_go),
         termination_message=terminated.get("message", "")[:LONGEST],
         memory_limit=_main(raw["spec"]["containers"]).get("resources", {}).get("limits", {}).get("memory"),
         gpus=_gpus(raw["spec"]),
         outlived_by=outlived_by,
         component=metadata.get("labels", {}).get(names.COMPONENT, ""),
-        memory_killed_at=_memory_killed_at(status),
+        memory_killed_at=_memory_killed_at(main, told_to_go),
     )
 
 
-def _memory_killed_at(status: Raw) -> datetime | None:
+def _memory_killed_at(main: Raw, told_to_go: datetime | None) -> datetime | None:
     """Return when the container was last ended at its memory limit, the one that runs now or the one before it."""
-    main = _main(status.get("containerStatuses") or [{}])
     ends = (main.get(which, {}).get("terminated", {}) for which in ("state", "lastState"))
-    return next((parse_time(end.get("finishedAt")) for end in ends if end.get("reason") == "OOMKilled"), None)
+    return next((parse_time(end.get("finishedAt")) for end in ends if _why_ended(end, told_to_go) == "OOMKilled"), None)
+
+
+def _why_ended(terminated: Raw, told_to_go: datetime | None) -> str:
+    """Return the reason for a container's end, which is not memory once its pod was told to go.
+
+    containerd says OOMKilled of every container in which the kernel has ended a process before.
+    """
+    reason: str = terminated.get("reason", "")
+    finished_at = parse_time(terminated.get("finishedAt"))
+    stopped = told_to_go and finished_at and finished_at >= told_to_go
+    return "Error" if stopped and reason == "OOMKilled" else reason
+
+
+def _told_to_go(metadata: Raw) -> datetime | None:
+    """Return when an object's deletion was asked for, before its grace period."""
+    gone_by = parse_time(metadata.get("deletionTimestamp"))
+    return gone_by - timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0) if gone_by else None
 
 
 def workload_view(raw: Raw) -> WorkloadView:

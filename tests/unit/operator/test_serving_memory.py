@@ -30,6 +30,12 @@ BY_SIGNAL = (
     "Some common causes include: (1) the process was killed by the OOM killer due to high memory usage, (2) ray stop "
     '--force was called, or (3) the worker crashed unexpectedly due to SIGSEGV or another unexpected error.")'
 )
+# ... or where the end of the connection is heard of before the end of the process.
+BY_SOCKET = (
+    "Failed to update the deployments ['Revision'].\nThe deployment failed to start 3 times in a row. Error:\n"
+    "ray.exceptions.ActorUnavailableError: The actor ef59 is unavailable: The actor is temporarily unavailable: "
+    "RpcError: RPC error: Socket closed rpc_code: 14. The task may or may not have been executed on the actor."
+)
 UNHEALTHY = "A replica's health check failed. This deployment will be UNHEALTHY until the replica recovers."
 DEATH = "1 worker(s) were killed due to the node running low on memory. Ray killed 1 worker(s) based on the policy"
 
@@ -52,6 +58,8 @@ def report(kills: int = 0) -> ServerReport:
         (BY_SIGNAL, [], 0, START - timedelta(minutes=5), memory.RAN_OUT),
         (BY_SIGNAL, [], 0, START - timedelta(hours=5), memory.PERHAPS),
         (BY_SIGNAL, [], 0, None, memory.PERHAPS),
+        (BY_SOCKET, [], 1, None, memory.RAN_OUT),
+        (BY_SOCKET, [], 0, None, memory.PERHAPS),
         (UNHEALTHY, [], 0, None, ""),
         (UNHEALTHY, [], 3, START, ""),
         ("", [], 3, START, ""),
@@ -183,3 +191,30 @@ def test_the_end_of_a_container_at_its_limit_is_read_also_after_it_has_started_a
     assert pod_view(raw).memory_killed_at == START
     ended["terminated"]["reason"] = "Error"
     assert pod_view(raw).memory_killed_at is None
+
+
+@pytest.mark.parametrize(
+    ("told_to_go", "reason"),
+    [("2026-01-01T00:00:00Z", "Error"), ("2025-12-31T23:59:41Z", "Error"), ("2026-01-01T00:00:01Z", "OOMKilled")],
+)
+def test_the_end_of_a_pod_that_was_told_to_go_is_none_for_memory(told_to_go: str, reason: str) -> None:
+    """Whatever ends it: containerd says OOMKilled where the kernel has ended a process of the container once before."""
+    ended = {"exitCode": 137, "reason": "OOMKilled", "startedAt": "2025-12-31T00:00:00Z"}
+    ended["finishedAt"] = "2026-01-01T00:00:00Z"
+    gone_by = datetime.fromisoformat(told_to_go) + timedelta(seconds=30)
+    raw = {
+        "metadata": {
+            "name": "p",
+            "uid": "u",
+            "labels": {names.COMPONENT: "worker"},
+            "deletionTimestamp": gone_by.isoformat(),
+            "deletionGracePeriodSeconds": 30,
+        },
+        "spec": {"containers": [{"name": "ray-worker"}]},
+        "status": {
+            "phase": "Running",
+            "containerStatuses": [{"name": "ray-worker", "state": {"terminated": ended}}],
+        },
+    }
+    pod = pod_view(raw)
+    assert (pod.terminated_reason, pod.memory_killed_at) == (reason, START if reason == "OOMKilled" else None)

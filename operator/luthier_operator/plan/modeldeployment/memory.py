@@ -21,7 +21,10 @@ _REMEDY = "A pod holds two versions during a rollout; raise limits.memory in run
 _RECENT_S = 600.0
 
 _OF_RAY = re.compile(r"low on memory|NODE_OUT_OF_MEMORY")
-_DIED = re.compile(r"ActorDiedError|[Ww]orker process has died|[Ww]orker unexpectedly exits|died unexpectedly")
+# An actor is "unavailable" to Ray where it sees the connection end before it hears of the process's death.
+_DIED = re.compile(
+    r"ActorDiedError|ActorUnavailableError|[Ww]orker process has died|[Ww]orker unexpectedly exits|died unexpectedly"
+)
 
 
 def cause(
