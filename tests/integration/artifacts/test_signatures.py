@@ -215,6 +215,8 @@ RSA = "-----BEGIN PUBLIC KEY-----\nMFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAL\n-----END 
         (KeyPair(password=b"secret").private, b"other", "or its password is wrong"),
         (KeyPair(ec.SECP256K1()).private, None, "not ECDSA on the curve P-256, P-384 or P-521; make one with"),
     ],
+    # Without the keys, which are others in each process: all processes must find the same tests.
+    ids=["none", "a password too many", "no password", "another password", "another curve"],
 )
 @pytest.mark.unit
 def test_a_key_that_cannot_sign_is_refused(model: Path, private: bytes, password: bytes | None, sentence: str) -> None:
@@ -224,7 +226,11 @@ def test_a_key_that_cannot_sign_is_refused(model: Path, private: bytes, password
         registry.sign(version.version, private, password)
 
 
-@pytest.mark.parametrize("pem", ["", "hello", OURS.private.decode(), RSA, KeyPair(ec.SECP256K1()).public])
+@pytest.mark.parametrize(
+    "pem",
+    ["", "hello", OURS.private.decode(), RSA, KeyPair(ec.SECP256K1()).public],
+    ids=["empty", "a text", "a private key", "a damaged one", "another curve"],
+)
 @pytest.mark.unit
 def test_a_text_without_a_public_key_that_is_used_is_refused(pem: str) -> None:
     with pytest.raises(InvalidKey):
