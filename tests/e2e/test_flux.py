@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from luthier_dev.waiting import wait_until
 from support.e2e import git_server
 from support.e2e.git_server import Repository
 from support.e2e.stories import Site, finetunejob, modeldeployment, upload
+from support.pages import blocks
 
 pytestmark = [pytest.mark.gitops, pytest.mark.timeout(1200)]
 
@@ -31,7 +31,6 @@ SOURCE = "source.toolkit.fluxcd.io/v1"
 KUSTOMIZE = "kustomize.toolkit.fluxcd.io/v1"
 PAGE = Path(__file__).parents[2] / "docs" / "gitops.md"
 DEPLOYMENT = {"apiVersion": "luthier.dev/v1alpha1", "kind": "ModelDeployment", "name": NAME, "namespace": NAMESPACE}
-EXPRESSIONS = re.search(r"^```yaml\n(healthCheckExprs:.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
 LEARNING = {"epochs": 1, "learningRate": "1e-4", "batchSize": 32}
 
 
@@ -188,8 +187,8 @@ def test_a_failed_gate_keeps_the_version_and_the_deployment_is_ready(pipeline: P
 
 
 def test_suspending_by_a_commit_stops_the_server_and_the_revert_brings_it_back(pipeline: Pipeline) -> None:
-    assert EXPRESSIONS, "the page has the expressions"
-    patch = json.dumps({"spec": yaml.safe_load(EXPRESSIONS[1])})
+    (expressions,) = [each.text for each in blocks(PAGE) if each.text.startswith("healthCheckExprs:")]
+    patch = json.dumps({"spec": yaml.safe_load(expressions)})
     pipeline.site.kubectl(
         *("patch", "kustomization", "serving", "--namespace", NAMESPACE, "--type=merge", f"--patch={patch}")
     )

@@ -156,16 +156,23 @@ def lineage(
 def _manifest(
     name: str, version: str | None, namespace: str | None, context: str | None, kubeconfig: Path | None
 ) -> tuple[Manifest, str]:
-    if split_version_uri(name):  # no cluster is needed for it
-        return manifest_at(name, config_of({})), name
-    uri, config, _ = _version(cluster_of(namespace, context, kubeconfig), name, version)
+    uri, config, _ = _place(name, version, namespace, context, kubeconfig)
     return manifest_at(uri, config), uri
 
 
-def _version(cluster: Cluster, name: str, version: str | None) -> tuple[str, StorageConfig, str]:
+def _place(
+    name: str, version: str | None, namespace: str | None, context: str | None, kubeconfig: Path | None
+) -> tuple[str, StorageConfig, str | None]:
+    """Return where a version is, how that is reached, and its digest if a FineTuneJob's status has it."""
+    if split_version_uri(name):  # no cluster is needed for it
+        return name, config_of({}), None
+    versions, resolved = _version(cluster_of(namespace, context, kubeconfig), name, version)
+    return versions.uri(resolved), versions.place.config, versions.digest(resolved)
+
+
+def _version(cluster: Cluster, name: str, version: str | None) -> tuple[Versions, str]:
     versions = Versions(cluster, name)
-    resolved = versions.resolve(version)
-    return versions.uri(resolved), versions.place.config, resolved
+    return versions, versions.resolve(version)
 
 
 def report(
@@ -178,9 +185,9 @@ def report(
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """Download a version's report with your own S3 keys, verify it, and open it."""
-    uri, config, resolved = _version(cluster_of(namespace, context, kubeconfig), name, version)
+    versions, resolved = _version(cluster_of(namespace, context, kubeconfig), name, version)
     folder = Path(tempfile.mkdtemp(prefix=f"luthier-{resolved}-"))
-    found = fetch(uri, config, file, folder)
+    found = fetch(versions.uri(resolved), versions.place.config, file, folder)
     if save is not None:
         target = save / found.name if save.is_dir() else save
         target.write_bytes(found.read_bytes())
@@ -204,12 +211,8 @@ def sign(
 ) -> None:
     """Sign a version with your key and your own S3 keys, for what has model.verify."""
     private_key, password = _read(key), os.environ.get(PASSWORD_VARIABLE)
-    if split_version_uri(name):  # no cluster is needed for it
-        uri, config, digest = name.rstrip("/"), config_of({}), None
-    else:
-        versions = Versions(cluster_of(namespace, context, kubeconfig), name)
-        resolved = versions.resolve(version)
-        uri, config, digest = versions.uri(resolved), versions.place.config, versions.digest(resolved)
+    place, config, digest = _place(name, version, namespace, context, kubeconfig)
+    uri = place.rstrip("/")
     manifest = sign_at(uri, config, private_key, password.encode() if password else None, digest)
     if output is Format.JSON:
         show_json({"version": manifest.version, "uri": uri, "digest": manifest.digest})
